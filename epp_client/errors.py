@@ -1,0 +1,60 @@
+"""The closed set of things that go wrong, as everyone downstream sees them.
+
+A `Reason` is at once the metric label, the log field and the `x-inference-error` header that the
+client reads. Foreign errors (gRPC statuses, socket errors, bad YAML) are translated into this set
+once, in the shell where they enter; nothing above a shell ever sees them.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a request was refused or served without its picker."""
+
+    # The pool, as this sidecar knows it.
+    POOL_NOT_NAMED = "pool_not_named"
+    POOL_UNKNOWN = "pool_unknown"
+    POOL_NOT_SYNCED = "pool_not_synced"
+    NO_READY_ENDPOINT = "no_ready_endpoint"
+    SUBSET_EMPTY = "subset_empty"
+
+    # The picker, as a peer.
+    PICKER_UNRESOLVED = "picker_unresolved"
+    PICKER_UNREACHABLE = "picker_unreachable"
+    PICKER_TIMEOUT = "picker_timeout"
+    PICKER_ERROR = "picker_error"
+    PICKER_CLOSED = "picker_closed"
+    PICKER_PROTOCOL = "picker_protocol"
+
+    # The pick, as a value.
+    PICK_MISSING = "pick_missing"
+    PICK_MALFORMED = "pick_malformed"
+    PICK_DISAGREES = "pick_disagrees"
+    PICK_OUTSIDE_POOL = "pick_outside_pool"
+    PICK_OUTSIDE_SUBSET = "pick_outside_subset"
+
+    # This sidecar and its Envoy.
+    BODY_NOT_RETAINED = "body_not_retained"
+    OVERLOADED = "overloaded"
+    DRAINING = "draining"
+    ENVOY_PROTOCOL = "envoy_protocol"
+
+
+class EppClientError(Exception):
+    """Base of every error this package raises on purpose; its text tells the user what to do."""
+
+
+class ManifestError(EppClientError):
+    """A manifest that cannot be used; the text is `FILE:LINE KIND NS/NAME PATH: what is wrong`."""
+
+
+class SettingsError(EppClientError):
+    """A setting that cannot be used; the text names the key."""
+
+
+class MalformedMessage(EppClientError):
+    """Bytes that are not the protobuf message they should be."""
+
+
+class PickerUnreachable(EppClientError):
+    """No connection to any address of the picker could be made in time."""

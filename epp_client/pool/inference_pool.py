@@ -1,0 +1,65 @@
+"""InferencePool v1 as a value: names, ports, protocol, picker reference, per-pool settings.
+
+Pure: no clock, no I/O. Rules come from the `inference.networking.k8s.io/v1` API reference.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from epp_client.pool.settings import PoolSettings
+
+ACTIVE_PORTS_ANNOTATION = "inference.networking.k8s.io/active-ports"
+
+
+class FailureMode(StrEnum):
+    """What to do when the endpoint picker gives no usable answer."""
+
+    FAIL_OPEN = "FailOpen"
+    FAIL_CLOSE = "FailClose"
+
+
+class AppProtocol(StrEnum):
+    """How Envoy speaks to every target port of the pool."""
+
+    HTTP = "http"
+    H2C = "kubernetes.io/h2c"
+
+
+class PoolName(NamedTuple):
+    """The identity of an InferencePool."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPickerRef:
+    """`spec.endpointPickerRef`. `port` is the Service port, not its target port."""
+
+    name: str
+    port: int | None
+    failure_mode: FailureMode = FailureMode.FAIL_CLOSE
+    group: str = ""
+    kind: str = "Service"
+
+
+@dataclass(frozen=True, slots=True)
+class InferencePool:
+    """One validated InferencePool."""
+
+    name: PoolName
+    match_labels: tuple[tuple[str, str], ...]
+    target_ports: tuple[int, ...]
+    app_protocol: AppProtocol = AppProtocol.HTTP
+    picker: EndpointPickerRef | None = None
+    settings: PoolSettings = field(default_factory=PoolSettings)
+    generation: int = 0
+
+    @property
+    def failure_mode(self) -> FailureMode:
+        """The picker's failure mode; a pool without a picker has nothing that could fail open."""
+        return self.picker.failure_mode if self.picker else FailureMode.FAIL_CLOSE

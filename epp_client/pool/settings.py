@@ -1,0 +1,70 @@
+"""What a user may tune for one pool: deadlines, bounds, response handling, TLS to the picker.
+
+The defaults come from the command line; annotations `epp-client.dev/<name>` on the InferencePool
+override them one by one.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+
+ANNOTATION_PREFIX = "epp-client.dev/"
+
+
+class ResponseMode(StrEnum):
+    """What the picker gets to do with responses."""
+
+    RELAY = "relay"
+    """The picker sees every response message and may change it."""
+    OBSERVE = "observe"
+    """Envoy is answered at once; the picker gets a copy."""
+    SKIP = "skip"
+    """The picker sees nothing of the response."""
+
+
+class PickerTlsMode(StrEnum):
+    """How the connection to the picker is secured."""
+
+    PLAINTEXT = "plaintext"
+    VERIFIED = "verified"
+    UNVERIFIED = "unverified"
+
+
+class PickerTls(BaseModel):
+    """TLS towards the picker. Hashable: it is a part of the connection pool's key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: PickerTlsMode = PickerTlsMode.UNVERIFIED
+    ca_file: Path | None = None
+    """PEM bundle to verify with; the system's when absent."""
+    server_name: str | None = None
+    """Name that the certificate must carry, and the SNI; `<service>.<namespace>.svc` when absent."""
+    cert_file: Path | None = None
+    """PEM client certificate (mTLS); goes with `key_file`."""
+    key_file: Path | None = None
+
+
+class PoolSettings(BaseModel):
+    """Settings of one pool. Times in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    connect_timeout: Seconds = 1.0
+    """Reaching a picker."""
+    pick_timeout: Seconds = 10.0
+    """From the end of the request to the pick; a late answer is no answer."""
+    response_timeout: Seconds = 1.0
+    """A response-phase answer; after it the rest passes through."""
+    max_retained_body: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
+    """Per request; a larger body still flows, but cannot be replayed."""
+    drain_grace: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    """How long an endpoint that stopped being ready stays a valid pick."""
+    endpoint_wait: Annotated[float, Field(ge=0, le=10)] = 0.25
+    """How long a pick may wait for the table, or Envoy, to learn of its endpoint."""
+    response_mode: ResponseMode = ResponseMode.RELAY
+    tls: PickerTls = PickerTls()
