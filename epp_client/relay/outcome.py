@@ -1,0 +1,20 @@
+"""What became of a request: the value that metrics, logs and tests speak of."""
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How an exchange ended, from the client's point of view."""
+
+    STEERED = "steered"
+    """Sent where the picker said."""
+    FAILED_OPEN = "failed_open"
+    """Sent to an endpoint of our own choice, because the picker gave no usable answer."""
+    LOCAL_PICK = "local_pick"
+    """Sent to an endpoint of our own choice, because the pool has no picker."""
+    REFUSED = "refused"
+    """Answered by us with an error."""
+    REFUSED_BY_PICKER = "refused_by_picker"
+    """Answered by the picker: a refusal is an answer."""
+    CANCELLED = "cancelled"
+    """The client, or Envoy, went away before there was a decision."""
