@@ -1,0 +1,127 @@
+"""Writing the ext_proc answers that the sidecar gives by itself. Pure: values in, bytes out."""
+
+import json
+
+from epp_client.errors import Reason
+from epp_client.ext_proc.messages import Answer
+from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
+
+OVERWRITE = 2
+"""HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD."""
+
+GRPC_UNAVAILABLE = 14
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return bytes((number << 3 | 2,)) + _varint(len(content)) + content
+
+
+EMPTY = {
+    Answer.REQUEST_HEADERS: _field(Answer.REQUEST_HEADERS, b""),
+    Answer.REQUEST_TRAILERS: _field(Answer.REQUEST_TRAILERS, b""),
+    Answer.RESPONSE_HEADERS: _field(Answer.RESPONSE_HEADERS, b""),
+    Answer.RESPONSE_TRAILERS: _field(Answer.RESPONSE_TRAILERS, b""),
+}
+"""Answers that change nothing."""
+
+END_OF_REQUEST_BODY = _field(4, b"\x10\x01")
+"""ProcessingRequest{request_body{end_of_stream}}: tells a picker that waits for the end of the body
+and ignores trailers (GAIE's) that there will be no more of it."""
+
+
+def streamed_body(answer: Answer, payload: bytes, end_of_stream: bool) -> bytes:
+    """BodyResponse.response.body_mutation.streamed_response: `payload` goes on as it is."""
+    tail = b"\x10\x01" if end_of_stream else b""
+    size = len(payload)
+    length = _varint(size)
+    head = b"\x0a" + length if size else b""
+    # The nested lengths, from the inside out: streamed_response, body_mutation, CommonResponse.
+    streamed = len(head) + size + len(tail)
+    level3 = b"\x1a" + _varint(streamed)
+    level2 = b"\x1a" + _varint(len(level3) + streamed)
+    level1 = b"\x0a" + _varint(len(level2) + len(level3) + streamed)
+    outer = _varint(len(level1) + len(level2) + len(level3) + streamed)
+    return b"".join(
+        (bytes((answer << 3 | 2,)), outer, level1, level2, level3, head, payload, tail)
+    )
+
+
+_STATUS_AND_TYPE = {
+    Reason.POOL_NOT_NAMED: (500, "inference_pool_misconfigured"),
+    Reason.POOL_UNKNOWN: (503, "inference_pool_unavailable"),
+    Reason.POOL_NOT_SYNCED: (503, "inference_pool_unavailable"),
+    Reason.NO_READY_ENDPOINT: (503, "inference_pool_unavailable"),
+    Reason.SUBSET_EMPTY: (503, "inference_pool_unavailable"),
+    Reason.OVERLOADED: (503, "sidecar_overloaded"),
+    Reason.DRAINING: (503, "sidecar_overloaded"),
+    Reason.ENVOY_PROTOCOL: (500, "ext_proc_protocol"),
+}
+_PICKER_UNAVAILABLE = (503, "endpoint_picker_unavailable")
+
+_SENTENCES = {
+    Reason.POOL_NOT_NAMED: "the route names no InferencePool: set the gRPC initial metadata "
+    "x-inference-pool: <namespace>/<name> in its ext_proc configuration",
+    Reason.POOL_UNKNOWN: "no such InferencePool is known to this sidecar",
+    Reason.POOL_NOT_SYNCED: "the InferencePools have not been read yet; try again",
+    Reason.NO_READY_ENDPOINT: "the InferencePool has no ready endpoint",
+    Reason.SUBSET_EMPTY: "no endpoint of the requested subset is ready",
+    Reason.PICKER_UNRESOLVED: "the endpoint picker's Service does not lead to an address",
+    Reason.PICKER_UNREACHABLE: "the endpoint picker could not be reached",
+    Reason.PICKER_TIMEOUT: "the endpoint picker did not answer in time",
+    Reason.PICKER_ERROR: "the endpoint picker ended the call with an error",
+    Reason.PICKER_CLOSED: "the endpoint picker closed the call before it had picked",
+    Reason.PICKER_PROTOCOL: "the endpoint picker broke the ext_proc protocol",
+    Reason.PICK_MISSING: "the endpoint picker named no destination endpoint",
+    Reason.PICK_MALFORMED: "the endpoint picker's destination endpoint is not a list of ip:port",
+    Reason.PICK_DISAGREES: "the endpoint picker's header and metadata name different endpoints",
+    Reason.PICK_OUTSIDE_POOL: "the endpoint picker named an endpoint outside the InferencePool",
+    Reason.PICK_OUTSIDE_SUBSET: "the endpoint picker named an endpoint outside the subset",
+    Reason.BODY_NOT_RETAINED: "the endpoint picker failed, and the request body was too large to "
+    "be kept for a second try",
+    Reason.OVERLOADED: "the sidecar has as many requests as it may hold; try again",
+    Reason.DRAINING: "the sidecar is shutting down; try again",
+    Reason.ENVOY_PROTOCOL: "Envoy broke the ext_proc protocol",
+}
+
+
+def describe(reason: Reason) -> str:
+    """One sentence for people."""
+    return _SENTENCES[reason]
+
+
+def refusal(reason: Reason, pool: str, *, grpc: bool = False) -> bytes:
+    """The ImmediateResponse that a client gets when we refuse.
+
+    JSON in the OpenAI error shape, so that SDKs print it; for a gRPC request Envoy turns the body
+    into `grpc-message` beside status UNAVAILABLE. The header `x-inference-error` is the reason.
+    """
+    status, kind = _STATUS_AND_TYPE.get(reason, _PICKER_UNAVAILABLE)
+    message = f"InferencePool {pool}: {describe(reason)}" if pool else describe(reason)
+    response = ProcessingResponse()
+    immediate = response.immediate_response
+    immediate.status.code = status
+    immediate.details = f"epp_client_{reason}"
+    headers = {"x-inference-error": str(reason)}
+    if reason in (Reason.OVERLOADED, Reason.DRAINING, Reason.POOL_NOT_SYNCED):
+        headers["retry-after"] = "1"
+    if grpc:
+        immediate.grpc_status.status = GRPC_UNAVAILABLE
+        immediate.body = message.encode()
+    else:
+        headers["content-type"] = "application/json"
+        error = {"message": message, "type": kind, "code": status, "param": None}
+        immediate.body = json.dumps({"error": error}).encode()
+    for key, value in headers.items():
+        option = immediate.headers.set_headers.add(append_action=OVERWRITE)
+        option.header.key = key
+        option.header.raw_value = value.encode()
+    return response.SerializeToString()
