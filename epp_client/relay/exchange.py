@@ -62,6 +62,7 @@ class Exchange:
         """`trailers_expected`: False when this picker is known to ignore trailers."""
         self._snapshot = snapshot
         self._settings = snapshot.pool.settings
+        self._failure_mode = snapshot.pool.failure_mode
         self._local_pick = local_pick
         self._trailers_expected = trailers_expected
         bound = self._settings.max_retained_body
@@ -103,6 +104,16 @@ class Exchange:
     def retained(self) -> int:
         """Bytes of bodies held now."""
         return self._request.retained + self._response.retained
+
+    @property
+    def waiting_for_endpoint(self) -> bool:
+        """Whether a newer snapshot may decide the pick."""
+        return self._waiting_for_endpoint
+
+    @property
+    def observed(self) -> bool:
+        """Whether the picker only gets copies: what it cannot take may be dropped."""
+        return self._response.passing
 
     # --- events ---
 
@@ -156,11 +167,13 @@ class Exchange:
         return self._take()
 
     def pool_changed(self, snapshot: PoolSnapshot) -> list[Action]:
-        """The pool has a newer snapshot. Only a pick that waits for its endpoint looks at it."""
-        if self.closed or not self._waiting_for_endpoint:
+        """The pool has a newer snapshot: a pick is judged by the newest table. All else (failure
+        mode, deadlines, picker) stays what it was when the request began."""
+        if self.closed or self.outcome is not None:
             return []
         self._snapshot = snapshot
-        self._judge(last=False)
+        if self._waiting_for_endpoint:
+            self._judge(last=False)
         return self._take()
 
     def envoy_closed(self) -> list[Action]:
@@ -243,6 +256,9 @@ class Exchange:
             raise MalformedMessage("a response message came out of order")
         else:
             raw = message.raw
+        if not lane.has_room(message):
+            # More than may be kept waits for the picker: the client shall not.
+            self._response_overdue()
         self._send(lane.put(message))
         if not self._picker_open or self._settings.response_mode is ResponseMode.SKIP:
             return
@@ -256,7 +272,8 @@ class Exchange:
         if self._picker_open:
             self._picker_open = False
             self._out.append(CancelPicker())
-        self._send(self._request.take_over())
+        # Envoy has stopped waiting for answers to the request.
+        self._request.take_over()
         self._response.take_over()
 
     # --- the picker's side ---
@@ -277,6 +294,7 @@ class Exchange:
             self._send(self._request.answer_body(reply))
             self._request_progress()
         elif answer is Answer.REQUEST_TRAILERS:
+            self.trailers_answered = True
             self._send(self._request.answer_trailers(reply.raw))
             self._request_progress()
         elif self.outcome is None or not self._response.begun:
@@ -302,8 +320,6 @@ class Exchange:
         if lane.headers_sent:
             if lane.complete:
                 self._out.append(Disarm(Timer.PICK))
-                if lane.has_trailers and self.trailers_answered is None:
-                    self.trailers_answered = True
                 self._response_progress(anew=True)
             elif lane.waits_for_trailers_only and self._picker_open:
                 self._out.append(Disarm(Timer.PICK))
@@ -383,10 +399,7 @@ class Exchange:
     def _response_progress(self, *, anew: bool) -> None:
         """Keep the deadline of what the picker owes; `anew` when it has just answered something."""
         lane = self._response
-        if lane.lost and not lane.passing and not lane.complete:
-            # More than may be kept waits for the picker: the client shall not.
-            self._response_overdue()
-        elif lane.waits_for_trailers_only:
+        if lane.waits_for_trailers_only:
             self._owed_trailers(lane)
         elif lane.owes and not lane.passing:
             if anew or not self._response_armed:
@@ -452,7 +465,7 @@ class Exchange:
         self._out += (Disarm(Timer.PICK), Disarm(Timer.ENDPOINT))
         self._waiting_for_endpoint = False
         if not self._request.headers_sent:
-            if self._snapshot.pool.failure_mode is FailureMode.FAIL_CLOSE:
+            if self._failure_mode is FailureMode.FAIL_CLOSE:
                 self._refuse(reason)
             elif self._request.lost:
                 self._refuse(Reason.BODY_NOT_RETAINED)
@@ -462,7 +475,7 @@ class Exchange:
         if not self._request.can_take_over and not self._response.begun:
             self._refuse(Reason.BODY_NOT_RETAINED if self._request.lost else reason)
             return
-        if not clean and not self._response.complete:
+        if not (clean or self._response.complete or self._response.passing):
             self.passthrough = reason
         self._send(self._request.take_over())
         self._send(self._response.take_over())

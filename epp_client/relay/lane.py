@@ -93,14 +93,22 @@ class Lane:
             self._body_done = self.complete = True
         return out
 
+    def has_room(self, message: Message) -> bool:
+        """Whether `put` can keep the message until it is answered."""
+        size = len(message.raw)
+        return self._passing or (
+            self._retained + size <= self._limit and self._budget.has_room(size)
+        )
+
     def _keep(self, message: Message) -> None:
         size = len(message.raw)
         if self.lost:
             return
-        if self._retained + size > self._limit or not self._budget.take(size):
+        if not self.has_room(message):
             self.lost = True
             self.release()
             return
+        self._budget.take(size)
         self._retained += size
         self._bodies.append(message)
 

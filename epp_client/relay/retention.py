@@ -8,12 +8,13 @@ class RetentionBudget:
         self.limit = limit
         self.used = 0
 
-    def take(self, size: int) -> bool:
-        """Reserve `size` bytes; False, and nothing reserved, when they do not fit."""
-        if self.used + size > self.limit:
-            return False
+    def has_room(self, size: int) -> bool:
+        """Whether `size` more bytes fit."""
+        return self.used + size <= self.limit
+
+    def take(self, size: int) -> None:
+        """Reserve `size` bytes."""
         self.used += size
-        return True
 
     def give_back(self, size: int) -> None:
         """Return what was taken."""

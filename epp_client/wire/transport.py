@@ -84,8 +84,9 @@ class Connection(Protocol):
     def open(self, path: str, metadata: Mapping[str, str], events: StreamEvents) -> Stream:
         """Start a stream. Never raises: a connection that is not usable reports `closed`."""
 
-    async def close(self) -> None:
-        """Close; open streams end with UNAVAILABLE."""
+    async def close(self, grace: float = 0.0) -> None:
+        """Take no new streams, wait for the open ones up to `grace` seconds, then close; what is
+        still open ends with UNAVAILABLE."""
 
 
 class Transport(Protocol):

@@ -1,0 +1,222 @@
+"""ExtProcService: what Envoy's ext_proc filter talks to. Admits streams, owns the sessions, drains.
+
+The relay's shell: it joins pools, picker clients, metrics and the transport, and decides nothing
+about a request; that is the Exchange's.
+"""
+
+import random
+from collections.abc import Mapping
+from functools import partial
+
+import structlog
+
+from epp_client.errors import MalformedMessage, PickerUnreachable, Reason
+from epp_client.ext_proc.replies import refusal
+from epp_client.logs import Repeats
+from epp_client.metrics import Metrics
+from epp_client.picker.client import PROCESS, PickerClients
+from epp_client.picker.fallback import InFlight, local_pick
+from epp_client.picker.protocol import Subset, is_grpc
+from epp_client.pool.snapshot import PoolSnapshot
+from epp_client.pool.store import PoolStore
+from epp_client.relay.exchange import Exchange
+from epp_client.relay.outcome import Outcome
+from epp_client.relay.retention import RetentionBudget
+from epp_client.sidecar.session import Session
+from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+
+log = structlog.get_logger(__name__)
+
+UNIMPLEMENTED = 12
+POOL_KEY = "x-inference-pool"
+UNKNOWN_POOL = "unknown"
+"""Metric label of pools that Envoy asks for and nobody has defined: its values are not ours to bound."""
+
+
+class ExtProcService:
+    """The ext_proc service of one process. `accept` is what the transport's server is given."""
+
+    def __init__(
+        self,
+        store: PoolStore,
+        pickers: PickerClients,
+        metrics: Metrics,
+        *,
+        max_exchanges: int,
+        max_retained_total: int,
+    ) -> None:
+        self.store = store
+        self.pickers = pickers
+        self.in_flight = InFlight()
+        self.budget = RetentionBudget(max_retained_total)
+        self._metrics = metrics
+        self._max_exchanges = max_exchanges
+        self._sessions: set[Session] = set()
+        self._waiting: set[Session] = set()
+        self._repeats = Repeats()
+        self._draining = False
+        self._pick = partial(_local_pick, self.in_flight)
+        self._unsubscribe = store.subscribe(self._pools_changed)
+
+    @property
+    def open_sessions(self) -> int:
+        """Streams of Envoy's that are open now."""
+        return len(self._sessions)
+
+    def accept(self, stream: Stream, path: str, metadata: Mapping[str, str]) -> StreamEvents:
+        """Take a new stream from the transport's server."""
+        if path != PROCESS:
+            stream.finish(Status(UNIMPLEMENTED, f"{path} is not served here; {PROCESS} is"))
+            return _Refused()
+        name = metadata.get(POOL_KEY, "")
+        snapshot = self.store.snapshots.get(name)
+        reason: Reason | None = None
+        if self._draining:
+            reason = Reason.DRAINING
+        elif len(self._sessions) >= self._max_exchanges:
+            reason = Reason.OVERLOADED
+        elif not name:
+            reason = Reason.POOL_NOT_NAMED
+        elif snapshot is None:
+            reason = Reason.POOL_UNKNOWN if self.store.synced else Reason.POOL_NOT_SYNCED
+        if reason is not None or snapshot is None:
+            assert reason is not None
+            return self._refuse(stream, name if snapshot is not None else UNKNOWN_POOL, reason)
+        client = self.pickers[name]
+        exchange = Exchange(
+            snapshot,
+            local_pick=self._pick,
+            budget=self.budget,
+            trailers_expected=client.trailers_expected,
+        )
+        session = Session(self, stream, name, exchange)
+        self._sessions.add(session)
+        self._metrics.pool(name).in_flight.inc()
+        return session
+
+    def _refuse(self, stream: Stream, pool: str, reason: Reason) -> StreamEvents:
+        metrics = self._metrics.pool(pool)
+        metrics.outcome(Outcome.REFUSED)
+        metrics.refused(reason)
+        self._warn("refused a request", pool=pool, reason=str(reason))
+        return _RefusedAtOnce(stream, reason, pool if pool != UNKNOWN_POOL else "")
+
+    def session_ended(
+        self, session: Session, exchange: Exchange, pick_seconds: float | None
+    ) -> None:
+        """Account for an exchange that is over."""
+        self._sessions.discard(session)
+        pool = session.pool
+        metrics = self._metrics.pool(pool)
+        metrics.in_flight.dec()
+        metrics.outcome(exchange.outcome or Outcome.CANCELLED)
+        if pick_seconds is not None and exchange.outcome is Outcome.STEERED:
+            metrics.pick_seconds.observe(pick_seconds)
+        if exchange.reason is not None:
+            if exchange.outcome is Outcome.FAILED_OPEN:
+                metrics.failed_open(exchange.reason)
+                self._warn("failed open", pool=pool, reason=str(exchange.reason))
+            else:
+                metrics.refused(exchange.reason)
+                self._warn("refused a request", pool=pool, reason=str(exchange.reason))
+        if exchange.passthrough is not None:
+            metrics.response_passthrough(exchange.passthrough)
+        if exchange.trailers_answered is not None:
+            self.pickers[pool].trailers_expected = exchange.trailers_answered
+
+    def picker_unreachable(self, pool: str, error: PickerUnreachable) -> None:
+        """No address of the pool's picker could be reached."""
+        self._warn("the picker cannot be reached", pool=pool, error=str(error))
+
+    def picker_ended(self, pool: str, status: Status, *, decided: bool) -> None:
+        """A picker's stream ended; before the pick, or with an error, that is worth a line."""
+        if status != OK and not (decided and status.code == OK.code):
+            self._warn(
+                "the picker ended a call",
+                pool=pool,
+                grpc_status=status.code,
+                message=status.message[:200],
+            )
+
+    def _warn(self, event: str, **fields: str | int) -> None:
+        """Log what may happen a thousand times a second: the first at once, then by the count."""
+        key = (event, fields.get("pool"), fields.get("reason"))
+        if (count := self._repeats.due(key)) is not None:
+            log.warning(event, times=count, **fields)
+
+    # --- pools ---
+
+    def wait_for_pool(self, session: Session) -> None:
+        """Tell `session` of every new snapshot of its pool until `stop_waiting`."""
+        self._waiting.add(session)
+
+    def stop_waiting(self, session: Session) -> None:
+        """The session waits no longer."""
+        self._waiting.discard(session)
+
+    def _pools_changed(self, changed: object) -> None:
+        del changed
+        self.pickers.follow(
+            {
+                name: (snapshot.picker, snapshot.pool.settings)
+                for name, snapshot in self.store.snapshots.items()
+            }
+        )
+        for session in list(self._waiting):
+            session.pool_changed()
+
+    # --- the end ---
+
+    def drain(self) -> None:
+        """Refuse new streams from now on; the open ones go on."""
+        self._draining = True
+
+    def close(self) -> None:
+        """Stop following the pools."""
+        self._unsubscribe()
+
+
+def _local_pick(in_flight: InFlight, snapshot: PoolSnapshot, subset: Subset | None) -> tuple[str, ...]:
+    return local_pick(snapshot, subset, in_flight, random.randrange)
+
+
+class _RefusedAtOnce:
+    """Owner of a stream that is refused as soon as Envoy has said what it is about."""
+
+    def __init__(self, stream: Stream, reason: Reason, pool: str) -> None:
+        self._stream = stream
+        self._reason = reason
+        self._pool = pool
+
+    def message_received(self, message: bytes) -> None:
+        try:
+            grpc = is_grpc(message)
+        except MalformedMessage:
+            grpc = False
+        self._stream.send(refusal(self._reason, self._pool, grpc=grpc))
+        self._stream.finish(OK)
+
+    def half_closed(self) -> None:
+        self._stream.finish(OK)
+
+    def closed(self, status: Status) -> None:
+        """Nothing is owed to anyone."""
+
+    def pause_writing(self) -> None:
+        """One small message needs no back-pressure."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+
+
+class _Refused(_RefusedAtOnce):
+    """Owner of a stream that has been finished already."""
+
+    def __init__(self) -> None:
+        pass
+
+    def message_received(self, message: bytes) -> None:
+        """Too late."""
+
+    def half_closed(self) -> None:
+        """The status is on its way."""

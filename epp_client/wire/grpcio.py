@@ -1,0 +1,354 @@
+"""The grpcio transport: the conservative choice, and the oracle that our own wire is tested against.
+
+It adapts grpc.aio's coroutines to the callbacks of `transport.py`: one reading and one writing task
+per stream, both owned by the stream and ended with it.
+"""
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from epp_client.errors import PickerUnreachable
+from epp_client.pool.settings import PickerTls, PickerTlsMode
+from epp_client.wire.transport import OK, Accept, Status, StreamEvents
+
+HIGH_WATER = 256 * 1024
+"""Bytes waiting to be written on one stream at which its owner is asked to pause."""
+
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.so_reuseport", 0),
+]
+_CHANNEL_OPTIONS = [
+    *_OPTIONS,
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+class _Stream:
+    """What both ends share: an outgoing queue with one writer, a gate on reading."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._queue: deque[bytes | Status] = deque()
+        self._queued = 0
+        self._wake = asyncio.Event()
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+        self._paused = False
+        self._over = False
+        self.events: StreamEvents
+
+    def send(self, message: bytes) -> None:
+        if self._over:
+            return
+        self._queue.append(message)
+        self._queued += len(message)
+        self._wake.set()
+        if self._queued > HIGH_WATER and not self._paused:
+            self._paused = True
+            self.events.pause_writing()
+
+    def finish(self, status: Status = OK) -> None:
+        if not self._over:
+            self._queue.append(status)
+            self._wake.set()
+
+    def pause_reading(self) -> None:
+        self._may_read.clear()
+
+    def resume_reading(self) -> None:
+        self._may_read.set()
+
+    async def _write(self) -> Status:
+        """Write what is queued until a status is; returns that status."""
+        while True:
+            while self._queue:
+                item = self._queue.popleft()
+                if isinstance(item, Status):
+                    return item
+                await self._call.write(item)
+                self._queued -= len(item)
+                if self._paused and self._queued <= HIGH_WATER // 2:
+                    self._paused = False
+                    self.events.resume_writing()
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _read(self) -> None:
+        while True:
+            await self._may_read.wait()
+            message = await self._call.read()
+            if message is aio.EOF or self._over:
+                return
+            self.events.message_received(message)
+
+
+class _ServerStream(_Stream):
+    """One call from Envoy."""
+
+    def __init__(self, call: Any) -> None:
+        super().__init__(call)
+        self._task = asyncio.current_task()
+
+    def cancel(self) -> None:
+        if not self._over and self._task is not None:
+            self._over = True
+            self._task.cancel()
+
+    async def run(self) -> None:
+        """Serve the call to its end; the caller's task is the writer."""
+        reader = asyncio.create_task(self._read_all())
+        finished = False
+        try:
+            status = await self._write()
+            finished = True
+            if status.code:
+                await self._call.abort(_code(status.code), status.message)
+        finally:
+            reader.cancel()
+            if not finished and not self._over:
+                self._over = True
+                self.events.closed(Status(grpc.StatusCode.CANCELLED.value[0], "Envoy hung up"))
+            self._over = True
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await reader
+
+    async def _read_all(self) -> None:
+        try:
+            await self._read()
+        except aio.AioRpcError:
+            return  # the call is broken; grpc.aio cancels the writer, which reports it
+        if not self._over:
+            self.events.half_closed()
+
+
+class _ClientStream(_Stream):
+    """One call to a picker."""
+
+    def __init__(self, call: Any, events: StreamEvents) -> None:
+        super().__init__(call)
+        self.events = events
+        self._writer = asyncio.create_task(self._write_all())
+        self._reader = asyncio.create_task(self._read_all())
+
+    def cancel(self) -> None:
+        self._over = True
+        self._call.cancel()
+        self._writer.cancel()
+
+    async def _write_all(self) -> None:
+        with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+            await self._write()
+            await self._call.done_writing()
+
+    async def _read_all(self) -> None:
+        try:
+            with contextlib.suppress(aio.AioRpcError):
+                await self._read()
+            code = await self._call.code()
+            details = await self._call.details()
+        except asyncio.CancelledError:
+            if not self._call.cancelled():
+                self._call.cancel()
+            code, details = grpc.StatusCode.CANCELLED, "cancelled"
+        self._writer.cancel()
+        if not self._over:
+            self._over = True
+            self.events.closed(Status(code.value[0], details or ""))
+
+    async def ended(self) -> None:
+        """Wait until both tasks are gone."""
+        await asyncio.gather(self._reader, self._writer, return_exceptions=True)
+
+
+def _code(number: int) -> grpc.StatusCode:
+    return next((c for c in grpc.StatusCode if c.value[0] == number), grpc.StatusCode.UNKNOWN)
+
+
+class GrpcioServer:
+    """A grpc.aio server whose every method is a stream of bytes messages."""
+
+    def __init__(self, server: aio.Server) -> None:
+        self._server = server
+
+    async def drain(self, timeout: float) -> None:
+        await self._server.stop(timeout)
+
+
+class _AnyMethod(grpc.GenericRpcHandler):
+    def __init__(self, accept: Accept) -> None:
+        self._accept = accept
+
+    def service(self, handler_call_details: Any) -> Any:
+        path = handler_call_details.method
+        metadata = {
+            key: value
+            for key, value in handler_call_details.invocation_metadata
+            if isinstance(value, str)
+        }
+
+        async def handle(_: Any, call: Any) -> None:
+            stream = _ServerStream(call)
+            stream.events = self._accept(stream, path, metadata)
+            await stream.run()
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+
+class GrpcioConnection:
+    """A channel to one address that has been ready once."""
+
+    def __init__(self, channel: aio.Channel) -> None:
+        self._channel = channel
+        self._streams: set[_ClientStream] = set()
+        self._closed = False
+
+    @property
+    def usable(self) -> bool:
+        return not self._closed and self._channel.get_state() is grpc.ChannelConnectivity.READY
+
+    def open(
+        self, path: str, metadata: Mapping[str, str], events: StreamEvents
+    ) -> _ClientStream:
+        call = self._channel.stream_stream(path)(metadata=tuple(metadata.items()))
+        stream = _ClientStream(call, events)
+        self._streams.add(stream)
+        stream._reader.add_done_callback(lambda _: self._streams.discard(stream))
+        return stream
+
+    async def close(self, grace: float = 0.0) -> None:
+        self._closed = True
+        streams = list(self._streams)
+        await self._channel.close(grace or None)
+        for stream in streams:
+            await stream.ended()
+
+
+class GrpcioTransport:
+    """`Transport` over grpc.aio."""
+
+    name = "grpcio"
+
+    async def serve(self, socket_path: str, accept: Accept) -> GrpcioServer:
+        Path(socket_path).unlink(missing_ok=True)
+        server = aio.server(options=_OPTIONS)
+        server.add_generic_rpc_handlers((_AnyMethod(accept),))
+        server.add_insecure_port(f"unix:{socket_path}")
+        previous = os.umask(0o117)  # the socket must never be open to others, not even at first
+        try:
+            await server.start()
+        finally:
+            os.umask(previous)
+        os.chmod(socket_path, 0o660)
+        return GrpcioServer(server)
+
+    async def connect(
+        self, address: str, tls: PickerTls, server_name: str, timeout: float
+    ) -> GrpcioConnection:
+        try:
+            async with asyncio.timeout(timeout):
+                channel = await _channel(address, tls, server_name)
+        except (OSError, TimeoutError) as error:
+            raise PickerUnreachable(_explain(address, tls, error)) from error
+        try:
+            async with asyncio.timeout(timeout):
+                await _ready(channel)
+        except (TimeoutError, ConnectionError) as error:
+            await channel.close()
+            raise PickerUnreachable(_explain(address, tls, error)) from error
+        except BaseException:
+            await channel.close()
+            raise
+        return GrpcioConnection(channel)
+
+
+def _explain(address: str, tls: PickerTls, error: Exception) -> str:
+    cause = "timed out" if isinstance(error, TimeoutError) else str(error) or "refused"
+    hint = (
+        "is it a TLS picker? (tls: unverified or verified)"
+        if tls.mode is PickerTlsMode.PLAINTEXT
+        else "is it a plaintext picker? (tls: plaintext), or is its certificate not trusted?"
+    )
+    return f"picker {address} over {tls.mode}: {cause}; {hint}"
+
+
+async def _ready(channel: aio.Channel) -> None:
+    state = channel.get_state(try_to_connect=True)
+    while state is not grpc.ChannelConnectivity.READY:
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            raise ConnectionError("refused")
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)
+
+
+async def _channel(address: str, tls: PickerTls, server_name: str) -> aio.Channel:
+    target = f"ipv6:{address}" if address.startswith("[") else f"ipv4:{address}"
+    if tls.mode is PickerTlsMode.PLAINTEXT:
+        return aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    name = tls.server_name or server_name
+    roots = tls.ca_file.read_bytes() if tls.ca_file else None
+    if tls.mode is PickerTlsMode.UNVERIFIED:
+        roots, name = await _presented(address, name)
+    credentials = grpc.ssl_channel_credentials(
+        roots,
+        tls.key_file.read_bytes() if tls.key_file else None,
+        tls.cert_file.read_bytes() if tls.cert_file else None,
+    )
+    options = list(_CHANNEL_OPTIONS)
+    if name:
+        options.append(("grpc.ssl_target_name_override", name))
+    return aio.secure_channel(target, credentials, options=options)
+
+
+async def _presented(address: str, name: str) -> tuple[bytes, str]:
+    """The certificate that the picker presents, to be trusted as it is, and a name it carries.
+
+    grpcio cannot skip verification, so the first look at the certificate is taken without it. Works
+    for self-signed certificates, which is what pickers make for themselves.
+    """
+    host, _, port = address.rpartition(":")
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    reader, writer = await asyncio.open_connection(
+        host.strip("[]"), int(port), ssl=context, server_hostname=name or None
+    )
+    del reader
+    try:
+        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    finally:
+        writer.transport.abort()
+    return ssl.DER_cert_to_PEM_cert(der).encode(), _name_in(der) or name
+
+
+def _name_in(der: bytes) -> str:
+    """A name that the certificate carries: its first DNS name, else its first address."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    certificate = x509.load_der_x509_certificate(der)
+    with contextlib.suppress(x509.ExtensionNotFound):
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        for kind in (x509.DNSName, x509.IPAddress):
+            for value in names.get_values_for_type(kind):
+                return str(value)
+    common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(common[0].value) if common else ""
