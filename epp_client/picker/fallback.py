@@ -1,9 +1,12 @@
 """The local pick: power of two choices by our own in-flight counts. Pure; the dice are an argument."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from epp_client.picker.protocol import Subset
 from epp_client.pool.snapshot import PoolSnapshot
+
+_Item = TypeVar("_Item")
 
 RETRIES = 3
 """Length of the ordered list: the choice and what Envoy may try after it."""
@@ -43,26 +46,32 @@ def local_pick(
     first; those it may not have yet are used only when there are no others.
     """
     table = snapshot.table
-    keys: Sequence[str]
-    if subset is not None:
-        keys = subset.ready
-    else:
-        keys = table.ready_keys
-    if snapshot.acknowledged is not None and snapshot.acknowledged < table.generation:
+    behind = snapshot.acknowledged is not None and snapshot.acknowledged < table.generation
+    if subset is None and not behind:
+        return _choose([e.key for e in _draw(table.ready, below)], in_flight)
+    keys: Sequence[str] = [e.key for e in table.ready] if subset is None else subset.ready
+    if behind:
         keys = [key for key in keys if snapshot.routable(key)] or keys
-    if not keys:
-        return ()
-    size = len(keys)
+    return _choose(_draw(keys, below), in_flight)
+
+
+def _draw(items: Sequence[_Item], below: Callable[[int], int]) -> list[_Item]:
+    """Two random items, then the ones behind the second: `RETRIES` in all, without a repetition."""
+    size = len(items)
+    if size < 2:
+        return list(items)
     first = below(size)
-    if size == 1:
-        return (keys[0],)
     second = (first + 1 + below(size - 1)) % size
-    if in_flight[keys[second]] < in_flight[keys[first]]:
-        first, second = second, first
-    chosen = [keys[first], keys[second]]
+    drawn = [first, second]
     at = second
-    while len(chosen) < min(RETRIES, size):
+    while len(drawn) < min(RETRIES, size):
         at = (at + 1) % size
-        if keys[at] not in chosen:
-            chosen.append(keys[at])
-    return tuple(chosen)
+        if at != first:
+            drawn.append(at)
+    return [items[index] for index in drawn]
+
+
+def _choose(keys: list[str], in_flight: InFlight) -> tuple[str, ...]:
+    if len(keys) > 1 and in_flight[keys[1]] < in_flight[keys[0]]:
+        keys[0], keys[1] = keys[1], keys[0]
+    return tuple(keys)

@@ -1,9 +1,12 @@
 """EndpointTable: the `ip:port` members of one pool at one moment. Immutable; pure."""
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
+
+MAX_ENDPOINT_LENGTH = 64
 
 
 class Endpoint(NamedTuple):
@@ -22,9 +25,50 @@ class Endpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EndpointTable:
-    """Members by key. `generation` moves whenever what Envoy must know of has changed."""
+    """Members by key. `generation` moves whenever the set of keys, which is what EDS shows, does."""
 
     by_key: Mapping[str, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
     ready: tuple[Endpoint, ...] = ()
     """Members that are not draining, in a stable order."""
     generation: int = 0
+
+
+def canonical_ip(text: str) -> str | None:
+    """The canonical spelling of an IP address; None for anything else.
+
+    An IPv4 address mapped into IPv6 is refused: it would be a second name for one endpoint.
+    """
+    if "%" in text or not text.isascii():
+        return None
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if address.version == 6 and address.ipv4_mapped is not None:
+        return None
+    return str(address)
+
+
+def endpoint_key(ip: str, port: int) -> str:
+    """`ip:port`, or `[ip]:port` for IPv6. `ip` is canonical."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def parse_endpoint(text: str) -> str | None:
+    """Read `ip:port` or `[ip]:port` strictly; the canonical key, or None for anything else.
+
+    No host names, no missing ports, no zones, no leading zeros or signs in ports.
+    """
+    if len(text) > MAX_ENDPOINT_LENGTH:
+        return None
+    host, colon, digits = text.strip(" \t").rpartition(":")
+    if not colon or not (digits.isascii() and digits.isdigit()) or digits[0] == "0":
+        return None
+    port = int(digits)
+    if port > 65535:
+        return None
+    bracketed = host.startswith("[") and host.endswith("]")
+    ip = canonical_ip(host[1:-1] if bracketed else host)
+    if ip is None or bracketed != (":" in ip):
+        return None
+    return endpoint_key(ip, port)

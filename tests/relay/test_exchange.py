@@ -1,0 +1,437 @@
+"""The Exchange, dialect by dialect and failure by failure, as tables."""
+
+import pytest
+
+from epp_client.errors import Reason
+from epp_client.picker.protocol import LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE
+from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
+from epp_client.pool.inference_pool import FailureMode
+from epp_client.pool.settings import ResponseMode
+from epp_client.relay.actions import Arm, Timer
+from epp_client.relay.outcome import Outcome
+
+from .conversation import (
+    A,
+    B,
+    C,
+    OUTSIDE,
+    Envoy,
+    answered,
+    body,
+    conversation,
+    immediate,
+    picked,
+    request_headers,
+    response_headers,
+    snapshot,
+    streamed,
+    table,
+    trailers,
+    unchanged,
+)
+
+OPEN, CLOSE = FailureMode.FAIL_OPEN, FailureMode.FAIL_CLOSE
+POST = (request_headers(), body(b"hello "), body(b"world"), body(b"", end=True))
+
+DIALECTS = {
+    "pick after the body": [picked(B), streamed(b"hello world", end=True)],
+    "pick with the headers": [picked(B), streamed(b"hello "), streamed(b"world", end=True)],
+    "body before headers": [streamed(b"hello world", end=True), picked(B)],
+    "common response": [unchanged(), unchanged(), unchanged(), picked(B)],
+    "common response after headers": [picked(B), unchanged(), unchanged(), unchanged()],
+    "tiny chunks": [picked(B), *(streamed(bytes([c])) for c in b"hello world"), streamed(b"", True)],
+    "header only": [picked(B, metadata=False), streamed(b"hello world", end=True)],
+}
+
+
+@pytest.mark.parametrize("mode", [OPEN, CLOSE])
+@pytest.mark.parametrize("replies", DIALECTS.values(), ids=DIALECTS.keys())
+def test_every_dialect_steers_with_the_body_whole(replies: list[bytes], mode: FailureMode) -> None:
+    envoy = conversation(snapshot(mode))
+    envoy.send(*POST)
+    envoy.picker(*replies)
+    assert envoy.destination == B
+    assert envoy.request.body == b"hello world"
+    assert envoy.request.ended
+    assert envoy.exchange.outcome is Outcome.STEERED
+    assert envoy.exchange.retained == 0
+
+
+def test_a_rewritten_body_goes_on_as_the_picker_wrote_it() -> None:
+    envoy = conversation()
+    envoy.send(*POST)
+    envoy.picker(picked(B), streamed(b"bon"), streamed(b"jour"), streamed(b"", end=True))
+    assert envoy.request.body == b"bonjour"
+    assert envoy.request.ended
+
+
+def test_a_request_without_a_body_needs_one_answer() -> None:
+    envoy = conversation()
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked(C))
+    assert envoy.destination == C
+    assert envoy.request.ended
+
+
+def test_a_request_still_being_sent_streams_through() -> None:
+    envoy = conversation()
+    envoy.send(request_headers())
+    envoy.picker(picked(B))
+    envoy.send(body(b"one"))
+    envoy.picker(streamed(b"one"))
+    assert envoy.request.body == b"one"
+    assert not envoy.request.ended
+
+
+FAILURES = {
+    "silent": ([], "timeout", Reason.PICKER_TIMEOUT),
+    "closed before the pick": ([], None, Reason.PICKER_CLOSED),
+    "error": ([], Reason.PICKER_ERROR, Reason.PICKER_ERROR),
+    "outside": ([picked(OUTSIDE), streamed(b"x", True)], "endpoint", Reason.PICK_OUTSIDE_POOL),
+    "hostname": ([picked("pod-a:8000")], "", Reason.PICK_MALFORMED),
+    "no port": ([picked("10.0.0.1")], "", Reason.PICK_MALFORMED),
+    "unicode": ([picked("１０.0.0.1:8000")], "", Reason.PICK_MALFORMED),  # noqa: RUF001
+    "ten thousand": ([picked(",".join([A] * 10_000))], "", Reason.PICK_MALFORMED),
+    "empty": ([picked(""), streamed(b"hello world", True)], "", Reason.PICK_MISSING),
+    "none": ([picked(None), streamed(b"hello world", True)], "", Reason.PICK_MISSING),
+    "disagreeing": ([picked(A, header=B)], "", Reason.PICK_DISAGREES),
+    "garbage": ([b"\xff\xff\xff"], "", Reason.PICKER_PROTOCOL),
+    "wrong order": ([answered("response_headers")], "", Reason.PICKER_PROTOCOL),
+    "half a rewritten body": ([picked(B), streamed(b"bonj")], Reason.PICKER_ERROR, Reason.PICKER_ERROR),
+}
+
+
+def fail(envoy: Envoy, replies: list[bytes], how: object) -> None:
+    envoy.send(*POST)
+    envoy.picker(*replies)
+    if how == "timeout":
+        envoy.do(envoy.exchange.timer_rang(Timer.PICK))
+    elif how == "endpoint":
+        envoy.do(envoy.exchange.timer_rang(Timer.ENDPOINT))
+    elif how != "":
+        assert how is None or isinstance(how, Reason)
+        envoy.do(envoy.exchange.picker_closed(how))
+
+
+@pytest.mark.parametrize(("replies", "how", "reason"), FAILURES.values(), ids=FAILURES.keys())
+def test_fail_open_replays_the_body(replies: list[bytes], how: object, reason: Reason) -> None:
+    envoy = conversation(snapshot(OPEN))
+    fail(envoy, replies, how)
+    assert envoy.exchange.outcome is Outcome.FAILED_OPEN
+    assert envoy.exchange.reason is reason
+    assert envoy.destination in (A, B)
+    assert envoy.request.body == b"hello world"
+    assert envoy.request.ended
+    envoy.send(response_headers(), body(b"answer", end=True, response=True))
+    assert envoy.response.body == b"answer"
+    assert envoy.response.ended
+
+
+@pytest.mark.parametrize(("replies", "how", "reason"), FAILURES.values(), ids=FAILURES.keys())
+def test_fail_close_refuses_with_the_reason(
+    replies: list[bytes], how: object, reason: Reason
+) -> None:
+    envoy = conversation(snapshot(CLOSE))
+    fail(envoy, replies, how)
+    assert envoy.error == reason
+    assert envoy.refusal is not None
+    assert envoy.refusal.immediate_response.status.code == 503
+    assert envoy.finished
+    assert envoy.exchange.retained == 0
+
+
+@pytest.mark.parametrize("mode", [OPEN, CLOSE])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refusal_of_the_picker_is_an_answer(status: int, mode: FailureMode) -> None:
+    envoy = conversation(snapshot(mode))
+    envoy.send(*POST)
+    envoy.picker(immediate(status))
+    assert envoy.refusal is not None
+    assert envoy.refusal.immediate_response.status.code == status
+    assert envoy.exchange.outcome is Outcome.REFUSED_BY_PICKER
+
+
+def test_only_members_stay_in_an_ordered_list() -> None:
+    envoy = conversation()
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked(f"{OUTSIDE}, {C},nonsense,{A},{C}"))
+    assert envoy.destination == f"{C},{A}"
+    assert envoy.request.headers is not None
+    options = envoy.request.headers.request_headers.response.header_mutation.set_headers
+    assert [o.header.raw_value for o in options] == [f"{C},{A}".encode()]
+
+
+def test_all_other_mutations_of_the_picker_are_kept() -> None:
+    envoy = conversation()
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked(f"{OUTSIDE},{A}", x_model="small"))
+    assert envoy.request.headers is not None
+    options = envoy.request.headers.request_headers.response.header_mutation.set_headers
+    assert ("x-model", b"small") in [(o.header.key, o.header.raw_value) for o in options]
+
+
+def test_client_supplied_destination_headers_reach_neither_picker_nor_upstream() -> None:
+    envoy = conversation()
+    spoofed = {"x-gateway-destination-endpoint": OUTSIDE, "X-Gateway-Destination-Endpoint-Served": A}
+    envoy.send(request_headers(end=True, **spoofed))
+    assert not envoy.to_picker[0].request_headers.headers.headers
+    envoy.picker(picked(B))
+    assert envoy.request.headers is not None
+    mutation = envoy.request.headers.request_headers.response.header_mutation
+    assert sorted(mutation.remove_headers) == sorted(spoofed)
+    assert [o.header.raw_value for o in mutation.set_headers] == [B.encode()]
+
+
+def with_subset(*entries: str, as_text: bool = False) -> bytes:
+    message = ProcessingRequest.FromString(request_headers(end=True))
+    hint = message.metadata_context.filter_metadata[SUBSET_NAMESPACE].fields[SUBSET]
+    if as_text:
+        hint.string_value = ",".join(entries)
+    else:
+        for entry in entries:
+            hint.list_value.values.add().string_value = entry
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_the_subset_hint_is_narrowed_to_ready_members(as_text: bool) -> None:
+    pool = snapshot(members=table(A, B, draining=(C,)))
+    envoy = conversation(pool)
+    envoy.send(with_subset(OUTSIDE, B, C, as_text=as_text))
+    hint = envoy.to_picker[0].metadata_context.filter_metadata[SUBSET_NAMESPACE].fields[SUBSET]
+    assert [value.string_value for value in hint.list_value.values] == [B]
+    envoy.picker(picked(C))
+    assert envoy.destination == C, "a draining endpoint is still a valid pick"
+
+
+def test_a_pick_outside_the_subset_is_refused() -> None:
+    envoy = conversation(snapshot(CLOSE))
+    envoy.send(with_subset(A))
+    envoy.picker(picked(B))
+    assert envoy.error == Reason.PICK_OUTSIDE_SUBSET
+
+
+def test_fail_open_stays_inside_the_subset() -> None:
+    envoy = conversation(snapshot(OPEN))
+    envoy.send(with_subset(C))
+    envoy.do(envoy.exchange.picker_closed(Reason.PICKER_ERROR))
+    assert envoy.destination == C
+
+
+def test_an_empty_subset_is_refused_without_asking_the_picker() -> None:
+    envoy = conversation(snapshot(OPEN))
+    envoy.send(with_subset(OUTSIDE))
+    assert envoy.error == Reason.SUBSET_EMPTY
+    assert envoy.opened == 0
+
+
+def test_a_pool_without_a_picker_is_served_by_the_local_pick() -> None:
+    envoy = conversation(snapshot(picker=False))
+    envoy.send(*POST)
+    assert envoy.destination == A
+    assert envoy.request.body == b"hello world"
+    assert envoy.exchange.outcome is Outcome.LOCAL_PICK
+
+
+def test_no_ready_endpoint_is_refused() -> None:
+    envoy = conversation(snapshot(OPEN, members=table(draining=(A,))))
+    envoy.send(*POST)
+    envoy.do(envoy.exchange.picker_closed(Reason.PICKER_UNREACHABLE))
+    assert envoy.error == Reason.NO_READY_ENDPOINT
+
+
+def test_an_unresolved_picker_fails_by_the_failure_mode_at_once() -> None:
+    pool = snapshot(CLOSE)
+    target = type(pool.picker)(problem="no such Service") if pool.picker else None
+    envoy = conversation(type(pool)(pool.pool, pool.table, target))
+    envoy.send(request_headers())
+    assert envoy.error == Reason.PICKER_UNRESOLVED
+
+
+def test_a_pick_that_the_table_lacks_waits_for_the_table() -> None:
+    late = snapshot(CLOSE, members=table(A, OUTSIDE, generation=2))
+    envoy = conversation(snapshot(CLOSE))
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked(OUTSIDE))
+    assert Arm(Timer.ENDPOINT, 0.25) in envoy.actions
+    assert envoy.request.headers is None
+    envoy.do(envoy.exchange.pool_changed(late))
+    assert envoy.destination == OUTSIDE
+
+
+def test_a_pick_that_envoy_has_not_acknowledged_waits_for_the_acknowledgement() -> None:
+    members = table(A, generation=2)
+    envoy = conversation(snapshot(CLOSE, members=members, acknowledged=1))
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked(A))
+    assert envoy.request.headers is None
+    envoy.do(envoy.exchange.pool_changed(snapshot(CLOSE, members=members, acknowledged=2)))
+    assert envoy.destination == A
+
+
+def test_a_body_too_large_to_keep_still_flows() -> None:
+    envoy = conversation(snapshot(OPEN, max_retained_body=8))
+    envoy.send(*POST)
+    envoy.picker(picked(B), streamed(b"hello world", end=True))
+    assert envoy.request.body == b"hello world"
+    assert envoy.request.ended
+
+
+def test_a_body_too_large_to_keep_cannot_be_replayed() -> None:
+    envoy = conversation(snapshot(OPEN, max_retained_body=8))
+    envoy.send(*POST)
+    envoy.do(envoy.exchange.picker_closed(Reason.PICKER_ERROR))
+    assert envoy.error == Reason.BODY_NOT_RETAINED
+
+
+def test_a_clean_close_after_the_pick_is_fine() -> None:
+    envoy = conversation(snapshot(CLOSE))
+    envoy.send(*POST)
+    envoy.picker(picked(B))
+    envoy.do(envoy.exchange.picker_closed(None))
+    assert envoy.destination == B
+    assert envoy.request.body == b"hello world"
+    envoy.send(response_headers(), body(b"ok", end=True, response=True))
+    assert envoy.response.ended
+    assert envoy.exchange.passthrough is None
+
+
+# --- trailers ---
+
+
+def test_request_trailers_end_the_body_for_a_picker_that_ignores_them() -> None:
+    envoy = conversation()
+    envoy.send(request_headers(), body(b"hello"), trailers())
+    kinds = [message.WhichOneof("request") for message in envoy.to_picker]
+    assert kinds == ["request_headers", "request_body", "request_body", "request_trailers"]
+    assert envoy.to_picker[2].request_body.end_of_stream
+    envoy.picker(picked(B), streamed(b"hello", end=True))
+    assert envoy.request.body == b"hello"
+    assert not envoy.request.ended
+    envoy.do(envoy.exchange.timer_rang(Timer.RESPONSE))
+    assert envoy.request.ended
+    assert envoy.exchange.trailers_answered is False
+
+
+def test_a_picker_known_to_ignore_trailers_is_not_waited_for() -> None:
+    envoy = conversation(trailers_expected=False)
+    envoy.send(request_headers(), body(b"hello"), trailers())
+    envoy.picker(unchanged(), unchanged(), picked(B))
+    assert envoy.request.body == b"hello"
+    assert envoy.request.ended
+
+
+def test_the_pickers_trailers_answer_is_given_to_envoy() -> None:
+    envoy = conversation()
+    envoy.send(request_headers(), body(b"hello"), trailers())
+    envoy.picker(picked(B), streamed(b"hello", end=True), answered("request_trailers"))
+    assert envoy.request.ended
+    assert envoy.exchange.trailers_answered is True
+
+
+# --- the response ---
+
+
+def steered(**settings: object) -> Envoy:
+    envoy = conversation(snapshot(CLOSE, **settings))
+    envoy.send(*POST)
+    envoy.picker(picked(B), streamed(b"hello world", end=True))
+    return envoy
+
+
+def test_the_picker_may_change_the_response() -> None:
+    envoy = steered()
+    envoy.send(response_headers(), body(b"small", end=True, response=True))
+    envoy.picker(answered("response_headers"), streamed(b"large", end=True, response=True))
+    assert envoy.response.body == b"large"
+    assert envoy.response.ended
+
+
+RESPONSE_DEATHS = {
+    "before anything": [],
+    "after the headers": [answered("response_headers")],
+    "after half a chunk": [answered("response_headers"), streamed(b"on", response=True)],
+    "after a chunk": [answered("response_headers"), unchanged(response=True)],
+    "body without headers": [streamed(b"one", response=True)],
+    "in garbage": [b"\xff"],
+    "refusing too late": [answered("response_headers"), immediate(500)],
+}
+
+
+@pytest.mark.parametrize("replies", RESPONSE_DEATHS.values(), ids=RESPONSE_DEATHS.keys())
+def test_a_picker_never_breaks_a_response_that_flows(replies: list[bytes]) -> None:
+    envoy = steered()
+    envoy.send(response_headers(), body(b"one", response=True), body(b"two", response=True))
+    envoy.picker(*replies)
+    envoy.do(envoy.exchange.picker_closed(Reason.PICKER_ERROR))
+    envoy.send(body(b"three", end=True, response=True))
+    assert envoy.response.body == b"onetwothree"
+    assert envoy.response.ended
+    assert envoy.exchange.passthrough in (Reason.PICKER_ERROR, Reason.PICKER_PROTOCOL)
+
+
+def test_a_silent_picker_is_passed_by_and_still_gets_copies() -> None:
+    envoy = steered()
+    envoy.send(response_headers())
+    envoy.do(envoy.exchange.timer_rang(Timer.RESPONSE))
+    envoy.send(body(b"one", response=True), body(b"", end=True, response=True))
+    assert envoy.response.body == b"one"
+    assert envoy.response.ended
+    assert envoy.exchange.passthrough is Reason.PICKER_TIMEOUT
+    assert envoy.to_picker[-1].response_body.end_of_stream
+
+
+@pytest.mark.parametrize("mode", [ResponseMode.OBSERVE, ResponseMode.SKIP])
+def test_observe_and_skip_answer_at_once(mode: ResponseMode) -> None:
+    envoy = steered(response_mode=mode)
+    asked = len(envoy.to_picker)
+    envoy.send(response_headers(), body(b"one", end=True, response=True))
+    assert envoy.response.body == b"one"
+    assert envoy.response.ended
+    copies = len(envoy.to_picker) - asked
+    assert copies == (2 if mode is ResponseMode.OBSERVE else 0)
+
+
+def test_a_refusal_at_the_response_headers_is_passed_on() -> None:
+    envoy = steered()
+    envoy.send(response_headers())
+    envoy.picker(immediate(502))
+    assert envoy.refusal is not None
+
+
+def test_grpc_responses_with_trailers() -> None:
+    envoy = steered()
+    envoy.send(response_headers(), body(b"m", response=True), trailers(response=True))
+    envoy.picker(answered("response_headers"), streamed(b"m", response=True))
+    assert not envoy.response.ended
+    envoy.picker(answered("response_trailers"))
+    assert envoy.response.ended
+    assert envoy.response.body == b"m"
+
+
+def test_the_served_endpoint_is_reported_from_the_upstream_address() -> None:
+    envoy = steered()
+    message = ProcessingRequest.FromString(response_headers(end=True))
+    message.attributes["envoy.filters.http.ext_proc"].fields["upstream.address"].string_value = C
+    envoy.send(message.SerializeToString())
+    metadata = envoy.to_picker[-1].metadata_context.filter_metadata[LB_NAMESPACE]
+    assert metadata.fields[SERVED].string_value == C
+    assert envoy.exchange.endpoint == C
+
+
+def test_the_refusal_of_a_grpc_request_is_a_grpc_status() -> None:
+    envoy = conversation(snapshot(CLOSE))
+    envoy.send(request_headers(content_type="application/grpc"))
+    envoy.do(envoy.exchange.picker_closed(Reason.PICKER_ERROR))
+    assert envoy.refusal is not None
+    assert envoy.refusal.immediate_response.grpc_status.status == 14
+
+
+def test_a_client_that_hangs_up_leaves_nothing_behind() -> None:
+    envoy = conversation()
+    envoy.send(request_headers(), body(b"hello"))
+    assert envoy.exchange.retained > 0
+    envoy.do(envoy.exchange.envoy_closed())
+    assert envoy.exchange.retained == 0
+    assert envoy.exchange.outcome is Outcome.CANCELLED
+    assert envoy.exchange.from_picker(picked(A)) == []
