@@ -1,0 +1,249 @@
+"""Reading an InferencePool from plain data: every rule of the v1 API, every fault with its path.
+
+Pure. Where a rule is the API server's (types, bounds, names), it is checked here as well, because
+manifests come from files too.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import ValidationError as PydanticError
+
+from epp_client.pool.inference_pool import (
+    AppProtocol,
+    EndpointPickerRef,
+    FailureMode,
+    InferencePool,
+    PoolName,
+)
+from epp_client.pool.problems import Fault, Severity
+from epp_client.pool.settings import ANNOTATION_PREFIX, PickerTls, PoolSettings
+
+API_VERSION = "inference.networking.k8s.io/v1"
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+
+def _port(value: int) -> int:
+    if not 1 <= value <= 65535:
+        raise ValueError(f"{value} is not in 1..65535")
+    return value
+
+
+def _labels(value: dict[str, str]) -> dict[str, str]:
+    if len(value) > 64:
+        raise ValueError(f"{len(value)} entries are more than 64")
+    for key, text in value.items():
+        prefix, _, name = key.rpartition("/")
+        if not _LABEL_NAME.fullmatch(name) or (prefix and not _DNS_NAME.fullmatch(prefix)):
+            raise ValueError(f"{key!r} is not a label key")
+        if text and not _LABEL_NAME.fullmatch(text):
+            raise ValueError(f"{text!r} is not a label value")
+    return value
+
+
+def _label_name(value: str) -> str:
+    if not _DNS_LABEL.fullmatch(value):
+        raise ValueError(f"{value!r} is not a DNS label (lower case, digits, '-', at most 63)")
+    return value
+
+
+def _object_name(value: str) -> str:
+    if not _DNS_NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a DNS name (lower case, digits, '-', '.', at most 253)")
+    return value
+
+
+Port = Annotated[StrictInt, AfterValidator(_port)]
+
+
+class _Raw(BaseModel):
+    model_config = ConfigDict(extra="ignore")  # as a structural schema prunes
+
+
+class _Metadata(_Raw):
+    name: Annotated[StrictStr, AfterValidator(_object_name)]
+    namespace: Annotated[StrictStr, AfterValidator(_label_name)] = "default"
+    annotations: dict[StrictStr, StrictStr] = Field(default_factory=dict)
+    generation: StrictInt = 0
+
+
+class _Selector(_Raw):
+    matchLabels: Annotated[dict[StrictStr, StrictStr], AfterValidator(_labels)]  # noqa: N815
+
+
+class _TargetPort(_Raw):
+    number: Port
+
+
+class _PickerPort(_Raw):
+    number: Port
+
+
+class _Picker(_Raw):
+    group: StrictStr = ""
+    kind: StrictStr = "Service"
+    name: Annotated[StrictStr, AfterValidator(_object_name)]
+    port: _PickerPort | None = None
+    failureMode: FailureMode = FailureMode.FAIL_CLOSE  # noqa: N815
+
+
+def _target_ports(value: list[_TargetPort]) -> list[_TargetPort]:
+    if not 1 <= len(value) <= 8:
+        raise ValueError(f"{len(value)} ports are not 1 to 8")
+    return value
+
+
+class _Spec(_Raw):
+    selector: _Selector
+    targetPorts: Annotated[list[_TargetPort], AfterValidator(_target_ports)]  # noqa: N815
+    appProtocol: AppProtocol = AppProtocol.HTTP  # noqa: N815
+    endpointPickerRef: _Picker | None = None  # noqa: N815
+
+
+class _Pool(_Raw):
+    metadata: _Metadata
+    spec: _Spec
+
+
+def parse_inference_pool(
+    data: Mapping[str, Any], defaults: PoolSettings
+) -> tuple[InferencePool | None, list[Fault]]:
+    """Parse and validate one InferencePool; None when it cannot be used.
+
+    A bad annotation of ours is a warning: the pool is served with the default in its place.
+    """
+    version = data.get("apiVersion")
+    if version != API_VERSION:
+        return None, [Fault(("apiVersion",), f"{version!r} is not supported; use {API_VERSION}")]
+    try:
+        raw = _Pool.model_validate(data)
+    except PydanticError as error:
+        return None, [
+            Fault(item["loc"], _explain(item))  # type: ignore[arg-type]
+            for item in error.errors()
+        ]
+    faults: list[Fault] = []
+    numbers = [port.number for port in raw.spec.targetPorts]
+    for index, number in enumerate(numbers):
+        if number in numbers[:index]:
+            faults.append(Fault(("spec", "targetPorts", index, "number"), f"{number} is there twice"))
+    ref = raw.spec.endpointPickerRef
+    if ref is not None and ref.kind == "Service" and ref.port is None:
+        path = ("spec", "endpointPickerRef", "port")
+        faults.append(Fault(path, "is required when kind is Service: the Service's port number"))
+    if faults:
+        return None, faults
+    settings, faults = settings_from(raw.metadata.annotations, defaults)
+    picker = None
+    if ref is not None:
+        port = ref.port.number if ref.port else None
+        picker = EndpointPickerRef(ref.name, port, ref.failureMode, ref.group, ref.kind)
+    pool = InferencePool(
+        name=PoolName(raw.metadata.namespace, raw.metadata.name),
+        match_labels=tuple(sorted(raw.spec.selector.matchLabels.items())),
+        target_ports=tuple(numbers),
+        app_protocol=raw.spec.appProtocol,
+        picker=picker,
+        settings=settings,
+        generation=raw.metadata.generation,
+    )
+    return pool, faults
+
+
+def _explain(item: Any) -> str:
+    if item["type"] == "missing":
+        return "is required"
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    shown = repr(item["input"])
+    if item["type"] == "enum":
+        return f"{shown} is not one of {item['ctx']['expected']}"
+    return f"{shown[:80]}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+# --- annotations ---
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?")
+_SIZE = re.compile(r"(\d+)(Ki|Mi|Gi)?")
+_SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0}
+_BYTES = {None: 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+
+
+def parse_duration(text: str) -> float:
+    """`10`, `0.5`, `250ms`, `2s` or `1m` in seconds.
+
+    Raises:
+        ValueError: anything else.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration such as 10, 0.5, 250ms, 2s or 1m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_size(text: str) -> int:
+    """`1048576` or `16Mi` in bytes.
+
+    Raises:
+        ValueError: anything else.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size such as 1048576 or 16Mi")
+    return int(match[1]) * _BYTES[match[2]]
+
+
+_PARSERS: dict[str, Any] = {
+    "connect_timeout": parse_duration,
+    "pick_timeout": parse_duration,
+    "response_timeout": parse_duration,
+    "drain_grace": parse_duration,
+    "endpoint_wait": parse_duration,
+    "max_retained_body": parse_size,
+    "response_mode": str,
+}
+_TLS_FIELDS = {
+    "tls": ("mode", str),
+    "tls_ca_file": ("ca_file", Path),
+    "tls_server_name": ("server_name", str),
+    "tls_cert_file": ("cert_file", Path),
+    "tls_key_file": ("key_file", Path),
+}
+
+
+def settings_from(
+    annotations: Mapping[str, str], defaults: PoolSettings
+) -> tuple[PoolSettings, list[Fault]]:
+    """Apply the annotations `epp-client.dev/<name>` to the defaults, one by one."""
+    settings = defaults
+    faults: list[Fault] = []
+    for key, text in sorted(annotations.items()):
+        if not key.startswith(ANNOTATION_PREFIX):
+            continue
+        name = key.removeprefix(ANNOTATION_PREFIX).replace("-", "_")
+        path = ("metadata", "annotations", key)
+        try:
+            settings = _apply(settings, name, text)
+        except PydanticError as error:
+            faults.append(Fault(path, _explain(error.errors()[0]), Severity.WARNING))
+        except ValueError as error:
+            faults.append(Fault(path, str(error), Severity.WARNING))
+    return settings, faults
+
+
+def _apply(settings: PoolSettings, name: str, text: str) -> PoolSettings:
+    if name in _PARSERS:
+        changed = settings.model_dump() | {name: _PARSERS[name](text)}
+        return PoolSettings.model_validate(changed)
+    if name in _TLS_FIELDS:
+        field, parse = _TLS_FIELDS[name]
+        tls = PickerTls.model_validate(settings.tls.model_dump() | {field: parse(text)})
+        return settings.model_copy(update={"tls": tls})
+    known = ", ".join(sorted(n.replace("_", "-") for n in [*_PARSERS, *_TLS_FIELDS]))
+    raise ValueError(f"no such setting; there are {known}")

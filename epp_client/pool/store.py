@@ -1,0 +1,63 @@
+"""PoolStore: the current snapshots of all pools, and who wants to hear of new ones.
+
+Synchronous and single-threaded; no asyncio. A store that is not `synced` knows nothing yet, which is
+not the same as knowing of no pools.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.problems import Problem
+from epp_client.pool.snapshot import PoolSnapshot
+
+Changed = Callable[[set[PoolName]], None]
+
+
+class PoolStore:
+    """Holds one snapshot per pool, by `namespace/name`."""
+
+    def __init__(self) -> None:
+        self.snapshots: Mapping[str, PoolSnapshot] = {}
+        self.problems: tuple[Problem, ...] = ()
+        self.synced = False
+        self._subscribers: list[Changed] = []
+
+    def publish(
+        self, snapshots: Mapping[PoolName, PoolSnapshot], problems: tuple[Problem, ...] = ()
+    ) -> None:
+        """Replace the state of the world. What Envoy has acknowledged stays as it was."""
+        old = self.snapshots
+        new: dict[str, PoolSnapshot] = {}
+        changed = {s.pool.name for key, s in old.items() if s.pool.name not in snapshots}
+        for name, snapshot in snapshots.items():
+            before = old.get(str(name))
+            if before is not None:
+                snapshot = replace(snapshot, acknowledged=before.acknowledged)
+            if snapshot != before:
+                changed.add(name)
+            new[str(name)] = snapshot
+        first = not self.synced
+        self.snapshots, self.problems, self.synced = new, problems, True
+        if changed or first:
+            self._tell(changed)
+
+    def acknowledge(self, pool: PoolName, generation: int | None) -> None:
+        """Every connected Envoy has this generation of the pool's table; None: there is no Envoy."""
+        snapshot = self.snapshots.get(str(pool))
+        if snapshot is None or snapshot.acknowledged == generation:
+            return
+        self.snapshots = {
+            **self.snapshots,
+            str(pool): replace(snapshot, acknowledged=generation),
+        }
+        self._tell({pool})
+
+    def subscribe(self, callback: Changed) -> Callable[[], None]:
+        """Call `callback` with the names of changed pools after each change; returns the way out."""
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    def _tell(self, changed: set[PoolName]) -> None:
+        for callback in list(self._subscribers):
+            callback(changed)
