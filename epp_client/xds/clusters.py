@@ -1,0 +1,167 @@
+"""Envoy's Cluster for an InferencePool: how a destination endpoint in metadata becomes a connection.
+
+Pure: values in, envoy-data-plane messages out. Endpoints never appear here; they travel in EDS.
+"""
+
+from datetime import timedelta
+
+import envoy_data_plane.envoy.config.cluster.v3 as cluster_v3
+import envoy_data_plane.envoy.config.core.v3 as core_v3
+import envoy_data_plane.envoy.extensions.load_balancing_policies.override_host.v3 as override_host
+import envoy_data_plane.envoy.extensions.load_balancing_policies.round_robin.v3 as round_robin
+import envoy_data_plane.envoy.extensions.load_balancing_policies.subset.v3 as subset
+import envoy_data_plane.envoy.extensions.upstreams.http.v3 as upstreams_http
+import envoy_data_plane.envoy.type.metadata.v3 as metadata_v3
+from betterproto2 import Message
+from envoy_data_plane.google.protobuf import Any
+
+from epp_client.pool.inference_pool import AppProtocol, PoolName
+from epp_client.settings import UpstreamMode
+
+DESTINATION = "x-gateway-destination-endpoint"
+SERVED = "x-gateway-destination-endpoint-served"
+METADATA_NAMESPACE = "envoy.lb"
+
+UPSTREAM_CONNECT_TIMEOUT = 2.0
+"""Seconds for reaching a model server; a dead Pod must not hold up the walk down the list."""
+
+UNBOUNDED = 1_000_000
+"""Circuit breaker threshold that never trips: the sidecar and the picker decide what is too much."""
+
+PREFIX = "inferencepool/"
+
+
+def cluster_name(pool: PoolName) -> str:
+    """Name of the pool's cluster: `inferencepool/<namespace>/<name>`."""
+    return f"{PREFIX}{pool.namespace}/{pool.name}"
+
+
+def pool_of(cluster: str) -> PoolName | None:
+    """The pool behind a cluster name; None when it is no name of ours."""
+    if not cluster.startswith(PREFIX):
+        return None
+    namespace, slash, name = cluster.removeprefix(PREFIX).partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        return None
+    return PoolName(namespace, name)
+
+
+def pool_cluster(
+    pool: PoolName,
+    app_protocol: AppProtocol,
+    mode: UpstreamMode,
+    connect_timeout: float = UPSTREAM_CONNECT_TIMEOUT,
+) -> cluster_v3.Cluster:
+    """The pool's cluster. `connect_timeout` in seconds."""
+    cluster = cluster_v3.Cluster(
+        name=cluster_name(pool),
+        connect_timeout=timedelta(seconds=connect_timeout),
+        circuit_breakers=raised_circuit_breakers(),
+        typed_extension_protocol_options={
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(
+                _http_options(app_protocol)
+            )
+        },
+        upstream_connection_options=cluster_v3.UpstreamConnectionOptions(
+            tcp_keepalive=core_v3.TcpKeepalive(
+                keepalive_probes=3, keepalive_time=30, keepalive_interval=10
+            )
+        ),
+    )
+    match mode:
+        case UpstreamMode.OVERRIDE_HOST:
+            cluster.type = cluster_v3.ClusterDiscoveryType.EDS
+            cluster.eds_cluster_config = cluster_v3.ClusterEdsClusterConfig(eds_config=over_ads())
+            cluster.load_balancing_policy = _policy(
+                "envoy.load_balancing_policies.override_host", _override_host()
+            )
+            # A Pod that left the pool must not keep serving because its health is still "fine".
+            cluster.ignore_health_on_host_removal = True
+        case UpstreamMode.ORIGINAL_DST:
+            cluster.type = cluster_v3.ClusterDiscoveryType.ORIGINAL_DST
+            cluster.lb_policy = cluster_v3.ClusterLbPolicy.CLUSTER_PROVIDED
+            cluster.original_dst_lb_config = cluster_v3.ClusterOriginalDstLbConfig(
+                metadata_key=_metadata_key(DESTINATION)
+            )
+    return cluster
+
+
+def over_ads() -> core_v3.ConfigSource:
+    """The config source "over the ADS stream", in the v3 API."""
+    return core_v3.ConfigSource(
+        ads=core_v3.AggregatedConfigSource(), resource_api_version=core_v3.ApiVersion.V3
+    )
+
+
+def raised_circuit_breakers() -> cluster_v3.CircuitBreakers:
+    """Thresholds out of the way: every LLM response holds a stream for its whole length, which
+    Envoy's defaults (1024 requests, 3 retries) were not made for."""
+    return cluster_v3.CircuitBreakers(
+        thresholds=[
+            cluster_v3.CircuitBreakersThresholds(
+                max_connections=UNBOUNDED,
+                max_pending_requests=UNBOUNDED,
+                max_requests=UNBOUNDED,
+                max_retries=UNBOUNDED,
+            )
+        ]
+    )
+
+
+def explicit_http2(options: core_v3.Http2ProtocolOptions) -> upstreams_http.HttpProtocolOptions:
+    """Upstream HTTP/2 without negotiation (h2c)."""
+    return upstreams_http.HttpProtocolOptions(
+        explicit_http_config=upstreams_http.HttpProtocolOptionsExplicitHttpConfig(
+            http2_protocol_options=options
+        )
+    )
+
+
+def _http_options(app_protocol: AppProtocol) -> upstreams_http.HttpProtocolOptions:
+    match app_protocol:
+        case AppProtocol.H2C:
+            keepalive = core_v3.KeepaliveSettings(
+                interval=timedelta(seconds=30), timeout=timedelta(seconds=10)
+            )
+            return explicit_http2(core_v3.Http2ProtocolOptions(connection_keepalive=keepalive))
+        case AppProtocol.HTTP:
+            return upstreams_http.HttpProtocolOptions(
+                explicit_http_config=upstreams_http.HttpProtocolOptionsExplicitHttpConfig(
+                    http_protocol_options=core_v3.Http1ProtocolOptions()
+                )
+            )
+
+
+def _override_host() -> override_host.OverrideHost:
+    # The header source is left out on purpose: a client can write headers, but not metadata.
+    strict = subset.Subset(
+        fallback_policy=subset.SubsetLbSubsetFallbackPolicy.NO_FALLBACK,
+        subset_lb_policy=_policy(
+            "envoy.load_balancing_policies.round_robin", round_robin.RoundRobin()
+        ),
+    )
+    return override_host.OverrideHost(
+        override_host_sources=[
+            override_host.OverrideHostOverrideHostSource(metadata=_metadata_key(DESTINATION))
+        ],
+        selected_host_key=_metadata_key(SERVED),
+        fallback_policy=_policy("envoy.load_balancing_policies.subset", strict),
+    )
+
+
+def _policy(name: str, config: Message) -> cluster_v3.LoadBalancingPolicy:
+    return cluster_v3.LoadBalancingPolicy(
+        policies=[
+            cluster_v3.LoadBalancingPolicyPolicy(
+                typed_extension_config=core_v3.TypedExtensionConfig(
+                    name=name, typed_config=Any.pack(config)
+                )
+            )
+        ]
+    )
+
+
+def _metadata_key(key: str) -> metadata_v3.MetadataKey:
+    return metadata_v3.MetadataKey(
+        key=METADATA_NAMESPACE, path=[metadata_v3.MetadataKeyPathSegment(key=key)]
+    )

@@ -1,0 +1,1 @@
+"""Compiled from `protos/xds/`: `make protos`. Never edited by hand."""
