@@ -44,6 +44,7 @@ class Sidecar:
             max_exchanges=settings.max_exchanges,
             max_retained_total=settings.max_retained_total,
         )
+        self.metrics.retained.set_function(lambda: self.service.budget.used)
         self.admin = AdminServer(settings.admin, self.store, self.metrics, self.readiness)
         self.admin_address = ""
         self._server: Server | None = None

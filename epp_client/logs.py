@@ -1,0 +1,67 @@
+"""Structured logs: JSON lines (or a console rendering) on stderr, and the taming of repetition.
+
+Request headers and bodies are never logged.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Hashable
+
+import structlog
+
+from epp_client.errors import SettingsError
+
+MAX_KEYS = 10_000
+
+
+def configure(form: str = "json", level: str = "info") -> None:
+    """Set up structlog, and the standard library's logging of our libraries beside it.
+
+    Raises:
+        SettingsError: an unknown format or level.
+    """
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise SettingsError(f"log_level: {level!r} is not one of debug, info, warning, error")
+    if form not in ("json", "console"):
+        raise SettingsError(f"log_format: {form!r} is neither json nor console")
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer()
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared)
+    )
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+class Repeats:
+    """Lets the first of equal events through at once, then one per `interval` seconds."""
+
+    def __init__(self, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval = interval
+        self._clock = clock
+        self._seen: dict[Hashable, tuple[float, int]] = {}
+
+    def due(self, key: Hashable) -> int | None:
+        """How many events this line stands for; None when it is not time for a line."""
+        now = self._clock()
+        last, held = self._seen.get(key, (now - self._interval, 0))
+        if now - last < self._interval:
+            self._seen[key] = last, held + 1
+            return None
+        if len(self._seen) >= MAX_KEYS:
+            self._seen.clear()
+        self._seen[key] = now, 0
+        return held + 1
