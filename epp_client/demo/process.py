@@ -1,0 +1,110 @@
+"""Child processes with an owner: they end with it, by pid, whatever happens to it."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections import deque
+from typing import Any
+
+from epp_client.errors import EppClientError
+
+# Asks the kernel to end the child when its parent dies, then becomes the command. A preexec_fn would
+# do the same between fork and exec, where grpcio's threads make Python code unsafe.
+_DIE_WITH_PARENT = (
+    "import ctypes, os, signal, sys;"
+    "ctypes.CDLL(None).prctl(1, signal.SIGKILL);"
+    "os.execvp(sys.argv[1], sys.argv[1:])"
+)
+
+
+class ProcessFailed(EppClientError):
+    """A child ended, or stayed silent, when it should have become ready."""
+
+
+class Process:
+    """One running child; its output's tail is kept for error reports."""
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+        self._process = process
+        self.name = name
+        self._tail: deque[str] = deque(maxlen=60)
+        self._first: asyncio.Queue[str] = asyncio.Queue(1)
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(cls, *command: str) -> "Process":
+        """Start `command`; stdout and stderr are one stream."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            _DIE_WITH_PARENT,
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        return cls(process, os.path.basename(command[0]))
+
+    @classmethod
+    async def python(cls, module: str, *arguments: str) -> tuple["Process", dict[str, Any]]:
+        """Run a module of ours until its first line, which is JSON and says where it listens."""
+        child = await cls.start(sys.executable, "-m", module, *arguments)
+        child.name = module
+        try:
+            async with asyncio.timeout(20):
+                line = await child._first.get()
+            return child, json.loads(line)
+        except (TimeoutError, ValueError) as error:
+            await child.stop()
+            raise ProcessFailed(f"{module} did not become ready:\n{child.tail}") from error
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            text = line.decode(errors="replace").rstrip()
+            self._tail.append(text)
+            if text.startswith("{") and self._first.empty():
+                self._first.put_nowait(text)
+
+    @property
+    def tail(self) -> str:
+        """The last lines of output."""
+        return "\n".join(self._tail)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.returncode is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to this very process."""
+        if self.running:
+            self._process.send_signal(number)
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait."""
+        self.signal(signal.SIGKILL)
+        await self._reap()
+
+    async def stop(self, grace: float = 5.0) -> int:
+        """SIGTERM, after `grace` seconds SIGKILL; the exit code."""
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace):
+                await self._process.wait()
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+        await self._reap()
+        return self._process.returncode or 0
+
+    async def _reap(self) -> None:
+        await self._process.wait()
+        self._reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reader
+        self._process._transport.close()  # type: ignore[attr-defined]

@@ -1,0 +1,209 @@
+"""A whole InferencePool installation on loopback: model servers, pickers, sidecar, the real Envoy.
+
+What `epp-client demo` shows and the end-to-end tests drive. Everything it starts ends with it.
+"""
+
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from epp_client.app import Sidecar, running
+from epp_client.demo.envoy import Envoy, running_envoy
+from epp_client.demo.process import Process
+from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.parse import API_VERSION
+from epp_client.settings import serve_settings
+from epp_client.xds.bootstrap import envoy_config
+
+HOSTS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
+DEAD_HOST = "127.0.0.14"
+"""A Pod that is Ready for Kubernetes, and where nothing listens."""
+
+
+@dataclass
+class Stack:
+    """The running installation."""
+
+    url: str
+    """Envoy's listener; pool `name` is at `{url}/default/{name}`."""
+    models: dict[str, Process] = field(default_factory=dict)
+    pickers: dict[str, Process] = field(default_factory=dict)
+    endpoints: tuple[str, ...] = ()
+    dead_endpoint: str = ""
+    sidecar: Sidecar = field(init=False)
+    envoy: Envoy = field(init=False)
+    manifests: Path = field(init=False)
+
+    def pool_url(self, name: str) -> str:
+        """Where clients reach a pool."""
+        return f"{self.url}/default/{name}"
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def pod(name: str, ip: str, *, ready: bool = True) -> dict[str, Any]:
+    """A Pod of the model server."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": "model"}},
+        "status": {
+            "podIP": ip,
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+        },
+    }
+
+
+def service(name: str, address: str) -> list[dict[str, Any]]:
+    """A picker's Service and its EndpointSlice."""
+    ip, _, port = address.rpartition(":")
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"ports": [{"name": "grpc", "port": 9002}]},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": f"{name}-1",
+                "namespace": "default",
+                "labels": {"kubernetes.io/service-name": name},
+            },
+            "ports": [{"name": "grpc", "port": int(port)}],
+            "endpoints": [{"addresses": [ip], "conditions": {"ready": True}}],
+        },
+    ]
+
+
+def inference_pool(
+    name: str, port: int, picker: str | None, failure_mode: str, **more: Any
+) -> dict[str, Any]:
+    """An InferencePool over all model servers; `more` goes into the spec, `annotations` aside."""
+    annotations = more.pop("annotations", {})
+    spec: dict[str, Any] = {
+        "selector": {"matchLabels": {"app": "model"}},
+        "targetPorts": [{"number": port}],
+        **more,
+    }
+    if picker is not None:
+        spec["endpointPickerRef"] = {
+            "name": picker,
+            "port": {"number": 9002},
+            "failureMode": failure_mode,
+        }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "InferencePool",
+        "metadata": {"name": name, "namespace": "default", "annotations": annotations},
+        "spec": spec,
+    }
+
+
+async def _start_models(stack: Stack, owner: AsyncExitStack) -> int:
+    port = 0
+    for host in HOSTS:
+        process, ready = await Process.python(
+            "epp_client.demo.model_server", "--listen", f"{host}:{port}"
+        )
+        owner.push_async_callback(process.stop, 1)
+        stack.models[ready["address"]] = process
+        port = int(ready["address"].rpartition(":")[2])
+    stack.endpoints = tuple(stack.models)
+    stack.dead_endpoint = f"{DEAD_HOST}:{port}"
+    return port
+
+
+async def start_picker(stack: Stack, name: str, listen: str = "127.0.0.1:0") -> str:
+    """Start (again) the picker called `name`; its address."""
+    everything = ",".join((*stack.endpoints, stack.dead_endpoint))
+    process, ready = await Process.python(
+        "epp_client.demo.picker", "--listen", listen, "--endpoints", everything
+    )
+    stack.pickers[name] = process
+    return str(ready["address"])
+
+
+@asynccontextmanager
+async def running_stack(**settings: Any) -> AsyncIterator[Stack]:
+    """Start everything; `settings` override those of the sidecar.
+
+    Pools: `open` (FailOpen) and `close` (FailClose) with a picker each, `h2c` (with `open`'s
+    picker), `nopicker`, `lost` (FailClose, its Service is missing), `observe` and `skip` (response
+    modes, FailClose).
+    """
+    async with AsyncExitStack() as owner:
+        folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-")))
+        listener, admin = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+        stack = Stack(f"http://127.0.0.1:{listener[1]}")
+        port = await _start_models(stack, owner)
+        addresses = {name: await start_picker(stack, name) for name in ("open", "close")}
+        owner.push_async_callback(_stop_pickers, stack)
+        pools = [
+            inference_pool("open", port, "picker-open", "FailOpen"),
+            inference_pool("close", port, "picker-close", "FailClose"),
+            inference_pool(
+                "h2c", port, "picker-open", "FailOpen", appProtocol="kubernetes.io/h2c"
+            ),
+            inference_pool("nopicker", port, None, ""),
+            inference_pool("lost", port, "no-such-service", "FailClose"),
+            *(
+                inference_pool(
+                    mode,
+                    port,
+                    "picker-close",
+                    "FailClose",
+                    annotations={"epp-client.dev/response-mode": mode},
+                )
+                for mode in ("observe", "skip")
+            ),
+        ]
+        stack.manifests = folder / "manifests"
+        stack.manifests.mkdir()
+        objects = [
+            *pools,
+            *(pod(f"model-{i}", host) for i, host in enumerate((*HOSTS, DEAD_HOST))),
+            *service("picker-open", addresses["open"]),
+            *service("picker-close", addresses["close"]),
+        ]
+        (stack.manifests / "all.yaml").write_text(yaml.safe_dump_all(objects))
+        sidecar_settings = serve_settings(
+            {
+                "pools": stack.manifests,
+                "socket": folder / "ext-proc.sock",
+                "xds_socket": folder / "xds.sock",
+                "admin": "127.0.0.1:0",
+                "pool_defaults": {"tls": {"mode": "plaintext"}, "pick_timeout": 2.0},
+                **settings,
+            }
+        )
+        stack.sidecar = await owner.enter_async_context(running(sidecar_settings))
+        names = [PoolName("default", p["metadata"]["name"]) for p in pools]
+        bootstrap = envoy_config(
+            names,
+            listener=listener,
+            admin=admin,
+            ext_proc_sockets=[sidecar_settings.socket],
+            ads_socket=sidecar_settings.xds_socket,
+            access_log=False,
+        )
+        stack.envoy = await owner.enter_async_context(running_envoy(bootstrap, admin))
+        yield stack
+
+
+async def _stop_pickers(stack: Stack) -> None:
+    for process in stack.pickers.values():
+        await process.stop(1)
