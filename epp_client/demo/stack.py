@@ -6,7 +6,7 @@ What `epp-client demo` shows and the end-to-end tests drive. Everything it start
 import socket
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from epp_client.pool.parse import API_VERSION
 from epp_client.settings import serve_settings
 from epp_client.xds.bootstrap import envoy_config
 
+ENVOY_HOST = "127.0.0.10"
 HOSTS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
 DEAD_HOST = "127.0.0.14"
 """A Pod that is Ready for Kubernetes, and where nothing listens."""
@@ -45,11 +46,13 @@ class Stack:
         return f"{self.url}/default/{name}"
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports that nobody listens on at this moment, on a loopback address nobody else uses."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((host, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def pod(name: str, ip: str, *, ready: bool = True) -> dict[str, Any]:
@@ -147,8 +150,8 @@ async def running_stack(**settings: Any) -> AsyncIterator[Stack]:
     """
     async with AsyncExitStack() as owner:
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-")))
-        listener, admin = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
-        stack = Stack(f"http://127.0.0.1:{listener[1]}")
+        listener, admin = [(ENVOY_HOST, port) for port in free_ports(ENVOY_HOST, 2)]
+        stack = Stack(f"http://{ENVOY_HOST}:{listener[1]}")
         port = await _start_models(stack, owner)
         addresses = {name: await start_picker(stack, name) for name in ("open", "close")}
         owner.push_async_callback(_stop_pickers, stack)

@@ -26,10 +26,10 @@ class Answer(IntEnum):
     """The `response` oneof of ProcessingResponse, by field number."""
 
     REQUEST_HEADERS = 1
-    REQUEST_BODY = 2
-    REQUEST_TRAILERS = 3
-    RESPONSE_HEADERS = 4
-    RESPONSE_BODY = 5
+    RESPONSE_HEADERS = 2
+    REQUEST_BODY = 3
+    RESPONSE_BODY = 4
+    REQUEST_TRAILERS = 5
     RESPONSE_TRAILERS = 6
     IMMEDIATE = 7
 

@@ -23,8 +23,8 @@ class Lane:
     def __init__(self, answer: Answer, budget: RetentionBudget, limit: int) -> None:
         """`answer` is the lane's header answer (REQUEST_HEADERS or RESPONSE_HEADERS)."""
         self._headers_answer = answer
-        self._body_answer = Answer(answer + 1)
-        self._trailers_answer = Answer(answer + 2)
+        self._body_answer = Answer(answer + 2)
+        self._trailers_answer = Answer(answer + 4)
         self._budget = budget
         self._limit = limit
         self._retained = 0

@@ -210,7 +210,7 @@ class Envoy:
                 raise IllegalReply("an ImmediateResponse breaks a flowing response")
             self.refusal = reply
             return
-        requests = located.answer <= Answer.REQUEST_TRAILERS
+        requests = located.answer.name.startswith("REQUEST")
         side = self.request if requests else self.response
         headers_only = self.request_headers_only if requests else self.response_headers_only
         has_trailers = self.request_trailers if requests else self.response_trailers
