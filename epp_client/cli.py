@@ -1,6 +1,7 @@
 """The command line: parses, calls one function of the package, prints. No logic of its own."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -258,6 +259,8 @@ def demo(
     keep: Annotated[bool, typer.Option(help="Stay up afterwards and print curl lines.")] = False,
 ) -> None:
     """Run the whole thing on this machine: real Envoy, sidecar, pickers, model servers."""
+    # grpcio would otherwise complain about the child processes that the demo starts.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     from epp_client.demo.scenario import run_demo
 
     raise typer.Exit(uvloop.run(run_demo(keep=keep)))

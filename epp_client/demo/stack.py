@@ -132,9 +132,9 @@ async def _start_models(stack: Stack, owner: AsyncExitStack) -> int:
 
 async def start_picker(stack: Stack, name: str, listen: str = "127.0.0.1:0") -> str:
     """Start (again) the picker called `name`; its address."""
-    everything = ",".join((*stack.endpoints, stack.dead_endpoint))
+    live = ",".join(stack.endpoints)
     process, ready = await Process.python(
-        "epp_client.demo.picker", "--listen", listen, "--endpoints", everything
+        "epp_client.demo.picker", "--listen", listen, "--endpoints", live
     )
     stack.pickers[name] = process
     return str(ready["address"])
