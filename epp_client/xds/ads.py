@@ -141,13 +141,12 @@ class AdsServer:
             stream.wake.set()
 
     def _acknowledge(self) -> None:
-        """Tell the store the oldest generation that any connected Envoy has."""
+        """Tell the store the oldest generation that any subscribed Envoy has."""
         for snapshot in list(self._store.snapshots.values()):
             name = cluster_name(snapshot.pool.name)
-            generations = [stream.state.acknowledged(name) for stream in self._streams]
-            self._store.acknowledge(
-                snapshot.pool.name, min(generations) if generations else None
-            )
+            known = (stream.state.acknowledged(name) for stream in self._streams)
+            generations = [generation for generation in known if generation is not None]
+            self._store.acknowledge(snapshot.pool.name, min(generations) if generations else None)
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]

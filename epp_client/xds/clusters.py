@@ -1,4 +1,4 @@
-"""Envoy's Cluster for an InferencePool: how a destination endpoint in metadata becomes a connection.
+"""Envoy's Cluster for an InferencePool: how metadata becomes an upstream connection.
 
 Pure: values in, envoy-data-plane messages out. Endpoints never appear here; they travel in EDS.
 """
@@ -26,7 +26,7 @@ UPSTREAM_CONNECT_TIMEOUT = 2.0
 """Seconds for reaching a model server; a dead Pod must not hold up the walk down the list."""
 
 UNBOUNDED = 1_000_000
-"""Circuit breaker threshold that never trips: the sidecar and the picker decide what is too much."""
+"""A circuit breaker threshold that never trips: sidecar and picker decide what is too much."""
 
 PREFIX = "inferencepool/"
 

@@ -46,9 +46,13 @@ class EnvoyState:
         self.rejected: str | None = None
         """Envoy's words when it rejected the last response; None after an acknowledgement."""
 
-    def acknowledged(self, name: str) -> int:
-        """The generation of an EDS resource that this Envoy has; -1 for none."""
-        return self._types[EDS].acknowledged.get(name, -1)
+    def acknowledged(self, name: str) -> int | None:
+        """The generation of an EDS resource that this Envoy has; -1 for none yet, None when it has
+        not asked for the resource (another upstream mode, or its cluster is not there yet)."""
+        endpoints = self._types[EDS]
+        if name not in (endpoints.names or ()):
+            return None
+        return endpoints.acknowledged.get(name, -1)
 
     def receive(self, request: DiscoveryRequest) -> None:
         """Take one request: a subscription, an acknowledgement, or a rejection."""
@@ -83,7 +87,7 @@ class EnvoyState:
             if url == EDS and self._types[CDS].waiting:
                 continue  # clusters first, and their endpoints once Envoy has them
             wanted = resources[url]
-            if state.names:
+            if state.names or url == EDS:  # no names: every cluster, but no endpoints
                 wanted = {name: wanted[name] for name in sorted(state.names) if name in wanted}
             out.append(self._respond(url, state, wanted))
         return out
@@ -99,9 +103,7 @@ class EnvoyState:
         state.nonce = str(state.version)
         state.waiting, state.dirty = True, False
         state.sent = {name: resource.generation for name, resource in wanted.items()}
-        response = DiscoveryResponse(
-            version_info=state.nonce, type_url=url, nonce=state.nonce
-        )
+        response = DiscoveryResponse(version_info=state.nonce, type_url=url, nonce=state.nonce)
         for resource in wanted.values():
             response.resources.add(type_url=url, value=resource.value)
         return response

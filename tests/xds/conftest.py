@@ -1,0 +1,7 @@
+"""Imports envoy-data-plane once, without the deprecation warnings of its own generated code."""
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import epp_client.xds.bootstrap  # noqa: F401

@@ -1,0 +1,93 @@
+"""The generated bootstrap: the examples in `config/envoy/`, and what the real Envoy takes."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from epp_client.errors import SettingsError
+from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.settings import ResponseMode
+from epp_client.settings import UpstreamMode
+from epp_client.xds.bootstrap import Route, envoy_config
+
+EXAMPLES = Path(__file__).parents[2] / "config" / "envoy"
+LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")
+RUN = Path("/run/epp-client")
+EXT_PROC, XDS = [RUN / "ext-proc.sock"], RUN / "xds.sock"
+
+RENDERED = {
+    "one-pool.yaml": envoy_config([LLAMA], ext_proc_sockets=EXT_PROC, ads_socket=XDS),
+    "two-pools.yaml": envoy_config([LLAMA, QWEN], ext_proc_sockets=EXT_PROC, ads_socket=XDS),
+    "original-dst.yaml": envoy_config(
+        [LLAMA],
+        ext_proc_sockets=EXT_PROC,
+        ads_socket=None,
+        upstream_mode=UpstreamMode.ORIGINAL_DST,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_examples_are_what_the_generator_prints(name: str) -> None:
+    assert (EXAMPLES / name).read_text() == RENDERED[name]
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_envoy_accepts_the_examples(name: str) -> None:
+    envoy = shutil.which("envoy")
+    assert envoy is not None
+    command = [envoy, "--mode", "validate", "-l", "error", "-c", str(EXAMPLES / name)]
+    done = subprocess.run(
+        [*command, "--use-dynamic-base-id"], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _routes(text: str) -> list[dict[str, object]]:
+    listener = yaml.safe_load(text)["static_resources"]["listeners"][0]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    routes: list[dict[str, object]] = manager["route_config"]["virtual_hosts"][0]["routes"]
+    return routes
+
+
+def test_the_longest_prefix_comes_first() -> None:
+    text = envoy_config(
+        [LLAMA, QWEN],
+        routes=[Route("/", LLAMA), Route("/qwen/", QWEN)],
+        ext_proc_sockets=EXT_PROC,
+        ads_socket=XDS,
+    )
+    assert [route["match"] for route in _routes(text)] == [{"prefix": "/qwen/"}, {"prefix": "/"}]
+
+
+def test_skip_sends_no_response_body_to_the_sidecar() -> None:
+    text = envoy_config(
+        [LLAMA], ext_proc_sockets=EXT_PROC, ads_socket=XDS, response_mode=ResponseMode.SKIP
+    )
+    listener = yaml.safe_load(text)["static_resources"]["listeners"][0]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    mode = manager["http_filters"][0]["typed_config"]["processing_mode"]
+    assert mode.get("response_body_mode", "NONE") == "NONE"
+    assert mode["response_trailer_mode"] == "SKIP"
+    assert mode["request_body_mode"] == "FULL_DUPLEX_STREAMED"
+
+
+@pytest.mark.parametrize(
+    ("pools", "routes", "sockets", "ads"),
+    [
+        ([], None, EXT_PROC, XDS),
+        ([LLAMA], [], EXT_PROC, XDS),
+        ([LLAMA], [Route("/", QWEN)], EXT_PROC, XDS),
+        ([LLAMA], None, [], XDS),
+        ([LLAMA], None, EXT_PROC, None),
+    ],
+    ids=["no pool", "no route", "unknown pool", "no socket", "override_host without ADS"],
+)
+def test_unusable_arguments_are_refused(
+    pools: list[PoolName], routes: list[Route] | None, sockets: list[Path], ads: Path | None
+) -> None:
+    with pytest.raises(SettingsError, match="envoy-config"):
+        envoy_config(pools, routes=routes, ext_proc_sockets=sockets, ads_socket=ads)
