@@ -58,7 +58,7 @@ class AdminServer:
         application.router.add_get("/metrics", self._exposition)
         application.router.add_get("/pools", self._pools)
         application.router.add_get("/pools/{namespace}/{name}", self._pool)
-        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=15)
+        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=15, shutdown_timeout=1)
 
     async def start(self) -> str:
         """Bind; returns the bound `host:port`.
@@ -68,7 +68,7 @@ class AdminServer:
         """
         host, _, port = self._address.rpartition(":")
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host.strip("[]"), int(port), shutdown_timeout=1)
+        site = web.TCPSite(self._runner, host.strip("[]"), int(port))
         await site.start()
         bound = self._runner.addresses[0]
         return f"{host}:{bound[1]}"

@@ -132,6 +132,12 @@ def _mutating(request: Request) -> Iterator[ProcessingResponse]:
     yield from body_answers(request.body)
 
 
+def _duplicated(request: Request) -> Iterator[ProcessingResponse]:
+    """The header answer and the end of the body twice; a chunk twice would be another body."""
+    first, *rest = _whole(request)
+    yield from (first, first, *rest, *rest[-1:])
+
+
 ANSWERS: dict[str, Callable[[Request], Iterator[ProcessingResponse]]] = {
     "pick-after-body": _whole,
     "body-before-headers": lambda r: iter([*body_answers(r.body), header_answer(r.pick)]),
@@ -154,7 +160,7 @@ ANSWERS: dict[str, Callable[[Request], Iterator[ProcessingResponse]]] = {
     "refuse-429": lambda _: iter([refuse(429)]),
     "refuse-503": lambda _: iter([refuse(503)]),
     "wrong-order": lambda r: iter([*body_answers(b"x", response=True), *_whole(r)]),
-    "duplicate-replies": lambda r: iter([m for m in _whole(r) for _ in range(2)]),
+    "duplicate-replies": _duplicated,
 }
 ANSWERS["close-after-pick"] = ANSWERS["ignore-trailers"] = ANSWERS["silent-response"] = _whole
 ANSWERS["die-mid-response"] = ANSWERS["rewrite-response"] = ANSWERS["refuse-at-response"] = _whole

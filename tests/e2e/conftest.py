@@ -1,0 +1,26 @@
+"""One whole installation for all end-to-end tests; those that break it start their own."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest_asyncio
+
+from epp_client.demo.stack import Stack, running_stack
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack() -> AsyncIterator[Stack]:
+    async with running_stack() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=20) as session:
+        yield session
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def own_stack() -> AsyncIterator[Stack]:
+    async with running_stack() as running:
+        yield running
