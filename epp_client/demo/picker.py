@@ -173,9 +173,7 @@ class ReferencePicker:
         self._endpoints = endpoints
         self._turn = 0
 
-    async def process(
-        self, messages: AsyncIterator[bytes], context: Any
-    ) -> AsyncIterator[bytes]:
+    async def process(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """One stream of Envoy's, by way of the sidecar."""
         request: Request | None = None
         answered = False

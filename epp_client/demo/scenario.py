@@ -115,8 +115,7 @@ async def killed_fail_open(stack: Stack, client: httpx.AsyncClient) -> str:
     body = os.urandom(5_000_000)
     answer = await post(stack, client, "open", content=body)
     whole = (
-        answer.status_code == 200
-        and answer.json()["sha256"] == hashlib.sha256(body).hexdigest()
+        answer.status_code == 200 and answer.json()["sha256"] == hashlib.sha256(body).hexdigest()
     )
     expect(whole, f"{answer.status_code} {answer.text[:80]}")
     return f"200 by {answer.headers['x-model-server']}, 5 MB intact"

@@ -158,9 +158,7 @@ async def running_stack(**settings: Any) -> AsyncIterator[Stack]:
         pools = [
             inference_pool("open", port, "picker-open", "FailOpen"),
             inference_pool("close", port, "picker-close", "FailClose"),
-            inference_pool(
-                "h2c", port, "picker-open", "FailOpen", appProtocol="kubernetes.io/h2c"
-            ),
+            inference_pool("h2c", port, "picker-open", "FailOpen", appProtocol="kubernetes.io/h2c"),
             inference_pool("nopicker", port, None, ""),
             inference_pool("lost", port, "no-such-service", "FailClose"),
             *(

@@ -108,7 +108,7 @@ def _fields(raw: bytes, at: int, end: int) -> list[tuple[int, int, int]]:
         elif wire_type == _VARINT:
             value, at = _varint(raw, at, end)
             fields.append((tag >> 3, value, -1))
-        elif wire_type == _FIXED64 or wire_type == _FIXED32:
+        elif wire_type in (_FIXED64, _FIXED32):
             at += 8 if wire_type == _FIXED64 else 4
             if at > end:
                 raise MalformedMessage("a field is longer than its message")

@@ -50,9 +50,7 @@ def streamed_body(answer: Answer, payload: bytes, end_of_stream: bool) -> bytes:
     level2 = b"\x1a" + _varint(len(level3) + streamed)
     level1 = b"\x0a" + _varint(len(level2) + len(level3) + streamed)
     outer = _varint(len(level1) + len(level2) + len(level3) + streamed)
-    return b"".join(
-        (bytes((answer << 3 | 2,)), outer, level1, level2, level3, head, payload, tail)
-    )
+    return b"".join((bytes((answer << 3 | 2,)), outer, level1, level2, level3, head, payload, tail))
 
 
 _STATUS_AND_TYPE = {

@@ -116,9 +116,7 @@ async def _ask(
         stream.cancel()
 
 
-def _take(
-    item: bytes | Status, snapshot: PoolSnapshot, report: PickReport, has_body: bool
-) -> bool:
+def _take(item: bytes | Status, snapshot: PoolSnapshot, report: PickReport, has_body: bool) -> bool:
     """Note one message; True when there is nothing more to wait for."""
     if isinstance(item, Status):
         if not report.said:

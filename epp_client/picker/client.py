@@ -166,5 +166,3 @@ class PickerClients:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await asyncio.gather(*(client.close() for client in self._clients.values()))
-
-

@@ -95,9 +95,11 @@ def _documents(text: str, file: str) -> Iterator[Located]:
     # Blanks for tabs lose nothing in JSON, whose strings cannot hold a raw tab.
     if text.lstrip()[:1] in ("{", "["):
         text = text.replace("\t", " ")
-    if text.count("*") > MAX_ALIASES and sum(
-        isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)
-    ) > MAX_ALIASES:
+    if (
+        text.count("*") > MAX_ALIASES
+        and sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader))
+        > MAX_ALIASES
+    ):
         raise ManifestError(f"{file}: more than {MAX_ALIASES} YAML aliases")
     loader = _Loader(text)
     try:
@@ -108,7 +110,9 @@ def _documents(text: str, file: str) -> Iterator[Located]:
                 continue
             if not isinstance(data, dict):
                 line = node.start_mark.line + 1
-                raise ManifestError(f"{file}:{line} is not a Kubernetes object but a {type(data).__name__}")
+                raise ManifestError(
+                    f"{file}:{line} is not a Kubernetes object but a {type(data).__name__}"
+                )
             yield from _flatten(Located(data, file, node))
     finally:
         loader.dispose()
@@ -120,7 +124,7 @@ def _flatten(found: Located) -> Iterator[Located]:
     if not (isinstance(kind, str) and kind.endswith("List") and isinstance(items, list)):
         yield found
         return
-    nodes = next(
+    nodes: list[yaml.Node] = next(
         (value.value for key, value in found.node.value if key.value == "items"), []
     )
     for item, node in zip(items, nodes, strict=True):
@@ -318,5 +322,7 @@ class ManifestSource:
     async def _watch(self, changed: asyncio.Event) -> None:
         # The directory, not the file: editors and ConfigMaps replace files by renaming.
         directory = self._path if self._path.is_dir() else self._path.parent
-        async for _ in awatch(directory, recursive=False, debounce=50, step=10, force_polling=False):
+        async for _ in awatch(
+            directory, recursive=False, debounce=50, step=10, force_polling=False
+        ):
             changed.set()

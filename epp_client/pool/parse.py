@@ -124,15 +124,14 @@ def parse_inference_pool(
     try:
         raw = _Pool.model_validate(data)
     except PydanticError as error:
-        return None, [
-            Fault(item["loc"], _explain(item))  # type: ignore[arg-type]
-            for item in error.errors()
-        ]
+        return None, [Fault(item["loc"], _explain(item)) for item in error.errors()]
     faults: list[Fault] = []
     numbers = [port.number for port in raw.spec.targetPorts]
     for index, number in enumerate(numbers):
         if number in numbers[:index]:
-            faults.append(Fault(("spec", "targetPorts", index, "number"), f"{number} is there twice"))
+            faults.append(
+                Fault(("spec", "targetPorts", index, "number"), f"{number} is there twice")
+            )
     ref = raw.spec.endpointPickerRef
     if ref is not None and ref.kind == "Service" and ref.port is None:
         path = ("spec", "endpointPickerRef", "port")

@@ -72,10 +72,7 @@ def resolve(world: World, previous: Resolution | None, now: float) -> Resolution
                 )
         snapshots[name] = PoolSnapshot(pool, table, picker)
     next_change = min(
-        (
-            began + world.pools[name].settings.drain_grace
-            for (name, _), began in draining.items()
-        ),
+        (began + world.pools[name].settings.drain_grace for (name, _), began in draining.items()),
         default=None,
     )
     return Resolution(snapshots, draining, tuple(problems), next_change)
@@ -205,8 +202,7 @@ def _picker(
     slices = [
         s
         for s in world.slices
-        if _namespace(s) == namespace
-        and _has_labels(s, [("kubernetes.io/service-name", ref.name)])
+        if _namespace(s) == namespace and _has_labels(s, [("kubernetes.io/service-name", ref.name)])
     ]
     if slices:
         addresses = _slice_addresses(slices, str(port.get("name") or ""))

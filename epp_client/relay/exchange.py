@@ -529,5 +529,3 @@ class Exchange:
     def _take(self) -> list[Action]:
         out, self._out = self._out, []
         return out
-
-

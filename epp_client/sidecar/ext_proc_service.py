@@ -176,7 +176,9 @@ class ExtProcService:
         self._unsubscribe()
 
 
-def _local_pick(in_flight: InFlight, snapshot: PoolSnapshot, subset: Subset | None) -> tuple[str, ...]:
+def _local_pick(
+    in_flight: InFlight, snapshot: PoolSnapshot, subset: Subset | None
+) -> tuple[str, ...]:
     return local_pick(snapshot, subset, in_flight, random.randrange)
 
 

@@ -154,7 +154,9 @@ class _ClientStream(_Stream):
         self._writer.cancel()
 
     async def _write_all(self) -> None:
-        with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+        with contextlib.suppress(
+            aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError
+        ):
             await self._write()
             await self._call.done_writing()
 
@@ -192,7 +194,7 @@ class GrpcioServer:
         await self._server.stop(timeout)
 
 
-class _AnyMethod(grpc.GenericRpcHandler):
+class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, accept: Accept) -> None:
         self._accept = accept
 
@@ -224,9 +226,7 @@ class GrpcioConnection:
     def usable(self) -> bool:
         return not self._closed and self._channel.get_state() is grpc.ChannelConnectivity.READY
 
-    def open(
-        self, path: str, metadata: Mapping[str, str], events: StreamEvents
-    ) -> _ClientStream:
+    def open(self, path: str, metadata: Mapping[str, str], events: StreamEvents) -> _ClientStream:
         call = self._channel.stream_stream(path)(metadata=tuple(metadata.items()))
         stream = _ClientStream(call, events)
         self._streams.add(stream)

@@ -84,8 +84,6 @@ class EnvoyState:
             state = self._types[url]
             if state.names is None or state.waiting or not state.dirty:
                 continue
-            if url == EDS and self._types[CDS].waiting:
-                continue  # clusters first, and their endpoints once Envoy has them
             wanted = resources[url]
             if state.names or url == EDS:  # no names: every cluster, but no endpoints
                 wanted = {name: wanted[name] for name in sorted(state.names) if name in wanted}

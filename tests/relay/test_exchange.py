@@ -3,18 +3,18 @@
 import pytest
 
 from epp_client.errors import Reason
-from epp_client.picker.protocol import LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
+from epp_client.picker.protocol import LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import Arm, Timer
 from epp_client.relay.outcome import Outcome
 
 from .conversation import (
+    OUTSIDE,
     A,
     B,
     C,
-    OUTSIDE,
     Envoy,
     answered,
     body,
@@ -39,7 +39,11 @@ DIALECTS = {
     "body before headers": [streamed(b"hello world", end=True), picked(B)],
     "common response": [unchanged(), unchanged(), unchanged(), picked(B)],
     "common response after headers": [picked(B), unchanged(), unchanged(), unchanged()],
-    "tiny chunks": [picked(B), *(streamed(bytes([c])) for c in b"hello world"), streamed(b"", True)],
+    "tiny chunks": [
+        picked(B),
+        *(streamed(bytes([c])) for c in b"hello world"),
+        streamed(b"", True),
+    ],
     "header only": [picked(B, metadata=False), streamed(b"hello world", end=True)],
 }
 
@@ -90,14 +94,18 @@ FAILURES = {
     "outside": ([picked(OUTSIDE), streamed(b"x", True)], "endpoint", Reason.PICK_OUTSIDE_POOL),
     "hostname": ([picked("pod-a:8000")], "", Reason.PICK_MALFORMED),
     "no port": ([picked("10.0.0.1")], "", Reason.PICK_MALFORMED),
-    "unicode": ([picked("１０.0.0.1:8000")], "", Reason.PICK_MALFORMED),  # noqa: RUF001
+    "unicode": ([picked("１０.0.0.1:8000")], "", Reason.PICK_MALFORMED),
     "ten thousand": ([picked(",".join([A] * 10_000))], "", Reason.PICK_MALFORMED),
     "empty": ([picked(""), streamed(b"hello world", True)], "", Reason.PICK_MISSING),
     "none": ([picked(None), streamed(b"hello world", True)], "", Reason.PICK_MISSING),
     "disagreeing": ([picked(A, header=B)], "", Reason.PICK_DISAGREES),
     "garbage": ([b"\xff\xff\xff"], "", Reason.PICKER_PROTOCOL),
     "wrong order": ([answered("response_headers")], "", Reason.PICKER_PROTOCOL),
-    "half a rewritten body": ([picked(B), streamed(b"bonj")], Reason.PICKER_ERROR, Reason.PICKER_ERROR),
+    "half a rewritten body": (
+        [picked(B), streamed(b"bonj")],
+        Reason.PICKER_ERROR,
+        Reason.PICKER_ERROR,
+    ),
 }
 
 
@@ -172,7 +180,10 @@ def test_all_other_mutations_of_the_picker_are_kept() -> None:
 
 def test_client_supplied_destination_headers_reach_neither_picker_nor_upstream() -> None:
     envoy = conversation()
-    spoofed = {"x-gateway-destination-endpoint": OUTSIDE, "X-Gateway-Destination-Endpoint-Served": A}
+    spoofed = {
+        "x-gateway-destination-endpoint": OUTSIDE,
+        "X-Gateway-Destination-Endpoint-Served": A,
+    }
     envoy.send(request_headers(end=True, **spoofed))
     assert not envoy.to_picker[0].request_headers.headers.headers
     envoy.picker(picked(B))

@@ -1,0 +1,176 @@
+"""What changes while Envoy runs: pickers die and come back, manifests are edited, the sidecar drains."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from epp_client.demo.stack import Stack, start_picker
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def echo(
+    client: httpx.AsyncClient, stack: Stack, pool: str, **headers: str
+) -> httpx.Response:
+    named = {key.replace("_", "-"): value for key, value in headers.items()}
+    return await client.post(stack.pool_url(pool) + "/echo", content=b"hello", headers=named)
+
+
+def edit(stack: Stack, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change every object of the manifests in place; written by renaming, as editors do."""
+    path = stack.manifests / "all.yaml"
+    objects = list(yaml.safe_load_all(path.read_text()))
+    for item in objects:
+        change(item)
+    new = path.with_suffix(".new")
+    new.write_text(yaml.safe_dump_all(objects))
+    new.rename(path)
+
+
+async def until(
+    client: httpx.AsyncClient,
+    stack: Stack,
+    pool: str,
+    seen: Callable[[httpx.Response], bool],
+    **headers: str,
+) -> list[httpx.Response]:
+    """Ask until an answer shows the change; all answers on the way."""
+    answers: list[httpx.Response] = []
+    async with asyncio.timeout(15):
+        while not answers or not seen(answers[-1]):
+            answers.append(await echo(client, stack, pool, **headers))
+    return answers
+
+
+async def settled(client: httpx.AsyncClient, stack: Stack) -> None:
+    """Until Envoy has closed every stream: it does so a moment after the client has its answer."""
+    async with asyncio.timeout(10):
+        while stack.sidecar.service.open_sessions:
+            await client.get(stack.envoy.admin + "/ready")
+
+
+async def test_a_killed_picker_and_its_return(own_stack: Stack, client: httpx.AsyncClient) -> None:
+    stack = own_stack
+    address = next(iter(stack.sidecar.store.snapshots["default/close"].picker.addresses))  # type: ignore[union-attr]
+    for name in ("open", "close"):
+        await stack.pickers[name].kill()
+    assert (await echo(client, stack, "open")).status_code == 200
+    refused = await echo(client, stack, "close")
+    assert refused.headers["x-inference-error"] == "picker_unreachable"
+    await start_picker(stack, "close", address)
+    await until(client, stack, "close", lambda answer: answer.status_code == 200)
+
+
+async def test_a_stopped_picker_costs_the_pick_timeout(
+    own_stack: Stack, client: httpx.AsyncClient
+) -> None:
+    await echo(client, own_stack, "open")
+    own_stack.pickers["open"].signal(signal.SIGSTOP)
+    answer = await echo(client, own_stack, "open")
+    assert answer.status_code == 200
+    own_stack.pickers["open"].signal(signal.SIGCONT)
+    await settled(client, own_stack)
+    metrics = own_stack.sidecar.metrics.exposition().decode()
+    line = 'epp_client_fail_open_total{pool="default/open",reason="picker_timeout"} 1.0'
+    assert line in metrics
+
+
+async def test_an_app_protocol_flip_reaches_envoy_without_a_failed_request(
+    own_stack: Stack, client: httpx.AsyncClient
+) -> None:
+    def to_h2c(item: dict[str, Any]) -> None:
+        if item["kind"] == "InferencePool" and item["metadata"]["name"] == "close":
+            item["spec"]["appProtocol"] = "kubernetes.io/h2c"
+
+    assert (await echo(client, own_stack, "close")).headers["x-http-version"] == "1.1"
+    edit(own_stack, to_h2c)
+    answers = await until(
+        client, own_stack, "close", lambda answer: answer.headers.get("x-http-version") == "2"
+    )
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_pods_come_and_go_and_failure_modes_flip(
+    own_stack: Stack, client: httpx.AsyncClient
+) -> None:
+    gone = own_stack.endpoints[0]
+
+    def change(item: dict[str, Any]) -> None:
+        if item["kind"] == "Pod" and item["status"]["podIP"] == gone.rpartition(":")[0]:
+            item["metadata"]["labels"] = {"app": "another"}
+        if item["kind"] == "InferencePool" and item["metadata"]["name"] == "open":
+            item["spec"]["endpointPickerRef"]["failureMode"] = "FailClose"
+
+    edit(own_stack, change)
+    steer = {"test_epp_endpoint_selection": gone}
+    await until(
+        client,
+        own_stack,
+        "open",
+        lambda answer: answer.headers.get("x-inference-error") == "pick_outside_pool",
+        **steer,
+    )
+
+
+async def test_a_broken_edit_is_reported_and_the_last_good_state_serves(
+    own_stack: Stack, client: httpx.AsyncClient
+) -> None:
+    store = own_stack.sidecar.store
+    (own_stack.manifests / "all.yaml").write_text("kind: [unclosed")
+    (own_stack.manifests / "more.yaml").write_text("kind: [unclosed")
+    async with asyncio.timeout(15):
+        while not store.problems or "more.yaml" not in str(store.problems):
+            await echo(client, own_stack, "close")
+    assert (await echo(client, own_stack, "close")).status_code == 200
+
+
+async def test_the_admin_page(stack: Stack, client: httpx.AsyncClient) -> None:
+    await echo(client, stack, "close")
+    base = f"http://{stack.sidecar.admin_address}"
+    async with aiohttp.ClientSession() as session:
+        for path in ("/", "/livez", "/readyz", "/pools/default/close"):
+            async with session.get(base + path) as answer:
+                assert answer.status == 200, path
+        async with session.get(base + "/pools") as answer:
+            pools = {pool["name"]: pool for pool in (await answer.json())["pools"]}
+        assert (
+            pools["lost"]["picker"]["problem"] == "Service default/no-such-service does not exist"
+        )
+        assert pools["close"]["acknowledgedGeneration"] == pools["close"]["generation"]
+        async with session.get(base + "/pools/default/none") as answer:
+            assert answer.status == 404
+        async with session.get(base + "/metrics") as answer:
+            families = {f.name: f for f in text_string_to_metric_families(await answer.text())}
+    steered = [
+        s for s in families["epp_client_requests"].samples if s.labels["outcome"] == "steered"
+    ]
+    assert any(sample.value > 0 for sample in steered)
+    assert families["epp_client_envoys_connected"].samples[0].value == 1
+
+
+async def test_nothing_is_left_of_finished_requests(
+    stack: Stack, client: httpx.AsyncClient
+) -> None:
+    for dialect in ("pick-after-body", "silent-response", "garbage-bytes", "refuse-429"):
+        await echo(client, stack, "open", x_picker_dialect=dialect)
+    await settled(client, stack)
+    assert stack.sidecar.service.budget.used == 0
+
+
+async def test_a_client_that_hangs_up_is_forgotten(stack: Stack, client: httpx.AsyncClient) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        await client.post(
+            stack.pool_url("open") + "/echo",
+            content=b"x" * 100_000,
+            headers={"x-picker-dialect": "silent"},
+            timeout=httpx.Timeout(5, read=0.3),
+        )
+    await settled(client, stack)
+    assert stack.sidecar.service.budget.used == 0

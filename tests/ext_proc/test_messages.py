@@ -1,0 +1,79 @@
+"""Our trimmed messages and the reading without decoding, against Envoy's own full set."""
+
+import betterproto2
+import envoy_data_plane.envoy.service.ext_proc.v3 as envoy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epp_client.errors import MalformedMessage, Reason
+from epp_client.ext_proc.messages import Answer, BodyForm, Phase, read_message, read_reply
+from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from epp_client.ext_proc.replies import describe, refusal, streamed_body
+
+REPLIES = {
+    Answer.REQUEST_HEADERS: {"request_headers": envoy.HeadersResponse()},
+    Answer.RESPONSE_HEADERS: {"response_headers": envoy.HeadersResponse()},
+    Answer.REQUEST_BODY: {"request_body": envoy.BodyResponse()},
+    Answer.RESPONSE_BODY: {"response_body": envoy.BodyResponse()},
+    Answer.REQUEST_TRAILERS: {"request_trailers": envoy.TrailersResponse()},
+    Answer.RESPONSE_TRAILERS: {"response_trailers": envoy.TrailersResponse()},
+    Answer.IMMEDIATE: {"immediate_response": envoy.ImmediateResponse()},
+}
+REQUESTS = {
+    Phase.REQUEST_HEADERS: {"request_headers": envoy.HttpHeaders(end_of_stream=True)},
+    Phase.RESPONSE_HEADERS: {"response_headers": envoy.HttpHeaders(end_of_stream=True)},
+    Phase.REQUEST_BODY: {"request_body": envoy.HttpBody(body=b"x", end_of_stream=True)},
+    Phase.RESPONSE_BODY: {"response_body": envoy.HttpBody(body=b"x", end_of_stream=True)},
+    Phase.REQUEST_TRAILERS: {"request_trailers": envoy.HttpTrailers()},
+    Phase.RESPONSE_TRAILERS: {"response_trailers": envoy.HttpTrailers()},
+}
+
+
+@pytest.mark.parametrize("answer", Answer)
+def test_answers_have_envoys_field_numbers(answer: Answer) -> None:
+    raw = bytes(envoy.ProcessingResponse(**REPLIES[answer]))
+    assert read_reply(raw).answer is answer
+    name = next(iter(REPLIES[answer]))
+    assert ProcessingResponse.FromString(raw).WhichOneof("response") == name
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_phases_have_envoys_field_numbers(phase: Phase) -> None:
+    raw = bytes(envoy.ProcessingRequest(**REQUESTS[phase]))
+    message = read_message(raw)
+    assert message.phase is phase
+    assert message.end_of_stream
+    name = next(iter(REQUESTS[phase]))
+    assert ProcessingRequest.FromString(raw).WhichOneof("request") == name
+
+
+@given(st.binary(max_size=70_000), st.booleans())
+def test_a_streamed_body_is_what_envoy_reads(payload: bytes, end: bool) -> None:
+    raw = streamed_body(Answer.RESPONSE_BODY, payload, end)
+    reply = envoy.ProcessingResponse.parse(raw)
+    mutation = reply.response_body.response.body_mutation
+    assert betterproto2.which_one_of(mutation, "mutation")[0] == "streamed_response"
+    assert mutation.streamed_response.body == payload
+    assert mutation.streamed_response.end_of_stream is end
+    located = read_reply(raw)
+    assert located.form is BodyForm.STREAMED
+    assert raw[located.start : located.end] == payload
+    assert located.end_of_stream is end
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_malformed_or_a_message(raw: bytes) -> None:
+    for read in (read_message, read_reply):
+        try:
+            read(raw)
+        except MalformedMessage:
+            continue
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_can_be_told_to_a_client(reason: Reason) -> None:
+    assert describe(reason)
+    for grpc in (True, False):
+        reply = ProcessingResponse.FromString(refusal(reason, "default/p", grpc=grpc))
+        assert reply.immediate_response.status.code >= 500

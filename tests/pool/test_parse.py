@@ -1,0 +1,151 @@
+"""InferencePool v1: every rule, every fault where it is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epp_client.pool.endpoints import endpoint_key, parse_endpoint
+from epp_client.pool.inference_pool import AppProtocol, FailureMode
+from epp_client.pool.manifests import lint
+from epp_client.pool.parse import parse_duration, parse_inference_pool, parse_size
+from epp_client.pool.problems import dotted
+from epp_client.pool.settings import PoolSettings, ResponseMode
+
+GOOD: dict[str, Any] = {
+    "apiVersion": "inference.networking.k8s.io/v1",
+    "kind": "InferencePool",
+    "metadata": {"name": "llama", "namespace": "default"},
+    "spec": {
+        "selector": {"matchLabels": {"app": "llama"}},
+        "targetPorts": [{"number": 8000}],
+        "endpointPickerRef": {"name": "epp", "port": {"number": 9002}},
+    },
+}
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load(yaml.safe_dump(GOOD))
+    *parents, last = path.split(".")
+    at = data
+    for key in parents:
+        at = at[key]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    return data
+
+
+def test_defaults() -> None:
+    pool, faults = parse_inference_pool(GOOD, PoolSettings())
+    assert not faults
+    assert pool is not None
+    assert pool.app_protocol is AppProtocol.HTTP
+    assert pool.failure_mode is FailureMode.FAIL_CLOSE
+    assert str(pool.name) == "default/llama"
+
+
+BAD = [
+    ("apiVersion", "inference.networking.x-k8s.io/v1alpha2", "apiVersion", "is not supported"),
+    ("metadata.name", "Llama", "metadata.name", "not a DNS name"),
+    ("spec.selector", None, "spec.selector", "is required"),
+    ("spec.selector.matchLabels", {f"k{n}": "v" for n in range(65)}, "matchLabels", "more than 64"),
+    ("spec.selector.matchLabels", {"-": "v"}, "matchLabels", "not a label key"),
+    ("spec.selector.matchLabels", {"k": "-"}, "matchLabels", "not a label value"),
+    ("spec.targetPorts", [], "spec.targetPorts", "not 1 to 8"),
+    ("spec.targetPorts", [{"number": n} for n in range(1, 10)], "spec.targetPorts", "not 1 to 8"),
+    ("spec.targetPorts", [{"number": 1}, {"number": 70000}], "[1].number", "not in 1..65535"),
+    ("spec.targetPorts", [{"number": 1}, {"number": 1}], "[1].number", "there twice"),
+    ("spec.targetPorts", [{"number": "80"}], "[0].number", "integer"),
+    ("spec.appProtocol", "grpc", "spec.appProtocol", "is not one of"),
+    ("spec.endpointPickerRef.name", None, "endpointPickerRef.name", "is required"),
+    ("spec.endpointPickerRef.port", None, "endpointPickerRef.port", "is required when"),
+    ("spec.endpointPickerRef.failureMode", "Fail", "failureMode", "is not one of"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "where", "what"), BAD)
+def test_each_bad_field_is_named(path: str, value: object, where: str, what: str) -> None:
+    pool, faults = parse_inference_pool(changed(path, value), PoolSettings())
+    assert pool is None
+    assert any(where in dotted(fault.path) and what in fault.text for fault in faults), faults
+
+
+def test_the_message_has_file_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "pools.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            changed("spec.targetPorts", [{"number": 1}, {"number": 70000}]), sort_keys=False
+        )
+    )
+    line = file.read_text().split("\n").index("  - number: 70000") + 1
+    [problem] = lint(file, PoolSettings())
+    assert str(problem) == (
+        f"{file}:{line} InferencePool default/llama spec.targetPorts[1].number: "
+        "70000 is not in 1..65535"
+    )
+
+
+def test_annotations_set_the_pools_own_deadlines() -> None:
+    annotations = {
+        "epp-client.dev/pick-timeout": "250ms",
+        "epp-client.dev/response-mode": "observe",
+        "epp-client.dev/max-retained-body": "1Mi",
+        "epp-client.dev/tls": "plaintext",
+    }
+    pool, faults = parse_inference_pool(
+        changed("metadata.annotations", annotations), PoolSettings()
+    )
+    assert not faults
+    assert pool is not None
+    assert pool.settings.pick_timeout == 0.25
+    assert pool.settings.response_mode is ResponseMode.OBSERVE
+    assert pool.settings.max_retained_body == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("pick-timeout", "soon"), ("pick-timout", "1s"), ("tls", "maybe")]
+)
+def test_a_bad_annotation_is_reported_and_the_pool_serves(name: str, value: str) -> None:
+    annotations = {f"epp-client.dev/{name}": value}
+    pool, faults = parse_inference_pool(
+        changed("metadata.annotations", annotations), PoolSettings()
+    )
+    assert pool is not None
+    assert pool.settings == PoolSettings()
+    assert len(faults) == 1
+
+
+def test_durations_and_sizes() -> None:
+    assert [parse_duration(text) for text in ("10", "0.5", "250ms", "2s", "1m")] == [
+        10, 0.5, 0.25, 2, 60,
+    ]  # fmt: skip
+    assert [parse_size(text) for text in ("7", "2Ki", "1Mi")] == [7, 2048, 1 << 20]
+
+
+@given(st.ip_addresses(), st.integers(1, 65535))
+def test_every_canonical_key_reads_back(address: Any, port: int) -> None:
+    key = endpoint_key(str(address), port)
+    mapped = address.version == 6 and address.ipv4_mapped is not None
+    if not mapped and "%" not in str(address):
+        assert parse_endpoint(key) == key
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "1.2.3.4", "1.2.3.4:", "1.2.3.4:0", "1.2.3.4:080", "1.2.3.4:65536", "host:80", "01.2.3.4:80",
+     "::1:80", "[::1]", "[fe80::1%eth0]:80", "[::ffff:1.2.3.4]:80", "[1.2.3.4]:80", "１.2.3.4:80",
+     "1.2.3.4:８0", "1.2.3.4:+80", "9" * 100],
+)  # fmt: skip
+def test_what_is_not_an_endpoint(text: str) -> None:
+    assert parse_endpoint(text) is None
+
+
+@given(st.text(max_size=80))
+def test_nothing_makes_the_reader_of_endpoints_fail(text: str) -> None:
+    key = parse_endpoint(text)
+    assert key is None or parse_endpoint(key) == key

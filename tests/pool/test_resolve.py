@@ -1,0 +1,138 @@
+"""From objects to snapshots: members, draining, the picker's addresses."""
+
+from typing import Any
+
+import pytest
+
+from epp_client.demo.stack import inference_pool, pod, service
+from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.parse import parse_inference_pool
+from epp_client.pool.resolve import Resolution, World, resolve
+from epp_client.pool.settings import PoolSettings
+
+NAME = PoolName("default", "p")
+
+
+def world(*pods: dict[str, Any], objects: list[dict[str, Any]] | None = None, **spec: Any) -> World:
+    pool, _ = parse_inference_pool(
+        inference_pool("p", 8000, "epp", "FailOpen", **spec), PoolSettings()
+    )
+    assert pool is not None
+    found = service("epp", "10.1.0.1:9002") if objects is None else objects
+    return World(
+        {NAME: pool},
+        pods,
+        [o for o in found if o["kind"] == "Service"],
+        [o for o in found if o["kind"] == "EndpointSlice"],
+    )
+
+
+def keys(resolution: Resolution) -> list[str]:
+    return list(resolution.snapshots[NAME].table.by_key)
+
+
+def test_members_are_ready_pods_times_ports() -> None:
+    ports = [{"number": 8000}, {"number": 8001}]
+    now = resolve(world(pod("a", "10.0.0.1"), pod("b", "fd00::0:1"), targetPorts=ports), None, 0)
+    assert keys(now) == ["10.0.0.1:8000", "10.0.0.1:8001", "[fd00::1]:8000", "[fd00::1]:8001"]
+
+
+@pytest.mark.parametrize(
+    ("value", "ports"),
+    [("8001", [8001]), ("", []), ("8001,9", [8001]), ("x", []), (None, [8000, 8001])],
+)
+def test_active_ports(value: str | None, ports: list[int]) -> None:
+    member = pod("a", "10.0.0.1")
+    if value is not None:
+        member["metadata"]["annotations"] = {"inference.networking.k8s.io/active-ports": value}
+    spec = [{"number": 8000}, {"number": 8001}]
+    now = resolve(world(member, targetPorts=spec), None, 0)
+    assert keys(now) == [f"10.0.0.1:{port}" for port in ports]
+
+
+def test_a_member_that_stops_being_ready_drains_and_then_goes() -> None:
+    first = resolve(world(pod("a", "10.0.0.1")), None, 0)
+    sick = world(pod("a", "10.0.0.1", ready=False))
+    second = resolve(sick, first, 10)
+    assert keys(second) == ["10.0.0.1:8000"]
+    assert second.snapshots[NAME].table.ready == ()
+    assert second.next_change == 15
+    assert second.snapshots[NAME].table.generation == first.snapshots[NAME].table.generation
+    third = resolve(sick, second, 15)
+    assert keys(third) == []
+    assert third.snapshots[NAME].table.generation == 2
+
+
+def test_a_deleted_pod_goes_at_once() -> None:
+    first = resolve(world(pod("a", "10.0.0.1")), None, 0)
+    assert keys(resolve(world(), first, 1)) == []
+
+
+def test_a_pod_that_never_was_ready_is_no_member() -> None:
+    assert keys(resolve(world(pod("a", "10.0.0.1", ready=False)), None, 0)) == []
+
+
+def test_a_terminating_pod_drains() -> None:
+    first = resolve(world(pod("a", "10.0.0.1")), None, 0)
+    leaving = pod("a", "10.0.0.1")
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert resolve(world(leaving), first, 1).snapshots[NAME].table.ready == ()
+
+
+def test_an_endpoint_keeps_the_generation_it_came_with() -> None:
+    first = resolve(world(pod("a", "10.0.0.1")), None, 0)
+    second = resolve(world(pod("a", "10.0.0.1"), pod("b", "10.0.0.2")), first, 1)
+    table = second.snapshots[NAME].table
+    assert [endpoint.since for endpoint in table.by_key.values()] == [1, 2]
+
+
+def test_the_picker_is_found_through_its_slices() -> None:
+    picker = resolve(world(), None, 0).snapshots[NAME].picker
+    assert picker is not None
+    assert picker.addresses == ("10.1.0.1:9002",)
+    assert picker.server_name == "epp.default.svc"
+
+
+def test_the_picker_is_found_through_the_selector_without_slices() -> None:
+    [svc, _] = service("epp", "10.1.0.1:9002")
+    svc["spec"] = {"selector": {"app": "epp"}, "ports": [{"port": 9002, "targetPort": "grpc"}]}
+    runs = pod("epp-0", "10.1.0.7")
+    runs["metadata"]["labels"] = {"app": "epp"}
+    runs["spec"] = {"containers": [{"ports": [{"name": "grpc", "containerPort": 9999}]}]}
+    picker = resolve(world(runs, objects=[svc]), None, 0).snapshots[NAME].picker
+    assert picker is not None
+    assert picker.addresses == ("10.1.0.7:9999",)
+
+
+def external() -> list[dict[str, Any]]:
+    [svc, piece] = service("epp", "10.1.0.1:9002")
+    svc["spec"]["type"] = "ExternalName"
+    return [svc, piece]
+
+
+def other_port() -> list[dict[str, Any]]:
+    [svc, piece] = service("epp", "10.1.0.1:9002")
+    svc["spec"]["ports"][0]["port"] = 1
+    return [svc, piece]
+
+
+def not_ready() -> list[dict[str, Any]]:
+    [svc, piece] = service("epp", "10.1.0.1:9002")
+    piece["endpoints"][0]["conditions"]["ready"] = False
+    return [svc, piece]
+
+
+@pytest.mark.parametrize(
+    ("objects", "problem"),
+    [
+        ([], "does not exist"),
+        (external(), "ExternalName"),
+        (other_port(), "has no port 9002"),
+        (not_ready(), "no ready address"),
+    ],
+)
+def test_why_a_picker_is_not_resolved(objects: list[dict[str, Any]], problem: str) -> None:
+    picker = resolve(world(objects=objects), None, 0).snapshots[NAME].picker
+    assert picker is not None
+    assert picker.problem is not None
+    assert problem in picker.problem

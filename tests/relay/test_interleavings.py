@@ -1,0 +1,112 @@
+"""Whatever Envoy and the picker do, in any order: legal replies, whole bodies, nothing left over."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epp_client.errors import Reason
+from epp_client.pool.inference_pool import FailureMode
+from epp_client.pool.settings import ResponseMode
+from epp_client.relay.actions import Timer
+from epp_client.relay.outcome import Outcome
+
+from .conversation import (
+    A,
+    B,
+    OUTSIDE,
+    answered,
+    body,
+    conversation,
+    immediate,
+    picked,
+    request_headers,
+    response_headers,
+    snapshot,
+    streamed,
+    trailers,
+    unchanged,
+)
+
+PARTS = st.lists(st.binary(min_size=1, max_size=5), max_size=3)
+REPLIES = st.one_of(
+    st.sampled_from([A, B, OUTSIDE, f"{OUTSIDE},{B}", "", "pod:1", None]).map(picked),
+    st.builds(streamed, st.binary(max_size=5), st.booleans()),
+    st.builds(streamed, st.binary(max_size=5), st.booleans(), response=st.just(True)),
+    st.booleans().map(lambda response: unchanged(response=response)),
+    st.sampled_from(
+        ["request_trailers", "response_headers", "response_trailers", "request_headers"]
+    ).map(answered),
+    st.just(immediate(429)),
+    st.binary(max_size=6),
+)
+CLOSINGS = st.sampled_from([None, Reason.PICKER_ERROR, Reason.PICKER_UNREACHABLE])
+
+
+@st.composite
+def envoys(draw: st.DrawFn) -> tuple[list[bytes], list[bytes], list[bytes], list[bytes]]:
+    """Request messages, its payloads, response messages, its payloads."""
+    sides = []
+    for response in (False, True):
+        parts = draw(PARTS)
+        ending = draw(st.sampled_from(["last", "empty", "trailers"]))
+        head = response_headers if response else request_headers
+        if not parts and ending != "trailers":
+            sides += [[head(end=True)], parts]
+            continue
+        messages = [head()]
+        for index, part in enumerate(parts):
+            last = ending == "last" and index == len(parts) - 1
+            messages.append(body(part, last, response=response))
+        if ending == "empty":
+            messages.append(body(b"", end=True, response=response))
+        elif ending == "trailers":
+            messages.append(trailers(response=response))
+        sides += [messages, parts]
+    return sides[0], sides[1], sides[2], sides[3]
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.data())
+def test_every_interleaving_is_legal_and_loses_nothing(data: st.DataObject) -> None:
+    request, sent, response, answer = data.draw(envoys())
+    mode = data.draw(st.sampled_from(FailureMode))
+    envoy = conversation(
+        snapshot(mode, response_mode=data.draw(st.sampled_from(ResponseMode))),
+        trailers_expected=data.draw(st.booleans()),
+    )
+    exchange = envoy.exchange
+    waiting = list(request)
+    honest = True  # the picker has not (yet) said anything of its own about the body
+    for _ in range(data.draw(st.integers(0, 14))):
+        step = data.draw(st.sampled_from(["envoy", "picker", "close", "timer"]))
+        if step == "envoy" and waiting:
+            envoy.send(waiting.pop(0))
+        elif step == "picker":
+            envoy.picker(data.draw(REPLIES))
+            honest = False
+        elif step == "close":
+            envoy.do(exchange.picker_closed(data.draw(CLOSINGS)))
+        elif step == "timer":
+            envoy.do(exchange.timer_rang(data.draw(st.sampled_from(Timer))))
+    for message in waiting:
+        envoy.send(message)
+    for timer in (Timer.ENDPOINT, Timer.PICK, Timer.PICK):
+        envoy.do(exchange.timer_rang(timer))
+    envoy.do(exchange.timer_rang(Timer.RESPONSE))
+    if envoy.refusal is None:
+        assert envoy.request.ended, "Envoy would wait for ever"
+        if honest:
+            assert envoy.request.body == b"".join(sent)
+        before = envoy.response.body
+        assert before == b""
+        for message in response:
+            envoy.send(message)
+        envoy.do(exchange.picker_closed(Reason.PICKER_ERROR))
+        assert envoy.response.ended, "a response that began must go on"
+        assert envoy.response.body == b"".join(answer)
+    else:
+        assert exchange.outcome in (Outcome.REFUSED, Outcome.REFUSED_BY_PICKER)
+        assert envoy.finished
+    envoy.do(exchange.envoy_closed())
+    assert exchange.retained == 0
+    assert exchange.from_picker(picked(A)) == []
+    assert exchange.from_envoy(body(b"late")) == []
