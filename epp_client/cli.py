@@ -296,3 +296,7 @@ def main() -> None:
     except EppClientError as error:
         typer.echo(f"epp-client: {error}", err=True)
         raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

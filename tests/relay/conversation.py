@@ -14,7 +14,16 @@ from epp_client.pool.inference_pool import (
 )
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
-from epp_client.relay.actions import Action, FinishEnvoy, OpenPicker, ToEnvoy, ToPicker
+from epp_client.relay.actions import (
+    Action,
+    Arm,
+    Disarm,
+    FinishEnvoy,
+    OpenPicker,
+    Timer,
+    ToEnvoy,
+    ToPicker,
+)
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.retention import RetentionBudget
 
@@ -162,6 +171,7 @@ class Envoy:
     to_picker: list[ProcessingRequest] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
     opened: int = 0
+    armed: set[Timer] = field(default_factory=set)
     request_headers_only: bool = False
     response_headers_only: bool = False
     request_trailers: bool = False
@@ -201,6 +211,16 @@ class Envoy:
                 self.to_picker.append(ProcessingRequest.FromString(action.message))
             elif isinstance(action, OpenPicker):
                 self.opened += 1
+            elif isinstance(action, Arm):
+                self.armed.add(action.timer)
+            elif isinstance(action, Disarm):
+                self.armed.discard(action.timer)
+
+    def ring(self, timer: Timer) -> None:
+        """Let a timer ring, if it runs."""
+        if timer in self.armed:
+            self.armed.discard(timer)
+            self.do(self.exchange.timer_rang(timer))
 
     def _reply(self, raw: bytes) -> None:
         reply = ProcessingResponse.FromString(raw)

@@ -10,9 +10,9 @@ from epp_client.relay.actions import Timer
 from epp_client.relay.outcome import Outcome
 
 from .conversation import (
+    OUTSIDE,
     A,
     B,
-    OUTSIDE,
     answered,
     body,
     conversation,
@@ -86,12 +86,11 @@ def test_every_interleaving_is_legal_and_loses_nothing(data: st.DataObject) -> N
         elif step == "close":
             envoy.do(exchange.picker_closed(data.draw(CLOSINGS)))
         elif step == "timer":
-            envoy.do(exchange.timer_rang(data.draw(st.sampled_from(Timer))))
+            envoy.ring(data.draw(st.sampled_from(Timer)))
     for message in waiting:
         envoy.send(message)
-    for timer in (Timer.ENDPOINT, Timer.PICK, Timer.PICK):
-        envoy.do(exchange.timer_rang(timer))
-    envoy.do(exchange.timer_rang(Timer.RESPONSE))
+    for timer in (Timer.ENDPOINT, Timer.PICK, Timer.RESPONSE):
+        envoy.ring(timer)
     if envoy.refusal is None:
         assert envoy.request.ended, "Envoy would wait for ever"
         if honest:

@@ -1,0 +1,116 @@
+"""The command line as its users type it."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from epp_client.demo.envoy import envoy_binary
+from epp_client.demo.process import Process
+from epp_client.demo.stack import Stack
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+COMMAND = (sys.executable, "-m", "epp_client.cli")
+
+
+async def run(*arguments: str) -> tuple[int, str]:
+    def call() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, text=True, timeout=40, check=False
+        )
+
+    done = await asyncio.to_thread(call)
+    return done.returncode, done.stdout + done.stderr
+
+
+async def test_help_names_every_command() -> None:
+    code, text = await run("--help")
+    assert code == 0
+    for command in ("serve", "demo", "check", "pick", "envoy-config"):
+        assert command in text
+
+
+async def test_check_accepts_good_manifests_and_points_at_bad_ones(
+    stack: Stack, tmp_path: Path
+) -> None:
+    code, text = await run("check", str(stack.manifests))
+    assert code == 0, text
+    assert "no-such-service does not exist" in text
+    bad = tmp_path / "pools.yaml"
+    bad.write_text(
+        "apiVersion: inference.networking.k8s.io/v1\nkind: InferencePool\n"
+        "metadata: {name: llama}\nspec:\n  selector: {matchLabels: {a: b}}\n"
+        "  targetPorts:\n  - number: 70000\n"
+    )
+    code, text = await run("check", str(bad))
+    assert code == 1
+    assert f"{bad}:7 InferencePool default/llama spec.targetPorts[0].number: 70000 is not" in text
+
+
+async def test_pick_prints_what_the_picker_says(stack: Stack) -> None:
+    code, text = await run(
+        "pick", "default/close", "--pools", str(stack.manifests), "--picker-tls", "plaintext",
+        "-H", f"test-epp-endpoint-selection: {stack.endpoints[1]}",
+    )  # fmt: skip
+    assert code == 0, text
+    assert stack.endpoints[1] in text
+    code, text = await run(
+        "pick", "default/close", "--pools", str(stack.manifests), "--picker-tls", "plaintext",
+        "-H", "x-picker-dialect: pick-outside",
+    )  # fmt: skip
+    assert code == 1
+    assert "pick_outside_pool" in text
+
+
+async def test_an_unknown_pool_gets_a_clear_error(stack: Stack) -> None:
+    code, text = await run("pick", "default/none", "--pools", str(stack.manifests))
+    assert code == 2
+    assert "no InferencePool default/none" in text
+    assert "Traceback" not in text
+
+
+async def test_envoy_accepts_the_printed_bootstrap(stack: Stack, tmp_path: Path) -> None:
+    for mode in ("override_host", "original_dst"):
+        code, text = await run(
+            "envoy-config", "--pools", str(stack.manifests), "--upstream-mode", mode
+        )
+        assert code == 0, text
+        file = tmp_path / f"{mode}.yaml"
+        file.write_text(text)
+        envoy = await Process.start(envoy_binary(), "--mode", "validate", "-c", str(file))
+        async with asyncio.timeout(30):
+            await envoy._process.wait()
+        assert envoy._process.returncode == 0, envoy.tail
+        await envoy.stop()
+
+
+async def test_serve_becomes_ready_and_drains_on_sigterm(stack: Stack, tmp_path: Path) -> None:
+    process = await Process.start(
+        *COMMAND, "serve", "--pools", str(stack.manifests), "--socket", str(tmp_path / "e.sock"),
+        "--xds-socket", str(tmp_path / "x.sock"), "--admin", "127.0.0.1:0",
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(20):
+            line = json.loads(await process._first.get())
+            while line.get("event") != "serving":
+                line = json.loads(await process._first.get())
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://{line['admin']}/livez") as answer,
+        ):
+            assert answer.status == 200
+        assert (tmp_path / "e.sock").stat().st_mode & 0o777 == 0o660
+        process.signal(signal.SIGTERM)
+    finally:
+        assert await process.stop() == 0
+
+
+async def test_bad_settings_are_named(stack: Stack) -> None:
+    code, text = await run("serve", "--pools", str(stack.manifests), "--pick-timeout=-1")
+    assert code == 2
+    assert "pick_timeout" in text

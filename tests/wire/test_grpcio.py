@@ -1,0 +1,142 @@
+"""The grpcio transport towards pickers: plaintext, TLS verified, unverified, mutual."""
+
+import asyncio
+import datetime
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from grpc import aio
+
+from epp_client.demo.picker import start_picker
+from epp_client.errors import PickerUnreachable
+from epp_client.picker.ask import ask_picker
+from epp_client.pool.settings import PickerTls, PickerTlsMode
+from epp_client.wire.grpcio import GrpcioTransport
+
+from ..relay.conversation import snapshot, table
+
+ENDPOINT = "10.0.0.1:8000"
+NAME = "epp.default.svc"
+
+
+@dataclass
+class Certificates:
+    authority: Path
+    client_cert: Path
+    client_key: Path
+    address: str
+    mutual: str
+
+
+@pytest_asyncio.fixture
+async def secure(tmp_path: Path) -> AsyncIterator[Certificates]:
+    authority = trustme.CA()
+    own = authority.issue_cert(NAME)
+    client = authority.issue_cert("sidecar.default.svc")
+    files = [tmp_path / name for name in ("ca.pem", "client.pem", "client.key")]
+    authority.cert_pem.write_to_path(files[0])
+    client.cert_chain_pems[0].write_to_path(files[1])
+    client.private_key_pem.write_to_path(files[2])
+    pair = [(own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes())]
+    servers: list[aio.Server] = []
+    addresses = []
+    for roots in (None, authority.cert_pem.bytes()):
+        credentials = grpc.ssl_server_credentials(pair, roots, roots is not None)
+        server, address = await start_picker("127.0.0.1:0", [ENDPOINT], credentials)
+        servers.append(server)
+        addresses.append(address)
+    yield Certificates(*files, *addresses)
+    for server in servers:
+        await server.stop(0)
+
+
+async def ask(address: str, tls: PickerTls) -> tuple[str, ...]:
+    pool = snapshot(members=table(ENDPOINT))
+    assert pool.picker is not None
+    settings = pool.pool.settings.model_copy(update={"tls": tls})
+    pool = type(pool)(
+        type(pool.pool)(pool.pool.name, (), (8000,), picker=pool.pool.picker, settings=settings),
+        pool.table,
+        type(pool.picker)((address,), NAME),
+    )
+    report = await ask_picker(pool, GrpcioTransport(), [], b"")
+    if report.problem is not None:
+        raise PickerUnreachable(report.detail)
+    return report.endpoints
+
+
+async def test_verified(secure: Certificates) -> None:
+    tls = PickerTls(mode=PickerTlsMode.VERIFIED, ca_file=secure.authority)
+    assert await ask(secure.address, tls) == (ENDPOINT,)
+
+
+async def test_a_wrong_server_name_is_refused(secure: Certificates) -> None:
+    tls = PickerTls(
+        mode=PickerTlsMode.VERIFIED, ca_file=secure.authority, server_name="other.default.svc"
+    )
+    with pytest.raises(PickerUnreachable, match="certificate"):
+        await ask(secure.address, tls)
+
+
+async def test_an_unknown_authority_is_refused(secure: Certificates) -> None:
+    with pytest.raises(PickerUnreachable, match="certificate"):
+        await ask(secure.address, PickerTls(mode=PickerTlsMode.VERIFIED))
+
+
+async def test_unverified_takes_the_certificate_that_a_picker_made_for_itself() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Inference Ext")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    credentials = grpc.ssl_server_credentials([(private, certificate.public_bytes(pem))])
+    server, address = await start_picker("127.0.0.1:0", [ENDPOINT], credentials)
+    assert await ask(address, PickerTls(mode=PickerTlsMode.UNVERIFIED)) == (ENDPOINT,)
+    await server.stop(0)
+
+
+async def test_mutual(secure: Certificates) -> None:
+    tls = PickerTls(
+        mode=PickerTlsMode.VERIFIED,
+        ca_file=secure.authority,
+        cert_file=secure.client_cert,
+        key_file=secure.client_key,
+    )
+    assert await ask(secure.mutual, tls) == (ENDPOINT,)
+
+
+async def test_plaintext_and_what_a_tls_picker_makes_of_it(secure: Certificates) -> None:
+    server, address = await start_picker("127.0.0.1:0", [ENDPOINT])
+    plaintext = PickerTls(mode=PickerTlsMode.PLAINTEXT)
+    assert await ask(address, plaintext) == (ENDPOINT,)
+    await server.stop(0)
+    with pytest.raises(PickerUnreachable):
+        await ask(address, plaintext)
+
+
+async def test_callers_of_a_dead_picker_wait_for_one_attempt() -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(PickerUnreachable, match="refused"):
+            await ask("127.0.0.1:1", PickerTls(mode=PickerTlsMode.PLAINTEXT))
