@@ -142,7 +142,7 @@ ANSWERS: dict[str, Callable[[Request], Iterator[ProcessingResponse]]] = {
     "pick-after-body": _whole,
     "body-before-headers": lambda r: iter([*body_answers(r.body), header_answer(r.pick)]),
     "common-response": lambda r: iter([header_answer(r.pick), _unchanged()]),
-    "chunked": lambda r: iter([header_answer(r.pick), *body_answers(r.body, size=1000)]),
+    "chunked": lambda r: iter([header_answer(r.pick), *body_answers(r.body, size=20_000)]),
     "rewrite-body": _rewritten,
     "replace-body": lambda r: iter([header_answer(r.pick), *body_answers(b"other" * 9, size=7)]),
     "mutate": _mutating,

@@ -187,7 +187,7 @@ async def running_stack(**settings: Any) -> AsyncIterator[Stack]:
                 "socket": folder / "ext-proc.sock",
                 "xds_socket": folder / "xds.sock",
                 "admin": "127.0.0.1:0",
-                "pool_defaults": {"tls": {"mode": "plaintext"}, "pick_timeout": 2.0},
+                "pool_defaults": {"tls": {"mode": "plaintext"}, "pick_timeout": 3.0},
                 **settings,
             }
         )

@@ -1,12 +1,12 @@
 """The generated bootstrap: the examples in `config/envoy/`, and what the real Envoy takes."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from epp_client.demo.envoy import envoy_binary
 from epp_client.errors import SettingsError
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import ResponseMode
@@ -37,9 +37,7 @@ def test_examples_are_what_the_generator_prints(name: str) -> None:
 
 @pytest.mark.parametrize("name", RENDERED)
 def test_envoy_accepts_the_examples(name: str) -> None:
-    envoy = shutil.which("envoy")
-    assert envoy is not None
-    command = [envoy, "--mode", "validate", "-l", "error", "-c", str(EXAMPLES / name)]
+    command = [envoy_binary(), "--mode", "validate", "-l", "error", "-c", str(EXAMPLES / name)]
     done = subprocess.run(
         [*command, "--use-dynamic-base-id"], capture_output=True, text=True, timeout=30
     )
