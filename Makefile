@@ -3,13 +3,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check protos clean
+.PHONY: help venv demo test check protos bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 .venv/installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "epp-client needs Python 3.11 or newer: none found on PATH"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "epp-client needs Python 3.11 or newer; of python3 and" \
+	  "python3.11 to python3.13 none on PATH is"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $@
@@ -35,5 +36,8 @@ protos: venv ## Compile protos/ anew
 	$(BIN)/python -m grpc_tools.protoc -Iprotos/xds --python_out=epp_client/xds/pb \
 	  --pyi_out=epp_client/xds/pb protos/xds/*.proto
 
+bench: venv ## Measure the sidecar side by side with what it replaces
+	$(BIN)/python -m benchmarks
+
 clean: ## Remove everything that make has made
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

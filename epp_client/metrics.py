@@ -1,12 +1,13 @@
 """Every metric of the sidecar, in a registry of its own. Names are `epp_client_*`; no policy here.
 
-Label values are bounded: pools that exist plus `unknown`, and closed sets. A request touches only
-children that were resolved once per pool.
+Label values are bounded: pools that exist plus `unknown`, and closed sets; the series of a deleted
+pool go once they have been scraped. A request touches only children that were resolved once per pool.
 """
 
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from epp_client import __version__
 from epp_client.errors import Reason
@@ -108,6 +109,7 @@ class Metrics:
             "epp_client_build_info", "Always 1.", ["version", "transport"], registry=registry
         ).labels(__version__, transport).set(1)
         self._pools: dict[str, PoolMetrics] = {}
+        self._deleted: set[str] = set()
 
     def pool(self, name: str) -> PoolMetrics:
         """The series of `name`: a known pool, or `unknown`."""
@@ -117,7 +119,7 @@ class Metrics:
         return found
 
     def pools_changed(self, store: PoolStore, changed: Iterable[PoolName]) -> None:
-        """Follow the store. The gauges of pools that are gone go with them."""
+        """Follow the store. The gauges of deleted pools go at once, their counters when scraped."""
         self.pools.set(len(store.snapshots))
         for severity in Severity:
             count = sum(problem.severity is severity for problem in store.problems)
@@ -125,20 +127,49 @@ class Metrics:
         for name in map(str, changed):
             snapshot = store.snapshots.get(name)
             if snapshot is None:
-                self._forget(name)
+                self._forget_gauges(name)
+                self._deleted.add(name)
                 continue
+            self._deleted.discard(name)
             ready = len(snapshot.table.ready)
             self.endpoints.labels(name, "ready").set(ready)
             self.endpoints.labels(name, "draining").set(len(snapshot.table.by_key) - ready)
             addresses = snapshot.picker.addresses if snapshot.picker else ()
             self.picker_addresses.labels(name).set(len(addresses))
 
-    def _forget(self, name: str) -> None:
-        # Counters stay: a rate over the moment of deletion must not lose its last requests.
+    def _forget_gauges(self, name: str) -> None:
         for state in ("ready", "draining"):
             self.endpoints.remove(name, state)
         self.picker_addresses.remove(name)
 
+    def forget(self, name: str) -> None:
+        """Remove every series of a pool."""
+        self._pools.pop(name, None)
+        self._deleted.discard(name)
+        self._forget_gauges(name)
+        self.pick_seconds.remove(name)
+        self.in_flight.remove(name)
+        for outcome in Outcome:
+            self.requests.remove(name, outcome)
+        for reason in Reason:
+            self.fail_open.remove(name, reason)
+            self.refused.remove(name, reason)
+            self.passthrough.remove(name, reason)
+
     def exposition(self) -> bytes:
-        """The text format of Prometheus."""
+        """Every series now, in the plain text format."""
         return generate_latest(self.registry)
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """The answer to a scrape and its content type: OpenMetrics when `accept` asks for it.
+
+        A deleted pool is in one last scrape after its last request has ended, so that a rate
+        over the deletion loses nothing; then its series are gone.
+        """
+        encode, content_type = choose_encoder(accept)
+        # Forgetting a pool with requests in flight would have them end in a series below zero.
+        busy = {s.labels["pool"] for m in self.in_flight.collect() for s in m.samples if s.value}
+        body = encode(self.registry)
+        for name in self._deleted - busy:
+            self.forget(name)
+        return body, content_type

@@ -3,14 +3,19 @@
 Read-only, loopback by default. Never touches a request.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 
 from epp_client import __version__
 from epp_client.metrics import Metrics
+from epp_client.pool.problems import Problem
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
+
+MAX_HEADER_BYTES = 8192
+"""Of a request line, and of one header field."""
 
 _INDEX = f"""<!doctype html><meta charset="utf-8"><title>epp-client</title>
 <style>body{{font:16px/1.6 system-ui;margin:3rem auto;max-width:40rem}}</style>
@@ -51,7 +56,7 @@ class AdminServer:
         self._store = store
         self._metrics = metrics
         self._readiness = readiness
-        application = web.Application(client_max_size=0)
+        application = web.Application()
         application.router.add_get("/", self._index)
         application.router.add_get("/livez", self._livez)
         application.router.add_get("/readyz", self._readyz)
@@ -59,7 +64,13 @@ class AdminServer:
         application.router.add_get("/pools", self._pools)
         application.router.add_get("/pools/{namespace}/{name}", self._pool)
         self._runner = web.AppRunner(
-            application, access_log=None, keepalive_timeout=15, shutdown_timeout=1
+            application,
+            access_log=None,
+            keepalive_timeout=15,
+            shutdown_timeout=1,
+            lingering_time=1,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
         )
 
     async def start(self) -> str:
@@ -93,13 +104,14 @@ class AdminServer:
         text = "".join(f"{name}: {reason}\n" for name, reason in reasons.items()) or "ok\n"
         return web.Response(text=text, status=status)
 
-    async def _exposition(self, _: web.Request) -> web.Response:
-        return web.Response(
-            body=self._metrics.exposition(), headers={"content-type": "text/plain; version=0.0.4"}
-        )
+    async def _exposition(self, request: web.Request) -> web.Response:
+        body, content_type = self._metrics.scrape(request.headers.get("accept", ""))
+        return web.Response(body=body, headers={"content-type": content_type})
 
     async def _pools(self, _: web.Request) -> web.Response:
-        pools = [_describe(s) for _, s in sorted(self._store.snapshots.items())]
+        pools = [
+            _describe(s, self._store.problems) for _, s in sorted(self._store.snapshots.items())
+        ]
         return web.json_response(
             {
                 "synced": self._store.synced,
@@ -113,11 +125,12 @@ class AdminServer:
         snapshot = self._store.snapshots.get(name)
         if snapshot is None:
             return web.json_response({"error": f"no InferencePool {name}"}, status=404)
-        return web.json_response(_describe(snapshot))
+        return web.json_response(_describe(snapshot, self._store.problems))
 
 
-def _describe(snapshot: PoolSnapshot) -> dict[str, Any]:
+def _describe(snapshot: PoolSnapshot, problems: Sequence[Problem]) -> dict[str, Any]:
     pool = snapshot.pool
+    subject = f"InferencePool {pool.name}"
     return {
         "namespace": pool.name.namespace,
         "name": pool.name.name,
@@ -129,6 +142,7 @@ def _describe(snapshot: PoolSnapshot) -> dict[str, Any]:
         if snapshot.picker is None
         else {"addresses": list(snapshot.picker.addresses), "problem": snapshot.picker.problem},
         "settings": pool.settings.model_dump(mode="json"),
+        "problems": [str(problem) for problem in problems if problem.subject == subject],
         "generation": snapshot.table.generation,
         "acknowledgedGeneration": snapshot.acknowledged,
         "endpoints": [
