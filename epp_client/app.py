@@ -111,6 +111,12 @@ class Sidecar:
         await self.admin.close()
 
 
+    async def cut(self) -> None:
+        """End the open streams of a running drain now; `stop` then comes to its end."""
+        if self._server is not None:
+            await self._server.drain(0)
+
+
 @contextlib.asynccontextmanager
 async def running(settings: ServeSettings) -> AsyncIterator[Sidecar]:
     """A started sidecar, stopped without a grace at the end of the block."""
@@ -138,6 +144,6 @@ async def serve(settings: ServeSettings) -> None:
     again.cancel()
     if not drained.done():
         log.warning("a second signal: open streams are cut")
-        await sidecar.stop(0)
+        await sidecar.cut()
     await drained
     log.info("stopped")
