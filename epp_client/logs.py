@@ -61,10 +61,12 @@ class Repeats:
     def due(self, key: Hashable) -> int | None:
         """How many events this line stands for; None when it is not time for a line."""
         now = self._clock()
-        last, held = self._seen.get(key, (now - self._interval, 0))
-        if now - last < self._interval:
-            self._seen[key] = last, held + 1
-            return None
+        held = 0
+        if (before := self._seen.get(key)) is not None:
+            last, held = before
+            if now - last < self._interval:
+                self._seen[key] = last, held + 1
+                return None
         if len(self._seen) >= MAX_KEYS:
             self._seen.clear()
         self._seen[key] = now, 0

@@ -1,0 +1,61 @@
+"""What a fresh clone relies on: the help of the Makefile, the constraints, one version."""
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import epp_client
+
+ROOT = Path(__file__).parents[1]
+
+
+def make(*arguments: str) -> str:
+    done = subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines)
+
+
+def test_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    listed = set(re.findall(r"^  make (\S+)", make("help"), re.MULTILINE))
+    assert listed == set(phony.split())
+    assert listed == {"help", "venv", "demo", "test", "check", "protos", "bench", "clean"}
+
+
+def test_help_is_the_default() -> None:
+    assert make() == make("help")
+
+
+def test_constraints_are_names_and_versions_alone() -> None:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line), line
+
+
+def test_every_direct_dependency_is_constrained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    direct = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = {canonical(re.split(r"[^A-Za-z0-9._-]", item)[0]) for items in direct for item in items}
+    assert names - {"epp-client"} <= {canonical(name) for name in constraints()}
+
+
+def test_the_package_and_its_distribution_agree_on_the_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert epp_client.__version__ == project["version"] == version("epp-client")
