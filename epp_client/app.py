@@ -110,7 +110,6 @@ class Sidecar:
             await self._ads.close()
         await self.admin.close()
 
-
     async def cut(self) -> None:
         """End the open streams of a running drain now; `stop` then comes to its end."""
         if self._server is not None:
