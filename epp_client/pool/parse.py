@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import AfterValidator, Field, StrictInt, StrictStr
 from pydantic import ValidationError as PydanticError
 
 from epp_client.pool.inference_pool import (
@@ -21,11 +21,14 @@ from epp_client.pool.inference_pool import (
 )
 from epp_client.pool.problems import Fault, Severity
 from epp_client.pool.settings import ANNOTATION_PREFIX, PickerTls, PoolSettings
+from epp_client.pool.shapes import Raw, explain, faults_of
 
 API_VERSION = "inference.networking.k8s.io/v1"
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_DNS_NAME = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+)
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
@@ -38,12 +41,19 @@ def _port(value: int) -> int:
 def _labels(value: dict[str, str]) -> dict[str, str]:
     if len(value) > 64:
         raise ValueError(f"{len(value)} entries are more than 64")
-    for key, text in value.items():
-        prefix, _, name = key.rpartition("/")
-        if not _LABEL_NAME.fullmatch(name) or (prefix and not _DNS_NAME.fullmatch(prefix)):
-            raise ValueError(f"{key!r} is not a label key")
-        if text and not _LABEL_NAME.fullmatch(text):
-            raise ValueError(f"{text!r} is not a label value")
+    return value
+
+
+def _label_key(value: str) -> str:
+    prefix, slash, name = value.rpartition("/")
+    if not _LABEL_NAME.fullmatch(name) or (slash and not _DNS_NAME.fullmatch(prefix)):
+        raise ValueError(f"{value!r} is not a label key")
+    return value
+
+
+def _label_value(value: str) -> str:
+    if value and not _LABEL_NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a label value")
     return value
 
 
@@ -62,30 +72,30 @@ def _object_name(value: str) -> str:
 Port = Annotated[StrictInt, AfterValidator(_port)]
 
 
-class _Raw(BaseModel):
-    model_config = ConfigDict(extra="ignore")  # as a structural schema prunes
+LabelKey = Annotated[StrictStr, AfterValidator(_label_key)]
+LabelValue = Annotated[StrictStr, AfterValidator(_label_value)]
 
 
-class _Metadata(_Raw):
+class _Metadata(Raw):
     name: Annotated[StrictStr, AfterValidator(_object_name)]
     namespace: Annotated[StrictStr, AfterValidator(_label_name)] = "default"
     annotations: dict[StrictStr, StrictStr] = Field(default_factory=dict)
     generation: StrictInt = 0
 
 
-class _Selector(_Raw):
-    matchLabels: Annotated[dict[StrictStr, StrictStr], AfterValidator(_labels)]  # noqa: N815
+class _Selector(Raw):
+    matchLabels: Annotated[dict[LabelKey, LabelValue], AfterValidator(_labels)]  # noqa: N815
 
 
-class _TargetPort(_Raw):
+class _TargetPort(Raw):
     number: Port
 
 
-class _PickerPort(_Raw):
+class _PickerPort(Raw):
     number: Port
 
 
-class _Picker(_Raw):
+class _Picker(Raw):
     group: StrictStr = ""
     kind: StrictStr = "Service"
     name: Annotated[StrictStr, AfterValidator(_object_name)]
@@ -99,14 +109,14 @@ def _target_ports(value: list[_TargetPort]) -> list[_TargetPort]:
     return value
 
 
-class _Spec(_Raw):
+class _Spec(Raw):
     selector: _Selector
     targetPorts: Annotated[list[_TargetPort], AfterValidator(_target_ports)]  # noqa: N815
     appProtocol: AppProtocol = AppProtocol.HTTP  # noqa: N815
     endpointPickerRef: _Picker | None = None  # noqa: N815
 
 
-class _Pool(_Raw):
+class _Pool(Raw):
     metadata: _Metadata
     spec: _Spec
 
@@ -121,24 +131,15 @@ def parse_inference_pool(
     version = data.get("apiVersion")
     if version != API_VERSION:
         return None, [Fault(("apiVersion",), f"{version!r} is not supported; use {API_VERSION}")]
+    settings, warnings = _settings_of(data, defaults)
+    faults = _across_fields(data)
     try:
         raw = _Pool.model_validate(data)
     except PydanticError as error:
-        return None, [Fault(item["loc"], _explain(item)) for item in error.errors()]
-    faults: list[Fault] = []
-    numbers = [port.number for port in raw.spec.targetPorts]
-    for index, number in enumerate(numbers):
-        if number in numbers[:index]:
-            faults.append(
-                Fault(("spec", "targetPorts", index, "number"), f"{number} is there twice")
-            )
-    ref = raw.spec.endpointPickerRef
-    if ref is not None and ref.kind == "Service" and ref.port is None:
-        path = ("spec", "endpointPickerRef", "port")
-        faults.append(Fault(path, "is required when kind is Service: the Service's port number"))
+        return None, [*faults_of(error), *faults, *warnings]
     if faults:
-        return None, faults
-    settings, faults = settings_from(raw.metadata.annotations, defaults)
+        return None, [*faults, *warnings]
+    ref = raw.spec.endpointPickerRef
     picker = None
     if ref is not None:
         port = ref.port.number if ref.port else None
@@ -146,30 +147,42 @@ def parse_inference_pool(
     pool = InferencePool(
         name=PoolName(raw.metadata.namespace, raw.metadata.name),
         match_labels=tuple(sorted(raw.spec.selector.matchLabels.items())),
-        target_ports=tuple(numbers),
+        target_ports=tuple(port.number for port in raw.spec.targetPorts),
         app_protocol=raw.spec.appProtocol,
         picker=picker,
         settings=settings,
         generation=raw.metadata.generation,
     )
-    return pool, faults
+    return pool, warnings
 
 
-def _explain(item: Any) -> str:
-    if item["type"] == "missing":
-        return "is required"
-    if item["type"] == "value_error":
-        return str(item["ctx"]["error"])
-    shown = repr(item["input"])
-    if item["type"] == "enum":
-        return f"{shown} is not one of {item['ctx']['expected']}"
-    return f"{shown[:80]}: {item['msg'][0].lower()}{item['msg'][1:]}"
+def _across_fields(data: Mapping[str, Any]) -> list[Fault]:
+    """The rules about more than one field. They read raw data, so that a bad field elsewhere does
+    not hide them; a value of the wrong type has a fault of its own already."""
+    match data:
+        case {"spec": {"targetPorts": [*ports]}}:
+            numbers = [port.get("number") if isinstance(port, dict) else None for port in ports]
+        case _:
+            numbers = []
+    faults = [
+        Fault(("spec", "targetPorts", index, "number"), f"{number} is there twice")
+        for index, number in enumerate(numbers)
+        if type(number) is int and number in numbers[:index]
+    ]
+    match data:
+        case {"spec": {"endpointPickerRef": dict() as ref}}:
+            kind = "Service" if ref.get("kind") is None else ref["kind"]
+            if kind == "Service" and ref.get("port") is None:
+                path = ("spec", "endpointPickerRef", "port")
+                text = "is required when kind is Service: the Service's port number"
+                faults.append(Fault(path, text))
+    return faults
 
 
 # --- annotations ---
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?")
-_SIZE = re.compile(r"(\d+)(Ki|Mi|Gi)?")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m)?")
+_SIZE = re.compile(r"([0-9]+)(Ki|Mi|Gi)?")
 _SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0}
 _BYTES = {None: 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
@@ -216,6 +229,16 @@ _TLS_FIELDS = {
 }
 
 
+def _settings_of(
+    data: Mapping[str, Any], defaults: PoolSettings
+) -> tuple[PoolSettings, list[Fault]]:
+    match data:
+        case {"metadata": {"annotations": dict() as found}}:
+            texts = {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, str)}
+            return settings_from(texts, defaults)
+    return defaults, []
+
+
 def settings_from(
     annotations: Mapping[str, str], defaults: PoolSettings
 ) -> tuple[PoolSettings, list[Fault]]:
@@ -230,9 +253,15 @@ def settings_from(
         try:
             settings = _apply(settings, name, text)
         except PydanticError as error:
-            faults.append(Fault(path, _explain(error.errors()[0]), Severity.WARNING))
+            faults.append(Fault(path, explain(error.errors()[0]), Severity.WARNING))
         except ValueError as error:
             faults.append(Fault(path, str(error), Severity.WARNING))
+    if (settings.tls.cert_file is None) != (settings.tls.key_file is None):
+        tls = {"cert_file": defaults.tls.cert_file, "key_file": defaults.tls.key_file}
+        settings = settings.model_copy(update={"tls": settings.tls.model_copy(update=tls)})
+        path = ("metadata", "annotations", f"{ANNOTATION_PREFIX}tls-cert-file")
+        text = "and tls-key-file go together; neither is used"
+        faults.append(Fault(path, text, Severity.WARNING))
     return settings, faults
 
 
