@@ -1,0 +1,103 @@
+"""The end of a connection that opens streams: towards a picker. Pure."""
+
+from collections.abc import Callable, Mapping
+
+from epp_client.wire import frames
+from epp_client.wire.client_stream import ClientStream
+from epp_client.wire.connection import Http2Connection, own_settings
+from epp_client.wire.frames import (
+    LARGEST_ID,
+    PING,
+    PREFACE,
+    ConnectionFault,
+    ErrorCode,
+    StreamFault,
+    frame,
+)
+from epp_client.wire.grpc import INTERNAL, UNAVAILABLE
+from epp_client.wire.headers import Malformed, literals, request_start
+from epp_client.wire.transport import Status, StreamEvents
+
+
+class ClientConnection(Http2Connection[ClientStream]):
+    """The end that opens streams."""
+
+    def __init__(
+        self,
+        scheme: str,
+        authority: str,
+        clock: Callable[[], float],
+        wake: Callable[[], None],
+        report: Callable[[Exception], None],
+    ) -> None:
+        super().__init__(clock, wake, report)
+        self._scheme = scheme
+        self._authority = authority
+        self._next_id = 1
+        self._max_streams = LARGEST_ID
+        self.out.append(PREFACE + own_settings({frames.ENABLE_PUSH: 0}))
+
+    @property
+    def usable(self) -> bool:
+        """Whether `open` may be called: settled, not going away, a stream slot is free."""
+        return (
+            self.settled
+            and not self.closed
+            and not self.draining
+            and len(self.streams) < self._max_streams
+            and self._next_id <= LARGEST_ID
+        )
+
+    def open(self, path: str, metadata: Mapping[str, str], events: StreamEvents) -> ClientStream:
+        """Start a stream. The caller has asked `usable`."""
+        stream = ClientStream(self, self._next_id, events)
+        self._next_id += 2
+        self._last_id = stream.id
+        self.streams[stream.id] = stream
+        block = request_start(self._scheme, self._authority, path)
+        if metadata:
+            block += literals(metadata.items())
+        self.write_headers(stream.id, block, 0)
+        return stream
+
+    def ping(self) -> None:
+        """Ask for a sign of life; `pongs` counts the answers."""
+        self.write(frame(PING, 0, 0, b"epp-ping"))
+
+    def drain(self) -> None:
+        """Open no more streams; `closed` once the open ones have ended."""
+        self.draining = True
+        if not self.streams:
+            self._drained()
+
+    def _setting(self, name: int, value: int) -> None:
+        if name == frames.MAX_CONCURRENT_STREAMS:
+            self._max_streams = value
+
+    def _block_received(self, stream_id: int, block: bytes, ended: bool) -> None:
+        if self._is_idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on an idle stream")
+        try:
+            head = self._headers.response(block)
+        except Malformed as error:
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, str(error)) from error
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream.headers_received(head, ended)
+
+    def _data_for_nobody(self, stream_id: int) -> None:
+        # A call that we gave up: what was already on its way is nobody's fault.
+        if self._is_idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on an idle stream")
+
+    def _close_faulty(self, stream: ClientStream, fault: StreamFault) -> None:
+        stream.close(Status(INTERNAL, f"the peer broke HTTP/2: {fault}"))
+
+    def _goaway(self, last_id: int, code: int, debug: bytes) -> None:
+        self.draining = True
+        text = debug.decode("latin-1")[:200] or f"code {code}"
+        for stream_id, stream in list(self.streams.items()):
+            if stream_id > last_id:
+                stream.close(Status(UNAVAILABLE, f"the peer is going away ({text})"))
+        if not self.streams:
+            self._drained()

@@ -1,0 +1,78 @@
+"""A call to a server: the response headers, the trailers, and what is made of answers without them.
+
+Pure, like `stream.py`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from epp_client.wire.frames import ErrorCode, StreamFault, rst_stream
+from epp_client.wire.grpc import UNKNOWN
+from epp_client.wire.headers import ResponseHead
+from epp_client.wire.stream import Http2Stream
+from epp_client.wire.transport import OK, Status, StreamEvents
+
+if TYPE_CHECKING:
+    from epp_client.wire.connection import Http2Connection
+
+
+class ClientStream(Http2Stream):
+    """A call to a server. Its request headers have been sent."""
+
+    __slots__ = ("_answered",)
+
+    def __init__(
+        self, connection: "Http2Connection[Any]", stream_id: int, events: StreamEvents
+    ) -> None:
+        super().__init__(connection, stream_id, events)
+        self._announced = True
+        self._answered = False
+
+    def finish(self, status: Status = OK) -> None:
+        """Half-close, after all queued messages."""
+        del status
+        if not self._finished and not self.over:
+            self._finish(b"")
+
+    def headers_received(self, head: ResponseHead, ended: bool) -> None:
+        """The response headers, interim ones, or the trailers came."""
+        if not self._answered:
+            if 100 <= head.http_status < 200 and not ended:
+                return
+            if not head.http_status:
+                raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, "a response without :status")
+            self._answered = True
+            if head.http_status != 200:
+                self.fail(head.verdict)
+                return
+            if not head.grpc:
+                self.fail(Status(UNKNOWN, "the peer's answer is not application/grpc"))
+                return
+            self._expected = head.content_length
+        elif head.http_status or not ended:
+            raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, "HEADERS that are no trailers")
+        if ended:
+            self._verdict = head.verdict
+            self.data(b"", 0, 0, 0, True)
+
+    def _payload(self, data: bytes, start: int, stop: int) -> None:
+        if not self._answered:
+            raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, "DATA before HEADERS")
+        super()._payload(data, start, stop)
+
+    def reset_received(self, code: int) -> None:
+        """The server reset the stream; what it had said before is the answer."""
+        if self._verdict is not None:
+            self.close(self._verdict)
+        else:
+            super().reset_received(code)
+
+    def fail(self, status: Status) -> None:
+        """End the call with our own status."""
+        if not self.local_ended or not self.remote_ended:
+            self.connection.write(rst_stream(self.id, ErrorCode.CANCEL))
+        self.close(status)
+
+    def _remote_done(self) -> None:
+        if not self.local_ended:
+            self.connection.write(rst_stream(self.id, ErrorCode.NO_ERROR))
+        self.close(self._verdict or Status(UNKNOWN, "the stream ended without a grpc-status"))

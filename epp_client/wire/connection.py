@@ -1,0 +1,490 @@
+"""One HTTP/2 connection as a state machine: bytes in; calls to stream owners and bytes out.
+
+What both ends share; `server.py` and `client.py` add who may open streams. No event loop, no socket
+and no clock of its own: the shell feeds `receive`, takes `take`, and is woken when there is
+something to take. Rules are RFC 9113's unless marked.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from epp_client.wire import frames
+from epp_client.wire.calm import Calm
+from epp_client.wire.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    DEFAULT_FRAME,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEAD,
+    HEADERS,
+    LARGEST_ID,
+    LARGEST_WINDOW,
+    PADDED,
+    PING,
+    PRIORITIZED,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    ConnectionFault,
+    ErrorCode,
+    StreamFault,
+    frame,
+    goaway,
+    rst_stream,
+    unpad,
+    window_update,
+)
+from epp_client.wire.grpc import UNAVAILABLE
+from epp_client.wire.headers import (
+    MAX_HEADER_LIST,
+    NO_TABLE,
+    HeaderReader,
+)
+from epp_client.wire.stream import (
+    STREAM_WINDOW,
+    Http2Stream,
+)
+from epp_client.wire.transport import Status
+
+CONNECTION_WINDOW: Final = 16 * 1024 * 1024
+"""Bytes in flight towards us on all streams. Given back as they come, so that a paused stream never
+holds up the others; what a paused stream may hold is bounded by its own window."""
+_REPLENISH: Final = CONNECTION_WINDOW // 2
+PUMP: Final = 256 * 1024
+"""Bytes of backlog written at once, before the socket is asked whether it can take more."""
+_REMEMBERED: Final = 4096
+
+S = TypeVar("S", bound=Http2Stream)
+
+
+class Http2Connection(Generic[S]):
+    """What both ends share.
+
+    `wake` is called when output appears while nobody is about to take it; `report` is given what an
+    owner of a stream raised.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        wake: Callable[[], None],
+        report: Callable[[Exception], None],
+    ) -> None:
+        self.streams: dict[int, S] = {}
+        self.blocked: dict[Http2Stream, None] = {}
+        """Streams with a backlog, in the order in which they are served."""
+        self.out: list[bytes | memoryview] = []
+        self.awake = False
+        """Whether someone is about to take the output."""
+        self.flowing = True
+        """Whether the socket takes more; DATA waits in its streams while it does not."""
+        self.closed = False
+        """Nothing more will be sent or understood; the shell closes once the output is taken."""
+        self.calm = Calm(clock)
+        self.max_frame = DEFAULT_FRAME
+        self.initial_window = DEFAULT_WINDOW
+        self.send_window = DEFAULT_WINDOW
+        self.tableless = False
+        """The peer has been told that our blocks use no dynamic table."""
+        self.settled = False
+        """The peer's SETTINGS have come."""
+        self.pongs = 0
+        self.draining = False
+        self._wake = wake
+        self._report = report
+        self._headers = HeaderReader()
+        self._partial = b""
+        self._unacked = 0
+        self._continuing = 0
+        self._block = b""
+        self._block_ended = False
+        self._last_id = 0
+        self._gone: deque[int] = deque(maxlen=_REMEMBERED)
+        self._reset: dict[int, None] = {}
+
+    # --- bytes ---
+
+    def receive(self, data: bytes) -> None:
+        """Take what came from the socket. Never raises: a peer that breaks the rules is told so
+        with GOAWAY, and the connection is `closed`."""
+        if self.closed:
+            return
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
+        position = 0
+        self.awake = True  # the shell takes the output when we return
+        try:
+            position = self._skip_preface(data)
+            end = len(data)
+            while position >= 0 and not self.closed and end - position >= 9:
+                word, flags, stream_id = HEAD.unpack_from(data, position)
+                start = position + 9
+                stop = start + (word >> 8)
+                if word >> 8 > DEFAULT_FRAME:
+                    raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame above 16 KiB")
+                if stop > end:
+                    break
+                position = stop
+                try:
+                    self._frame(data, word & 0xFF, flags, stream_id & LARGEST_ID, start, stop)
+                except StreamFault as fault:
+                    self._stream_fault(fault)
+                except ConnectionFault:
+                    raise
+                except Exception as error:
+                    self._owner_failed(stream_id & LARGEST_ID, error)
+        except ConnectionFault as fault:
+            self.fail(fault.code, str(fault))
+            return
+        if position >= 0:
+            self._partial = data[position:]
+
+    def _skip_preface(self, data: bytes) -> int:
+        """Where the frames begin in `data`; -1 while the preface is incomplete."""
+        return 0
+
+    def take(self) -> bytes:
+        """The bytes to write to the socket, in order."""
+        self.awake = False
+        out = self.out
+        if not out:
+            return b""
+        data = b"".join(out)
+        out.clear()
+        return data
+
+    def wake(self) -> None:
+        """Have the output taken in this turn of the event loop."""
+        self.awake = True
+        self._wake()
+
+    def write(self, data: bytes) -> None:
+        """Queue whole frames."""
+        self.out.append(data)
+        if not self.awake:
+            self.wake()
+
+    def write_headers(self, stream_id: int, block: bytes, flags: int) -> None:
+        """Queue a header block, in as many frames as the peer's limit asks for."""
+        if not self.tableless:
+            self.tableless = True
+            block = NO_TABLE + block
+        limit = self.max_frame
+        if len(block) <= limit:
+            self.write(frame(HEADERS, flags | END_HEADERS, stream_id, block))
+            return
+        self.write(frame(HEADERS, flags, stream_id, block[:limit]))
+        for offset in range(limit, len(block), limit):
+            last = END_HEADERS if offset + limit >= len(block) else 0
+            self.write(frame(CONTINUATION, last, stream_id, block[offset : offset + limit]))
+
+    # --- frames ---
+
+    def _frame(
+        self, data: bytes, kind: int, flags: int, stream_id: int, start: int, stop: int
+    ) -> None:
+        if self._continuing and (kind != CONTINUATION or stream_id != self._continuing):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
+        if kind == DATA:
+            counted = stop - start
+            self._unacked += counted
+            if self._unacked >= _REPLENISH:
+                self.write(window_update(0, self._unacked))
+                self._unacked = 0
+            stream = self.streams.get(stream_id)
+            if stream is None:
+                self._data_for_nobody(stream_id)
+                return
+            if flags & PADDED:
+                data = unpad(kind, flags, data[start:stop])
+                start, stop = 0, len(data)
+            stream.data(data, start, stop, counted, flags & END_STREAM > 0)
+        elif kind == HEADERS:
+            if not stream_id:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
+            block = data[start:stop]
+            if flags & (PADDED | PRIORITIZED):
+                block = unpad(kind, flags, block)
+                if flags & PRIORITIZED:
+                    self._check_priority(stream_id, block, len(block) >= 5)
+                    block = block[5:]
+            if flags & END_HEADERS:
+                self._block_received(stream_id, block, flags & END_STREAM > 0)
+            else:
+                self._continuing = stream_id
+                self._block = block
+                self._block_ended = flags & END_STREAM > 0
+        elif not self.settled and kind != SETTINGS:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        elif kind == WINDOW_UPDATE:
+            self._window_update(stream_id, data[start:stop])
+        elif kind == RST_STREAM:
+            self._rst_stream(stream_id, data[start:stop])
+        elif kind == CONTINUATION:
+            self._continuation(data[start:stop], flags)
+        elif kind == SETTINGS:
+            self._settings(stream_id, flags, data[start:stop])
+        elif kind == PING:
+            self._ping(stream_id, flags, data[start:stop])
+        elif kind == GOAWAY:
+            if stream_id or stop - start < 8:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream, or cut")
+            payload = data[start:stop]
+            self._goaway(frames.word(payload) & LARGEST_ID, frames.word(payload, 4), payload[8:])
+        elif kind == PRIORITY:
+            self.calm.spend("PRIORITY frames")
+            if not stream_id:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
+            if stop - start != 5:
+                raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is five bytes")
+            self._check_priority(stream_id, data[start:stop], True)
+        elif kind == PUSH_PROMISE:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE is disabled")
+        else:
+            self.calm.spend("unknown frames")
+
+    def _check_priority(self, stream_id: int, payload: bytes, whole: bool) -> None:
+        if not whole:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS with half a priority")
+        if frames.word(payload) & LARGEST_ID == stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
+
+    def _data_for_nobody(self, stream_id: int) -> None:
+        if self._is_idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on an idle stream")
+        if stream_id not in self._reset:
+            self.calm.spend("DATA on closed streams")
+            raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED, "DATA on a closed stream")
+
+    def _continuation(self, payload: bytes, flags: int) -> None:
+        stream_id = self._continuing
+        if not stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
+        self.calm.spend("CONTINUATION frames")
+        self._block += payload
+        if len(self._block) > MAX_HEADER_LIST:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block above 64 KiB")
+        if flags & END_HEADERS:
+            self._continuing = 0
+            block, self._block = self._block, b""
+            self._block_received(stream_id, block, self._block_ended)
+
+    def _window_update(self, stream_id: int, payload: bytes) -> None:
+        self.calm.spend("WINDOW_UPDATE frames")
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE is four bytes")
+        increment = frames.word(payload) & LARGEST_ID
+        if not stream_id:
+            if not increment:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
+            self.send_window += increment
+            if self.send_window > LARGEST_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the window overflowed")
+            self.pump()
+            return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if self._is_idle(stream_id):
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
+            return
+        if not increment:
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
+        stream.send_window += increment
+        if stream.send_window > LARGEST_WINDOW:
+            raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "the window overflowed")
+        if stream.queued:
+            self.pump_stream(stream)
+            self._relieve(stream)
+
+    def _rst_stream(self, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is four bytes")
+        self.calm.spend("resets")
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream.reset_received(frames.word(payload))
+        elif self._is_idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
+
+    def _settings(self, stream_id: int, flags: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
+        self.calm.spend("SETTINGS frames")
+        if flags & ACK:
+            if payload:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with a payload")
+            self._headers.table_forbidden()
+            return
+        for name, value in frames.read_settings(payload):
+            if name == frames.INITIAL_WINDOW_SIZE:
+                change = value - self.initial_window
+                self.initial_window = value
+                for stream in self.streams.values():
+                    stream.send_window += change
+                    if stream.send_window > LARGEST_WINDOW:
+                        raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window overflowed")
+            elif name == frames.MAX_FRAME_SIZE:
+                self.max_frame = value
+            else:
+                self._setting(name, value)
+        self.settled = True
+        self.write(frame(SETTINGS, ACK, 0))
+        self.pump()
+
+    def _setting(self, name: int, value: int) -> None:
+        """A setting that only one of the ends cares for."""
+
+    def _ping(self, stream_id: int, flags: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
+        if len(payload) != 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING is eight bytes")
+        self.calm.spend("PING frames")
+        if not flags & ACK:
+            self.write(frame(PING, ACK, 0, payload))
+            return
+        self.pongs += 1
+        self._pong(payload)
+
+    def _pong(self, payload: bytes) -> None:
+        """A PING of ours was answered."""
+
+    def _goaway(self, last_id: int, code: int, debug: bytes) -> None:
+        """The peer takes no more streams."""
+        raise NotImplementedError
+
+    def _block_received(self, stream_id: int, block: bytes, ended: bool) -> None:
+        """A whole header block came."""
+        raise NotImplementedError
+
+    def _is_idle(self, stream_id: int) -> bool:
+        """Whether nobody has opened this stream yet."""
+        return stream_id > self._last_id or not stream_id & 1
+
+    # --- streams ---
+
+    def forget(self, stream: Http2Stream, was_reset: bool = False) -> None:
+        """The stream is closed on both sides, or reset."""
+        if self.streams.pop(stream.id, None) is None:
+            return
+        self.blocked.pop(stream, None)
+        if was_reset:
+            self._remember_reset(stream.id)
+        else:
+            self._gone.append(stream.id)
+        if self.draining and not self.streams:
+            self._drained()
+
+    def _remember_reset(self, stream_id: int) -> None:
+        self._reset[stream_id] = None
+        if len(self._reset) > _REMEMBERED:
+            del self._reset[next(iter(self._reset))]
+
+    def _drained(self) -> None:
+        """The last stream of a connection that takes no more has ended."""
+        self.closed = True
+        if not self.awake:
+            self.wake()
+
+    def _stream_fault(self, fault: StreamFault) -> None:
+        self.calm.spend("faulty streams")
+        self.write(rst_stream(fault.stream_id, fault.code))
+        self._remember_reset(fault.stream_id)
+        stream = self.streams.get(fault.stream_id)
+        if stream is not None:
+            try:
+                self._close_faulty(stream, fault)
+            except Exception as error:
+                self._report(error)
+
+    def _close_faulty(self, stream: S, fault: StreamFault) -> None:
+        """Tell the owner of a stream what its peer did."""
+        raise NotImplementedError
+
+    def _owner_failed(self, stream_id: int, error: Exception) -> None:
+        """An owner raised: its stream ends, the others go on."""
+        self._report(error)
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream.reset(ErrorCode.INTERNAL_ERROR)
+
+    def pump_stream(self, stream: Http2Stream) -> None:
+        """Write what the windows and the socket allow of one stream's backlog."""
+        room = PUMP
+        while room > 0 and self.flowing and self.send_window > 0:
+            before = stream.queued
+            if not stream.pump(min(self.max_frame, self.send_window)):
+                self.blocked.pop(stream, None)
+                break
+            if stream.queued == before:
+                break
+            room -= before - stream.queued
+        if self.out and not self.awake:
+            self.wake()
+
+    def pump(self) -> None:
+        """Write what the windows and the socket allow of all backlogs, one frame each in turn."""
+        room = PUMP
+        moved = True
+        while moved and room > 0 and self.flowing and self.send_window > 0 and self.blocked:
+            moved = False
+            for stream in list(self.blocked):
+                if room <= 0 or self.send_window <= 0:
+                    break
+                before = stream.queued
+                waits = stream.pump(min(self.max_frame, self.send_window))
+                if stream.queued != before:
+                    moved = True
+                    room -= before - stream.queued
+                    self.blocked.pop(stream, None)
+                    if waits:
+                        self.blocked[stream] = None  # behind those that have not had their turn
+                    self._relieve(stream)
+                elif not waits:
+                    self.blocked.pop(stream, None)
+        if self.out and not self.awake:
+            self.wake()
+
+    def _relieve(self, stream: Http2Stream) -> None:
+        try:
+            stream.relieve()
+        except Exception as error:
+            self._owner_failed(stream.id, error)
+
+    # --- the end ---
+
+    def fail(self, code: ErrorCode, text: str) -> None:
+        """Give the connection up: GOAWAY, and every stream ends."""
+        if not self.closed:
+            self.write(goaway(self._last_id, code, text))
+            self.lost(f"{code.name}: {text}")
+
+    def lost(self, text: str) -> None:
+        """The connection is gone; every stream ends."""
+        self.closed = True
+        for stream in list(self.streams.values()):
+            self._close_lost(stream, text)
+
+    def _close_lost(self, stream: S, text: str) -> None:
+        try:
+            stream.close(Status(UNAVAILABLE, text))
+        except Exception as error:
+            self._report(error)
+
+
+def own_settings(own: dict[int, int]) -> bytes:
+    """Our SETTINGS, and the connection's window."""
+    values = own | {
+        frames.HEADER_TABLE_SIZE: 0,
+        frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+        frames.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST,
+    }
+    return frames.settings(values) + window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)

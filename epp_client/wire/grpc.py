@@ -1,0 +1,146 @@
+"""gRPC's own layer on HTTP/2 as values: message framing, statuses, timeouts, status mappings.
+
+After the `PROTOCOL-HTTP2` document of gRPC. Knows no frames, no streams and no sockets.
+"""
+
+from typing import Final
+from urllib.parse import quote, unquote_to_bytes
+
+from epp_client.wire.frames import ErrorCode
+from epp_client.wire.transport import Status
+
+CANCELLED: Final = 1
+UNKNOWN: Final = 2
+DEADLINE_EXCEEDED: Final = 4
+NOT_FOUND: Final = 5
+PERMISSION_DENIED: Final = 7
+RESOURCE_EXHAUSTED: Final = 8
+UNIMPLEMENTED: Final = 12
+INTERNAL: Final = 13
+UNAVAILABLE: Final = 14
+UNAUTHENTICATED: Final = 16
+
+MAX_MESSAGE: Final = 64 * 1024 * 1024
+"""Bytes of one message. Far beyond what Envoy or a picker sends; a bound on memory, not a feature."""
+
+_HTTP_STATUSES: Final = {
+    400: INTERNAL,
+    401: UNAUTHENTICATED,
+    403: PERMISSION_DENIED,
+    404: UNIMPLEMENTED,
+    429: UNAVAILABLE,
+    502: UNAVAILABLE,
+    503: UNAVAILABLE,
+    504: UNAVAILABLE,
+}
+_RESETS: Final = {
+    ErrorCode.REFUSED_STREAM: UNAVAILABLE,
+    ErrorCode.CANCEL: CANCELLED,
+    ErrorCode.ENHANCE_YOUR_CALM: RESOURCE_EXHAUSTED,
+    ErrorCode.INADEQUATE_SECURITY: PERMISSION_DENIED,
+}
+_KNOWN_CODES: Final = frozenset(map(int, ErrorCode))
+_TIMEOUT_UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_MESSAGE_SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
+
+
+class GrpcFault(Exception):
+    """The peer broke gRPC's rules; the stream ends with `status`."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+class MessageReader:
+    """Puts messages together from the bytes of DATA frames, however those are split."""
+
+    __slots__ = ("_need", "_partial", "_prefix")
+
+    def __init__(self) -> None:
+        self._prefix = b""
+        self._need = -1
+        self._partial = bytearray()
+
+    @property
+    def idle(self) -> bool:
+        """Between messages."""
+        return self._need < 0 and not self._prefix
+
+    def feed(self, data: bytes, start: int, stop: int) -> list[bytes]:
+        """The messages that `data[start:stop]` completes.
+
+        Raises:
+            GrpcFault: a compressed message, or one above `MAX_MESSAGE`.
+        """
+        messages = []
+        partial = self._partial
+        while start < stop:
+            if self._need < 0:
+                taken = min(5 - len(self._prefix), stop - start)
+                self._prefix += data[start : start + taken]
+                start += taken
+                if len(self._prefix) < 5:
+                    break
+                self._need = _length(self._prefix)
+                self._prefix = b""
+            taken = min(self._need - len(partial), stop - start)
+            if taken == self._need:
+                messages.append(data[start : start + taken])
+                self._need = -1
+            else:
+                partial += data[start : start + taken]
+                if len(partial) == self._need:
+                    messages.append(bytes(partial))
+                    partial = self._partial = bytearray()
+                    self._need = -1
+            start += taken
+        return messages
+
+
+def _length(prefix: bytes) -> int:
+    if prefix[0]:
+        raise GrpcFault(Status(UNIMPLEMENTED, "compressed messages are not accepted here"))
+    length = int.from_bytes(prefix[1:])
+    if length > MAX_MESSAGE:
+        raise GrpcFault(
+            Status(RESOURCE_EXHAUSTED, f"a message of {length} bytes; {MAX_MESSAGE} are accepted")
+        )
+    return length
+
+
+def encode_message(text: str) -> str:
+    """`text` as a `grpc-message` header value: percent-encoded UTF-8."""
+    return quote(text, safe=_MESSAGE_SAFE, errors="replace")
+
+
+def decode_message(value: str) -> str:
+    """The text in a `grpc-message` header value; broken encodings are kept as they are."""
+    return unquote_to_bytes(value).decode("utf-8", "replace")
+
+
+def parse_timeout(value: str) -> float | None:
+    """Seconds in a `grpc-timeout` header value; None for anything malformed."""
+    digits, unit = value[:-1], value[-1:]
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 8:
+        return None
+    scale = _TIMEOUT_UNITS.get(unit)
+    return None if scale is None else int(digits) * scale
+
+
+def is_grpc_content_type(value: str) -> bool:
+    """Whether a content-type is `application/grpc`, alone, with a `+suffix` or with `;parameters`."""
+    return value.startswith("application/grpc") and value[16:17] in ("", "+", ";")
+
+
+def status_of_http(code: int) -> Status:
+    """What an HTTP status means when there is no grpc-status."""
+    return Status(_HTTP_STATUSES.get(code, UNKNOWN), f"the peer answered with HTTP status {code}")
+
+
+def status_of_reset(code: int) -> Status:
+    """What a RST_STREAM from the peer means."""
+    if code not in _KNOWN_CODES:
+        return Status(INTERNAL, f"the peer reset the stream with error code {code}")
+    named = ErrorCode(code)
+    return Status(_RESETS.get(named, INTERNAL), f"the peer reset the stream: {named.name}")

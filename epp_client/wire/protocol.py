@@ -1,0 +1,160 @@
+"""The asyncio shell of a connection: joins a state machine of `connection.py` to a socket.
+
+Writes are collected and leave once per turn of the event loop; one that answers input leaves in the
+turn in which the input came. Knows nothing of gRPC.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar, cast
+
+from epp_client.wire.client import ClientConnection
+from epp_client.wire.frames import ErrorCode
+from epp_client.wire.server import ServerConnection
+from epp_client.wire.transport import Accept
+
+MAX_UNREAD = 32 * 1024 * 1024
+"""Bytes that wait in the socket's buffer; a peer that lets more pile up is cut off."""
+_MOST_PINGS = 2
+"""Pings in one silence. gRPC servers end connections that ping more often than they answer calls
+(grpc-go: ENHANCE_YOUR_CALM "too_many_pings"); hosts that vanish are the kernel's keepalive's to find."""
+
+C = TypeVar("C", ServerConnection, ClientConnection)
+
+
+class Http2Protocol(asyncio.Protocol, Generic[C]):
+    """One socket and its `connection`, which the subclass makes."""
+
+    def __init__(self, make: Callable[["Http2Protocol[C]"], C]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.gone: asyncio.Future[None] = self.loop.create_future()
+        """Done when the socket is closed."""
+        self.transport: asyncio.Transport
+        self.connection: C = make(self)
+
+    def wake(self) -> None:
+        """Flush in this turn of the loop."""
+        self.loop.call_soon(self.flush)
+
+    def report(self, error: Exception) -> None:
+        """Show what an owner of a stream raised."""
+        self.loop.call_exception_handler(
+            {"message": "the owner of a gRPC stream failed", "exception": error}
+        )
+
+    def flush(self) -> None:
+        """Hand everything that waits to the socket."""
+        connection = self.connection
+        transport = self.transport
+        while True:
+            if data := connection.take():
+                transport.write(data)
+            if connection.closed:
+                transport.close()
+                return
+            if not connection.flowing:
+                if transport.get_write_buffer_size() > MAX_UNREAD:
+                    transport.abort()
+                return
+            if not connection.blocked:
+                return
+            connection.pump()
+            if not connection.out:
+                return
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        self.connection.receive(data)
+        self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connection.lost(f"the connection broke: {exc or 'closed by the peer'}")
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        self.connection.flowing = False
+
+    def resume_writing(self) -> None:
+        connection = self.connection
+        connection.flowing = True
+        connection.pump()
+        self.flush()
+
+    def end(self, text: str) -> None:
+        """Close now: GOAWAY, and open streams end."""
+        self.connection.fail(ErrorCode.NO_ERROR, text)
+        self.flush()
+
+
+class ServerProtocol(Http2Protocol[ServerConnection]):
+    """The end that a client has connected to."""
+
+    def __init__(self, accept: Accept) -> None:
+        super().__init__(lambda own: ServerConnection(accept, own.loop.time, own.wake, own.report))
+
+
+class ClientProtocol(Http2Protocol[ClientConnection]):
+    """The end that has connected. `ready` is done once the peer has shown that it speaks HTTP/2.
+
+    While calls are open, a silence of `interval` seconds is answered with a PING, and one that stays
+    unanswered for `timeout` seconds ends the connection.
+    """
+
+    def __init__(self, scheme: str, authority: str, interval: float, timeout: float) -> None:
+        super().__init__(
+            lambda own: ClientConnection(scheme, authority, own.loop.time, own.wake, own.report)
+        )
+        self.ready: asyncio.Future[None] = self.loop.create_future()
+        self._interval = interval
+        self._timeout = timeout
+        self._heard = True
+        self._pings = 0
+        self._pongs = 0
+        self._timer = self.loop.call_later(interval, self._listen)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        super().data_received(data)
+        if not self.ready.done() and self.connection.settled:
+            self.ready.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        super().connection_lost(exc)
+        if not self.ready.done():
+            self.ready.set_exception(exc or ConnectionError("closed before any HTTP/2 SETTINGS"))
+            self.ready.exception()  # nobody waits for it when connecting was given up
+
+    def abandon(self) -> None:
+        """Connecting was given up."""
+        self._timer.cancel()
+        self.ready.cancel()
+        if hasattr(self, "transport"):
+            self.transport.abort()
+
+    def _listen(self) -> None:
+        connection = self.connection
+        if not self._heard and connection.streams and self._pings < _MOST_PINGS:
+            self._pings += 1
+            connection.ping()
+            self._timer = self.loop.call_later(self._timeout, self._judge)
+            return
+        self._note()
+
+    def _judge(self) -> None:
+        if self._heard:
+            self._note()
+        else:
+            self.connection.lost("the peer answers no PING")
+            self.transport.abort()
+
+    def _note(self) -> None:
+        if self._heard and self.connection.pongs == self._pongs:
+            self._pings = 0  # it said more than that it is alive
+        self._pongs = self.connection.pongs
+        self._heard = False
+        self._timer = self.loop.call_later(self._interval, self._listen)

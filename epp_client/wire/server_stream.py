@@ -1,0 +1,109 @@
+"""A call that a client has made: what it may say, how it ends, and the answer to what is not gRPC.
+
+Pure, like `stream.py`.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from epp_client.wire.frames import ErrorCode, StreamFault, rst_stream
+from epp_client.wire.grpc import CANCELLED, status_of_reset
+from epp_client.wire.headers import (
+    NOT_GRPC,
+    RESPONSE,
+    TRAILERS_OK,
+    Fields,
+    Malformed,
+    check_trailers,
+    trailers,
+)
+from epp_client.wire.stream import NO_OWNER, Http2Stream
+from epp_client.wire.transport import OK, Status
+
+if TYPE_CHECKING:
+    from epp_client.wire.connection import Http2Connection
+
+_NOT_GRPC_TEXT: Final = b"gRPC is spoken here: POST with content-type application/grpc\n"
+
+
+class ServerStream(Http2Stream):
+    """A call from a client."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, connection: "Http2Connection[Any]", stream_id: int, content_length: int
+    ) -> None:
+        super().__init__(connection, stream_id, NO_OWNER)
+        self._expected = content_length
+
+    def finish(self, status: Status = OK) -> None:
+        """End the call with `status`, after all queued messages."""
+        if self._finished or self.over:
+            return
+        if not self._announced:
+            self._announced = True
+            self._finish(RESPONSE + trailers(status))
+        elif status == OK:
+            self._finish(TRAILERS_OK)
+        else:
+            self._finish(trailers(status))
+        self.events = NO_OWNER
+        self._held = None
+        if self.on_end is not None:
+            self.on_end()
+            self.on_end = None
+
+    def trailers_received(self, fields: Fields, ended: bool) -> None:
+        """Trailers of the request came; gRPC gives them no meaning."""
+        if self.remote_ended:
+            raise StreamFault(self.id, ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM")
+        if not ended:
+            raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, "trailers without END_STREAM")
+        try:
+            check_trailers(fields)
+        except Malformed as error:
+            raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, str(error)) from error
+        self.data(b"", 0, 0, 0, True)
+
+    def reset_received(self, code: int) -> None:
+        """The client gave the call up."""
+        self.close(Status(CANCELLED, status_of_reset(code).message))
+
+    def fail(self, status: Status) -> None:
+        """The client broke gRPC's rules: both sides are told."""
+        events = self.events
+        self.finish(status)
+        events.closed(status)
+
+    def _remote_done(self) -> None:
+        if self.local_ended:
+            self.connection.forget(self)
+        else:
+            self.events.half_closed()
+
+    def _local_done(self) -> None:
+        self.local_ended = True
+        if self.remote_ended:
+            self.connection.forget(self)
+        else:
+            # The answer is complete; RFC 9113 §8.1 lets us ask for the rest not to be sent.
+            self.connection.write(rst_stream(self.id, ErrorCode.NO_ERROR))
+            self.connection.forget(self, was_reset=True)
+
+
+class NotGrpcStream(ServerStream):
+    """A request that is not gRPC: heard to its end, then told so with 415."""
+
+    __slots__ = ()
+
+    def _payload(self, data: bytes, start: int, stop: int) -> None:
+        """Nobody reads it."""
+
+    def _remote_done(self) -> None:
+        if self._finished:
+            return
+        self._announce(NOT_GRPC)
+        self._enqueue(_NOT_GRPC_TEXT)
+        self._finish(b"")
+        self.connection.blocked[self] = None
+        self.connection.pump_stream(self)

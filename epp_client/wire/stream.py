@@ -1,0 +1,378 @@
+"""One gRPC stream on an HTTP/2 connection: its states, its two windows, what waits on either side.
+
+What both ends share; `server_stream.py` and `client_stream.py` add who says what when. Bytes go out
+through the connection; nothing here knows about event loops, sockets or clocks.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Final
+
+from epp_client.wire.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEAD,
+    HEADERS,
+    ErrorCode,
+    StreamFault,
+    rst_stream,
+    window_update,
+)
+from epp_client.wire.grpc import (
+    INTERNAL,
+    GrpcFault,
+    MessageReader,
+    status_of_reset,
+)
+from epp_client.wire.headers import (
+    RESPONSE,
+)
+from epp_client.wire.transport import Status, StreamEvents
+
+if TYPE_CHECKING:
+    from epp_client.wire.connection import Http2Connection
+
+STREAM_WINDOW: Final = 256 * 1024
+"""Bytes that a peer may send ahead on one stream: all that a paused reader can make us hold."""
+_REPLENISH: Final = STREAM_WINDOW // 2
+HIGH_WATER: Final = 64 * 1024
+"""Bytes waiting on one stream at which its owner is asked to pause."""
+LOW_WATER: Final = 32 * 1024
+
+_MESSAGE_HEAD: Final = Struct(">IBIBI")
+"""A DATA frame's head and the prefix of the message that fills it."""
+_PREFIX: Final = Struct(">BI")
+_FIRST_MESSAGE_HEAD: Final = Struct(f">IBI{len(RESPONSE)}sIBIBI")
+"""The same, with the response headers before it."""
+_PREFIX_SIZE: Final = 5
+_HEADERS_WORD: Final = len(RESPONSE) << 8 | HEADERS
+
+
+class NoOwner:
+    """Owner of a stream that has none yet, or none any more."""
+
+    def message_received(self, message: bytes) -> None:
+        """Nobody reads it."""
+
+    def half_closed(self) -> None:
+        """Nobody waits for it."""
+
+    def closed(self, status: Status) -> None:
+        """Nobody waits for it."""
+
+    def pause_writing(self) -> None:
+        """Nobody writes."""
+
+    def resume_writing(self) -> None:
+        """Nobody writes."""
+
+
+NO_OWNER: Final = NoOwner()
+
+
+class Http2Stream:
+    """What both ends share. `over` streams say nothing more to their owner and take nothing from it."""
+
+    __slots__ = (
+        "_announced",
+        "_end",
+        "_expected",
+        "_finished",
+        "_held",
+        "_offset",
+        "_paused",
+        "_queue",
+        "_reader",
+        "_reading",
+        "_unacked",
+        "_verdict",
+        "connection",
+        "events",
+        "id",
+        "local_ended",
+        "on_end",
+        "over",
+        "queued",
+        "remote_ended",
+        "send_window",
+    )
+
+    def __init__(
+        self, connection: "Http2Connection[Any]", stream_id: int, events: StreamEvents
+    ) -> None:
+        self.connection = connection
+        self.id = stream_id
+        self.events = events
+        self.over = False
+        self.local_ended = False
+        self.remote_ended = False
+        self.send_window = connection.initial_window
+        self.queued = 0
+        self.on_end: Callable[[], None] | None = None
+        """Called once when the stream is over, whatever ended it."""
+        self._queue: deque[bytes] = deque()
+        self._offset = 0
+        self._end: bytes | None = None
+        self._announced = False
+        self._finished = False
+        self._paused = False
+        self._unacked = 0
+        self._expected = -1
+        self._reading = True
+        self._reader: MessageReader | None = None
+        self._held: deque[bytes] | None = None
+        self._verdict: Status | None = None
+
+    @property
+    def done(self) -> bool:
+        """Our owner has ended the stream, or it is over."""
+        return self._finished or self.over
+
+    # --- what the owner does ---
+
+    def send(self, message: bytes) -> None:
+        """See `Stream.send`."""
+        if self._finished or self.over:
+            return
+        connection = self.connection
+        if not connection.tableless:
+            self._announce(RESPONSE)
+        size = len(message) + _PREFIX_SIZE
+        if (
+            connection.flowing
+            and not self.queued
+            and size <= self.send_window
+            and size <= connection.send_window
+            and size <= connection.max_frame
+        ):
+            self.send_window -= size
+            connection.send_window -= size
+            connection.calm.left += 2  # the peer may answer with two WINDOW_UPDATEs
+            if self._announced:
+                head = _MESSAGE_HEAD.pack(size << 8, 0, self.id, 0, size - _PREFIX_SIZE)
+            else:
+                self._announced = True
+                head = _FIRST_MESSAGE_HEAD.pack(
+                    _HEADERS_WORD,
+                    END_HEADERS,
+                    self.id,
+                    RESPONSE,
+                    size << 8,
+                    0,
+                    self.id,
+                    0,
+                    size - _PREFIX_SIZE,
+                )
+            out = connection.out
+            out.append(head)
+            out.append(message)
+            if not connection.awake:
+                connection.wake()
+            return
+        if not self._announced:
+            self._announce(RESPONSE)
+        self._enqueue(_PREFIX.pack(0, size - _PREFIX_SIZE))
+        self._enqueue(message)
+        connection.blocked[self] = None
+        connection.pump_stream(self)
+        if self.queued > HIGH_WATER and not self._paused:
+            self._paused = True
+            self.events.pause_writing()
+
+    def cancel(self) -> None:
+        """See `Stream.cancel`."""
+        if not self.over:
+            self.reset(ErrorCode.CANCEL)
+
+    def pause_reading(self) -> None:
+        """See `Stream.pause_reading`."""
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        """See `Stream.resume_reading`."""
+        if self._reading:
+            return
+        self._reading = True
+        held = self._held
+        if held is not None:
+            while held and self._reading:
+                self.events.message_received(held.popleft())
+            if held or not self._reading or self._held is not held:
+                return
+            self._held = None
+            if self.remote_ended:
+                self._remote_done()
+        if self._unacked >= _REPLENISH and not self.remote_ended and not self.over:
+            self._replenish()
+
+    # --- what the connection says ---
+
+    def data(self, data: bytes, start: int, stop: int, counted: int, ended: bool) -> None:
+        """The payload `data[start:stop]` of a DATA frame that counts `counted` bytes."""
+        if self.remote_ended:
+            raise StreamFault(self.id, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
+        self._unacked += counted
+        if self._unacked > STREAM_WINDOW:
+            raise StreamFault(self.id, ErrorCode.FLOW_CONTROL_ERROR, "more than the window")
+        if self._expected >= 0:
+            self._expected -= stop - start
+            if self._expected < 0 or (ended and self._expected):
+                raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, "body is not content-length")
+        self.remote_ended = ended
+        if stop > start:
+            self._payload(data, start, stop)
+        elif not ended:
+            self.connection.calm.spend("empty DATA frames")
+        if self.over:
+            return
+        if ended:
+            if self._reader is not None and not self._reader.idle:
+                self.fail(Status(INTERNAL, "the stream ended within a message"))
+            elif self._held is None:
+                self._remote_done()
+        elif self._unacked >= _REPLENISH and self._reading:
+            self._replenish()
+
+    def _payload(self, data: bytes, start: int, stop: int) -> None:
+        reader = self._reader
+        if (
+            (reader is None or reader.idle)
+            and stop - start >= _PREFIX_SIZE
+            and _PREFIX.unpack_from(data, start) == (0, stop - start - _PREFIX_SIZE)
+        ):
+            self._message(data[start + _PREFIX_SIZE : stop])
+            return
+        if reader is None:
+            reader = self._reader = MessageReader()
+        try:
+            messages = reader.feed(data, start, stop)
+        except GrpcFault as fault:
+            self.fail(fault.status)
+            return
+        for message in messages:
+            self._message(message)
+
+    def _message(self, message: bytes) -> None:
+        self.connection.calm.left += 1
+        if self._held is None and self._reading:
+            if not self.over:
+                self.events.message_received(message)
+        elif not self.over:
+            if self._held is None:
+                self._held = deque()
+            self._held.append(message)
+
+    def _remote_done(self) -> None:
+        """The peer's half is over and its messages are with the owner."""
+        raise NotImplementedError
+
+    def fail(self, status: Status) -> None:
+        """The peer broke gRPC's rules: tell it and the owner."""
+        raise NotImplementedError
+
+    def reset_received(self, code: int) -> None:
+        """A RST_STREAM came."""
+        self.close(status_of_reset(code))
+
+    def reset(self, code: ErrorCode) -> None:
+        """Send RST_STREAM and forget the stream; the owner is not told."""
+        self.connection.write(rst_stream(self.id, code))
+        self.connection.forget(self, was_reset=True)
+        self._over()
+
+    def close(self, status: Status) -> None:
+        """The stream is gone; the owner is told."""
+        self.connection.forget(self)
+        if not self.over:
+            events = self.events
+            self._over()
+            events.closed(status)
+
+    def _over(self) -> None:
+        self.over = True
+        self._queue.clear()
+        self.queued = 0
+        self._held = None
+        self.events = NO_OWNER
+        if self.on_end is not None:
+            self.on_end()
+            self.on_end = None
+
+    # --- what waits to be sent ---
+
+    def _announce(self, block: bytes) -> None:
+        self._announced = True
+        self.connection.write_headers(self.id, block, 0)
+
+    def _enqueue(self, piece: bytes) -> None:
+        self._queue.append(piece)
+        self.queued += len(piece)
+
+    def _finish(self, end: bytes) -> None:
+        """End our half with trailers, or with END_STREAM on DATA when `end` is empty."""
+        self._finished = True
+        self._end = end
+        if self.queued:
+            return
+        self._write_end()
+
+    def _write_end(self) -> None:
+        end = self._end
+        assert end is not None
+        if end:
+            self.connection.write_headers(self.id, end, END_STREAM)
+        else:
+            self.connection.write(HEAD.pack(DATA, END_STREAM, self.id))
+        self._local_done()
+
+    def _local_done(self) -> None:
+        self.local_ended = True
+        if self.remote_ended:
+            self.connection.forget(self)
+
+    def pump(self, room: int) -> bool:
+        """Write one DATA frame of what waits, of at most `room` bytes; whether anything still waits."""
+        size = min(room, self.queued, self.send_window)
+        if size <= 0:
+            return self.queued > 0
+        connection = self.connection
+        last = size == self.queued and self._end == b""
+        out = connection.out
+        out.append(HEAD.pack(size << 8 | DATA, END_STREAM if last else 0, self.id))
+        left = size
+        queue = self._queue
+        while left:
+            piece = queue[0]
+            taken = min(len(piece) - self._offset, left)
+            if taken == len(piece):
+                out.append(piece)
+            else:
+                out.append(memoryview(piece)[self._offset : self._offset + taken])
+            left -= taken
+            self._offset += taken
+            if self._offset == len(piece):
+                queue.popleft()
+                self._offset = 0
+        self.queued -= size
+        self.send_window -= size
+        connection.send_window -= size
+        connection.calm.left += 2
+        if not self.queued:
+            queue.clear()
+            if last:
+                self._local_done()
+            elif self._end is not None:
+                self._write_end()
+        return self.queued > 0
+
+    def relieve(self) -> None:
+        """Tell the owner that the backlog has gone down, when it has."""
+        if self._paused and self.queued <= LOW_WATER:
+            self._paused = False
+            self.events.resume_writing()
+
+    def _replenish(self) -> None:
+        self.connection.write(window_update(self.id, self._unacked))
+        self._unacked = 0
