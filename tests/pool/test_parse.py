@@ -34,7 +34,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
     for key in parents:
         at = at[key]
     if value is None:
-        del at[last]
+        at.pop(last, None)
     else:
         at[last] = value
     return data
@@ -55,6 +55,13 @@ BAD = [
     ("spec.selector", None, "spec.selector", "is required"),
     ("spec.selector.matchLabels", {f"k{n}": "v" for n in range(65)}, "matchLabels", "more than 64"),
     ("spec.selector.matchLabels", {"-": "v"}, "matchLabels", "not a label key"),
+    ("spec.selector.matchLabels", {"/k": "v"}, "matchLabels['/k']", "not a label key"),
+    ("spec.selector.matchLabels", {"a..b/k": "v"}, "matchLabels['a..b/k']", "not a label key"),
+    ("spec.selector.matchLabels", {"k": 1}, "matchLabels.k", "valid string"),
+    ("metadata.namespace", "a.b", "metadata.namespace", "not a DNS label"),
+    ("metadata.name", "a..b", "metadata.name", "not a DNS name"),
+    ("spec.targetPorts", [{"number": True}], "[0].number", "integer"),
+    ("spec.endpointPickerRef.port.number", 0, "endpointPickerRef.port.number", "not in 1..65535"),
     ("spec.selector.matchLabels", {"k": "-"}, "matchLabels", "not a label value"),
     ("spec.targetPorts", [], "spec.targetPorts", "not 1 to 8"),
     ("spec.targetPorts", [{"number": n} for n in range(1, 10)], "spec.targetPorts", "not 1 to 8"),
@@ -73,6 +80,66 @@ def test_each_bad_field_is_named(path: str, value: object, where: str, what: str
     pool, faults = parse_inference_pool(changed(path, value), PoolSettings())
     assert pool is None
     assert any(where in dotted(fault.path) and what in fault.text for fault in faults), faults
+
+
+def test_all_faults_of_an_object_are_reported() -> None:
+    data = changed("spec.targetPorts", [{"number": 70000}, {"number": 1}, {"number": 1}])
+    data["spec"]["selector"]["matchLabels"] = {"-": "v", "k": "-"}
+    del data["spec"]["endpointPickerRef"]["port"]
+    data["metadata"]["annotations"] = {"epp-client.dev/tls": "maybe"}
+    pool, faults = parse_inference_pool(data, PoolSettings())
+    assert pool is None
+    assert {dotted(fault.path) for fault in faults} == {
+        "spec.targetPorts[0].number",
+        "spec.targetPorts[2].number",
+        "spec.selector.matchLabels.-",
+        "spec.selector.matchLabels.k",
+        "spec.endpointPickerRef.port",
+        "metadata.annotations['epp-client.dev/tls']",
+    }
+
+
+def test_nulls_and_unknown_fields_are_pruned() -> None:
+    data = changed("spec.appProtocol", "http")
+    data["spec"] |= {"appProtocol": None, "later": 1}
+    data["metadata"] |= {"annotations": None, "namespace": None}
+    data["spec"]["endpointPickerRef"] |= {"failureMode": None, "kind": None, "group": None}
+    assert parse_inference_pool(data, PoolSettings()) == parse_inference_pool(GOOD, PoolSettings())
+
+
+@pytest.mark.parametrize("ref", [{"kind": "Other"}, {"kind": "Service", "group": "example.com"}])
+def test_a_foreign_picker_kind_is_left_to_resolution(ref: dict[str, str]) -> None:
+    data = changed("spec.endpointPickerRef", GOOD["spec"]["endpointPickerRef"] | ref)
+    pool, faults = parse_inference_pool(data, PoolSettings())
+    assert pool is not None
+    assert not faults
+
+
+def test_a_client_certificate_without_its_key_is_not_used() -> None:
+    annotations = {"epp-client.dev/tls-cert-file": "/c.pem"}
+    pool, faults = parse_inference_pool(
+        changed("metadata.annotations", annotations), PoolSettings()
+    )
+    assert pool is not None
+    assert pool.settings == PoolSettings()
+    assert "go together" in faults[0].text
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+FIELDS = [
+    "metadata", "metadata.annotations", "spec", "spec.selector", "spec.selector.matchLabels",
+    "spec.targetPorts", "spec.endpointPickerRef", "spec.endpointPickerRef.port",
+]  # fmt: skip
+
+
+@given(st.sampled_from(FIELDS), json_values)
+def test_no_value_of_any_field_makes_parsing_fail(path: str, value: object) -> None:
+    pool, faults = parse_inference_pool(changed(path, value), PoolSettings())
+    assert pool is not None or faults
 
 
 def test_the_message_has_file_and_line(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """From objects to snapshots: members, draining, the picker's addresses."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from epp_client.demo.stack import inference_pool, pod, service
 from epp_client.pool.inference_pool import PoolName
@@ -136,3 +139,115 @@ def test_why_a_picker_is_not_resolved(objects: list[dict[str, Any]], problem: st
     assert picker is not None
     assert picker.problem is not None
     assert problem in picker.problem
+
+
+def leaving(*, serving: bool, both: bool) -> list[dict[str, Any]]:
+    [svc, piece] = service("epp", "10.1.0.1:9002")
+    old = {"ready": False, "serving": serving, "terminating": True}
+    gone = {"addresses": ["10.1.0.9"], "conditions": old}
+    piece["endpoints"] = [gone, *piece["endpoints"]] if both else [gone]
+    return [svc, piece]
+
+
+@pytest.mark.parametrize(
+    ("serving", "both", "addresses"),
+    [(True, False, ("10.1.0.9:9002",)), (True, True, ("10.1.0.1:9002",)), (False, False, ())],
+)
+def test_a_terminating_picker_is_the_last_resort(
+    serving: bool, both: bool, addresses: tuple[str, ...]
+) -> None:
+    objects = leaving(serving=serving, both=both)
+    picker = resolve(world(objects=objects), None, 0).snapshots[NAME].picker
+    assert picker is not None
+    assert picker.addresses == addresses
+
+
+@pytest.mark.parametrize(
+    "ref", [{"kind": "Other"}, {"group": "example.com"}], ids=["kind", "group"]
+)
+def test_a_picker_of_another_kind_is_not_resolved(ref: dict[str, Any]) -> None:
+    known = world()
+    pool = known.pools[NAME]
+    assert pool.picker is not None
+    foreign = replace(pool, picker=replace(pool.picker, **ref))
+    picker = resolve(replace(known, pools={NAME: foreign}), None, 0).snapshots[NAME].picker
+    assert picker is not None
+    assert "is not supported" in (picker.problem or "")
+
+
+def test_an_address_that_passes_to_a_pod_that_never_was_ready_does_not_drain() -> None:
+    first = resolve(world(pod("a", "10.0.0.1")), None, 0)
+    assert keys(resolve(world(pod("b", "10.0.0.1", ready=False)), first, 1)) == []
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_pods_with_one_address_the_ready_one_wins(turned: bool) -> None:
+    pods = [pod("a", "10.0.0.1", ready=False), pod("b", "10.0.0.1")]
+    first = resolve(world(pod("a", "10.0.0.1")), None, 0)
+    now = resolve(world(*(reversed(pods) if turned else pods)), first, 1)
+    [endpoint] = now.snapshots[NAME].table.ready
+    assert endpoint.pod == "b"
+    assert now.problems == ()
+    assert now.next_change is None
+
+
+def test_two_ready_pods_with_one_address_are_reported_and_the_first_to_come_stays() -> None:
+    first = resolve(world(pod("b", "10.0.0.1")), None, 0)
+    now = resolve(world(pod("a", "10.0.0.1"), pod("b", "10.0.0.1")), first, 1)
+    assert now.snapshots[NAME].table.by_key["10.0.0.1:8000"].pod == "b"
+    assert "10.0.0.1:8000" in now.problems[0].text
+
+
+# What one Pod is at one moment: absent, not ready, ready, terminating.
+moments = st.lists(
+    st.tuples(
+        st.dictionaries(st.integers(1, 4), st.sampled_from(["sick", "ready", "leaving"])),
+        st.floats(0.1, 4),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def pods_of(states: dict[int, str]) -> list[dict[str, Any]]:
+    found = []
+    for number, state in states.items():
+        item = pod(f"pod-{number}", f"fd00::{number}", ready=state != "sick")
+        if state == "leaving":
+            item["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        found.append(item)
+    return found
+
+
+@given(moments)
+def test_tables_follow_the_pods_through_any_history(
+    history: list[tuple[dict[int, str], float]],
+) -> None:
+    last: Resolution | None = None
+    left: dict[int, float] = {}
+    served: set[int] = set()
+    now = 0.0
+    for states, pause in history:
+        now += pause
+        left = {n: at for n, at in left.items() if states.get(n) in ("sick", "leaving")}
+        for number in served & states.keys():
+            if states[number] != "ready":
+                left.setdefault(number, now)
+        draining = {n for n, at in left.items() if n in served and now < at + 5}
+        ready = {number for number, state in states.items() if state == "ready"}
+        then = resolve(world(*pods_of(states)), last, now)
+        table = then.snapshots[NAME].table
+        assert set(table.by_key) == {f"[fd00::{n}]:8000" for n in ready | draining}
+        assert {e.key for e in table.ready} == {f"[fd00::{n}]:8000" for n in ready}
+        assert all(1 <= e.since <= table.generation for e in table.by_key.values())
+        assert then.next_change == min((left[n] + 5 for n in draining), default=None)
+        if last is not None:
+            before = last.snapshots[NAME].table
+            moved = set(before.by_key) != set(table.by_key)
+            assert table.generation == before.generation + moved
+            for key in before.by_key.keys() & table.by_key.keys():
+                assert table.by_key[key].since == before.by_key[key].since
+        again = resolve(world(*pods_of(states)), then, now)
+        assert again.snapshots == then.snapshots
+        last, served = then, ready | draining
+        left = {n: at for n, at in left.items() if n in served}

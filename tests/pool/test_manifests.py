@@ -1,0 +1,254 @@
+"""Manifest files: what is read, what is refused and where, and what follows a live edit."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from epp_client.demo.stack import inference_pool, pod, service
+from epp_client.errors import ManifestError
+from epp_client.pool.manifests import ManifestSource, lint, load
+from epp_client.pool.problems import Severity
+from epp_client.pool.settings import PoolSettings
+from epp_client.pool.store import PoolStore
+
+POOL = inference_pool("p", 8000, "epp", "FailOpen")
+OBJECTS = [POOL, pod("a", "10.0.0.1"), *service("epp", "10.1.0.1:9002")]
+
+
+def text_of(*objects: dict[str, Any]) -> str:
+    return yaml.safe_dump_all(objects, sort_keys=False)
+
+
+def said(path: Path) -> list[str]:
+    return [str(problem).removeprefix(f"{path}:") for problem in lint(path, PoolSettings())]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        text_of(*OBJECTS),
+        json.dumps({"apiVersion": "v1", "kind": "List", "items": OBJECTS}, indent="\t"),
+        text_of({"apiVersion": POOL["apiVersion"], "kind": "InferencePoolList", "items": [
+            {key: POOL[key] for key in ("metadata", "spec")}]}, *OBJECTS[1:]),
+        text_of(*OBJECTS, {"kind": "Deployment", "metadata": {"name": "other"}}),
+    ],
+    ids=["documents", "json list with tabs", "typed list", "other kinds"],
+)  # fmt: skip
+def test_every_form_of_a_dump_is_read(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text(text)
+    assert said(file) == []
+
+
+BOMB = "a0: &a0 {k: v}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 10)
+)
+REFUSED = [
+    ("a: [", "not YAML"),
+    ("- 1\n", "not a Kubernetes object but a list"),
+    ("kind: List\nitems: [1]\n", "not a Kubernetes object but a int"),
+    (BOMB, "aliases"),
+    ("a: &a [*a]\n", "aliases"),
+    ("[" * 100_000 + "]" * 100_000, "nested more than 100 deep"),
+    ("a: !!int x\n", "not YAML"),
+    ("kind: Pod\nmetadata: {}\n", "metadata.name: is required"),
+    ("kind: Pod\nmetadata: {name: a, labels: {x: 1}}\n", "metadata.labels.x: 1: input should be"),
+    ("kind: Pod\nmetadata: {name: a, name: b}\n", "metadata.name: is there twice"),
+    ("kind: List\nitems: []\nitems: []\n", "items: is there twice"),
+    ("kind: Pod\nmetadata: {name: a}\n---\nkind: Pod\nmetadata: {name: a}\n", "is defined twice"),
+]
+
+
+@pytest.mark.parametrize(("text", "what"), REFUSED, ids=[what for _, what in REFUSED])
+def test_what_is_refused_says_why(tmp_path: Path, text: str, what: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    assert any(what in line for line in said(file)), said(file)
+
+
+def test_a_bad_object_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    bad = "- 1\n---\nkind: EndpointSlice\nmetadata: {name: s}\nendpoints: [{addresses: [1]}]\n---\n"
+    file.write_text(bad + text_of(*OBJECTS))
+    assert [line.split(" ", 1)[0] for line in said(file)] == ["1:", "5"]
+
+
+def test_an_override_of_a_merged_key_is_no_duplicate(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text(
+        "kind: Pod\nmetadata: {name: a}\nx: &x {k: 1}\ny: &y {<<: *x, k: 2}\nz: {<<: *y}\n"
+    )
+    assert said(file) == [" no InferencePool found"]
+
+
+def test_large_files_may_hold_asterisks(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text("kind: X\na: '*'\nb: [" + "[1]," * 60_000 + "1]\n")
+    assert load(file).problems == ()
+
+
+WARNED = [
+    ([POOL, *OBJECTS[2:]], "selects no Pod"),
+    ([POOL, pod("a", "10.0.0.1", ready=False), *OBJECTS[2:]], "selects no ready endpoint"),
+    (OBJECTS[:2], "Service default/epp does not exist"),
+]
+
+
+@pytest.mark.parametrize(("objects", "what"), WARNED, ids=[what for _, what in WARNED])
+def test_what_would_not_serve_is_a_warning_with_its_line(
+    tmp_path: Path, objects: list[dict[str, Any]], what: str
+) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text(text_of(*objects))
+    [problem] = lint(file, PoolSettings())
+    assert problem.severity is Severity.WARNING
+    assert what in problem.text
+    assert problem.line is not None
+    field = problem.field.rpartition(".")[2]
+    assert field in file.read_text().split("\n")[problem.line - 1]
+
+
+class Following:
+    """A source that runs, and its store. `until` waits for the store; it never polls."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = PoolStore()
+        self._changed = asyncio.Event()
+        self.store.subscribe(lambda _: self._changed.set())
+        clock = asyncio.get_running_loop().time
+        source = ManifestSource(path, self.store, PoolSettings(drain_grace=0.2), clock)
+        self.task = asyncio.create_task(source.run())
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not true():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def keys(self) -> list[str]:
+        snapshot = self.store.snapshots.get("default/p")
+        return list(snapshot.table.by_key) if snapshot else []
+
+
+@contextlib.asynccontextmanager
+async def following(path: Path) -> AsyncIterator[Following]:
+    found = Following(path)
+    try:
+        yield found
+    finally:
+        found.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await found.task
+
+
+async def test_a_file_replaced_by_renaming_is_followed(tmp_path: Path) -> None:
+    file, other = tmp_path / "all.yaml", tmp_path / "all.new"
+    file.write_text(text_of(*OBJECTS))
+    async with following(file) as live:
+        await live.until(lambda: live.keys() == ["10.0.0.1:8000"])
+        other.write_text(text_of(*OBJECTS, pod("b", "10.0.0.2")))
+        other.rename(file)
+        await live.until(lambda: live.keys() == ["10.0.0.1:8000", "10.0.0.2:8000"])
+
+
+async def test_a_config_map_that_swaps_its_link_is_followed(tmp_path: Path) -> None:
+    for name, objects in (("..1", OBJECTS), ("..2", [*OBJECTS, pod("b", "10.0.0.2")])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "all.yaml").write_text(text_of(*objects))
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "all.yaml").symlink_to("..data/all.yaml")
+    async with following(tmp_path) as live:
+        await live.until(lambda: len(live.keys()) == 1)
+        (tmp_path / "..tmp").symlink_to("..2")
+        (tmp_path / "..tmp").rename(tmp_path / "..data")
+        await live.until(lambda: len(live.keys()) == 2)
+
+
+async def test_a_draining_endpoint_goes_when_its_time_is_up(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text(text_of(*OBJECTS))
+    async with following(file) as live:
+        await live.until(lambda: len(live.keys()) == 1)
+        ready = [bool(live.store.snapshots["default/p"].table.ready)]
+        live.store.subscribe(
+            lambda _: ready.append(bool(live.store.snapshots["default/p"].table.ready))
+        )
+        file.write_text(text_of(POOL, pod("a", "10.0.0.1", ready=False), *OBJECTS[2:]))
+        await live.until(lambda: live.keys() == [])
+    assert ready[0]
+    assert not any(ready[1:])
+
+
+def source_of(path: Path) -> tuple[ManifestSource, PoolStore]:
+    store = PoolStore()
+    return ManifestSource(path, store, PoolSettings(), lambda: 0.0), store
+
+
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        ("a: [", "not YAML"),
+        (text_of(POOL).replace("8000", "70000"), "70000 is not in 1..65535"),
+        (None, "cannot be read"),
+    ],
+    ids=["broken file", "invalid pool", "no file"],
+)
+def test_a_bad_edit_keeps_the_last_good_pool(tmp_path: Path, edit: str | None, what: str) -> None:
+    pools, pods = tmp_path / "pools.yaml", tmp_path / "pods.yaml"
+    path = pools if edit is None else tmp_path
+    pools.write_text(text_of(POOL) if edit is not None else text_of(*OBJECTS))
+    pods.write_text(text_of(*OBJECTS[1:]))
+    source, store = source_of(path)
+    source.reload()
+    before = store.snapshots
+    if edit is None:
+        pools.unlink()
+    else:
+        pools.write_text(edit)
+        pods.write_text(text_of(*OBJECTS[1:], pod("b", "10.0.0.2")))
+    source.reload()
+    assert any(what in str(problem) for problem in store.problems)
+    table = store.snapshots["default/p"].table
+    if edit is None:
+        assert store.snapshots == before
+    else:
+        assert list(table.by_key) == ["10.0.0.1:8000", "10.0.0.2:8000"]
+
+
+def test_a_pool_taken_out_of_a_good_file_goes(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text(text_of(*OBJECTS))
+    source, store = source_of(file)
+    source.reload()
+    file.write_text(text_of(*OBJECTS[1:]))
+    source.reload()
+    assert store.snapshots == {}
+
+
+def test_a_first_load_that_fails_leaves_the_pools_unknown(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text("a: [")
+    source, store = source_of(file)
+    source.reload()
+    assert not store.synced
+    assert store.problems
+
+
+async def test_a_directory_that_cannot_be_watched_is_an_error(tmp_path: Path) -> None:
+    source, _ = source_of(tmp_path / "none" / "all.yaml")
+    with pytest.raises(ManifestError, match="cannot be watched"):
+        await source.run()
+
+
+async def test_cancellation_ends_the_source(tmp_path: Path) -> None:
+    before = asyncio.all_tasks()
+    async with following(tmp_path) as live:
+        await live.until(lambda: live.store.synced)
+    assert live.task.cancelled()
+    assert asyncio.all_tasks() == before
