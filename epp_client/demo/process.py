@@ -13,11 +13,17 @@ from epp_client.errors import EppClientError
 
 # Asks the kernel to end the child when its parent dies, then becomes the command. A preexec_fn would
 # do the same between fork and exec, where grpcio's threads make Python code unsafe.
+# A parent that died before the request was made is seen by the child having another parent.
 _DIE_WITH_PARENT = (
     "import ctypes, os, signal, sys;"
     "ctypes.CDLL(None).prctl(1, signal.SIGKILL);"
-    "os.execvp(sys.argv[1], sys.argv[1:])"
+    "os.getppid() == int(sys.argv[1]) or sys.exit('the parent has gone');"
+    "os.execvp(sys.argv[2], sys.argv[2:])"
 )
+
+START_TIMEOUT = 20.0
+"""Seconds from the start of a Python peer to its first line."""
+_LINE = 1024 * 1024
 
 
 class ProcessFailed(EppClientError):
@@ -41,26 +47,44 @@ class Process:
             sys.executable,
             "-c",
             _DIE_WITH_PARENT,
+            str(os.getpid()),
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            limit=_LINE,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         return cls(process, os.path.basename(command[0]))
 
     @classmethod
     async def python(cls, module: str, *arguments: str) -> tuple["Process", dict[str, Any]]:
-        """Run a module of ours until its first line, which is JSON and says where it listens."""
+        """Run a module of ours until its first line, which is JSON and says where it listens.
+
+        Raises:
+            ProcessFailed: it ended, or said nothing for `START_TIMEOUT`; the text has its output.
+        """
         child = await cls.start(sys.executable, "-m", module, *arguments)
         child.name = module
         try:
-            async with asyncio.timeout(20):
-                line = await child._first.get()
-            return child, json.loads(line)
+            async with asyncio.timeout(START_TIMEOUT):
+                return child, json.loads(await child._first_line())
         except (TimeoutError, ValueError) as error:
             await child.stop()
             raise ProcessFailed(f"{module} did not become ready:\n{child.tail}") from error
+        except asyncio.CancelledError:
+            # Nobody has the child yet who could end it.
+            await child.kill()
+            raise
+
+    async def _first_line(self) -> str:
+        """The first line of JSON; empty when the child ended without one."""
+        first = asyncio.create_task(self._first.get())
+        try:
+            await asyncio.wait((first, self._reader), return_when=asyncio.FIRST_COMPLETED)
+            return first.result() if first.done() else ""
+        finally:
+            first.cancel()
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
