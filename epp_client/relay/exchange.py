@@ -10,6 +10,8 @@ picker's whole answer is awaited (its burst of body chunks included), so that a 
 leaves the original body to be replayed. A request that is still being sent streams through.
 """
 
+from collections.abc import Callable
+
 from epp_client.errors import MalformedMessage, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_message, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
@@ -129,17 +131,9 @@ class Exchange:
 
     def from_picker(self, raw: bytes) -> list[Action]:
         """Take one ProcessingResponse."""
-        if self.closed or not self._picker_open:
+        if self.closed or not self._picker_open or self._ignore_picker:
             return []
-        if self._ignore_picker:
-            return []
-        try:
-            self._reply(read_reply(raw))
-        except MalformedMessage:
-            self._drop_picker(Reason.PICKER_PROTOCOL)
-        except NotRetained:
-            self._drop_picker(Reason.BODY_NOT_RETAINED)
-        return self._take()
+        return self._releasing(lambda: self._reply(read_reply(raw)))
 
     def picker_closed(self, reason: Reason | None) -> list[Action]:
         """The picker's stream is over: cleanly (None), or because of `reason`."""
@@ -147,9 +141,8 @@ class Exchange:
             return []
         self._picker_open = False
         if reason is None and self._pick is not None and self._header_reply is not None:
-            self._closed_after_pick()
-        else:
-            self._without_picker(reason or Reason.PICKER_CLOSED, clean=reason is None)
+            return self._releasing(self._closed_after_pick)
+        self._without_picker(reason or Reason.PICKER_CLOSED, clean=reason is None)
         return self._take()
 
     def timer_rang(self, timer: Timer) -> list[Action]:
@@ -160,7 +153,7 @@ class Exchange:
             self._drop_picker(Reason.PICKER_TIMEOUT)
         elif timer is Timer.ENDPOINT:
             self._waiting_for_endpoint = False
-            self._judge(last=True)
+            return self._releasing(lambda: self._judge(last=True))
         else:
             self._response_armed = False
             self._response_overdue()
@@ -173,7 +166,17 @@ class Exchange:
             return []
         self._snapshot = snapshot
         if self._waiting_for_endpoint:
-            self._judge(last=False)
+            return self._releasing(lambda: self._judge(last=False))
+        return self._take()
+
+    def _releasing(self, step: Callable[[], None]) -> list[Action]:
+        """Take a step that may release the picker's answers, whose word is not to be trusted."""
+        try:
+            step()
+        except MalformedMessage:
+            self._drop_picker(Reason.PICKER_PROTOCOL)
+        except NotRetained:
+            self._drop_picker(Reason.BODY_NOT_RETAINED)
         return self._take()
 
     def envoy_closed(self) -> list[Action]:

@@ -446,3 +446,26 @@ def test_a_client_that_hangs_up_leaves_nothing_behind() -> None:
     assert envoy.exchange.retained == 0
     assert envoy.exchange.outcome is Outcome.CANCELLED
     assert envoy.exchange.from_picker(picked(A)) == []
+
+
+@pytest.mark.parametrize("event", ["a newer table", "the end of the wait"])
+def test_a_lost_original_is_noticed_whatever_releases_the_answer(event: str) -> None:
+    envoy = conversation(
+        snapshot(CLOSE, members=table(A, generation=2), acknowledged=1, max_retained_body=8)
+    )
+    envoy.send(request_headers(), body(b"more than may be kept"))
+    envoy.picker(unchanged(), picked(A))
+    if event == "a newer table":
+        envoy.do(envoy.exchange.pool_changed(snapshot(CLOSE, members=table(A, generation=2))))
+    else:
+        envoy.ring(Timer.ENDPOINT)
+    assert envoy.error == Reason.BODY_NOT_RETAINED
+    assert envoy.finished
+
+
+def test_a_lost_original_is_noticed_when_the_picker_closes_after_its_pick() -> None:
+    envoy = conversation(snapshot(CLOSE, max_retained_body=8))
+    envoy.send(request_headers(), body(b"more than may be kept", end=True))
+    envoy.picker(picked(A), unchanged(), streamed(b"", end=True))
+    envoy.do(envoy.exchange.picker_closed(None))
+    assert envoy.error == Reason.BODY_NOT_RETAINED
