@@ -13,7 +13,7 @@ from rich.table import Table
 
 from epp_client import __version__
 from epp_client.errors import EppClientError, SettingsError
-from epp_client.pool.settings import PickerTlsMode, PoolSettings, ResponseMode
+from epp_client.pool.settings import PickerTls, PickerTlsMode, PoolSettings, ResponseMode
 from epp_client.settings import TransportName, UpstreamMode, serve_settings
 
 app = typer.Typer(
@@ -43,13 +43,6 @@ Tls = Annotated[
         envvar="EPP_CLIENT_PICKER_TLS",
     ),
 ]
-
-
-def _defaults(tls: PickerTlsMode, **more: Any) -> dict[str, Any]:
-    return {"tls": {"mode": tls, **{k: more.pop(k) for k in list(more) if k in _TLS}}, **more}
-
-
-_TLS = ("ca_file", "server_name", "cert_file", "key_file")
 
 
 @app.command()
@@ -112,17 +105,19 @@ def serve(
             "max_exchanges": max_exchanges,
             "max_retained_total": max_retained_total,
             "drain_timeout": drain_timeout,
-            "pool_defaults": _defaults(
-                picker_tls,
-                ca_file=picker_ca,
-                cert_file=picker_cert,
-                key_file=picker_key,
-                connect_timeout=connect_timeout,
-                pick_timeout=pick_timeout,
-                response_timeout=response_timeout,
-                response_mode=response_mode,
-                max_retained_body=max_retained_body,
-            ),
+            "pool_defaults": {
+                "tls": {
+                    "mode": picker_tls,
+                    "ca_file": picker_ca,
+                    "cert_file": picker_cert,
+                    "key_file": picker_key,
+                },
+                "connect_timeout": connect_timeout,
+                "pick_timeout": pick_timeout,
+                "response_timeout": response_timeout,
+                "response_mode": response_mode,
+                "max_retained_body": max_retained_body,
+            },
         }
     )
     uvloop.run(serve_app(settings))
@@ -166,7 +161,7 @@ def pick(
     from epp_client.wire.grpcio import GrpcioTransport
 
     store = PoolStore()
-    defaults = PoolSettings.model_validate(_defaults(picker_tls, ca_file=picker_ca))
+    defaults = PoolSettings(tls=PickerTls(mode=picker_tls, ca_file=picker_ca))
     ManifestSource(pools, store, defaults, lambda: 0.0).reload()
     snapshot = store.snapshots.get(pool)
     if snapshot is None:

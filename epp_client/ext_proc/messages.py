@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from epp_client.errors import MalformedMessage
 
+POOL_KEY = "x-inference-pool"
+"""gRPC initial metadata of the ext_proc stream: `<namespace>/<name>` of the route's pool."""
+
 
 class Phase(IntEnum):
     """The `request` oneof of ProcessingRequest, by field number."""

@@ -162,7 +162,6 @@ def _ports(pool: InferencePool, pod: _PodFacts, problems: list[Problem]) -> tupl
     text = pod.active_ports
     if text is None:
         return pool.target_ports
-    text = str(text)  # unquoted in a manifest, a single port is a number
     entries = [entry.strip() for entry in text.split(",") if entry.strip()]
     if not all(entry.isascii() and entry.isdigit() and len(entry) <= 5 for entry in entries):
         # A Pod whose active ports nobody can tell gets no traffic, rather than on a dead port.

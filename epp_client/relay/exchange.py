@@ -108,11 +108,6 @@ class Exchange:
         return self._request.retained + self._response.retained
 
     @property
-    def waiting_for_endpoint(self) -> bool:
-        """Whether a newer snapshot may decide the pick."""
-        return self._waiting_for_endpoint
-
-    @property
     def observed(self) -> bool:
         """Whether the picker only gets copies: what it cannot take may be dropped."""
         return self._response.passing
@@ -366,16 +361,18 @@ class Exchange:
 
     def _commit(self) -> None:
         """Release the picker's answer to Envoy: from here on the request is under way."""
-        assert self._header_reply is not None
-        assert self._headers is not None
-        raw = steer(self._header_reply, self._header_raw, self._keys, self._headers.stripped)
-        self.outcome = Outcome.STEERED
-        self.endpoint = self._keys[0]
-        self._send(self._request.answer_headers(raw))
-        if self._request.ended and not self._request.complete:
-            self._arm_pick()
+        self._send(self._request.answer_headers(self._steered()))
+        self._arm_pick()
         self._request_progress()
         self._maybe_skip_response()
+
+    def _steered(self) -> bytes:
+        """The picker's header answer with the judged pick in it."""
+        assert self._header_reply is not None
+        assert self._headers is not None
+        self.outcome = Outcome.STEERED
+        self.endpoint = self._keys[0]
+        return steer(self._header_reply, self._header_raw, self._keys, self._headers.stripped)
 
     def _maybe_skip_response(self) -> None:
         if (
@@ -442,7 +439,6 @@ class Exchange:
 
     def _closed_after_pick(self) -> None:
         """A clean close after a pick: the picker wants nothing more of the request or response."""
-        assert self._headers is not None
         if self._request.headers_sent:
             self._without_picker(Reason.PICKER_CLOSED, clean=True)
         elif self._waiting_for_endpoint:
@@ -451,16 +447,12 @@ class Exchange:
             self._judge(last=False)
         else:
             if not self._request.staged_whole:
+                if self._request.lost:
+                    self._without_picker(Reason.PICKER_CLOSED)
+                    return
                 self._request.discard_staged()
-            if self._request.lost and not self._request.staged_whole:
-                self._without_picker(Reason.PICKER_CLOSED)
-                return
-            assert self._header_reply is not None
-            self.outcome = Outcome.STEERED
-            self.endpoint = self._keys[0]
             self._out.append(Disarm(Timer.PICK))
-            raw = steer(self._header_reply, self._header_raw, self._keys, self._headers.stripped)
-            self._send(self._request.take_over(raw))
+            self._send(self._request.take_over(self._steered()))
             self._send(self._response.take_over())
 
     def _without_picker(self, reason: Reason, *, clean: bool = False) -> None:
@@ -496,12 +488,6 @@ class Exchange:
         self.endpoint = keys[0]
         self._send(self._request.take_over(destination_reply(keys, self._headers.stripped)))
         self._send(self._response.take_over())
-
-    def refuse(self, reason: Reason) -> list[Action]:
-        """Refuse for a reason that only the session knows (overload, draining)."""
-        if not self.closed:
-            self._refuse(reason)
-        return self._take()
 
     def _refuse(self, reason: Reason) -> None:
         self.outcome, self.reason = Outcome.REFUSED, reason

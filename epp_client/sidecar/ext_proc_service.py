@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 
 from epp_client.errors import MalformedMessage, PickerUnreachable, Reason
+from epp_client.ext_proc.messages import POOL_KEY
 from epp_client.ext_proc.replies import refusal
 from epp_client.logs import Repeats
 from epp_client.metrics import Metrics
@@ -23,12 +24,11 @@ from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.retention import RetentionBudget
 from epp_client.sidecar.session import Session
+from epp_client.wire.grpc import UNIMPLEMENTED
 from epp_client.wire.transport import OK, Status, Stream, StreamEvents
 
 log = structlog.get_logger(__name__)
 
-UNIMPLEMENTED = 12
-POOL_KEY = "x-inference-pool"
 UNKNOWN_POOL = "unknown"
 """Metric label of pools that Envoy asks for and nobody has defined: its values are not ours to bound."""
 
@@ -182,7 +182,26 @@ def _local_pick(
     return local_pick(snapshot, subset, in_flight, random.randrange)
 
 
-class _RefusedAtOnce:
+class _Refused:
+    """Owner of a stream that has been finished already: nothing is owed to anyone."""
+
+    def message_received(self, message: bytes) -> None:
+        """Too late."""
+
+    def half_closed(self) -> None:
+        """The status is on its way."""
+
+    def closed(self, status: Status) -> None:
+        """Nothing is open."""
+
+    def pause_writing(self) -> None:
+        """One small message needs no back-pressure."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+
+
+class _RefusedAtOnce(_Refused):
     """Owner of a stream that is refused as soon as Envoy has said what it is about."""
 
     def __init__(self, stream: Stream, reason: Reason, pool: str) -> None:
@@ -200,25 +219,3 @@ class _RefusedAtOnce:
 
     def half_closed(self) -> None:
         self._stream.finish(OK)
-
-    def closed(self, status: Status) -> None:
-        """Nothing is owed to anyone."""
-
-    def pause_writing(self) -> None:
-        """One small message needs no back-pressure."""
-
-    def resume_writing(self) -> None:
-        """See `pause_writing`."""
-
-
-class _Refused(_RefusedAtOnce):
-    """Owner of a stream that has been finished already."""
-
-    def __init__(self) -> None:
-        pass
-
-    def message_received(self, message: bytes) -> None:
-        """Too late."""
-
-    def half_closed(self) -> None:
-        """The status is on its way."""

@@ -22,12 +22,12 @@ from epp_client.relay.actions import (
     ToPicker,
 )
 from epp_client.relay.exchange import Exchange
+from epp_client.wire.grpc import DEADLINE_EXCEEDED, UNAVAILABLE
 from epp_client.wire.transport import OK, Connection, Status, Stream
 
 if TYPE_CHECKING:
     from epp_client.sidecar.ext_proc_service import ExtProcService
 
-GRPC_CANCELLED, GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE = 1, 4, 14
 MAX_PENDING_COPIES = 1024 * 1024
 """Bytes of copies (observed responses) that may wait for a slow picker before it loses the rest."""
 
@@ -104,9 +104,9 @@ class Session:
         reason: Reason | None = Reason.PICKER_ERROR
         if status.code == 0:
             reason = None
-        elif status.code == GRPC_UNAVAILABLE:
+        elif status.code == UNAVAILABLE:
             reason = Reason.PICKER_UNREACHABLE
-        elif status.code == GRPC_DEADLINE_EXCEEDED:
+        elif status.code == DEADLINE_EXCEEDED:
             reason = Reason.PICKER_TIMEOUT
         self._service.picker_ended(self.pool, status, decided=self._exchange.outcome is not None)
         self._resume_envoy()
@@ -160,17 +160,14 @@ class Session:
                 self._pending.append(message)
             return
         if self._picker_paused and self._exchange.observed:
-            self._resume_envoy_for_copies()
+            # The picker fell silent while it held Envoy back: a copy may not slow the client down.
+            self._envoy.resume_reading()
             self._copied += len(message)
             if self._copied > MAX_PENDING_COPIES:
                 self._leave_picker(cancel=True)
                 self._do(self._exchange.picker_closed(Reason.PICKER_TIMEOUT))
                 return
         self._picker.send(message)
-
-    def _resume_envoy_for_copies(self) -> None:
-        # The picker fell silent while it held Envoy back: a copy may not slow the client down.
-        self._envoy.resume_reading()
 
     def _arm(self, timer: Timer, seconds: float) -> None:
         if (handle := self._timers.pop(timer, None)) is not None:

@@ -18,6 +18,7 @@ from grpc import aio
 
 from epp_client.errors import PickerUnreachable
 from epp_client.pool.settings import PickerTls, PickerTlsMode
+from epp_client.wire.tls import unreachable
 from epp_client.wire.transport import OK, Accept, Status, StreamEvents
 
 HIGH_WATER = 256 * 1024
@@ -241,22 +242,31 @@ class GrpcioConnection:
             await stream.ended()
 
 
+async def start_on_socket(server: aio.Server, path: str) -> None:
+    """Start a server on a Unix socket, mode 0660; a stale socket file is replaced.
+
+    Raises:
+        RuntimeError: the socket cannot be bound.
+    """
+    Path(path).unlink(missing_ok=True)
+    server.add_insecure_port(f"unix:{path}")
+    previous = os.umask(0o117)  # the socket must never be open to others, not even at first
+    try:
+        await server.start()
+    finally:
+        os.umask(previous)
+    os.chmod(path, 0o660)
+
+
 class GrpcioTransport:
     """`Transport` over grpc.aio."""
 
     name = "grpcio"
 
     async def serve(self, socket_path: str, accept: Accept) -> GrpcioServer:
-        Path(socket_path).unlink(missing_ok=True)
         server = aio.server(options=_OPTIONS)
         server.add_generic_rpc_handlers((_AnyMethod(accept),))
-        server.add_insecure_port(f"unix:{socket_path}")
-        previous = os.umask(0o117)  # the socket must never be open to others, not even at first
-        try:
-            await server.start()
-        finally:
-            os.umask(previous)
-        os.chmod(socket_path, 0o660)
+        await start_on_socket(server, socket_path)
         return GrpcioServer(server)
 
     async def connect(
@@ -281,12 +291,7 @@ class GrpcioTransport:
 
 def _explain(address: str, tls: PickerTls, error: Exception) -> str:
     cause = "timed out" if isinstance(error, TimeoutError) else str(error) or "refused"
-    hint = (
-        "is it a TLS picker? (tls: unverified or verified)"
-        if tls.mode is PickerTlsMode.PLAINTEXT
-        else "is it a plaintext picker? (tls: plaintext), or is its certificate not trusted?"
-    )
-    return f"picker {address} over {tls.mode}: {cause}; {hint}"
+    return unreachable(address, tls, cause)
 
 
 async def _ready(channel: aio.Channel) -> None:

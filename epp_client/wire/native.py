@@ -15,7 +15,7 @@ from epp_client.wire.health import with_health
 from epp_client.wire.protocol import ClientProtocol, ServerProtocol
 from epp_client.wire.server_stream import ServerStream
 from epp_client.wire.stream import NO_OWNER
-from epp_client.wire.tls import picker_context
+from epp_client.wire.tls import picker_context, unreachable
 from epp_client.wire.transport import OK, Accept, Status, Stream, StreamEvents
 
 BACKLOG = 1024
@@ -257,11 +257,7 @@ def _explain(address: str, tls: PickerTls, error: Exception) -> str:
             cause = "refused"
         case _:
             cause = str(error) or type(error).__name__
-    if tls.mode is PickerTlsMode.PLAINTEXT:
-        hint = "is it a TLS picker? (tls: unverified or verified)"
-    else:
-        hint = "is it a plaintext picker? (tls: plaintext), or is its certificate not trusted?"
-    return f"picker {address} over {tls.mode}: {cause}; {hint}"
+    return unreachable(address, tls, cause)
 
 
 def _with_deadlines(accept: Accept) -> Accept:

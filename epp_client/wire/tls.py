@@ -1,4 +1,4 @@
-"""TLS towards pickers: the context that a pool's settings ask for."""
+"""TLS towards pickers: the context that a pool's settings ask for, and what to do when it fails."""
 
 import ssl
 
@@ -22,3 +22,12 @@ def picker_context(tls: PickerTls) -> ssl.SSLContext | None:
         context.load_cert_chain(tls.cert_file, tls.key_file)
     context.set_alpn_protocols(["h2"])
     return context
+
+
+def unreachable(address: str, tls: PickerTls, cause: str) -> str:
+    """Why a picker could not be reached, and what to look at."""
+    if tls.mode is PickerTlsMode.PLAINTEXT:
+        hint = "is it a TLS picker? (tls: unverified or verified)"
+    else:
+        hint = "is it a plaintext picker? (tls: plaintext), or is its certificate not trusted?"
+    return f"picker {address} over {tls.mode}: {cause}; {hint}"

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,9 +10,10 @@ import structlog
 from grpc import aio
 
 from epp_client.metrics import Metrics
-from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.store import PoolStore
 from epp_client.settings import UpstreamMode
+from epp_client.wire.grpcio import start_on_socket
 from epp_client.xds.clusters import cluster_name, pool_cluster
 from epp_client.xds.endpoints import load_assignment
 from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest
@@ -45,6 +44,7 @@ class AdsServer:
         self._mode = mode
         self._metrics = metrics
         self._streams: set[_Stream] = set()
+        self._built: dict[str, AppProtocol] = {}
         self._resources: dict[str, dict[str, Resource]] = {CDS: {}, EDS: {}}
         self._server: aio.Server | None = None
         self._unsubscribe = store.subscribe(self._pools_changed)
@@ -55,15 +55,9 @@ class AdsServer:
         Raises:
             RuntimeError: it cannot be bound.
         """
-        Path(self._path).unlink(missing_ok=True)
         server = aio.server(options=[("grpc.max_receive_message_length", -1)])
         server.add_generic_rpc_handlers((_Handler(self),))
-        server.add_insecure_port(f"unix:{self._path}")
-        previous = os.umask(0o117)  # the socket must never be open to others, not even at first
-        try:
-            await server.start()
-        finally:
-            os.umask(previous)
+        await start_on_socket(server, self._path)
         self._server = server
 
     async def close(self) -> None:
@@ -79,13 +73,16 @@ class AdsServer:
             name = cluster_name(pool)
             snapshot = self._store.snapshots.get(str(pool))
             if snapshot is None:
+                self._built.pop(name, None)
                 clusters.pop(name, None)
                 endpoints.pop(name, None)
                 touched = {CDS, EDS}
                 continue
-            cluster = bytes(pool_cluster(pool, snapshot.pool.app_protocol, self._mode))
-            if name not in clusters or clusters[name].value != cluster:
-                clusters[name] = Resource(cluster)
+            protocol = snapshot.pool.app_protocol
+            if self._built.get(name) is not protocol:
+                # Nothing else of a pool is in its cluster; acknowledgements come here as well.
+                self._built[name] = protocol
+                clusters[name] = Resource(bytes(pool_cluster(pool, protocol, self._mode)))
                 touched.add(CDS)
             generation = snapshot.table.generation
             if name not in endpoints or endpoints[name].generation != generation:

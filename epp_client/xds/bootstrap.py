@@ -27,13 +27,12 @@ import yaml
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from epp_client.errors import SettingsError
+from epp_client.ext_proc.messages import POOL_KEY
+from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED, SUBSET_NAMESPACE
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.settings import ResponseMode
 from epp_client.settings import UpstreamMode
 from epp_client.xds.clusters import (
-    DESTINATION,
-    METADATA_NAMESPACE,
-    SERVED,
     cluster_name,
     explicit_http2,
     over_ads,
@@ -41,8 +40,6 @@ from epp_client.xds.clusters import (
     raised_circuit_breakers,
 )
 
-POOL_HEADER = "x-inference-pool"
-SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 EXT_PROC_FILTER = "envoy.filters.http.ext_proc"
 SIDECAR_CLUSTER = "epp-client"
 ADS_CLUSTER = "epp-client-xds"
@@ -248,10 +245,10 @@ def _ext_proc(mode: ResponseMode) -> ext_proc_v3.ExternalProcessor:
         response_attributes=["upstream.address"],
         metadata_options=ext_proc_v3.MetadataOptions(
             forwarding_namespaces=ext_proc_v3.MetadataOptionsMetadataNamespaces(
-                untyped=[METADATA_NAMESPACE, SUBSET_NAMESPACE]
+                untyped=[LB_NAMESPACE, SUBSET_NAMESPACE]
             ),
             receiving_namespaces=ext_proc_v3.MetadataOptionsMetadataNamespaces(
-                untyped=[METADATA_NAMESPACE]
+                untyped=[LB_NAMESPACE]
             ),
         ),
     )
@@ -304,7 +301,7 @@ def _route(route: Route, retries: bool, body_limit: int, idle: timedelta) -> rou
                 ext_proc_v3.ExtProcPerRoute(
                     overrides=ext_proc_v3.ExtProcOverrides(
                         grpc_initial_metadata=[
-                            core_v3.HeaderValue(key=POOL_HEADER, value=str(route.pool))
+                            core_v3.HeaderValue(key=POOL_KEY, value=str(route.pool))
                         ]
                     )
                 )
@@ -359,8 +356,8 @@ def _access_log() -> accesslog_v3.AccessLog:
         "details": "%RESPONSE_CODE_DETAILS%",
         "error": "%RESPONSE_HEADER(X-INFERENCE-ERROR)%",
         "pool": "%ROUTE_NAME%",
-        "picked": f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:{DESTINATION})%",
-        "served": f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:{SERVED})%",
+        "picked": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{DESTINATION})%",
+        "served": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{SERVED})%",
         "upstream": "%UPSTREAM_HOST%",
         "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "bytes_received": "%BYTES_RECEIVED%",

@@ -15,12 +15,9 @@ import envoy_data_plane.envoy.type.metadata.v3 as metadata_v3
 from betterproto2 import Message
 from envoy_data_plane.google.protobuf import Any
 
+from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.settings import UpstreamMode
-
-DESTINATION = "x-gateway-destination-endpoint"
-SERVED = "x-gateway-destination-endpoint-served"
-METADATA_NAMESPACE = "envoy.lb"
 
 UPSTREAM_CONNECT_TIMEOUT = 2.0
 """Seconds for reaching a model server; a dead Pod must not hold up the walk down the list."""
@@ -28,22 +25,10 @@ UPSTREAM_CONNECT_TIMEOUT = 2.0
 UNBOUNDED = 1_000_000
 """A circuit breaker threshold that never trips: sidecar and picker decide what is too much."""
 
-PREFIX = "inferencepool/"
-
 
 def cluster_name(pool: PoolName) -> str:
     """Name of the pool's cluster: `inferencepool/<namespace>/<name>`."""
-    return f"{PREFIX}{pool.namespace}/{pool.name}"
-
-
-def pool_of(cluster: str) -> PoolName | None:
-    """The pool behind a cluster name; None when it is no name of ours."""
-    if not cluster.startswith(PREFIX):
-        return None
-    namespace, slash, name = cluster.removeprefix(PREFIX).partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        return None
-    return PoolName(namespace, name)
+    return f"inferencepool/{pool.namespace}/{pool.name}"
 
 
 def pool_cluster(
@@ -163,5 +148,5 @@ def _policy(name: str, config: Message) -> cluster_v3.LoadBalancingPolicy:
 
 def _metadata_key(key: str) -> metadata_v3.MetadataKey:
     return metadata_v3.MetadataKey(
-        key=METADATA_NAMESPACE, path=[metadata_v3.MetadataKeyPathSegment(key=key)]
+        key=LB_NAMESPACE, path=[metadata_v3.MetadataKeyPathSegment(key=key)]
     )
