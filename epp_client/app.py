@@ -13,14 +13,11 @@ import structlog
 from epp_client.admin.server import AdminServer, Readiness
 from epp_client.errors import SettingsError
 from epp_client.metrics import Metrics
-from epp_client.picker.client import PickerClients
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.manifests import ManifestSource
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings
-from epp_client.sidecar.ext_proc_service import ExtProcService
-from epp_client.wire.grpcio import GrpcioTransport
-from epp_client.wire.transport import Server
+from epp_client.sidecar.data_plane import DataPlane
 from epp_client.xds.ads import AdsServer
 
 log = structlog.get_logger(__name__)
@@ -34,20 +31,11 @@ class Sidecar:
         self.store = PoolStore()
         self.metrics = Metrics(transport=str(settings.transport))
         self.readiness = Readiness()
-        transport = GrpcioTransport()
-        self._transport = transport
-        self.pickers = PickerClients(transport)
-        self.service = ExtProcService(
-            self.store,
-            self.pickers,
-            self.metrics,
-            max_exchanges=settings.max_exchanges,
-            max_retained_total=settings.max_retained_total,
+        self.data_plane = DataPlane(settings, self.store)
+        self.admin = AdminServer(
+            settings.admin, self.store, self.metrics, self.data_plane, self.readiness
         )
-        self.metrics.retained.set_function(lambda: self.service.budget.used)
-        self.admin = AdminServer(settings.admin, self.store, self.metrics, self.readiness)
         self.admin_address = ""
-        self._server: Server | None = None
         self._ads: AdsServer | None = None
         self._source: asyncio.Task[None] | None = None
         self._unsubscribe = self.store.subscribe(self._pools_changed)
@@ -68,7 +56,7 @@ class Sidecar:
                     self.store, str(settings.xds_socket), settings.upstream_mode, self.metrics
                 )
                 await self._ads.start()
-            self._server = await self._transport.serve(str(settings.socket), self.service.accept)
+            await self.data_plane.start(str(settings.socket))
         except (OSError, RuntimeError) as error:
             await self.stop(0)
             raise SettingsError(f"cannot listen: {error}; is another sidecar running?") from error
@@ -95,16 +83,12 @@ class Sidecar:
         xDS and the admin page stay until the last stream is gone.
         """
         self.readiness.set("serving", ok=False, reason="draining")
-        self.service.drain()
-        if self._server is not None:
-            log.info("draining", open_streams=self.service.open_sessions)
-            await self._server.drain(timeout)
+        await self.data_plane.drain(timeout)
         if self._source is not None:
             self._source.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._source
-        await self.pickers.close()
-        self.service.close()
+        await self.data_plane.close()
         self._unsubscribe()
         if self._ads is not None:
             await self._ads.close()
@@ -112,8 +96,7 @@ class Sidecar:
 
     async def cut(self) -> None:
         """End the open streams of a running drain now; `stop` then comes to its end."""
-        if self._server is not None:
-            await self._server.drain(0)
+        await self.data_plane.drain(0)
 
 
 @contextlib.asynccontextmanager

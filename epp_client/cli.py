@@ -58,7 +58,10 @@ def serve(
     admin: Annotated[
         str, typer.Option(help="host:port of the admin page.", envvar="EPP_CLIENT_ADMIN")
     ] = "127.0.0.1:9902",
-    transport: TransportName = TransportName.GRPCIO,
+    transport: Annotated[
+        TransportName,
+        typer.Option(help="Our own gRPC wire, or grpcio.", envvar="EPP_CLIENT_TRANSPORT"),
+    ] = TransportName.NATIVE,
     upstream_mode: Annotated[
         UpstreamMode, typer.Option(help="How Envoy reaches the destination endpoint.")
     ] = UpstreamMode.OVERRIDE_HOST,
@@ -158,7 +161,7 @@ def pick(
     from epp_client.picker.ask import ask_picker
     from epp_client.pool.manifests import ManifestSource
     from epp_client.pool.store import PoolStore
-    from epp_client.wire.grpcio import GrpcioTransport
+    from epp_client.wire.native import NativeTransport
 
     store = PoolStore()
     defaults = PoolSettings(tls=PickerTls(mode=picker_tls, ca_file=picker_ca))
@@ -174,7 +177,7 @@ def pick(
         if not colon:
             raise SettingsError(f"--header {line!r} is not of the form 'name: value'")
         headers.append((name.strip(), value.strip()))
-    report = asyncio.run(ask_picker(snapshot, GrpcioTransport(), headers, content))
+    report = asyncio.run(ask_picker(snapshot, NativeTransport(), headers, content))
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("pool", pool)
     table.add_row("picker", ", ".join(snapshot.picker.addresses) if snapshot.picker else "-")

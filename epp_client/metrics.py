@@ -1,49 +1,96 @@
 """Every metric of the sidecar, in a registry of its own. Names are `epp_client_*`; no policy here.
 
 Label values are bounded: pools that exist plus `unknown`, and closed sets; the series of a deleted
-pool go once they have been scraped. A request touches only children that were resolved once per pool.
+pool go once they have been scraped. No request comes here: requests count in `relay.counters`.
 """
 
 from collections.abc import Iterable
+from itertools import accumulate
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from epp_client import __version__
-from epp_client.errors import Reason
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.problems import Severity
 from epp_client.pool.store import PoolStore
-from epp_client.relay.outcome import Outcome
-
-PICK_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+from epp_client.relay.counters import PICK_BUCKETS, Counters
 
 
-class PoolMetrics:
-    """The series of one pool, resolved."""
+class Scrape(NamedTuple):
+    """The answer to one scrape."""
 
-    def __init__(self, metrics: "Metrics", pool: str) -> None:
-        self._metrics = metrics
-        self._pool = pool
-        self._outcomes = {o: metrics.requests.labels(pool, o) for o in Outcome}
-        self.pick_seconds = metrics.pick_seconds.labels(pool)
-        self.in_flight = metrics.in_flight.labels(pool)
+    body: bytes
+    content_type: str
+    forgotten: set[str]
+    """Deleted pools whose numbers nobody needs any more."""
 
-    def outcome(self, outcome: Outcome) -> None:
-        """Count a request that is over."""
-        self._outcomes[outcome].inc()
 
-    def failed_open(self, reason: Reason) -> None:
-        """Count a request that was served without its picker."""
-        self._metrics.fail_open.labels(self._pool, reason).inc()
+class _Requests(Collector):
+    """What came of the requests, as metric families."""
 
-    def refused(self, reason: Reason) -> None:
-        """Count a request that we answered with an error."""
-        self._metrics.refused.labels(self._pool, reason).inc()
+    def __init__(self) -> None:
+        self.totals = Counters()
 
-    def response_passthrough(self, reason: Reason) -> None:
-        """Count a response of which the picker did not have its say to the end."""
-        self._metrics.passthrough.labels(self._pool, reason).inc()
+    def collect(self) -> Iterable[Metric]:
+        requests = CounterMetricFamily(
+            "epp_client_requests", "Requests by outcome.", labels=["pool", "outcome"]
+        )
+        picks = HistogramMetricFamily(
+            "epp_client_pick_seconds",
+            "Seconds from the end of a request to its pick.",
+            labels=["pool"],
+        )
+        fail_open = CounterMetricFamily(
+            "epp_client_fail_open",
+            "Requests served without their picker, by reason.",
+            labels=["pool", "reason"],
+        )
+        refused = CounterMetricFamily(
+            "epp_client_refused",
+            "Requests answered with an error of ours, by reason.",
+            labels=["pool", "reason"],
+        )
+        passthrough = CounterMetricFamily(
+            "epp_client_response_passthrough",
+            "Responses that went on without the picker, by reason.",
+            labels=["pool", "reason"],
+        )
+        in_flight = GaugeMetricFamily(
+            "epp_client_in_flight", "Requests being relayed.", labels=["pool"]
+        )
+        retained = GaugeMetricFamily(
+            "epp_client_retained_bytes",
+            "Bytes of bodies kept for a replay.",
+            value=self.totals.retained_bytes,
+        )
+        for pool, counters in self.totals.pools.items():
+            for outcome, count in counters.outcomes.items():
+                requests.add_metric([pool, outcome], count)
+            for family, counts in (
+                (fail_open, counters.failed_open),
+                (refused, counters.refused),
+                (passthrough, counters.passthrough),
+            ):
+                for reason, count in counts.items():
+                    family.add_metric([pool, reason], count)
+            in_flight.add_metric([pool], counters.in_flight)
+            picks.add_metric([pool], _buckets(counters.picks), counters.pick_seconds)
+        return requests, picks, fail_open, refused, passthrough, in_flight, retained
+
+
+def _buckets(picks: Iterable[int]) -> list[tuple[str, float]]:
+    bounds = [*map(floatToGoString, PICK_BUCKETS), "+Inf"]
+    return list(zip(bounds, map(float, accumulate(picks)), strict=True))
 
 
 class Metrics:
@@ -51,37 +98,8 @@ class Metrics:
 
     def __init__(self, transport: str) -> None:
         self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "epp_client_requests", "Requests by outcome.", ["pool", "outcome"], registry=registry
-        )
-        self.pick_seconds = Histogram(
-            "epp_client_pick_seconds",
-            "Seconds from the end of a request to its pick.",
-            ["pool"],
-            buckets=PICK_BUCKETS,
-            registry=registry,
-        )
-        self.fail_open = Counter(
-            "epp_client_fail_open",
-            "Requests served without their picker, by reason.",
-            ["pool", "reason"],
-            registry=registry,
-        )
-        self.refused = Counter(
-            "epp_client_refused",
-            "Requests answered with an error of ours, by reason.",
-            ["pool", "reason"],
-            registry=registry,
-        )
-        self.passthrough = Counter(
-            "epp_client_response_passthrough",
-            "Responses that went on without the picker, by reason.",
-            ["pool", "reason"],
-            registry=registry,
-        )
-        self.in_flight = Gauge(
-            "epp_client_in_flight", "Requests being relayed.", ["pool"], registry=registry
-        )
+        self._requests = _Requests()
+        registry.register(self._requests)
         self.endpoints = Gauge(
             "epp_client_endpoints", "Endpoints by state.", ["pool", "state"], registry=registry
         )
@@ -90,9 +108,6 @@ class Metrics:
             "Ready addresses of the endpoint picker.",
             ["pool"],
             registry=registry,
-        )
-        self.retained = Gauge(
-            "epp_client_retained_bytes", "Bytes of bodies kept for a replay.", registry=registry
         )
         self.pools = Gauge("epp_client_pools", "InferencePools served.", registry=registry)
         self.problems = Gauge(
@@ -108,15 +123,7 @@ class Metrics:
         Gauge(
             "epp_client_build_info", "Always 1.", ["version", "transport"], registry=registry
         ).labels(__version__, transport).set(1)
-        self._pools: dict[str, PoolMetrics] = {}
         self._deleted: set[str] = set()
-
-    def pool(self, name: str) -> PoolMetrics:
-        """The series of `name`: a known pool, or `unknown`."""
-        found = self._pools.get(name)
-        if found is None:
-            found = self._pools[name] = PoolMetrics(self, name)
-        return found
 
     def pools_changed(self, store: PoolStore, changed: Iterable[PoolName]) -> None:
         """Follow the store. The gauges of deleted pools go at once, their counters when scraped."""
@@ -142,34 +149,16 @@ class Metrics:
             self.endpoints.remove(name, state)
         self.picker_addresses.remove(name)
 
-    def forget(self, name: str) -> None:
-        """Remove every series of a pool."""
-        self._pools.pop(name, None)
-        self._deleted.discard(name)
-        self._forget_gauges(name)
-        self.pick_seconds.remove(name)
-        self.in_flight.remove(name)
-        for outcome in Outcome:
-            self.requests.remove(name, outcome)
-        for reason in Reason:
-            self.fail_open.remove(name, reason)
-            self.refused.remove(name, reason)
-            self.passthrough.remove(name, reason)
-
-    def exposition(self) -> bytes:
-        """Every series now, in the plain text format."""
-        return generate_latest(self.registry)
-
-    def scrape(self, accept: str) -> tuple[bytes, str]:
-        """The answer to a scrape and its content type: OpenMetrics when `accept` asks for it.
+    def scrape(self, totals: Counters, accept: str = "") -> Scrape:
+        """Every series now, with `totals` over all relays: OpenMetrics when `accept` asks for it.
 
         A deleted pool is in one last scrape after its last request has ended, so that a rate
         over the deletion loses nothing; then its series are gone.
         """
         encode, content_type = choose_encoder(accept)
-        # Forgetting a pool with requests in flight would have them end in a series below zero.
-        busy = {s.labels["pool"] for m in self.in_flight.collect() for s in m.samples if s.value}
+        self._requests.totals = totals
         body = encode(self.registry)
-        for name in self._deleted - busy:
-            self.forget(name)
-        return body, content_type
+        # Forgetting a pool with requests in flight would have them end in a series below zero.
+        forgotten = {name for name in self._deleted if not totals.pool(name).in_flight}
+        self._deleted -= forgotten
+        return Scrape(body, content_type, forgotten)

@@ -4,7 +4,7 @@ Read-only, loopback by default. Never touches a request.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -13,6 +13,7 @@ from epp_client.metrics import Metrics
 from epp_client.pool.problems import Problem
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
+from epp_client.relay.counters import Counters
 
 MAX_HEADER_BYTES = 8192
 """Of a request line, and of one header field."""
@@ -25,6 +26,16 @@ _INDEX = f"""<!doctype html><meta charset="utf-8"><title>epp-client</title>
 <li><a href="/livez">/livez</a>: alive
 <li><a href="/metrics">/metrics</a>: for Prometheus</ul>
 """
+
+
+class CounterSource(Protocol):
+    """Who knows what came of the requests: the relay of this process, or of many."""
+
+    async def totals(self) -> Counters:
+        """The numbers now."""
+
+    def forget(self, pool: str) -> None:
+        """Drop the numbers of a pool that is no more."""
 
 
 class Readiness:
@@ -50,11 +61,17 @@ class AdminServer:
     """An aiohttp server on `host:port`."""
 
     def __init__(
-        self, address: str, store: PoolStore, metrics: Metrics, readiness: Readiness
+        self,
+        address: str,
+        store: PoolStore,
+        metrics: Metrics,
+        counters: CounterSource,
+        readiness: Readiness,
     ) -> None:
         self._address = address
         self._store = store
         self._metrics = metrics
+        self._counters = counters
         self._readiness = readiness
         application = web.Application()
         application.router.add_get("/", self._index)
@@ -105,8 +122,11 @@ class AdminServer:
         return web.Response(text=text, status=status)
 
     async def _exposition(self, request: web.Request) -> web.Response:
-        body, content_type = self._metrics.scrape(request.headers.get("accept", ""))
-        return web.Response(body=body, headers={"content-type": content_type})
+        totals = await self._counters.totals()
+        scrape = self._metrics.scrape(totals, request.headers.get("accept", ""))
+        for pool in scrape.forgotten:
+            self._counters.forget(pool)
+        return web.Response(body=scrape.body, headers={"content-type": scrape.content_type})
 
     async def _pools(self, _: web.Request) -> web.Response:
         pools = [

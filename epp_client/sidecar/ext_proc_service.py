@@ -14,12 +14,12 @@ from epp_client.errors import MalformedMessage, PickerUnreachable, Reason
 from epp_client.ext_proc.messages import POOL_KEY
 from epp_client.ext_proc.replies import refusal
 from epp_client.logs import Repeats
-from epp_client.metrics import Metrics
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.picker.fallback import InFlight, local_pick
 from epp_client.picker.protocol import Subset, is_grpc
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
+from epp_client.relay.counters import Counters
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.retention import RetentionBudget
@@ -40,7 +40,7 @@ class ExtProcService:
         self,
         store: PoolStore,
         pickers: PickerClients,
-        metrics: Metrics,
+        counters: Counters,
         *,
         max_exchanges: int,
         max_retained_total: int,
@@ -49,7 +49,7 @@ class ExtProcService:
         self.pickers = pickers
         self.in_flight = InFlight()
         self.budget = RetentionBudget(max_retained_total)
-        self._metrics = metrics
+        self._counters = counters
         self._max_exchanges = max_exchanges
         self._sessions: set[Session] = set()
         self._waiting: set[Session] = set()
@@ -91,13 +91,13 @@ class ExtProcService:
         )
         session = Session(self, stream, name, exchange)
         self._sessions.add(session)
-        self._metrics.pool(name).in_flight.inc()
+        self._counters.pool(name).in_flight += 1
         return session
 
     def _refuse(self, stream: Stream, pool: str, reason: Reason) -> StreamEvents:
-        metrics = self._metrics.pool(pool)
-        metrics.outcome(Outcome.REFUSED)
-        metrics.refused(reason)
+        counters = self._counters.pool(pool)
+        counters.outcome(Outcome.REFUSED)
+        counters.refuse(reason)
         self._warn("refused a request", pool=pool, reason=str(reason))
         return _RefusedAtOnce(stream, reason, pool if pool != UNKNOWN_POOL else "")
 
@@ -107,20 +107,20 @@ class ExtProcService:
         """Account for an exchange that is over."""
         self._sessions.discard(session)
         pool = session.pool
-        metrics = self._metrics.pool(pool)
-        metrics.in_flight.dec()
-        metrics.outcome(exchange.outcome or Outcome.CANCELLED)
+        counters = self._counters.pool(pool)
+        counters.in_flight -= 1
+        counters.outcome(exchange.outcome or Outcome.CANCELLED)
         if pick_seconds is not None and exchange.outcome is Outcome.STEERED:
-            metrics.pick_seconds.observe(pick_seconds)
+            counters.picked(pick_seconds)
         if exchange.reason is not None:
             if exchange.outcome is Outcome.FAILED_OPEN:
-                metrics.failed_open(exchange.reason)
+                counters.fail_open(exchange.reason)
                 self._warn("failed open", pool=pool, reason=str(exchange.reason))
             else:
-                metrics.refused(exchange.reason)
+                counters.refuse(exchange.reason)
                 self._warn("refused a request", pool=pool, reason=str(exchange.reason))
         if exchange.passthrough is not None:
-            metrics.response_passthrough(exchange.passthrough)
+            counters.pass_through(exchange.passthrough)
         if exchange.trailers_answered is not None:
             self.pickers[pool].trailers_expected = exchange.trailers_answered
 

@@ -10,12 +10,13 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.errors import Reason
-from epp_client.metrics import PICK_BUCKETS, Metrics
+from epp_client.metrics import Metrics
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
+from epp_client.relay.counters import PICK_BUCKETS, Counters, PoolCounters
 from epp_client.relay.outcome import Outcome
 
 LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")
@@ -49,8 +50,26 @@ def samples(text: str) -> Mapping[tuple[str, frozenset[tuple[str, str]]], float]
     }
 
 
-def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    return samples(metrics.exposition().decode()).get((name, frozenset(labels.items())))
+class Sidecar:
+    """The metrics, and the counters of one relay."""
+
+    def __init__(self, store: PoolStore) -> None:
+        self.metrics = Metrics(transport="grpcio")
+        self.counters = Counters()
+        store.subscribe(lambda changed: self.metrics.pools_changed(store, changed))
+
+    def pool(self, name: str) -> PoolCounters:
+        return self.counters.pool(name)
+
+    def scrape(self, accept: str = "") -> str:
+        scrape = self.metrics.scrape(self.counters, accept)
+        for pool in scrape.forgotten:
+            del self.counters.pools[pool]
+        return scrape.body.decode()
+
+
+def value(sidecar: Sidecar, name: str, **labels: str) -> float | None:
+    return samples(sidecar.scrape()).get((name, frozenset(labels.items())))
 
 
 def pools_named(text: str) -> set[str]:
@@ -77,142 +96,152 @@ def store() -> PoolStore:
 
 
 @pytest.fixture
-def metrics(store: PoolStore) -> Metrics:
-    metrics = Metrics(transport="grpcio")
-    store.subscribe(lambda changed: metrics.pools_changed(store, changed))
-    return metrics
+def sidecar(store: PoolStore) -> Sidecar:
+    return Sidecar(store)
 
 
-def use_everything(metrics: Metrics, pool: str) -> None:
-    series = metrics.pool(pool)
-    series.pick_seconds.observe(0.003)
+def use_everything(sidecar: Sidecar, pool: str) -> None:
+    series = sidecar.pool(pool)
+    series.picked(0.003)
     for outcome in Outcome:
         series.outcome(outcome)
     for reason in Reason:
-        series.failed_open(reason)
-        series.refused(reason)
-        series.response_passthrough(reason)
+        series.fail_open(reason)
+        series.refuse(reason)
+        series.pass_through(reason)
 
 
-def test_the_families_are_the_documented_ones(metrics: Metrics, store: PoolStore) -> None:
+def test_the_families_are_the_documented_ones(sidecar: Sidecar, store: PoolStore) -> None:
     store.publish({LLAMA: snapshot(LLAMA, ready=1)})
-    use_everything(metrics, "default/llama")
-    metrics.xds_pushes.labels("eds").inc()
-    metrics.xds_nacks.labels("eds").inc()
+    use_everything(sidecar, "default/llama")
+    sidecar.metrics.xds_pushes.labels("eds").inc()
+    sidecar.metrics.xds_nacks.labels("eds").inc()
     found = {
         family.name: (
             family.type,
             {label for sample in family.samples for label in sample.labels} - {"le"},
         )
-        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for family in text_string_to_metric_families(sidecar.scrape())
         if not family.name.endswith("_created")
     }
     assert found == FAMILIES
 
 
 @pytest.mark.parametrize("outcome", Outcome)
-def test_an_outcome_counts_once_for_its_pool_alone(metrics: Metrics, outcome: Outcome) -> None:
-    metrics.pool("default/qwen")
-    metrics.pool("default/llama").outcome(outcome)
+def test_an_outcome_counts_once_for_its_pool_alone(sidecar: Sidecar, outcome: Outcome) -> None:
+    sidecar.pool("default/qwen")
+    sidecar.pool("default/llama").outcome(outcome)
     for other in Outcome:
         for pool in ("default/llama", "default/qwen"):
             expected = 1 if (other, pool) == (outcome, "default/llama") else 0
-            assert value(metrics, "epp_client_requests_total", pool=pool, outcome=other) == expected
+            assert value(sidecar, "epp_client_requests_total", pool=pool, outcome=other) == expected
 
 
 @pytest.mark.parametrize(
     ("count", "name"),
     [
-        ("failed_open", "epp_client_fail_open_total"),
-        ("refused", "epp_client_refused_total"),
-        ("response_passthrough", "epp_client_response_passthrough_total"),
+        ("fail_open", "epp_client_fail_open_total"),
+        ("refuse", "epp_client_refused_total"),
+        ("pass_through", "epp_client_response_passthrough_total"),
     ],
 )
-def test_a_reason_is_the_label(metrics: Metrics, count: str, name: str) -> None:
-    getattr(metrics.pool("default/llama"), count)(Reason.PICKER_TIMEOUT)
-    assert value(metrics, name, pool="default/llama", reason="picker_timeout") == 1
+def test_a_reason_is_the_label(sidecar: Sidecar, count: str, name: str) -> None:
+    getattr(sidecar.pool("default/llama"), count)(Reason.PICKER_TIMEOUT)
+    assert value(sidecar, name, pool="default/llama", reason="picker_timeout") == 1
 
 
-def test_pick_buckets_reach_from_half_a_millisecond_to_ten_seconds(metrics: Metrics) -> None:
-    metrics.pool("default/llama").pick_seconds.observe(0.0004)
+def test_pick_buckets_reach_from_half_a_millisecond_to_ten_seconds(sidecar: Sidecar) -> None:
+    sidecar.pool("default/llama").picked(0.0004)
     name = "epp_client_pick_seconds_bucket"
     assert (PICK_BUCKETS[0], PICK_BUCKETS[-1]) == (0.0005, 10)
-    assert value(metrics, name, pool="default/llama", le="0.0005") == 1
+    assert value(sidecar, name, pool="default/llama", le="0.0005") == 1
 
 
-def test_gauges_follow_the_store(metrics: Metrics, store: PoolStore) -> None:
+def test_gauges_follow_the_store(sidecar: Sidecar, store: PoolStore) -> None:
     store.publish(
         {LLAMA: snapshot(LLAMA, ready=2, draining=1)}, (Problem(Severity.WARNING, "odd"),)
     )
-    assert value(metrics, "epp_client_pools") == 1
-    assert value(metrics, "epp_client_manifest_problems", severity="warning") == 1
-    assert value(metrics, "epp_client_manifest_problems", severity="error") == 0
-    assert value(metrics, "epp_client_endpoints", pool="default/llama", state="ready") == 2
-    assert value(metrics, "epp_client_endpoints", pool="default/llama", state="draining") == 1
-    assert value(metrics, "epp_client_picker_addresses", pool="default/llama") == 2
+    assert value(sidecar, "epp_client_pools") == 1
+    assert value(sidecar, "epp_client_manifest_problems", severity="warning") == 1
+    assert value(sidecar, "epp_client_manifest_problems", severity="error") == 0
+    assert value(sidecar, "epp_client_endpoints", pool="default/llama", state="ready") == 2
+    assert value(sidecar, "epp_client_endpoints", pool="default/llama", state="draining") == 1
+    assert value(sidecar, "epp_client_picker_addresses", pool="default/llama") == 2
 
 
 def test_a_deleted_pool_is_scraped_once_more_and_then_gone(
-    metrics: Metrics, store: PoolStore
+    sidecar: Sidecar, store: PoolStore
 ) -> None:
     store.publish({LLAMA: snapshot(LLAMA, ready=1), QWEN: snapshot(QWEN)})
-    use_everything(metrics, "default/llama")
-    metrics.pool("default/qwen").outcome(Outcome.STEERED)
+    use_everything(sidecar, "default/llama")
+    sidecar.pool("default/qwen").outcome(Outcome.STEERED)
     store.publish({QWEN: snapshot(QWEN)})
-    assert value(metrics, "epp_client_endpoints", pool="default/llama", state="ready") is None
-    last, _ = metrics.scrape("")
-    assert pools_named(last.decode()) == {"default/llama", "default/qwen"}
-    after, _ = metrics.scrape("")
-    assert pools_named(after.decode()) == {"default/qwen"}
+    last = sidecar.scrape()
+    assert pools_named(last) == {"default/llama", "default/qwen"}
+    gone = frozenset({("pool", "default/llama"), ("state", "ready")})
+    assert ("epp_client_endpoints", gone) not in samples(last)
+    after = sidecar.scrape()
+    assert pools_named(after) == {"default/qwen"}
 
 
 def test_a_deleted_pool_stays_until_its_last_request_has_ended(
-    metrics: Metrics, store: PoolStore
+    sidecar: Sidecar, store: PoolStore
 ) -> None:
     store.publish({LLAMA: snapshot(LLAMA)})
-    metrics.pool("default/llama").in_flight.inc()
+    sidecar.pool("default/llama").in_flight += 1
     store.publish({})
     for _ in range(2):
-        metrics.scrape("")
-    assert value(metrics, "epp_client_in_flight", pool="default/llama") == 1
-    metrics.pool("default/llama").in_flight.dec()
-    metrics.pool("default/llama").outcome(Outcome.STEERED)
-    last, _ = metrics.scrape("")
+        sidecar.scrape()
+    assert value(sidecar, "epp_client_in_flight", pool="default/llama") == 1
+    sidecar.pool("default/llama").in_flight -= 1
+    sidecar.pool("default/llama").outcome(Outcome.STEERED)
+    last = sidecar.scrape()
     key = frozenset({("pool", "default/llama"), ("outcome", "steered")})
-    assert samples(last.decode())["epp_client_requests_total", key] == 1
-    assert pools_named(metrics.exposition().decode()) == set()
+    assert samples(last)["epp_client_requests_total", key] == 1
+    assert pools_named(sidecar.scrape()) == set()
 
 
-def test_a_pool_that_came_back_keeps_its_counters(metrics: Metrics, store: PoolStore) -> None:
+def test_a_pool_that_came_back_keeps_its_counters(sidecar: Sidecar, store: PoolStore) -> None:
     store.publish({LLAMA: snapshot(LLAMA)})
-    metrics.pool("default/llama").outcome(Outcome.STEERED)
+    sidecar.pool("default/llama").outcome(Outcome.STEERED)
     store.publish({})
     store.publish({LLAMA: snapshot(LLAMA, ready=1)})
     for _ in range(2):
-        metrics.scrape("")
+        sidecar.scrape()
     name = "epp_client_requests_total"
-    assert value(metrics, name, pool="default/llama", outcome="steered") == 1
+    assert value(sidecar, name, pool="default/llama", outcome="steered") == 1
 
 
 def test_refusals_for_unknown_pools_survive_every_change(
-    metrics: Metrics, store: PoolStore
+    sidecar: Sidecar, store: PoolStore
 ) -> None:
-    metrics.pool("unknown").refused(Reason.POOL_UNKNOWN)
+    sidecar.pool("unknown").refuse(Reason.POOL_UNKNOWN)
     store.publish({LLAMA: snapshot(LLAMA)})
     store.publish({})
     for _ in range(2):
-        metrics.scrape("")
-    assert value(metrics, "epp_client_refused_total", pool="unknown", reason="pool_unknown") == 1
+        sidecar.scrape()
+    assert value(sidecar, "epp_client_refused_total", pool="unknown", reason="pool_unknown") == 1
 
 
-def test_two_registries_share_nothing() -> None:
-    one, other = Metrics("grpcio"), Metrics("grpcio")
-    one.pool("default/llama").outcome(Outcome.STEERED)
-    assert pools_named(other.exposition().decode()) == set()
+def test_relays_add_up() -> None:
+    one, other = Counters(retained_bytes=5), Counters(retained_bytes=7)
+    for counters in (one, other):
+        counters.pool("default/llama").picked(0.003)
+        counters.pool("default/llama").outcome(Outcome.STEERED)
+        counters.pool("default/llama").in_flight += 2
+    other.pool("default/qwen").refuse(Reason.OVERLOADED)
+    one.add(other)
+    assert one.retained_bytes == 12
+    llama = one.pool("default/llama")
+    assert (sum(llama.picks), llama.outcomes[Outcome.STEERED], llama.in_flight) == (2, 2, 4)
+    assert llama.pick_seconds == pytest.approx(0.006)
+    assert one.pool("default/qwen").refused == {Reason.OVERLOADED: 1}
+    assert other.pool("default/llama").in_flight == 2
 
 
-def test_openmetrics_is_given_to_who_asks(metrics: Metrics) -> None:
-    use_everything(metrics, "default/llama")
-    body, content_type = metrics.scrape("application/openmetrics-text;version=1.0.0")
+def test_openmetrics_is_given_to_who_asks(sidecar: Sidecar) -> None:
+    use_everything(sidecar, "default/llama")
+    accept = "application/openmetrics-text;version=1.0.0"
+    body, content_type, _ = sidecar.metrics.scrape(sidecar.counters, accept)
     assert content_type.startswith("application/openmetrics-text")
     assert "epp_client_requests" in {f.name for f in openmetrics_families(body.decode())}  # type: ignore[no-untyped-call]

@@ -21,6 +21,7 @@ from epp_client.pool.inference_pool import (
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
+from epp_client.relay.counters import Counters
 
 LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")
 ENDPOINTS = (
@@ -48,6 +49,16 @@ PROBLEMS = (
 )
 
 
+class NoRequests:
+    """A `CounterSource` of a sidecar that nobody has asked for anything."""
+
+    async def totals(self) -> Counters:
+        return Counters()
+
+    def forget(self, pool: str) -> None:
+        raise AssertionError(pool)
+
+
 @pytest.fixture
 def store() -> PoolStore:
     return PoolStore()
@@ -60,7 +71,7 @@ def readiness() -> Readiness:
 
 @pytest.fixture
 async def address(store: PoolStore, readiness: Readiness) -> AsyncIterator[str]:
-    server = AdminServer("127.0.0.1:0", store, Metrics("grpcio"), readiness)
+    server = AdminServer("127.0.0.1:0", store, Metrics("grpcio"), NoRequests(), readiness)
     yield await server.start()
     await server.close()
 
@@ -197,7 +208,7 @@ async def test_a_header_beyond_the_bound_is_refused(client: aiohttp.ClientSessio
 
 
 async def test_closing_frees_the_port(store: PoolStore, readiness: Readiness) -> None:
-    server = AdminServer("127.0.0.1:0", store, Metrics("grpcio"), readiness)
+    server = AdminServer("127.0.0.1:0", store, Metrics("grpcio"), NoRequests(), readiness)
     bound = await server.start()
     host, _, port = bound.rpartition(":")
     await server.close()
@@ -208,7 +219,7 @@ async def test_closing_frees_the_port(store: PoolStore, readiness: Readiness) ->
 async def test_a_port_in_use_is_an_error(
     address: str, store: PoolStore, readiness: Readiness
 ) -> None:
-    second = AdminServer(address, store, Metrics("grpcio"), readiness)
+    second = AdminServer(address, store, Metrics("grpcio"), NoRequests(), readiness)
     with pytest.raises(OSError, match="in use"):
         await second.start()
     await second.close()

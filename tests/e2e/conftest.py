@@ -3,14 +3,22 @@
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 import pytest_asyncio
 
 from epp_client.demo.stack import Stack, running_stack
+from epp_client.settings import TransportName
+
+
+@pytest.fixture(scope="session", params=list(TransportName))
+def transport(request: pytest.FixtureRequest) -> TransportName:
+    """Everything here runs over both."""
+    return TransportName(request.param)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stack() -> AsyncIterator[Stack]:
-    async with running_stack() as running:
+async def stack(transport: TransportName) -> AsyncIterator[Stack]:
+    async with running_stack(transport=transport) as running:
         yield running
 
 
@@ -21,6 +29,6 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def own_stack() -> AsyncIterator[Stack]:
-    async with running_stack() as running:
+async def own_stack(transport: TransportName) -> AsyncIterator[Stack]:
+    async with running_stack(transport=transport) as running:
         yield running

@@ -52,7 +52,7 @@ async def until(
 async def settled(client: httpx.AsyncClient, stack: Stack) -> None:
     """Until Envoy has closed every stream: it does so a moment after the client has its answer."""
     async with asyncio.timeout(10):
-        while stack.sidecar.service.open_sessions:
+        while stack.sidecar.data_plane.service.open_sessions:
             await client.get(stack.envoy.admin + "/ready")
 
 
@@ -77,9 +77,9 @@ async def test_a_stopped_picker_costs_the_pick_timeout(
     assert answer.status_code == 200
     own_stack.pickers["open"].signal(signal.SIGCONT)
     await settled(client, own_stack)
-    metrics = own_stack.sidecar.metrics.exposition().decode()
+    metrics = await client.get(f"http://{own_stack.sidecar.admin_address}/metrics")
     line = 'epp_client_fail_open_total{pool="default/open",reason="picker_timeout"} 1.0'
-    assert line in metrics
+    assert line in metrics.text
 
 
 async def test_an_app_protocol_flip_reaches_envoy_without_a_failed_request(
@@ -161,7 +161,7 @@ async def test_nothing_is_left_of_finished_requests(
     for dialect in ("pick-after-body", "silent-response", "garbage-bytes", "refuse-429"):
         await echo(client, stack, "open", x_picker_dialect=dialect)
     await settled(client, stack)
-    assert stack.sidecar.service.budget.used == 0
+    assert stack.sidecar.data_plane.service.budget.used == 0
 
 
 async def test_a_client_that_hangs_up_is_forgotten(stack: Stack, client: httpx.AsyncClient) -> None:
@@ -173,4 +173,4 @@ async def test_a_client_that_hangs_up_is_forgotten(stack: Stack, client: httpx.A
             timeout=httpx.Timeout(5, read=0.3),
         )
     await settled(client, stack)
-    assert stack.sidecar.service.budget.used == 0
+    assert stack.sidecar.data_plane.service.budget.used == 0

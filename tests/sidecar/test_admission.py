@@ -4,11 +4,11 @@ import pytest
 
 from epp_client.errors import Reason
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
-from epp_client.metrics import Metrics
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.pool.store import PoolStore
+from epp_client.relay.counters import Counters
 from epp_client.sidecar.ext_proc_service import ExtProcService
-from epp_client.wire.grpcio import GrpcioTransport
+from epp_client.wire.native import NativeTransport
 from epp_client.wire.transport import OK, Status
 
 from ..relay.conversation import request_headers, snapshot
@@ -41,8 +41,8 @@ def service(*, synced: bool = True, max_exchanges: int = 10) -> ExtProcService:
     store = PoolStore()
     made = ExtProcService(
         store,
-        PickerClients(GrpcioTransport()),
-        Metrics(transport="grpcio"),
+        PickerClients(NativeTransport()),
+        Counters(),
         max_exchanges=max_exchanges,
         max_retained_total=1 << 20,
     )
@@ -73,10 +73,7 @@ def refusal(made: ExtProcService, pool: str | None) -> str:
 async def test_streams_of_no_known_pool(pool: str | None, synced: bool, reason: Reason) -> None:
     made = service(synced=synced)
     assert refusal(made, pool) == reason
-    text = made._metrics.registry.get_sample_value(
-        "epp_client_refused_total", {"pool": "unknown", "reason": reason}
-    )
-    assert text == 1
+    assert made._counters.pool("unknown").refused == {reason: 1}
 
 
 async def test_more_exchanges_than_allowed_are_refused() -> None:

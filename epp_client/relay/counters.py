@@ -1,0 +1,91 @@
+"""Counters: what came of the requests of one process, by pool. Plain numbers, made to be added up.
+
+A request touches integers only; Prometheus is met when somebody scrapes. Pure.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from epp_client.errors import Reason
+from epp_client.relay.outcome import Outcome
+
+PICK_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Upper bounds in seconds."""
+
+
+@dataclass(slots=True)
+class PoolCounters:
+    """The numbers of one pool. All but `in_flight` only grow."""
+
+    in_flight: int = 0
+    outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    failed_open: dict[Reason, int] = field(default_factory=dict)
+    refused: dict[Reason, int] = field(default_factory=dict)
+    passthrough: dict[Reason, int] = field(default_factory=dict)
+    picks: list[int] = field(default_factory=lambda: [0] * (len(PICK_BUCKETS) + 1))
+    """Picks by bucket, not cumulative; the last is beyond every bound."""
+    pick_seconds: float = 0.0
+    """All picks' seconds together."""
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Count a request that is over."""
+        self.outcomes[outcome] += 1
+
+    def picked(self, seconds: float) -> None:
+        """Count a pick that took so long after the end of its request."""
+        self.picks[bisect_left(PICK_BUCKETS, seconds)] += 1
+        self.pick_seconds += seconds
+
+    def fail_open(self, reason: Reason) -> None:
+        """Count a request that was served without its picker."""
+        self.failed_open[reason] = self.failed_open.get(reason, 0) + 1
+
+    def refuse(self, reason: Reason) -> None:
+        """Count a request that we answered with an error."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def pass_through(self, reason: Reason) -> None:
+        """Count a response of which the picker did not have its say to the end."""
+        self.passthrough[reason] = self.passthrough.get(reason, 0) + 1
+
+    def add(self, other: "PoolCounters") -> None:
+        """Add another process's numbers for the same pool."""
+        self.in_flight += other.in_flight
+        for mine, theirs in (
+            (self.outcomes, other.outcomes),
+            (self.failed_open, other.failed_open),
+            (self.refused, other.refused),
+            (self.passthrough, other.passthrough),
+        ):
+            _add(mine, theirs)
+        self.picks = [a + b for a, b in zip(self.picks, other.picks, strict=True)]
+        self.pick_seconds += other.pick_seconds
+
+
+def _add(mine: dict[Any, int], theirs: Mapping[Any, int]) -> None:
+    for key, count in theirs.items():
+        mine[key] = mine.get(key, 0) + count
+
+
+@dataclass(slots=True)
+class Counters:
+    """The numbers of one process."""
+
+    pools: dict[str, PoolCounters] = field(default_factory=dict)
+    """By `namespace/name`, and `unknown`."""
+    retained_bytes: int = 0
+
+    def pool(self, name: str) -> PoolCounters:
+        """The numbers of one pool."""
+        found = self.pools.get(name)
+        if found is None:
+            found = self.pools[name] = PoolCounters()
+        return found
+
+    def add(self, other: "Counters") -> None:
+        """Add another process's numbers."""
+        self.retained_bytes += other.retained_bytes
+        for name, counters in other.pools.items():
+            self.pool(name).add(counters)
