@@ -3,10 +3,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check protos bench clean
+.PHONY: help venv demo test test-cluster check protos compiled test-compiled test-image h2spec interop fuzz \
+  audit bench bench-cluster bench-micro chaos soak stopped figures clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "epp-client needs Python 3.11 or newer; of python3 and" \
@@ -20,8 +21,61 @@ venv: .venv/installed ## Make .venv and install everything into it
 demo: venv ## Run the main job on this machine: Envoy, sidecar, pickers, model servers
 	$(BIN)/epp-client demo
 
-test: venv ## Run the tests
-	$(BIN)/python -m pytest
+test: venv ## Run the tests, two processes beside each other
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-cluster: venv ## Run the tests against a real API server and real pickers (Go builds them, once)
+	$(BIN)/python -m tests.cluster
+
+build/compiled/built: .venv/installed setup.py $(shell find epp_client -name '*.py')
+	@rm -rf build/compiled && mkdir -p build/compiled
+	@cp -r epp_client setup.py build/compiled/
+	@if command -v cc > /dev/null; then \
+	  echo "compiling the hot path (half a minute) ..."; \
+	  cd build/compiled && EPP_CLIENT_COMPILE=1 $(CURDIR)/$(BIN)/python setup.py --quiet \
+	    build_ext --inplace > build.log 2>&1 || { tail -40 build.log; exit 1; }; \
+	else echo "SKIPPED: no C compiler (cc), so nothing is compiled; what uses it runs plain Python"; fi
+	@touch $@
+
+compiled: build/compiled/built ## Compile the hot path into build/compiled (needs a C compiler)
+
+test-compiled: compiled ## Run what exercises the hot path against the compiled modules
+	PYTHONPATH=build/compiled $(BIN)/pytest --import-mode=append -q \
+	  tests/wire tests/relay tests/ext_proc tests/sidecar tests/workers tests/e2e
+
+test-image: venv ## Carry out the Dockerfile without Docker and try what it leaves (needs a C compiler)
+	EPP_CLIENT_TEST_IMAGE=1 $(BIN)/python -m pytest -q tests/deploy/test_image.py
+
+GO ?= go
+TOOLS := $(CURDIR)/build/go
+H2SPEC_VERSION := v2.2.1+incompatible
+NO_GO := SKIPPED: no Go on PATH (see https://go.dev/doc/install), so this was not run:
+
+build/go/h2spec:
+	@if command -v $(GO) > /dev/null; then mkdir -p $(TOOLS) && GOBIN=$(TOOLS) $(GO) install \
+	  github.com/summerwind/h2spec/cmd/h2spec@$(H2SPEC_VERSION); fi
+
+h2spec: venv build/go/h2spec ## Run the HTTP/2 conformance suite against our server (needs Go)
+	@if [ -x $(TOOLS)/h2spec ]; then H2SPEC=$(TOOLS)/h2spec $(BIN)/pytest -q tests/wire/test_h2spec.py; \
+	  else echo "$(NO_GO) h2spec"; fi
+
+build/go/grpc-go: tests/interop/main.go tests/interop/go.mod tests/interop/go.sum
+	@if command -v $(GO) > /dev/null; then mkdir -p $(TOOLS) && cd tests/interop && \
+	  $(GO) build -o $(TOOLS)/grpc-go .; fi
+
+interop: venv build/go/grpc-go ## Run our wire against grpc-go, each as the server of the other (needs Go)
+	@if [ -x $(TOOLS)/grpc-go ]; then GRPC_GO=$(TOOLS)/grpc-go $(BIN)/pytest -q tests/interop; \
+	  else echo "$(NO_GO) interop with grpc-go"; fi
+
+fuzz: venv ## Fuzz the wire for SECONDS (30); SEED=n repeats a run
+	$(BIN)/python -m tests.wire.fuzz_wire $(or $(SECONDS),30) $(SEED)
+
+build/audit/bin/pip-audit:
+	@$(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet --disable-pip-version-check \
+	  pip-audit==2.10.1 || echo "pip-audit cannot be installed here"
+
+audit: venv build/audit/bin/pip-audit ## Look for known vulnerabilities in what is pinned
+	$(BIN)/python .ci/audit.py build/audit/bin/pip-audit
 
 check: venv protos ## Lint, types, import contracts, generated code
 	$(BIN)/ruff check .
@@ -36,8 +90,35 @@ protos: venv ## Compile protos/ anew
 	$(BIN)/python -m grpc_tools.protoc -Iprotos/xds --python_out=epp_client/xds/pb \
 	  --pyi_out=epp_client/xds/pb protos/xds/*.proto
 
-bench: venv ## Measure the sidecar side by side with what it replaces
-	$(BIN)/python -m benchmarks
+.venv/bench: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
+	@touch $@
+
+bench: .venv/bench compiled ## Measure the sidecar side by side with what it replaces
+	cd build/compiled && PYTHONPATH=.:$(CURDIR) $(CURDIR)/$(BIN)/python -m benchmarks $(BENCH)
+
+DURATION ?= 600
+chaos: venv ## Hurt everything under load; DURATION=s SEED=n TRANSPORT=native|grpcio MODE=override_host|original_dst SOURCE=api|manifests
+	$(BIN)/python -m chaos run --duration $(DURATION) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) \
+	  $(if $(SOURCE),--source $(SOURCE)) $(CHAOS)
+
+soak: .venv/bench ## Load and gentle faults for DURATION=1800 s: memory and descriptors as curves
+	$(BIN)/python -m chaos soak $(if $(filter command line,$(origin DURATION)),--duration $(DURATION)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) \
+	  $(if $(SOURCE),--source $(SOURCE))
+
+stopped: venv ## Measure how long a picker that is stopped (SIGSTOP) is felt under FailOpen
+	$(BIN)/python -m chaos stopped
+
+figures: venv ## Write what the last chaos, soak and stopped have measured into docs/reliability.md
+	$(BIN)/python -m chaos figures
+
+bench-cluster: .venv/bench ## Measure what following a real API server costs (Go builds it, once)
+	$(BIN)/python -m benchmarks.cluster
+
+bench-micro: .venv/bench compiled ## Time the Exchange, the table and the codec by themselves
+	PYTHONPATH=build/compiled:. $(BIN)/pytest --import-mode=append -q benchmarks/micro
 
 clean: ## Remove everything that make has made
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -5,8 +5,10 @@ Knows every part's constructor and nothing of what the parts do.
 
 import asyncio
 import contextlib
+import os
 import signal
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 import structlog
 
@@ -18,9 +20,19 @@ from epp_client.pool.manifests import ManifestSource
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings
 from epp_client.sidecar.data_plane import DataPlane
+from epp_client.workers.predecessor import Left, left_on
+from epp_client.workers.supervisor import Workers
 from epp_client.xds.ads import AdsServer
 
 log = structlog.get_logger(__name__)
+
+SYNC_PATIENCE = 5.0
+"""Seconds that the relay's sockets wait for the pools: less than Envoy goes on asking (about 10 s). After
+it requests get a clear refusal instead of no answer at all, unless somebody else serves or keeps them."""
+KEPT_PATIENCE = 30.0
+"""As long at most for pools that are slow to come, while a holder keeps requests; Envoy waits a minute."""
+LEFT_BEHIND = "EPP_CLIENT_LEFT_BEHIND"
+"""Environment variable with which an upgraded process is told of its children from before."""
 
 
 class Sidecar:
@@ -31,17 +43,30 @@ class Sidecar:
         self.store = PoolStore()
         self.metrics = Metrics(transport=str(settings.transport))
         self.readiness = Readiness()
-        self.data_plane = DataPlane(settings, self.store)
+        self.relay: DataPlane | Workers
+        if settings.workers:
+            workers = Workers(settings, self.store, self._workers_changed, self.want)
+            self.readiness.note("hold", lambda: workers.unheld)
+            self.relay = workers
+        else:
+            self.relay = DataPlane(settings, self.store, wanted=lambda pool: self.want((pool,)))
         self.admin = AdminServer(
-            settings.admin, self.store, self.metrics, self.data_plane, self.readiness
+            settings.admin, self.store, self.metrics, self.relay, self.readiness
         )
         self.admin_address = ""
         self._ads: AdsServer | None = None
         self._source: asyncio.Task[None] | None = None
+        self._retire: Callable[[], Awaitable[None]] | None = None
         self._unsubscribe = self.store.subscribe(self._pools_changed)
+        self._synced = asyncio.Event()
+        self._stopped = False
 
     async def start(self) -> None:
-        """Bind everything, then begin to read the pools.
+        """Bind the admin page and ADS, read the pools, then bind the relay's sockets.
+
+        The relay waits up to `SYNC_PATIENCE` for the pools: Envoy, which asks again meanwhile, then
+        meets a restarted sidecar that knows its pools, instead of one that refuses. It waits longer while
+        a holder keeps the requests, and as long as workers of the process before serve them.
 
         Raises:
             SettingsError: an address or socket that cannot be bound; nothing stays bound.
@@ -56,39 +81,108 @@ class Sidecar:
                     self.store, str(settings.xds_socket), settings.upstream_mode, self.metrics
                 )
                 await self._ads.start()
-            await self.data_plane.start(str(settings.socket))
-        except (OSError, RuntimeError) as error:
+            self._follow_pools()
+            await self._pools_known()
+            self._check_source()
+            await self.relay.start()
+        except (OSError, RuntimeError, SettingsError) as error:
             await self.stop(0)
-            raise SettingsError(f"cannot listen: {error}; is another sidecar running?") from error
-        source = ManifestSource(
-            settings.pools, self.store, settings.pool_defaults, asyncio.get_running_loop().time
-        )
-        self._source = asyncio.create_task(source.run())
-        self._source.add_done_callback(self._source_ended)
+            taken = "; is another sidecar running?" if "in use" in str(error) else ""
+            raise SettingsError(f"cannot start: {error}{taken}") from error
         self.readiness.set("serving", ok=True)
-        log.info("serving", socket=str(settings.socket), admin=self.admin_address)
+        log.info("serving", sockets=[*map(str, settings.sockets)], admin=self.admin_address)
+
+    async def _pools_known(self) -> None:
+        loop = asyncio.get_running_loop()
+        kept_until = loop.time() + KEPT_PATIENCE
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SYNC_PATIENCE):
+                    await self._synced.wait()
+                return
+            left = await left_on(self.settings.sockets)
+            if left is Left.REFUSING or (left is Left.KEEPING and loop.time() > kept_until):
+                return
+
+    def _follow_pools(self) -> None:
+        settings, clock = self.settings, asyncio.get_running_loop().time
+        if settings.kubernetes is not None:
+            from epp_client.kubernetes.pools import KubernetesPools  # 70 MB: only when it is used
+
+            kubernetes = KubernetesPools(
+                settings.kubernetes, self.store, settings.pool_defaults, clock, self._listed
+            )
+            self.metrics.follow_api(kubernetes)
+            self.readiness.note("kubernetes", kubernetes.staleness)
+            self._retire = kubernetes.retire
+            following = kubernetes.run()
+        else:
+            assert settings.pools is not None
+            source = ManifestSource(settings.pools, self.store, settings.pool_defaults, clock)
+            following = source.run()
+        self._source = asyncio.create_task(following)
+        self._source.add_done_callback(self._source_ended)
+
+    def _listed(self, missing: str) -> None:
+        """How far the API server's first lists have come. Once ready, a stale sidecar stays ready."""
+        if not self._synced.is_set():
+            self.readiness.set("pools", ok=not missing, reason=missing)
+            if not missing:
+                self._synced.set()
 
     def _pools_changed(self, changed: set[PoolName]) -> None:
-        self.readiness.set("pools", ok=True)
+        if self.settings.kubernetes is None:
+            self._listed("")
         self.metrics.pools_changed(self.store, changed)
+
+    def want(self, pools: Collection[str]) -> None:
+        """Picks wait for endpoints of these pools."""
+        if self._ads is not None:
+            self._ads.want(pools)
+
+    def _workers_changed(self, workers: Workers) -> None:
+        self.metrics.workers.set(workers.serving)
+        reason = "no relay worker is running"
+        self.readiness.set("workers", ok=workers.serving > 0, reason=reason)
+
+    async def replace_workers(self) -> None:
+        """Put fresh relay workers in the place of the running ones; no stream is cut."""
+        if isinstance(self.relay, Workers):
+            await self.relay.replace()
+
+    def _check_source(self) -> None:
+        """A source that has ended before it said anything never will say anything.
+
+        Raises:
+            SettingsError: why it has.
+        """
+        source = self._source
+        if source is not None and source.done() and not self.store.synced:
+            raise SettingsError(str(source.exception()))
 
     def _source_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.readiness.set("pools", ok=False, reason=f"the manifests are not followed: {error}")
-            log.error("the manifest source stopped; the last state keeps serving", error=str(error))
+            self.readiness.set("pools", ok=False, reason=f"the pools are not followed: {error}")
+            log.error("the source of pools stopped; the last state serves", error=str(error))
+            self._synced.set()
 
     async def stop(self, timeout: float) -> None:
         """Drain: not ready, no new streams, the open ones have `timeout` seconds to finish.
 
-        xDS and the admin page stay until the last stream is gone.
+        xDS and the admin page stay until the last stream is gone. Once is enough.
         """
+        if self._stopped:
+            return
+        self._stopped = True
         self.readiness.set("serving", ok=False, reason="draining")
-        await self.data_plane.drain(timeout)
+        # Another replica reports status from now on, not after the drain.
+        retiring = [self._retire()] if self._retire is not None else []
+        await asyncio.gather(self.relay.drain(timeout), *retiring)
         if self._source is not None:
             self._source.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._source
-        await self.data_plane.close()
+        await self.relay.close()
         self._unsubscribe()
         if self._ads is not None:
             await self._ads.close()
@@ -96,7 +190,7 @@ class Sidecar:
 
     async def cut(self) -> None:
         """End the open streams of a running drain now; `stop` then comes to its end."""
-        await self.data_plane.drain(0)
+        await self.relay.drain(0)
 
 
 @contextlib.asynccontextmanager
@@ -111,14 +205,35 @@ async def running(settings: ServeSettings) -> AsyncIterator[Sidecar]:
 
 
 async def serve(settings: ServeSettings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. A second signal cuts the drain short."""
+    """Serve until SIGTERM or SIGINT, then drain. A second signal cuts the drain short.
+
+    SIGHUP replaces the relay workers. SIGUSR2 replaces the whole program by the one that is installed now.
+    """
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     sidecar = Sidecar(settings)
-    await sidecar.start()
-    await asked.wait()
+    replacing: set[asyncio.Task[None]] = set()
+
+    def replace() -> None:
+        task = asyncio.create_task(sidecar.replace_workers())
+        replacing.add(task)
+        task.add_done_callback(replacing.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, replace)
+    loop.add_signal_handler(signal.SIGUSR2, _upgrade, sidecar)
+    ending = asyncio.create_task(asked.wait())
+    starting = asyncio.create_task(sidecar.start())
+    await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
+        reaping = asyncio.create_task(_reap(os.environ.pop(LEFT_BEHIND, "")))
+        await ending
+        reaping.cancel()
+    else:
+        starting.cancel()
+        await asyncio.wait({starting})
     asked.clear()
     drained = asyncio.create_task(sidecar.stop(settings.drain_timeout))
     again = asyncio.create_task(asked.wait())
@@ -129,3 +244,36 @@ async def serve(settings: ServeSettings) -> None:
         await sidecar.cut()
     await drained
     log.info("stopped")
+
+
+def _upgrade(sidecar: Sidecar) -> None:
+    """Become the program that is installed now: same process, same arguments.
+
+    The workers serve on until those of the new program have their sockets, and finish their streams.
+    """
+    if not isinstance(sidecar.relay, Workers):
+        log.error("not upgraded: the requests that this process relays itself would be cut")
+        return
+    log.info("upgrading")
+    before = os.environ.get(LEFT_BEHIND, "").split()  # of an upgrade that has not come to its end
+    os.environ[LEFT_BEHIND] = " ".join((*before, *map(str, sidecar.relay.all_pids)))
+    try:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    except OSError as error:
+        del os.environ[LEFT_BEHIND]
+        log.error("not upgraded", error=str(error))
+
+
+async def _reap(pids: str) -> None:
+    """Take the exit codes of children that the program before the upgrade has left behind."""
+    left = {int(pid) for pid in pids.split()}
+    while left:
+        left -= {pid for pid in left if _ended(pid)}
+        await asyncio.sleep(1)  # the event loop hears only of children of its own
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    except ChildProcessError:
+        return True

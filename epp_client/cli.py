@@ -14,7 +14,14 @@ from rich.table import Table
 from epp_client import __version__
 from epp_client.errors import EppClientError, SettingsError
 from epp_client.pool.settings import PickerTls, PickerTlsMode, PoolSettings, ResponseMode
-from epp_client.settings import TransportName, UpstreamMode, serve_settings
+from epp_client.settings import (
+    MAX_WORKERS,
+    TransportName,
+    UpstreamMode,
+    host_port,
+    serve_settings,
+    worker_sockets,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,15 +31,13 @@ app = typer.Typer(
     "checks the answer, survives the picker's failures.",
 )
 
+_POOLS_HELP = (
+    "Manifest file or directory (YAML or JSON) with InferencePools, Pods, Services and "
+    "EndpointSlices, e.g. from `kubectl get inferencepools,pods,services,endpointslices -o yaml`."
+)
 PoolsPath = Annotated[
     Path,
-    typer.Option(
-        "--pools",
-        exists=True,
-        help="Manifest file or directory (YAML or JSON) with InferencePools, Pods, Services and "
-        "EndpointSlices, e.g. from `kubectl get inferencepools,pods,services,endpointslices -o yaml`.",
-        envvar="EPP_CLIENT_POOLS",
-    ),
+    typer.Option("--pools", exists=True, help=_POOLS_HELP, envvar="EPP_CLIENT_POOLS"),
 ]
 Tls = Annotated[
     PickerTlsMode,
@@ -43,17 +48,69 @@ Tls = Annotated[
         envvar="EPP_CLIENT_PICKER_TLS",
     ),
 ]
+PickerCa = Annotated[Path | None, typer.Option(help="PEM bundle to verify pickers.")]
+PickerCert = Annotated[Path | None, typer.Option(help="Client certificate (mTLS).")]
+PickerKey = Annotated[Path | None, typer.Option(help="Its key.")]
 
 
 @app.command()
 def serve(
-    pools: PoolsPath,
+    pools: Annotated[
+        Path | None,
+        typer.Option(exists=True, help=_POOLS_HELP, envvar="EPP_CLIENT_POOLS"),
+    ] = None,
+    kubernetes: Annotated[
+        bool,
+        typer.Option(
+            "--kubernetes",
+            help="Follow the Kubernetes API instead of --pools: as the Pod's ServiceAccount, else by "
+            "kubeconfig.",
+            envvar="EPP_CLIENT_KUBERNETES",
+        ),
+    ] = False,
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option(help="Follow the InferencePools of this namespace, repeatable. Default: all."),
+    ] = None,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(help="namespace/name of one InferencePool to follow, repeatable."),
+    ] = None,
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="kubeconfig file. Default: $KUBECONFIG, ~/.kube/config.")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            help="namespace/name of the Gateway that this sidecar serves: the status of its "
+            "InferencePools is reported.",
+            envvar="EPP_CLIENT_GATEWAY",
+        ),
+    ] = None,
+    controller_name: Annotated[
+        str | None,
+        typer.Option(help="Name to report as. Default: epp-client.dev/gateway."),
+    ] = None,
+    lease_namespace: Annotated[
+        str | None,
+        typer.Option(help="Of the Lease by which one replica reports. Default: the Pod's."),
+    ] = None,
+    status: Annotated[bool, typer.Option(help="Report status, given a --gateway.")] = True,
     socket: Annotated[
         Path, typer.Option(help="Unix socket for ext_proc.", envvar="EPP_CLIENT_SOCKET")
     ] = Path("/run/epp-client/ext-proc.sock"),
     xds_socket: Annotated[
         Path | None, typer.Option(help="Unix socket for ADS.", envvar="EPP_CLIENT_XDS_SOCKET")
     ] = Path("/run/epp-client/xds.sock"),
+    hold: Annotated[
+        Path | None,
+        typer.Option(
+            help="Socket of an `epp-client hold`: the ext_proc sockets outlive this process, and what "
+            "comes while it restarts waits for the next one.",
+            envvar="EPP_CLIENT_HOLD",
+        ),
+    ] = None,
     xds: Annotated[bool, typer.Option(help="Serve clusters and endpoints to Envoy.")] = True,
     admin: Annotated[
         str, typer.Option(help="host:port of the admin page.", envvar="EPP_CLIENT_ADMIN")
@@ -62,13 +119,21 @@ def serve(
         TransportName,
         typer.Option(help="Our own gRPC wire, or grpcio.", envvar="EPP_CLIENT_TRANSPORT"),
     ] = TransportName.NATIVE,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Relay processes, one socket each (ext-proc-0.sock and so on when there are several); "
+            "0 relays in the control process. SIGHUP replaces them without cutting a stream.",
+            envvar="EPP_CLIENT_WORKERS",
+        ),
+    ] = 1,
     upstream_mode: Annotated[
         UpstreamMode, typer.Option(help="How Envoy reaches the destination endpoint.")
     ] = UpstreamMode.OVERRIDE_HOST,
     picker_tls: Tls = PickerTlsMode.UNVERIFIED,
-    picker_ca: Annotated[Path | None, typer.Option(help="PEM bundle to verify pickers.")] = None,
-    picker_cert: Annotated[Path | None, typer.Option(help="Client certificate (mTLS).")] = None,
-    picker_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    picker_ca: PickerCa = None,
+    picker_cert: PickerCert = None,
+    picker_key: PickerKey = None,
     connect_timeout: Annotated[float, typer.Option(help="Seconds to reach a picker.")] = 1.0,
     pick_timeout: Annotated[
         float, typer.Option(help="Seconds from the end of the request to the pick.")
@@ -79,6 +144,13 @@ def serve(
     response_mode: Annotated[
         ResponseMode, typer.Option(help="What pickers get to do with responses.")
     ] = ResponseMode.RELAY,
+    drain_grace: Annotated[
+        float,
+        typer.Option(help="Seconds that an endpoint which stopped being ready stays a valid pick."),
+    ] = 5.0,
+    endpoint_wait: Annotated[
+        float, typer.Option(help="Seconds that a pick may wait for the table, or Envoy, to follow.")
+    ] = 0.25,
     max_exchanges: Annotated[int, typer.Option(help="Requests held at once.")] = 10_000,
     max_retained_body: Annotated[
         int, typer.Option(help="Bytes of one request body kept for a replay.")
@@ -93,6 +165,7 @@ def serve(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the sidecar until SIGTERM, then drain."""
+    _quiet_grpc()
     from epp_client.app import serve as serve_app
     from epp_client.logs import configure
 
@@ -100,30 +173,79 @@ def serve(
     settings = serve_settings(
         {
             "pools": pools,
+            "kubernetes": _kubernetes(
+                kubernetes,
+                kubeconfig=kubeconfig,
+                context=context,
+                namespaces=namespace,
+                named_pools=pool,
+                gateway=gateway,
+                controller_name=controller_name,
+                lease_namespace=lease_namespace,
+                status=status,
+            ),
             "socket": socket,
+            "hold": hold,
             "xds_socket": xds_socket if xds else None,
             "admin": admin,
             "transport": transport,
+            "workers": workers,
             "upstream_mode": upstream_mode,
             "max_exchanges": max_exchanges,
             "max_retained_total": max_retained_total,
             "drain_timeout": drain_timeout,
+            "log_format": log_format,
+            "log_level": log_level,
             "pool_defaults": {
-                "tls": {
-                    "mode": picker_tls,
-                    "ca_file": picker_ca,
-                    "cert_file": picker_cert,
-                    "key_file": picker_key,
-                },
+                "tls": _tls(picker_tls, picker_ca, picker_cert, picker_key),
                 "connect_timeout": connect_timeout,
                 "pick_timeout": pick_timeout,
                 "response_timeout": response_timeout,
                 "response_mode": response_mode,
                 "max_retained_body": max_retained_body,
+                "drain_grace": drain_grace,
+                "endpoint_wait": endpoint_wait,
             },
         }
     )
     uvloop.run(serve_app(settings))
+
+
+def _tls(mode: PickerTlsMode, ca: Path | None, cert: Path | None, key: Path | None) -> PickerTls:
+    return PickerTls(mode=mode, ca_file=ca, cert_file=cert, key_file=key)
+
+
+@app.command()
+def hold(
+    socket: Annotated[
+        Path, typer.Option(help="Unix socket for `serve --hold`.", envvar="EPP_CLIENT_HOLD")
+    ] = Path("/run/epp-client/hold.sock"),
+    patience: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            help="Seconds that a socket keeps what connects while no sidecar serves it; then it refuses.",
+        ),
+    ] = 60.0,
+) -> None:
+    """Hold the ext_proc sockets of a `serve --hold` while it restarts. Never touches a request."""
+    # A fresh interpreter of 10 MB in the place of this one, which has imported a command line.
+    command = [sys.executable, "-m", "epp_client.hold", str(socket), str(patience)]
+    os.execv(sys.executable, command)
+
+
+def _kubernetes(wanted: bool, *, status: bool, **given: Any) -> dict[str, Any] | None:
+    """The settings behind `--kubernetes`; None without it."""
+    given = {name: value for name, value in given.items() if value}
+    if wanted:
+        return {**given, "status": status}
+    if given:
+        names = [_OPTIONS.get(name, f"--{name.replace('_', '-')}") for name in given]
+        raise SettingsError(f"{', '.join(names)}: needs --kubernetes")
+    return None
+
+
+_OPTIONS = {"namespaces": "--namespace", "named_pools": "--pool"}
 
 
 @app.command()
@@ -155,22 +277,26 @@ def pick(
         list[str] | None, typer.Option("--header", "-H", help="`name: value`, repeatable.")
     ] = None,
     picker_tls: Tls = PickerTlsMode.UNVERIFIED,
-    picker_ca: Annotated[Path | None, typer.Option(help="PEM bundle to verify with.")] = None,
+    picker_ca: PickerCa = None,
+    picker_cert: PickerCert = None,
+    picker_key: PickerKey = None,
 ) -> None:
     """Ask a pool's picker once and print the endpoints, the mutations and the latency."""
+    from epp_client.logs import configure
     from epp_client.picker.ask import ask_picker
     from epp_client.pool.manifests import ManifestSource
     from epp_client.pool.store import PoolStore
     from epp_client.wire.native import NativeTransport
 
+    configure("console", "warning")
     store = PoolStore()
-    defaults = PoolSettings(tls=PickerTls(mode=picker_tls, ca_file=picker_ca))
+    defaults = PoolSettings(tls=_tls(picker_tls, picker_ca, picker_cert, picker_key))
     ManifestSource(pools, store, defaults, lambda: 0.0).reload()
     snapshot = store.snapshots.get(pool)
     if snapshot is None:
         known = ", ".join(sorted(store.snapshots)) or "none"
         raise SettingsError(f"no InferencePool {pool} in {pools}; there are: {known}")
-    content = Path(body[1:]).read_bytes() if body.startswith("@") else body.encode()
+    content = _content(body)
     headers = [(":method", "POST"), (":path", "/v1/completions")]
     for line in header or []:
         name, colon, value = line.partition(":")
@@ -201,6 +327,15 @@ def pick(
         raise typer.Exit(1)
 
 
+def _content(body: str) -> bytes:
+    if not body.startswith("@"):
+        return body.encode()
+    try:
+        return Path(body[1:]).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"--body {body}: {error.strerror}") from error
+
+
 @app.command("envoy-config")
 def envoy_config(
     pools: PoolsPath,
@@ -215,25 +350,43 @@ def envoy_config(
     envoy_admin: Annotated[
         str, typer.Option(help="host:port of Envoy's admin.")
     ] = "127.0.0.1:9901",
-    socket: Annotated[list[Path] | None, typer.Option(help="ext_proc socket(s).")] = None,
+    status_listen: Annotated[
+        str | None,
+        typer.Option(
+            help="host:port of a second listener with Envoy's /ready and /stats/prometheus alone, "
+            "for probes and Prometheus from other hosts."
+        ),
+    ] = None,
+    socket: Annotated[Path, typer.Option(help="ext_proc socket, as given to `serve`.")] = Path(
+        "/run/epp-client/ext-proc.sock"
+    ),
+    workers: Annotated[
+        int, typer.Option(min=0, max=MAX_WORKERS, help="Relay processes, as given to `serve`.")
+    ] = 1,
     xds_socket: Annotated[Path, typer.Option(help="ADS socket.")] = Path(
         "/run/epp-client/xds.sock"
     ),
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST,
     response_mode: ResponseMode = ResponseMode.RELAY,
 ) -> None:
-    """Print an Envoy bootstrap with routes for the given pools."""
+    """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets none."""
     from epp_client.pool.manifests import build_world, load
+    from epp_client.pool.problems import Severity
     from epp_client.xds.bootstrap import envoy_config as render
 
-    world, _ = build_world(load(pools), PoolSettings(), {})
+    loaded = load(pools)
+    world, faults = build_world(loaded, PoolSettings(), {})
+    for problem in (*loaded.problems, *faults):
+        if problem.severity is Severity.ERROR:
+            typer.echo(f"error: {problem}", err=True)
     names = sorted(world.pools)
     text = render(
         names,
         routes=[_route(item) for item in route] if route else None,
         listener=_host_port(listen),
         admin=_host_port(envoy_admin),
-        ext_proc_sockets=socket or [Path("/run/epp-client/ext-proc.sock")],
+        status=_host_port(status_listen) if status_listen else None,
+        ext_proc_sockets=worker_sockets(socket, workers),
         ads_socket=None if upstream_mode is UpstreamMode.ORIGINAL_DST else xds_socket,
         upstream_mode=upstream_mode,
         response_mode=response_mode,
@@ -254,10 +407,10 @@ def _route(text: str) -> Any:
 
 
 def _host_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
-        raise SettingsError(f"{text!r} is not of the form host:port")
-    return host.strip("[]"), int(port)
+    try:
+        return host_port(text)
+    except ValueError as error:
+        raise SettingsError(f"{text!r} {error}") from error
 
 
 @app.command()
@@ -265,11 +418,15 @@ def demo(
     keep: Annotated[bool, typer.Option(help="Stay up afterwards and print curl lines.")] = False,
 ) -> None:
     """Run the whole thing on this machine: real Envoy, sidecar, pickers, model servers."""
-    # grpcio would otherwise complain about the child processes that the demo starts.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    _quiet_grpc()
     from epp_client.demo.scenario import run_demo
 
     raise typer.Exit(uvloop.run(run_demo(keep=keep)))
+
+
+def _quiet_grpc() -> None:
+    """grpcio would otherwise complain about the child processes that we start. Before it is imported."""
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 
 def _version(value: bool) -> None:

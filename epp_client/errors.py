@@ -21,6 +21,7 @@ class Reason(StrEnum):
     # The picker, as a peer.
     PICKER_UNRESOLVED = "picker_unresolved"
     PICKER_UNREACHABLE = "picker_unreachable"
+    PICKER_UNHEALTHY = "picker_unhealthy"
     PICKER_TIMEOUT = "picker_timeout"
     PICKER_ERROR = "picker_error"
     PICKER_CLOSED = "picker_closed"
@@ -36,7 +37,6 @@ class Reason(StrEnum):
     # This sidecar and its Envoy.
     BODY_NOT_RETAINED = "body_not_retained"
     OVERLOADED = "overloaded"
-    DRAINING = "draining"
     ENVOY_PROTOCOL = "envoy_protocol"
 
 
@@ -44,8 +44,44 @@ class EppClientError(Exception):
     """Base of every error this package raises on purpose; its text tells the user what to do."""
 
 
+class ApiFault(StrEnum):
+    """Why a call of the Kubernetes API failed."""
+
+    GONE = "gone"
+    """The resourceVersion or the continue token is too old: list anew."""
+    CONFLICT = "conflict"
+    """Somebody else wrote first, or the object to be created exists."""
+    NOT_FOUND = "not_found"
+    """The object, or its kind, does not exist."""
+    FORBIDDEN = "forbidden"
+    UNAUTHORIZED = "unauthorized"
+    UNREACHABLE = "unreachable"
+    """No connection, no answer in time, a broken answer, or a server that starts or ends."""
+    THROTTLED = "throttled"
+    OTHER = "other"
+    """Anything else, such as an object that the server finds invalid."""
+
+
 class ManifestError(EppClientError):
     """A manifest that cannot be used; the text is `FILE:LINE KIND NS/NAME PATH: what is wrong`."""
+
+
+class ApiError(EppClientError):
+    """A call of the Kubernetes API that failed; the text says what was asked and what to do."""
+
+    def __init__(
+        self,
+        fault: ApiFault,
+        text: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.fault = fault
+        self.status = status
+        """The HTTP status, when there was an answer."""
+        self.retry_after = retry_after
+        """Seconds that the server asked us to wait."""
 
 
 class SettingsError(EppClientError):

@@ -15,8 +15,10 @@ from epp_client.errors import SettingsError
 MAX_KEYS = 10_000
 
 
-def configure(form: str = "json", level: str = "info") -> None:
+def configure(form: str = "json", level: str = "info", **always: int) -> None:
     """Set up structlog, and the standard library's logging of our libraries beside it.
+
+    `always` is a part of every line.
 
     Raises:
         SettingsError: an unknown format or level.
@@ -26,7 +28,9 @@ def configure(form: str = "json", level: str = "info") -> None:
         raise SettingsError(f"log_level: {level!r} is not one of debug, info, warning, error")
     if form not in ("json", "console"):
         raise SettingsError(f"log_format: {form!r} is neither json nor console")
+    structlog.contextvars.bind_contextvars(**always)
     shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

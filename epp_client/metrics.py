@@ -4,9 +4,9 @@ Label values are bounded: pools that exist plus `unknown`, and closed sets; the 
 pool go once they have been scraped. No request comes here: requests count in `relay.counters`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import (
@@ -20,10 +20,12 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from epp_client import __version__
+from epp_client.picker.health import Health
+from epp_client.pool.endpoints import EndpointTable
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.problems import Severity
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import PICK_BUCKETS, Counters
+from epp_client.relay.counters import PICK_BUCKETS, UNKNOWN_POOL, Counters
 
 
 class Scrape(NamedTuple):
@@ -68,10 +70,30 @@ class _Requests(Collector):
         in_flight = GaugeMetricFamily(
             "epp_client_in_flight", "Requests being relayed.", labels=["pool"]
         )
+        retries = CounterMetricFamily(
+            "epp_client_picker_retries",
+            "Picks asked anew because the picker's stream died before it had answered.",
+            labels=["pool"],
+        )
+        not_retained = CounterMetricFamily(
+            "epp_client_bodies_not_retained",
+            "Requests whose body was too large to be kept for a replay.",
+            labels=["pool"],
+        )
+        pickers = GaugeMetricFamily(
+            "epp_client_picker_addresses",
+            "Addresses of the endpoint picker, by the worst that a relay thinks of them.",
+            labels=["pool", "state"],
+        )
         retained = GaugeMetricFamily(
             "epp_client_retained_bytes",
             "Bytes of bodies kept for a replay.",
             value=self.totals.retained_bytes,
+        )
+        restarts = CounterMetricFamily(
+            "epp_client_worker_restarts",
+            "Relay workers that died and were replaced.",
+            value=self.totals.restarts,
         )
         for pool, counters in self.totals.pools.items():
             for outcome, count in counters.outcomes.items():
@@ -85,12 +107,103 @@ class _Requests(Collector):
                     family.add_metric([pool, reason], count)
             in_flight.add_metric([pool], counters.in_flight)
             picks.add_metric([pool], _buckets(counters.picks), counters.pick_seconds)
-        return requests, picks, fail_open, refused, passthrough, in_flight, retained
+            retries.add_metric([pool], counters.retries)
+            not_retained.add_metric([pool], counters.not_retained)
+        for pool, addresses in self.totals.pickers.items():
+            for state in Health:
+                pickers.add_metric([pool, state], sum(s is state for s in addresses.values()))
+        return (
+            requests,
+            picks,
+            fail_open,
+            refused,
+            passthrough,
+            in_flight,
+            retries,
+            not_retained,
+            pickers,
+            retained,
+            restarts,
+        )
 
 
 def _buckets(picks: Iterable[int]) -> list[tuple[str, float]]:
     bounds = [*map(floatToGoString, PICK_BUCKETS), "+Inf"]
     return list(zip(bounds, map(float, accumulate(picks)), strict=True))
+
+
+class ApiSource(Protocol):
+    """Who follows an API server, and what that has taken."""
+
+    def stale(self) -> float:
+        """Seconds for which something could not be followed."""
+
+    def asked(self) -> Mapping[str, int]:
+        """How often what was asked: `list`, `watch`."""
+
+    def faults(self) -> Mapping[str, int]:
+        """How often it was refused, by fault."""
+
+    def events(self) -> int:
+        """Events of watches."""
+
+    def status_writes(self) -> Mapping[str, int] | None:
+        """Writes of pool status, by what became of them; None when none is reported."""
+
+    def status_leader(self) -> bool:
+        """Whether this replica is the one that writes status."""
+
+
+class _Api(Collector):
+    """What an API server has been asked."""
+
+    def __init__(self, source: ApiSource) -> None:
+        self._source = source
+
+    def collect(self) -> Iterable[Metric]:
+        stale = GaugeMetricFamily(
+            "epp_client_api_stale_seconds",
+            "Seconds since something of the Kubernetes API could not be followed; 0 when all is.",
+            value=self._source.stale(),
+        )
+        requests = CounterMetricFamily(
+            "epp_client_api_requests", "Lists and watches of the Kubernetes API.", labels=["verb"]
+        )
+        for verb, count in self._source.asked().items():
+            requests.add_metric([verb], count)
+        faults = CounterMetricFamily(
+            "epp_client_api_faults", "Calls of the Kubernetes API that failed.", labels=["fault"]
+        )
+        for fault, count in self._source.faults().items():
+            faults.add_metric([fault], count)
+        events = CounterMetricFamily(
+            "epp_client_api_events", "Events of watches.", value=self._source.events()
+        )
+        return [stale, requests, faults, events, *self._status()]
+
+    def _status(self) -> Iterable[Metric]:
+        counts = self._source.status_writes()
+        if counts is None:
+            return
+        writes = CounterMetricFamily(
+            "epp_client_status_writes",
+            "Writes of an InferencePool's status, by what became of them.",
+            labels=["result"],
+        )
+        for result, count in counts.items():
+            writes.add_metric([result], count)
+        yield writes
+        yield GaugeMetricFamily(
+            "epp_client_status_leader",
+            "Whether this replica is the one that writes status.",
+            value=self._source.status_leader(),
+        )
+
+
+def current(metric: Counter | Gauge) -> float:
+    """What a counter or gauge stands at, over all its labels."""
+    samples = (sample for family in metric.collect() for sample in family.samples)
+    return sum(sample.value for sample in samples if not sample.name.endswith("_created"))
 
 
 class Metrics:
@@ -103,15 +216,10 @@ class Metrics:
         self.endpoints = Gauge(
             "epp_client_endpoints", "Endpoints by state.", ["pool", "state"], registry=registry
         )
-        self.picker_addresses = Gauge(
-            "epp_client_picker_addresses",
-            "Ready addresses of the endpoint picker.",
-            ["pool"],
-            registry=registry,
-        )
+        self.workers = Gauge("epp_client_workers", "Relay workers that serve.", registry=registry)
         self.pools = Gauge("epp_client_pools", "InferencePools served.", registry=registry)
         self.problems = Gauge(
-            "epp_client_manifest_problems", "Problems now.", ["severity"], registry=registry
+            "epp_client_problems", "Problems now.", ["severity"], registry=registry
         )
         self.xds_pushes = Counter(
             "epp_client_xds_pushes", "Responses sent to Envoy.", ["type"], registry=registry
@@ -123,7 +231,11 @@ class Metrics:
         Gauge(
             "epp_client_build_info", "Always 1.", ["version", "transport"], registry=registry
         ).labels(__version__, transport).set(1)
-        self._deleted: set[str] = set()
+        self._known = {UNKNOWN_POOL}
+
+    def follow_api(self, source: ApiSource) -> None:
+        """Have the scrape say how the Kubernetes API is followed."""
+        self.registry.register(_Api(source))
 
     def pools_changed(self, store: PoolStore, changed: Iterable[PoolName]) -> None:
         """Follow the store. The gauges of deleted pools go at once, their counters when scraped."""
@@ -135,19 +247,21 @@ class Metrics:
             snapshot = store.snapshots.get(name)
             if snapshot is None:
                 self._forget_gauges(name)
-                self._deleted.add(name)
+                self._known.discard(name)
                 continue
-            self._deleted.discard(name)
-            ready = len(snapshot.table.ready)
-            self.endpoints.labels(name, "ready").set(ready)
-            self.endpoints.labels(name, "draining").set(len(snapshot.table.by_key) - ready)
-            addresses = snapshot.picker.addresses if snapshot.picker else ()
-            self.picker_addresses.labels(name).set(len(addresses))
+            self._known.add(name)
+            self._count_when_scraped(name, snapshot.table)
+
+    def _count_when_scraped(self, name: str, table: EndpointTable) -> None:
+        """Not at each change: a large pool may change a hundred times between two scrapes."""
+        self.endpoints.labels(name, "ready").set_function(lambda: len(table.ready))
+        self.endpoints.labels(name, "draining").set_function(
+            lambda: len(table.by_key) - len(table.ready)
+        )
 
     def _forget_gauges(self, name: str) -> None:
         for state in ("ready", "draining"):
             self.endpoints.remove(name, state)
-        self.picker_addresses.remove(name)
 
     def scrape(self, totals: Counters, accept: str = "") -> Scrape:
         """Every series now, with `totals` over all relays: OpenMetrics when `accept` asks for it.
@@ -158,7 +272,7 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         self._requests.totals = totals
         body = encode(self.registry)
-        # Forgetting a pool with requests in flight would have them end in a series below zero.
-        forgotten = {name for name in self._deleted if not totals.pool(name).in_flight}
-        self._deleted -= forgotten
+        # A relay may hear of the deletion later, and count for the pool until then.
+        gone = totals.pools.keys() - self._known
+        forgotten = {name for name in gone if not totals.pools[name].in_flight}
         return Scrape(body, content_type, forgotten)

@@ -34,10 +34,10 @@ def constraints() -> dict[str, str]:
 
 def test_help_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    (phony,) = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
     listed = set(re.findall(r"^  make (\S+)", make("help"), re.MULTILINE))
-    assert listed == set(phony.split())
-    assert listed == {"help", "venv", "demo", "test", "check", "protos", "bench", "clean"}
+    assert listed == set(phony.replace("\\", "").split())
+    assert listed >= {"help", "venv", "demo", "test", "check", "protos", "bench", "clean"}
 
 
 def test_help_is_the_default() -> None:

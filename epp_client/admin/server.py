@@ -1,31 +1,34 @@
-"""The admin page: probes, metrics and the pools as JSON, for people and probes on the same host.
+"""The admin page: probes, metrics, the pools as JSON and the dashboard, for people and probes.
 
 Read-only, loopback by default. Never touches a request.
 """
 
-from collections.abc import Sequence
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from epp_client import __version__
-from epp_client.metrics import Metrics
+from epp_client.admin import dashboard, summary
+from epp_client.admin.patience import Door, punctual
+from epp_client.metrics import Metrics, current
+from epp_client.picker.health import Health
+from epp_client.pool.endpoints import Endpoint
 from epp_client.pool.problems import Problem
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
+from epp_client.settings import host_port
 
 MAX_HEADER_BYTES = 8192
 """Of a request line, and of one header field."""
 
-_INDEX = f"""<!doctype html><meta charset="utf-8"><title>epp-client</title>
-<style>body{{font:16px/1.6 system-ui;margin:3rem auto;max-width:40rem}}</style>
-<h1>epp-client {__version__}</h1>
-<ul><li><a href="/pools">/pools</a>: every InferencePool, its endpoints and its picker
-<li><a href="/readyz">/readyz</a>: ready, or why not
-<li><a href="/livez">/livez</a>: alive
-<li><a href="/metrics">/metrics</a>: for Prometheus</ul>
-"""
+ENDPOINTS_AT_ONCE = 500
+"""Endpoints that are written between two turns of the event loop: with `--workers 0` it relays as well."""
 
 
 class CounterSource(Protocol):
@@ -43,6 +46,7 @@ class Readiness:
 
     def __init__(self) -> None:
         self._failing: dict[str, str] = {}
+        self._notes: dict[str, Callable[[], str]] = {}
 
     def set(self, name: str, *, ok: bool, reason: str = "") -> None:
         """State that a condition holds, or why it does not."""
@@ -50,6 +54,15 @@ class Readiness:
             self._failing.pop(name, None)
         else:
             self._failing[name] = reason
+
+    def note(self, name: str, say: Callable[[], str]) -> None:
+        """Have `say` asked whenever somebody looks: what people should know, ready or not."""
+        self._notes[name] = say
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What there is to say now."""
+        return {name: text for name, say in self._notes.items() if (text := say())}
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -73,13 +86,17 @@ class AdminServer:
         self._metrics = metrics
         self._counters = counters
         self._readiness = readiness
-        application = web.Application()
+        self._dashboard = dashboard.load()
+        self._started = time.monotonic()
+        application = web.Application(middlewares=[punctual])
         application.router.add_get("/", self._index)
         application.router.add_get("/livez", self._livez)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._exposition)
+        application.router.add_get("/summary", self._summary)
         application.router.add_get("/pools", self._pools)
         application.router.add_get("/pools/{namespace}/{name}", self._pool)
+        self._listener: asyncio.Server | None = None
         self._runner = web.AppRunner(
             application,
             access_log=None,
@@ -96,29 +113,36 @@ class AdminServer:
         Raises:
             OSError: the address cannot be bound.
         """
-        host, _, port = self._address.rpartition(":")
+        host, port = host_port(self._address)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host.strip("[]"), int(port))
-        await site.start()
-        bound = self._runner.addresses[0]
-        return f"{host}:{bound[1]}"
+        server = self._runner.server
+        assert server is not None
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(Door(server), host, port)
+        shown = self._address.rpartition(":")[0]
+        return f"{shown}:{self._listener.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
         """Stop listening and close what is open."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
 
     async def _index(self, _: web.Request) -> web.Response:
-        return web.Response(text=_INDEX, content_type="text/html")
+        page = self._dashboard
+        return web.Response(text=page.html, content_type="text/html", headers=page.headers)
 
     async def _livez(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        reasons = self._readiness.reasons
+        reasons, notes = self._readiness.reasons, self._readiness.notes
         status = 503 if reasons else 200
         if "json" in request.headers.get("accept", ""):
-            return web.json_response({"ready": not reasons, "reasons": reasons}, status=status)
-        text = "".join(f"{name}: {reason}\n" for name, reason in reasons.items()) or "ok\n"
+            said = {"ready": not reasons, "reasons": reasons, "notes": notes}
+            return web.json_response(said, status=status)
+        text = "" if reasons else "ok\n"
+        text += "".join(f"{name}: {said}\n" for name, said in (reasons | notes).items())
         return web.Response(text=text, status=status)
 
     async def _exposition(self, request: web.Request) -> web.Response:
@@ -128,27 +152,109 @@ class AdminServer:
             self._counters.forget(pool)
         return web.Response(body=scrape.body, headers={"content-type": scrape.content_type})
 
-    async def _pools(self, _: web.Request) -> web.Response:
-        pools = [
-            _describe(s, self._store.problems) for _, s in sorted(self._store.snapshots.items())
-        ]
+    async def _summary(self, request: web.Request) -> web.Response:
+        """What the dashboard shows: bounded, whatever the number of pools and endpoints."""
+        counters = await self._counters.totals()
+        store, metrics = self._store, self._metrics
+        pools = summary.pools_page(
+            store.snapshots.values(),
+            store.problems,
+            counters,
+            query=request.query.get("q", ""),
+            offset=_number(request, "offset", 0),
+            limit=_number(request, "limit", summary.MAX_POOLS),
+        )
         return web.json_response(
             {
-                "synced": self._store.synced,
+                "version": __version__,
+                "uptime": time.monotonic() - self._started,
+                "reasons": self._readiness.reasons,
+                "synced": store.synced,
+                "problems": summary.problems_page(store.problems),
+                "workers": current(metrics.workers),
+                "restarts": counters.restarts,
+                "retainedBytes": counters.retained_bytes,
+                "envoys": current(metrics.envoys),
+                "nacks": current(metrics.xds_nacks),
+                "pickBounds": summary.pick_bounds(),
+                "totals": summary.totals(counters),
                 "pools": pools,
-                "problems": [str(problem) for problem in self._store.problems],
-            }
+            },
+            headers=_JSON_HEADERS,
         )
+
+    async def _pools(self, request: web.Request) -> web.StreamResponse:
+        """Everything, written piece by piece: ten thousand endpoints hold up nobody else's turn."""
+        response = web.StreamResponse(headers=_JSON_HEADERS)
+        response.content_type, response.charset = "application/json", "utf-8"
+        await response.prepare(request)
+        health = (await self._counters.totals()).pickers
+        for piece in self._pieces(health):
+            await response.write(piece.encode())
+            await asyncio.sleep(0)
+        await response.write_eof()
+        return response
+
+    def _pieces(self, health: Mapping[str, Mapping[str, Health]]) -> Iterator[str]:
+        store = self._store
+        snapshots, problems = store.snapshots, store.problems
+        yield f'{{"synced": {json.dumps(store.synced)}, "pools": ['
+        for number, (name, snapshot) in enumerate(sorted(snapshots.items())):
+            head = json.dumps(_describe(snapshot, problems, health.get(name, {})))
+            yield f'{", " if number else ""}{head[:-1]}, "endpoints": ['
+            endpoints = iter(snapshot.table.by_key.values())
+            comma = ""
+            while some := json.dumps([*map(_endpoint, islice(endpoints, ENDPOINTS_AT_ONCE))])[1:-1]:
+                yield comma + some
+                comma = ", "
+            yield "]}"
+        yield f'], "problems": {json.dumps([str(problem) for problem in problems])}}}'
 
     async def _pool(self, request: web.Request) -> web.Response:
         name = f"{request.match_info['namespace']}/{request.match_info['name']}"
         snapshot = self._store.snapshots.get(name)
         if snapshot is None:
             return web.json_response({"error": f"no InferencePool {name}"}, status=404)
-        return web.json_response(_describe(snapshot, self._store.problems))
+        health = (await self._counters.totals()).pickers.get(name, {})
+        members = snapshot.table.by_key.values()
+        described = _describe(snapshot, self._store.problems, health)
+        if "endpoints" in request.query:
+            draining = (endpoint for endpoint in members if not endpoint.ready)
+            first = islice((*draining, *snapshot.table.ready), _number(request, "endpoints", 0))
+            described["endpointCount"] = len(members)
+        else:
+            first = islice(members, None)
+        described["endpoints"] = [*map(_endpoint, first)]
+        return web.json_response(described, headers=_JSON_HEADERS)
 
 
-def _describe(snapshot: PoolSnapshot, problems: Sequence[Problem]) -> dict[str, Any]:
+_JSON_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+def _number(request: web.Request, key: str, default: int) -> int:
+    """A count in the query.
+
+    Raises:
+        HTTPBadRequest: it is not one.
+    """
+    text = request.query.get(key, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise web.HTTPBadRequest(text=f"{key}: {text[:20]!r} is not a count\n")
+    return int(text)
+
+
+def _endpoint(endpoint: Endpoint) -> dict[str, str]:
+    return {
+        "endpoint": endpoint.key,
+        "pod": endpoint.pod,
+        "state": "ready" if endpoint.ready else "draining",
+    }
+
+
+def _describe(
+    snapshot: PoolSnapshot, problems: Sequence[Problem], health: Mapping[str, Health]
+) -> dict[str, Any]:
+    """All of a pool but its endpoints."""
     pool = snapshot.pool
     subject = f"InferencePool {pool.name}"
     return {
@@ -160,17 +266,13 @@ def _describe(snapshot: PoolSnapshot, problems: Sequence[Problem]) -> dict[str, 
         "failureMode": str(pool.failure_mode),
         "picker": None
         if snapshot.picker is None
-        else {"addresses": list(snapshot.picker.addresses), "problem": snapshot.picker.problem},
+        else {
+            "addresses": list(snapshot.picker.addresses),
+            "health": {a: health.get(a, Health.UNTRIED) for a in snapshot.picker.addresses},
+            "problem": snapshot.picker.problem,
+        },
         "settings": pool.settings.model_dump(mode="json"),
         "problems": [str(problem) for problem in problems if problem.subject == subject],
         "generation": snapshot.table.generation,
         "acknowledgedGeneration": snapshot.acknowledged,
-        "endpoints": [
-            {
-                "endpoint": endpoint.key,
-                "pod": endpoint.pod,
-                "state": "ready" if endpoint.ready else "draining",
-            }
-            for endpoint in snapshot.table.by_key.values()
-        ],
     }

@@ -365,6 +365,11 @@ def _mutate_response(mutation: HeaderMutation) -> None:
     mutation.remove_headers.append("x-http-version")
 
 
+def _too_many_headers(mutation: HeaderMutation) -> None:
+    for number in range(98):
+        set_header(mutation, f"x-picker-{number}", "one of many")
+
+
 def _french(body: bytes) -> bytes:
     return body.replace(b"Hello", b"Bonjour")
 
@@ -376,6 +381,17 @@ def _adapter(body: bytes) -> bytes:
 def _half_then_dead(request: Request, answer: list[Step]) -> list[Step]:
     half = streamed(bytes(request.body[: len(request.body) // 2]), end=False)
     return [*answer[:1], *half, Fail("ABORTED", "died")]
+
+
+def _ranked(request: Request) -> str:
+    """Every candidate, the pick first: an ordered list for retries."""
+    first = request.candidates.index(request.pick) if request.pick in request.candidates else 0
+    return ",".join(request.candidates[first:] + request.candidates[:first])
+
+
+def _drip(_: Request, answer: list[Step]) -> list[Step]:
+    """One message, a pause, the next one: an answer that is always just about to come."""
+    return [part for step in answer for part in (Wait(0.2), step)]
 
 
 def _twice(_: Request, answer: list[Step]) -> list[Step]:
@@ -414,13 +430,15 @@ DIALECTS: dict[str, Dialect] = {
     "header-only": lambda b: replace(b, in_metadata=False),
     "metadata-only": lambda b: replace(b, in_header=False),
     "pick-list": _picks(lambda r: r.headers.get("x-picker-list", "")),
+    "ranked": _picks(_ranked),
     # Refusals, which are answers.
     "refuse-429": _answers(lambda _, __: [refusal(429)]),
     "refuse-503": _answers(lambda _, __: [refusal(503)]),
     "refuse-at-response": _responds(
         lambda phase, _, answer: [refusal(502)] if phase == "response_headers" else answer
     ),
-    # No answer.
+    # No answer, or hardly any.
+    "drip": lambda b: replace(b, size=8_000, answer=(*b.answer, _drip)),
     "silent": lambda b: replace(b, timing=Timing.NEVER),
     "close-before-pick": _answers(lambda _, __: [Finish()], timing=Timing.HEADERS),
     "no-endpoints-status": _answers(
@@ -450,6 +468,16 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "oversized-mutation": lambda b: replace(
         b, mutate_request=lambda m: set_header(m, "x-picker-oversized", "x" * OVERSIZED)
+    ),
+    # What Envoy refuses to set.
+    "invalid-mutation": lambda b: replace(
+        b, mutate_request=lambda m: set_header(m, "x-picker-invalid", "two\nlines")
+    ),
+    "invalid-response-mutation": lambda b: replace(
+        b, mutate_response=lambda m: set_header(m, "x picker invalid", "name")
+    ),
+    "too-many-headers": lambda b: replace(
+        b, mutate_request=_too_many_headers, mutate_response=_too_many_headers
     ),
 }
 """What each dialect changes, by the name that CLI and `x-picker-dialect` know it by."""

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
@@ -241,16 +242,29 @@ async def _complete(exchange: _Exchange, server: ModelServer, kind: str) -> None
         return
     tokens = min(int(exchange.number("max_tokens", TOKENS, request)), MAX_TOKENS)
     pause = exchange.number("token_interval_ms", TOKEN_INTERVAL_MS, request) / 1000
-    streamed = "chat.completion.chunk" if chat else kind
     await exchange.start(200, {"content-type": "text/event-stream"})
+    for event in events(request, kind, tokens):
+        await exchange.write(event)
+        await asyncio.sleep(pause)  # what a model needs for a token
+    await exchange.write(DONE, more=False)
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def events(request: dict[str, Any], kind: str, tokens: int) -> Iterator[bytes]:
+    """The server-sent events that answer a request, but for DONE. With a `seed` the tokens depend on
+    it, so that a stream can be told from any other byte by byte."""
+    chat = kind == "chat.completion"
+    streamed = "chat.completion.chunk" if chat else kind
+    dice = random.Random(str(request["seed"])) if "seed" in request else None
     for number in range(tokens):
-        token = f"token{number} "
+        token = (
+            f"token{number} " if dice is None else f"{dice.randbytes(dice.randrange(40)).hex()} "
+        )
         choice: dict[str, Any] = {"delta": {"content": token}} if chat else {"text": token}
         choice["finish_reason"] = "stop" if number == tokens - 1 else None
-        event = json.dumps(_completion(request, streamed, choice)).encode()
-        await exchange.write(b"data: " + event + b"\n\n")
-        await asyncio.sleep(pause)  # what a model needs for a token
-    await exchange.write(b"data: [DONE]\n\n", more=False)
+        yield b"data: " + json.dumps(_completion(request, streamed, choice)).encode() + b"\n\n"
 
 
 def _completion(request: dict[str, Any], kind: str, choice: dict[str, Any]) -> dict[str, Any]:
@@ -282,11 +296,12 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 @asynccontextmanager
 async def running_model_server(listen: str = "127.0.0.1:0") -> AsyncIterator[ModelServer]:
-    """Serve at `ip:port` (0: any port) in this event loop; the server's `name` is its address."""
+    """Serve at `ip:port` (0: any port; `[ip]:port` for IPv6) in this event loop; the server's
+    `name` is its address."""
     host, _, port = listen.rpartition(":")
-    listener = socket.socket()
+    listener = socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, int(port)))
+    listener.bind((host.strip("[]"), int(port)))
     listener.listen(1024)  # connections wait from now on, before hypercorn accepts them
     server = ModelServer(f"{host}:{listener.getsockname()[1]}")
     config = Config()

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 from epp_client.errors import EppClientError
@@ -24,6 +25,7 @@ _DIE_WITH_PARENT = (
 START_TIMEOUT = 20.0
 """Seconds from the start of a Python peer to its first line."""
 _LINE = 1024 * 1024
+_TAIL = 60
 
 
 class ProcessFailed(EppClientError):
@@ -33,29 +35,41 @@ class ProcessFailed(EppClientError):
 class Process:
     """One running child; its output's tail is kept for error reports."""
 
-    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, name: str, log: Path | None = None
+    ) -> None:
         self._process = process
         self.name = name
-        self._tail: deque[str] = deque(maxlen=60)
+        self._log = log
+        self._tail: deque[str] = deque(maxlen=_TAIL)
         self._first: asyncio.Queue[str] = asyncio.Queue(1)
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, *command: str) -> "Process":
-        """Start `command`; stdout and stderr are one stream."""
-        process = await asyncio.create_subprocess_exec(
+    async def start(cls, *command: str, log: Path | None = None) -> "Process":
+        """Start `command`; stdout and stderr are one stream, kept in memory or added to `log`.
+
+        The child writes to the log itself: its own children can go on when it has gone.
+        """
+        with contextlib.ExitStack() as files:
+            output = files.enter_context(log.open("ab")) if log else asyncio.subprocess.PIPE
+            process = await cls._execute(command, output)
+        return cls(process, os.path.basename(command[0]), log)
+
+    @staticmethod
+    async def _execute(command: tuple[str, ...], output: Any) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
             _DIE_WITH_PARENT,
             str(os.getpid()),
             *command,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=output,
             stderr=asyncio.subprocess.STDOUT,
             limit=_LINE,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        return cls(process, os.path.basename(command[0]))
 
     @classmethod
     async def python(cls, module: str, *arguments: str) -> tuple["Process", dict[str, Any]]:
@@ -77,6 +91,10 @@ class Process:
             await child.kill()
             raise
 
+    async def exited(self) -> int:
+        """Wait for its end; the exit code."""
+        return await self._process.wait()
+
     async def _first_line(self) -> str:
         """The first line of JSON; empty when the child ended without one."""
         first = asyncio.create_task(self._first.get())
@@ -87,7 +105,8 @@ class Process:
             first.cancel()
 
     async def _read(self) -> None:
-        assert self._process.stdout is not None
+        if self._process.stdout is None:
+            return
         async for line in self._process.stdout:
             text = line.decode(errors="replace").rstrip()
             self._tail.append(text)
@@ -97,6 +116,8 @@ class Process:
     @property
     def tail(self) -> str:
         """The last lines of output."""
+        if self._log is not None:
+            return "\n".join(self._log.read_text(errors="replace").splitlines()[-_TAIL:])
         return "\n".join(self._tail)
 
     @property

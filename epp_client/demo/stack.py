@@ -5,7 +5,7 @@ What `epp-client demo` shows and the end-to-end tests drive. Everything it start
 
 import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 from epp_client.app import Sidecar, running
 from epp_client.demo.envoy import Envoy, running_envoy
 from epp_client.demo.process import Process
-from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.parse import API_VERSION
 from epp_client.settings import serve_settings
 from epp_client.xds.bootstrap import envoy_config
@@ -141,8 +141,17 @@ async def start_picker(stack: Stack, name: str, listen: str = "127.0.0.1:0") -> 
 
 
 @asynccontextmanager
-async def running_stack(**settings: Any) -> AsyncIterator[Stack]:
+async def running_stack(
+    *,
+    routes_to: Sequence[str] = (),
+    write: Callable[[list[dict[str, Any]]], str] = yaml.safe_dump_all,
+    edit_bootstrap: Callable[[dict[str, Any]], None] = lambda _: None,
+    **settings: Any,
+) -> AsyncIterator[Stack]:
     """Start everything; `settings` override those of the sidecar.
+
+    `routes_to` names pools that Envoy has routes for and the manifests do not have (yet). `write` makes
+    the manifest of the objects; `edit_bootstrap` changes Envoy's bootstrap in place.
 
     Pools: `open` (FailOpen) and `close` (FailClose) with a picker each, `h2c` (with `open`'s
     picker), `nopicker`, `lost` (FailClose, its Service is missing), `observe` and `skip` (response
@@ -180,28 +189,38 @@ async def running_stack(**settings: Any) -> AsyncIterator[Stack]:
             *service("picker-open", addresses["open"]),
             *service("picker-close", addresses["close"]),
         ]
-        (stack.manifests / "all.yaml").write_text(yaml.safe_dump_all(objects))
+        (stack.manifests / "all.yaml").write_text(write(objects))
         sidecar_settings = serve_settings(
             {
                 "pools": stack.manifests,
                 "socket": folder / "ext-proc.sock",
                 "xds_socket": folder / "xds.sock",
                 "admin": "127.0.0.1:0",
+                "workers": 0,
                 "pool_defaults": {"tls": {"mode": "plaintext"}, "pick_timeout": 3.0},
                 **settings,
             }
         )
         stack.sidecar = await owner.enter_async_context(running(sidecar_settings))
-        names = [PoolName("default", p["metadata"]["name"]) for p in pools]
-        bootstrap = envoy_config(
-            names,
-            listener=listener,
-            admin=admin,
-            ext_proc_sockets=[sidecar_settings.socket],
-            ads_socket=sidecar_settings.xds_socket,
-            access_log=False,
+        bootstrap = yaml.safe_load(
+            envoy_config(
+                [
+                    *(PoolName("default", p["metadata"]["name"]) for p in pools),
+                    *(PoolName("default", name) for name in routes_to),
+                ],
+                listener=listener,
+                admin=admin,
+                ext_proc_sockets=sidecar_settings.sockets,
+                ads_socket=sidecar_settings.xds_socket,
+                upstream_mode=sidecar_settings.upstream_mode,
+                app_protocols={PoolName("default", "h2c"): AppProtocol.H2C},
+                access_log=False,
+            )
         )
-        stack.envoy = await owner.enter_async_context(running_envoy(bootstrap, admin))
+        edit_bootstrap(bootstrap)
+        stack.envoy = await owner.enter_async_context(
+            running_envoy(yaml.safe_dump(bootstrap), admin)
+        )
         yield stack
 
 

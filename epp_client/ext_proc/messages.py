@@ -6,7 +6,9 @@ value parses the message with the compiled classes instead.
 """
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, final
+
+from mypy_extensions import mypyc_attr
 
 from epp_client.errors import MalformedMessage
 
@@ -48,32 +50,58 @@ class BodyForm(IntEnum):
     """A whole `body`, or `clear_body`, in place of the chunk it answers."""
 
 
-class Message(NamedTuple):
+@final
+@mypyc_attr(acyclic=True)
+class Message:
     """One message of Envoy's. `start:end` is the payload of a body message within `raw`."""
 
-    phase: Phase
-    end_of_stream: bool
-    raw: bytes
-    start: int
-    end: int
+    __slots__ = ("end", "end_of_stream", "phase", "raw", "start")
+
+    def __init__(self, phase: Phase, end_of_stream: bool, raw: bytes, start: int, end: int) -> None:
+        self.phase = phase
+        self.end_of_stream = end_of_stream
+        self.raw = raw
+        self.start = start
+        self.end = end
 
 
-class Reply(NamedTuple):
+@final
+@mypyc_attr(acyclic=True)
+class Reply:
     """One message of the picker's. `start:end` is the payload of a body answer within `raw`."""
 
-    answer: Answer
-    raw: bytes
-    form: BodyForm = BodyForm.STREAMED
-    end_of_stream: bool = False
-    start: int = 0
-    end: int = 0
-    has_metadata: bool = False
+    __slots__ = ("answer", "end", "end_of_stream", "form", "has_more", "raw", "start")
+
+    def __init__(
+        self,
+        answer: Answer,
+        raw: bytes,
+        form: BodyForm = BodyForm.STREAMED,
+        end_of_stream: bool = False,
+        start: int = 0,
+        end: int = 0,
+        has_more: bool = False,
+    ) -> None:
+        self.answer = answer
+        self.raw = raw
+        self.form = form
+        self.end_of_stream = end_of_stream
+        self.start = start
+        self.end = end
+        self.has_more = has_more  # metadata, or beside a body anything that is not the body
 
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_PHASES = {int(phase): phase for phase in Phase}
-_ANSWERS = {int(answer): answer for answer in Answer}
-_DYNAMIC_METADATA = 8
+_VARINT: Final = 0
+_FIXED64: Final = 1
+_BYTES: Final = 2
+_FIXED32: Final = 5
+_PHASES: Final = {int(phase): phase for phase in Phase}
+_ANSWERS: Final = {int(answer): answer for answer in Answer}
+_DYNAMIC_METADATA: Final = 8
+
+
+FIXED: Final = 0
+"""Stands for the number of every field of fixed size: ext_proc has none that matters to us."""
 
 
 def _varint(raw: bytes, at: int, end: int) -> tuple[int, int]:
@@ -88,36 +116,43 @@ def _varint(raw: bytes, at: int, end: int) -> tuple[int, int]:
     raise MalformedMessage("a varint is cut off or too long")
 
 
-def _fields(raw: bytes, at: int, end: int) -> list[tuple[int, int, int]]:
-    """Split `raw[at:end]` into (field number, start, end); a varint field gives (number, value, -1)."""
-    fields: list[tuple[int, int, int]] = []
-    while at < end:
-        tag = raw[at]
-        if tag < 0x80:
+def next_field(raw: bytes, at: int, end: int) -> tuple[int, int, int, int]:
+    """The field of `raw[at:end]` that begins at `at`: its number, start and end, and where the next one
+    begins. A varint has its value for a start, and -1 for an end.
+
+    A walk makes no list and, compiled, no object at all.
+
+    Raises:
+        MalformedMessage: not protobuf.
+    """
+    tag = raw[at]
+    if tag < 0x80:
+        at += 1
+    else:
+        tag, at = _varint(raw, at, end)
+    wire_type = tag & 7
+    if wire_type == _BYTES:
+        if at < end and raw[at] < 0x80:
+            size = raw[at]
             at += 1
         else:
-            tag, at = _varint(raw, at, end)
-        wire_type = tag & 7
-        if wire_type == _BYTES:
-            if at < end and raw[at] < 0x80:
-                size = raw[at]
-                at += 1
-            else:
-                size, at = _varint(raw, at, end)
-            if at + size > end:
-                raise MalformedMessage("a field is longer than its message")
-            fields.append((tag >> 3, at, at + size))
-            at += size
-        elif wire_type == _VARINT:
-            value, at = _varint(raw, at, end)
-            fields.append((tag >> 3, value, -1))
-        elif wire_type in (_FIXED64, _FIXED32):
-            at += 8 if wire_type == _FIXED64 else 4
-            if at > end:
-                raise MalformedMessage("a field is longer than its message")
-        else:
-            raise MalformedMessage(f"wire type {wire_type} does not exist in proto3")
-    return fields
+            size, at = _varint(raw, at, end)
+        stop = at + size
+        if stop > end:
+            raise MalformedMessage("a field is longer than its message")
+        return tag >> 3, at, stop, stop
+    if wire_type == _VARINT:
+        value, at = _varint(raw, at, end)
+        return tag >> 3, value, -1, at
+    if wire_type == _FIXED64:
+        at += 8
+    elif wire_type == _FIXED32:
+        at += 4
+    else:
+        raise MalformedMessage(f"wire type {wire_type} does not exist in proto3")
+    if at > end:
+        raise MalformedMessage("a field is longer than its message")
+    return FIXED, 0, -1, at
 
 
 def read_message(raw: bytes) -> Message:
@@ -127,29 +162,27 @@ def read_message(raw: bytes) -> Message:
         MalformedMessage: not protobuf, or none or two of the phases in one message.
     """
     phase: Phase | None = None
-    start = end = 0
-    for number, field_start, field_end in _fields(raw, 0, len(raw)):
+    start = end = at = 0
+    size = len(raw)
+    while at < size:
+        number, field_start, field_end, at = next_field(raw, at, size)
         if number in _PHASES:
             if phase is not None or field_end < 0:
                 raise MalformedMessage("a ProcessingRequest must carry one phase")
             phase, start, end = _PHASES[number], field_start, field_end
     if phase is None:
         raise MalformedMessage("a ProcessingRequest must carry one phase")
-    if phase >= Phase.REQUEST_TRAILERS:
+    if phase is Phase.REQUEST_BODY or phase is Phase.RESPONSE_BODY:
+        ended, start, end = _read_body(raw, start, end)
+        return Message(phase, ended, raw, start, end)
+    if phase is Phase.REQUEST_TRAILERS or phase is Phase.RESPONSE_TRAILERS:
         return Message(phase, True, raw, 0, 0)
-    if phase <= Phase.RESPONSE_HEADERS:
-        ended = any(
-            number == 3 and kind < 0 and value for number, value, kind in _fields(raw, start, end)
-        )
-        return Message(phase, ended, raw, 0, 0)
-    body_start = body_end = 0
     ended = False
-    for number, field_start, field_end in _fields(raw, start, end):
-        if number == 1 and field_end >= 0:
-            body_start, body_end = field_start, field_end
-        elif number == 2 and field_end < 0:
-            ended = bool(field_start)
-    return Message(phase, ended, raw, body_start, body_end)
+    while start < end:
+        number, value, kind, start = next_field(raw, start, end)
+        if number == 3 and kind < 0 and value:
+            ended = True
+    return Message(phase, ended, raw, 0, 0)
 
 
 def read_reply(raw: bytes) -> Reply:
@@ -159,46 +192,67 @@ def read_reply(raw: bytes) -> Reply:
         MalformedMessage: not protobuf, or none or two of the answers in one message.
     """
     answer: Answer | None = None
-    start = end = 0
-    has_metadata = False
-    for number, field_start, field_end in _fields(raw, 0, len(raw)):
+    start = end = at = 0
+    size = len(raw)
+    has_more = False
+    while at < size:
+        number, field_start, field_end, at = next_field(raw, at, size)
         if number in _ANSWERS:
             if answer is not None or field_end < 0:
                 raise MalformedMessage("a ProcessingResponse must carry one answer")
             answer, start, end = _ANSWERS[number], field_start, field_end
         elif number == _DYNAMIC_METADATA:
-            has_metadata = True
+            has_more = True
     if answer is None:
         raise MalformedMessage("a ProcessingResponse must carry one answer")
-    if answer not in (Answer.REQUEST_BODY, Answer.RESPONSE_BODY):
-        return Reply(answer, raw, has_metadata=has_metadata)
-    form, ended, start, end = _read_body_answer(raw, start, end)
-    return Reply(answer, raw, form, ended, start, end, has_metadata)
+    if answer is not Answer.REQUEST_BODY and answer is not Answer.RESPONSE_BODY:
+        return Reply(answer, raw, has_more=has_more)
+    return _read_body_answer(answer, raw, start, end, has_more)
 
 
-def _read_body_answer(raw: bytes, start: int, end: int) -> tuple[BodyForm, bool, int, int]:
-    """Descend BodyResponse.response.body_mutation to the mutation itself."""
+def _read_body_answer(answer: Answer, raw: bytes, start: int, end: int, has_more: bool) -> Reply:
+    """Descend BodyResponse.response.body_mutation to the mutation itself; the first of a kind counts."""
     for wanted in (1, 3):
-        for number, field_start, field_end in _fields(raw, start, end):
-            if number == wanted and field_end >= 0:
-                start, end = field_start, field_end
-                break
-        else:
-            return BodyForm.UNCHANGED, False, 0, 0
-    for number, field_start, field_end in _fields(raw, start, end):
+        start, end, count = _first(raw, start, end, wanted)
+        has_more = has_more or count > 1
+        if end < 0:
+            return Reply(answer, raw, BodyForm.UNCHANGED, has_more=has_more)
+    form = BodyForm.UNCHANGED
+    ended = found = False
+    at, stop, count = start, end, 0
+    start = end = 0
+    while at < stop:
+        number, field_start, field_end, at = next_field(raw, at, stop)
+        count += 1
+        if found:
+            continue
         if number == 3 and field_end >= 0:
-            return BodyForm.STREAMED, *_read_streamed(raw, field_start, field_end)
-        if number == 1 and field_end >= 0:
-            return BodyForm.REPLACED, False, field_start, field_end
-        if number == 2:
-            return BodyForm.REPLACED, False, 0, 0
-    return BodyForm.UNCHANGED, False, 0, 0
+            found, form = True, BodyForm.STREAMED
+            ended, start, end = _read_body(raw, field_start, field_end)
+        elif number == 1 and field_end >= 0:
+            found, form, start, end = True, BodyForm.REPLACED, field_start, field_end
+        elif number == 2:
+            found, form = True, BodyForm.REPLACED
+    return Reply(answer, raw, form, ended, start, end, has_more or count > 1)
 
 
-def _read_streamed(raw: bytes, start: int, end: int) -> tuple[bool, int, int]:
+def _first(raw: bytes, at: int, end: int, wanted: int) -> tuple[int, int, int]:
+    """Where the first field `wanted` is (nowhere: it ends at -1), and how many fields there are."""
+    start, stop, count = 0, -1, 0
+    while at < end:
+        number, field_start, field_end, at = next_field(raw, at, end)
+        count += 1
+        if number == wanted and stop < 0 <= field_end:
+            start, stop = field_start, field_end
+    return start, stop, count
+
+
+def _read_body(raw: bytes, at: int, end: int) -> tuple[bool, int, int]:
+    """Whether an HttpBody or StreamedBodyResponse ends the body, and where its payload is."""
     ended = False
     body_start = body_end = 0
-    for number, field_start, field_end in _fields(raw, start, end):
+    while at < end:
+        number, field_start, field_end, at = next_field(raw, at, end)
         if number == 1 and field_end >= 0:
             body_start, body_end = field_start, field_end
         elif number == 2 and field_end < 0:

@@ -1,12 +1,13 @@
 """Writing the ext_proc answers that the sidecar gives by itself. Pure: values in, bytes out."""
 
 import json
+from typing import Final
 
 from epp_client.errors import Reason
 from epp_client.ext_proc.messages import Answer
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
 
-OVERWRITE = 2
+OVERWRITE: Final = 2
 """HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD."""
 
 GRPC_UNAVAILABLE = 14
@@ -25,7 +26,7 @@ def _field(number: int, content: bytes) -> bytes:
     return bytes((number << 3 | 2,)) + _varint(len(content)) + content
 
 
-EMPTY = {
+EMPTY: Final = {
     Answer.REQUEST_HEADERS: _field(Answer.REQUEST_HEADERS, b""),
     Answer.REQUEST_TRAILERS: _field(Answer.REQUEST_TRAILERS, b""),
     Answer.RESPONSE_HEADERS: _field(Answer.RESPONSE_HEADERS, b""),
@@ -33,9 +34,30 @@ EMPTY = {
 }
 """Answers that change nothing."""
 
-END_OF_REQUEST_BODY = _field(4, b"\x10\x01")
+END_OF_REQUEST_BODY: Final = _field(4, b"\x10\x01")
 """ProcessingRequest{request_body{end_of_stream}}: tells a picker that waits for the end of the body
 and ignores trailers (GAIE's) that there will be no more of it."""
+
+
+MARKS_NAMESPACE: Final = "epp-client"
+REQUEST_TRAILERS_MARK = "request-trailers"
+
+
+def with_trailers_mark(headers: bytes) -> bytes:
+    """The header answer, after which Envoy chooses the route once more: one without retries.
+
+    Envoy 1.40 with a retry policy keeps the body that we inject, and sends it a second time when it
+    goes on with the trailers: the upstream would get the body twice. A picker's changes of what routes
+    match by do not go with it: they would choose the route.
+    """
+    reply = ProcessingResponse.FromString(headers)
+    changes = reply.request_headers.response.header_mutation.set_headers
+    for option in [o for o in changes if o.header.key[:1] == ":" or o.header.key.lower() == "host"]:
+        changes.remove(option)
+    reply.request_headers.response.clear_route_cache = True
+    marks = reply.dynamic_metadata.fields[MARKS_NAMESPACE].struct_value
+    marks.fields[REQUEST_TRAILERS_MARK].bool_value = True
+    return reply.SerializeToString()
 
 
 def streamed_body(answer: Answer, payload: bytes, end_of_stream: bool) -> bytes:
@@ -60,7 +82,6 @@ _STATUS_AND_TYPE = {
     Reason.NO_READY_ENDPOINT: (503, "inference_pool_unavailable"),
     Reason.SUBSET_EMPTY: (503, "inference_pool_unavailable"),
     Reason.OVERLOADED: (503, "sidecar_overloaded"),
-    Reason.DRAINING: (503, "sidecar_overloaded"),
     Reason.ENVOY_PROTOCOL: (500, "ext_proc_protocol"),
 }
 _PICKER_UNAVAILABLE = (503, "endpoint_picker_unavailable")
@@ -74,6 +95,8 @@ _SENTENCES = {
     Reason.SUBSET_EMPTY: "no endpoint of the requested subset is ready",
     Reason.PICKER_UNRESOLVED: "the endpoint picker's Service does not lead to an address",
     Reason.PICKER_UNREACHABLE: "the endpoint picker could not be reached",
+    Reason.PICKER_UNHEALTHY: "no replica of the endpoint picker is worth asking: each is a standby, "
+    "answers nothing, or fails its picks",
     Reason.PICKER_TIMEOUT: "the endpoint picker did not answer in time",
     Reason.PICKER_ERROR: "the endpoint picker ended the call with an error",
     Reason.PICKER_CLOSED: "the endpoint picker closed the call before it had picked",
@@ -86,7 +109,6 @@ _SENTENCES = {
     Reason.BODY_NOT_RETAINED: "the endpoint picker failed, and the request body was too large to "
     "be kept for a second try",
     Reason.OVERLOADED: "the sidecar has as many requests as it may hold; try again",
-    Reason.DRAINING: "the sidecar is shutting down; try again",
     Reason.ENVOY_PROTOCOL: "Envoy broke the ext_proc protocol",
 }
 
@@ -109,7 +131,7 @@ def refusal(reason: Reason, pool: str, *, grpc: bool = False) -> bytes:
     immediate.status.code = status
     immediate.details = f"epp_client_{reason}"
     headers = {"x-inference-error": str(reason)}
-    if reason in (Reason.OVERLOADED, Reason.DRAINING, Reason.POOL_NOT_SYNCED):
+    if reason in (Reason.OVERLOADED, Reason.POOL_NOT_SYNCED):
         headers["retry-after"] = "1"
     if grpc:
         immediate.grpc_status.status = GRPC_UNAVAILABLE

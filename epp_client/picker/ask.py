@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from epp_client.errors import MalformedMessage, PickerUnreachable, Reason
 from epp_client.ext_proc.messages import Answer, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderMutation, ProcessingRequest
-from epp_client.picker.client import PROCESS, PickerClient
+from epp_client.picker.client import PROCESS
 from epp_client.picker.protocol import judge, parse_reply, read_pick
 from epp_client.pool.snapshot import PoolSnapshot
-from epp_client.wire.transport import Status, Transport
+from epp_client.wire.transport import Connection, Status, StreamEvents, Transport
 
 
 @dataclass
@@ -36,7 +36,7 @@ class PickReport:
     """The refusal's body, or the request body as the picker gave it back."""
 
 
-class _Replies:
+class _Replies(StreamEvents):
     """`StreamEvents` that collect until the pick, a refusal or the end."""
 
     def __init__(self) -> None:
@@ -79,25 +79,38 @@ async def ask_picker(
         report.problem = Reason.PICKER_UNRESOLVED
         report.detail = (snapshot.picker and snapshot.picker.problem) or "no endpointPickerRef"
         return report
-    client = PickerClient(str(snapshot.pool.name), transport)
-    client.retarget(snapshot.picker, snapshot.pool.settings)
+    began = time.perf_counter()
     try:
-        await _ask(snapshot, client, _question(headers, body), report)
+        connection = await _connect(snapshot, transport)
+    except PickerUnreachable as error:
+        report.problem, report.detail = Reason.PICKER_UNREACHABLE, str(error)
+        return report
+    report.connect_seconds = time.perf_counter() - began
+    try:
+        await _ask(snapshot, connection, _question(headers, body), report)
     finally:
-        await client.close()
+        await connection.close()
     return report
 
 
+async def _connect(snapshot: PoolSnapshot, transport: Transport) -> Connection:
+    """The first address that can be reached: who asks by hand wants an answer of a standby, too."""
+    assert snapshot.picker is not None
+    settings = snapshot.pool.settings
+    error = PickerUnreachable("the picker has no address")
+    for address in snapshot.picker.addresses:
+        try:
+            return await transport.connect(
+                address, settings.tls, snapshot.picker.server_name, settings.connect_timeout
+            )
+        except PickerUnreachable as failed:
+            error = failed
+    raise error
+
+
 async def _ask(
-    snapshot: PoolSnapshot, client: PickerClient, question: list[bytes], report: PickReport
+    snapshot: PoolSnapshot, connection: Connection, question: list[bytes], report: PickReport
 ) -> None:
-    began = time.perf_counter()
-    try:
-        connection = await client.connect()
-    except PickerUnreachable as error:
-        report.problem, report.detail = Reason.PICKER_UNREACHABLE, str(error)
-        return
-    report.connect_seconds = time.perf_counter() - began
     replies = _Replies()
     began = time.perf_counter()
     stream = connection.open(PROCESS, {}, replies)

@@ -1,140 +1,254 @@
-"""Connections to one pool's endpoint picker: shared by all requests, balanced over its addresses.
+"""The pickers of the pools: which address a request asks, and who follows the pools' changes.
 
-Never touches a message. Health and outlier handling build on `_connect`.
+Never touches a message. What an address is worth is decided in `health`; `address` keeps it.
 """
 
 import asyncio
+import random
+from collections.abc import Callable
+from typing import Final
 
 import structlog
 
-from epp_client.errors import PickerUnreachable
+from epp_client.errors import PickerUnreachable, Reason
+from epp_client.logs import Repeats
+from epp_client.picker.address import RETIRE_GRACE, PickerAddress
+from epp_client.picker.health import Health, pace
+from epp_client.pool.inference_pool import FailureMode, InferencePool
 from epp_client.pool.settings import PickerTlsMode, PoolSettings
 from epp_client.pool.snapshot import PickerTarget
 from epp_client.wire.transport import Connection, Transport
 
 log = structlog.get_logger(__name__)
 
-RETIRE_GRACE = 600.0
-"""Seconds that streams may take to end on a connection that is not wanted any more."""
-
-PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+PROCESS: Final = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+NEWCOMER: Final = 5.0
+"""Seconds within which a new address has to listen when requests would be refused without it, if a pick may
+take as long. GAIE's lwepp is ready by its health port before it has made its RSA key of 4096 bits."""
+OVERLAP: Final = 10.0
+"""Seconds for which an address that the picker has no more is asked while none of its new ones can be."""
 
 
 class PickerClient:
-    """The picker of one pool. Connections are made on first use and kept."""
+    """The picker of one pool. All requests share its connections, balanced over its addresses."""
 
-    def __init__(self, pool: str, transport: Transport) -> None:
-        self._pool = pool
-        self._transport = transport
+    def __init__(
+        self,
+        pool: str,
+        transport: Transport,
+        repeats: Repeats | None = None,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self.pool = pool
+        self.transport = transport
+        self.repeats = repeats or Repeats()
+        self.asked = 0
+        self.out = False
+        self.quiet = False
+        self._dice = dice
         self._target = PickerTarget()
         self._settings = PoolSettings()
-        self._connections: dict[str, Connection] = {}
-        self._connecting: dict[str, asyncio.Task[Connection]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._addresses: dict[str, PickerAddress] = {}
+        self._outgoing: list[PickerAddress] = []
+        self._overlap: asyncio.TimerHandle | None = None
+        self._usable: tuple[PickerAddress, ...] = ()
+        self._trials: tuple[PickerAddress, ...] = ()
+        self._retired: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._turn = 0
         self.trailers_expected = True
         """Learned from its answers: whether it answers trailers at all."""
 
-    def retarget(self, target: PickerTarget, settings: PoolSettings) -> None:
-        """Follow a change of the picker's addresses or of the TLS settings.
+    def retarget(
+        self,
+        target: PickerTarget,
+        settings: PoolSettings,
+        mode: FailureMode = FailureMode.FAIL_CLOSE,
+    ) -> None:
+        """Follow a change of the picker's addresses or of the pool's settings.
 
-        Streams on connections that are not wanted any more go on to their end.
+        Streams on connections that are not wanted any more go on to their end. In a rollout the old
+        addresses are asked until a new one has been reached; not so with other TLS settings.
         """
         if target == self._target and settings == self._settings:
             return
         if settings.tls.mode is PickerTlsMode.UNVERIFIED and target.addresses:
             log.warning(
                 "the picker's certificate is not verified",
-                pool=self._pool,
+                pool=self.pool,
                 hint="annotate the pool with epp-client.dev/tls: verified and tls-ca-file",
             )
-        tls_changed = settings.tls != self._settings.tls
+        secured = (settings.tls, target.server_name)
+        anew = secured != (self._settings.tls, self._target.server_name)
         self._target, self._settings = target, settings
         self.trailers_expected = True
-        for address in list(self._connections):
-            if tls_changed or address not in target.addresses:
-                self._retire(self._connections.pop(address))
-        for address in list(self._connecting):
-            if tls_changed or address not in target.addresses:
-                self._connecting.pop(address).cancel()
+        for name in list(self._addresses):
+            if anew or name not in target.addresses:
+                self._outgoing.append(self._addresses.pop(name))
+        if anew or not target.addresses:
+            self._let_go()
+        elif self._outgoing and self._overlap is None:
+            self._overlap = asyncio.get_running_loop().call_later(OVERLAP, self._let_go)
+        rhythm = pace(settings.pick_timeout)
+        newcomer = settings.connect_timeout
+        if mode is FailureMode.FAIL_CLOSE:
+            newcomer = max(newcomer, min(settings.pick_timeout, NEWCOMER))
+        for name in target.addresses:
+            address = self._addresses.get(name)
+            if address is None:
+                self._addresses[name] = PickerAddress(
+                    self, name, *secured, settings.connect_timeout, rhythm, newcomer
+                )
+            else:
+                address.connect_timeout, address.pace = settings.connect_timeout, rhythm
+        self.address_changed()
 
-    def ready(self) -> Connection | None:
-        """A connection that can take a stream now, addresses in turn; None when there is none."""
-        addresses = self._target.addresses
-        for _ in addresses:
-            self._turn = (self._turn + 1) % len(addresses)
-            connection = self._connections.get(addresses[self._turn])
-            if connection is not None and connection.usable:
-                return connection
+    # --- choosing ---
+
+    def ready(self, but: PickerAddress | None = None) -> PickerAddress | None:
+        """An address that can take a request now, in turn; None when there is none.
+
+        `but` has just failed this request, and is asked again only when there is no other. An address
+        on trial gets a request before all others: it is not back before one has shown it.
+        """
+        self.asked += 1
+        if self.quiet:
+            self._wake()
+        if self._trials and but is None and (address := self._on_trial()) is not None:
+            return address
+        usable = self._usable
+        for _ in usable:
+            self._turn = (self._turn + 1) % len(usable)
+            address = usable[self._turn]
+            connection = address.connection
+            if connection is not None and connection.usable and address is not but:
+                return address
+        for address in self._outgoing:
+            if address is not but and address.ready:
+                return address
+        return but if but is not None and but.ready else None
+
+    def _on_trial(self) -> PickerAddress | None:
+        for address in self._trials:
+            connection = address.connection
+            if connection is not None and connection.usable and address.health.begin_trial():
+                return address
         return None
 
-    async def connect(self) -> Connection:
-        """Connect to the first address that can be reached, each tried within `connect_timeout`.
+    def _wake(self) -> None:
+        self.quiet = False
+        for address in self._addresses.values():
+            address.wake()
 
-        Callers share attempts: a thousand requests make one connection per address.
+    @property
+    def hopeful(self) -> bool:
+        """Whether `connect` may find an address; else none is worth waiting for."""
+        return bool(self._usable)
+
+    async def connect(self) -> PickerAddress:
+        """The first address that can be reached; all are tried at once, each within `connect_timeout`.
 
         Raises:
-            PickerUnreachable: no address could be reached; the text says why for the last one.
+            PickerUnreachable: none could; the text says why for the last one.
         """
-        error = PickerUnreachable(f"the picker of {self._pool} has no address")
-        addresses = self._target.addresses
-        start = self._turn
-        for step in range(len(addresses)):
-            address = addresses[(start + step + 1) % len(addresses)]
-            connection = self._connections.get(address)
-            if connection is not None and connection.usable:
-                return connection
-            try:
-                return await asyncio.shield(self._attempt(address))
-            except PickerUnreachable as failed:
-                error = failed
-            except asyncio.CancelledError:
-                if (task := asyncio.current_task()) is not None and task.cancelling():
-                    raise
-                error = PickerUnreachable(f"picker {address} was given up: its address changed")
-        raise error
+        error = PickerUnreachable(f"the picker of {self.pool} has no usable address")
+        tried: set[PickerAddress] = set()
+        attempts: dict[asyncio.Task[None], PickerAddress] = {}
+        try:
+            while True:
+                for (
+                    address
+                ) in self._usable:  # others than before, when the picker has changed meanwhile
+                    if address.ready:
+                        return address
+                    if address not in tried:
+                        tried.add(address)
+                        attempts[asyncio.create_task(address.connect())] = address
+                if not attempts:
+                    raise error
+                done, _ = await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    address = attempts.pop(task)
+                    try:
+                        task.result()
+                    except PickerUnreachable as failed:
+                        error = failed
+                    except asyncio.CancelledError:
+                        error = PickerUnreachable(f"{address.address} was given up: it changed")
+                    if address.ready:
+                        return address
+        finally:
+            for task in attempts:
+                task.cancel()
 
-    def _attempt(self, address: str) -> asyncio.Task[Connection]:
-        task = self._connecting.get(address)
-        if task is None:
-            task = asyncio.create_task(self._connect(address))
-            self._connecting[address] = task
-            task.add_done_callback(lambda done: self._attempted(address, done))
-        return task
+    @property
+    def reason(self) -> Reason:
+        """Why there is nobody to ask.
 
-    async def _connect(self, address: str) -> Connection:
-        settings = self._settings
-        connection = await self._transport.connect(
-            address, settings.tls, self._target.server_name, settings.connect_timeout
-        )
-        if (old := self._connections.get(address)) is not None:
-            self._retire(old)
-        self._connections[address] = connection
-        return connection
+        Standbys count as no picker at all: asked nevertheless they would refuse with a 503, which is
+        an answer, and so keep FailOpen from ever acting.
+        """
+        states = {address.health.state for address in self._addresses.values()}
+        return Reason.PICKER_UNHEALTHY if states - _UNREACHED else Reason.PICKER_UNREACHABLE
 
-    def _attempted(self, address: str, task: asyncio.Task[Connection]) -> None:
-        if self._connecting.get(address) is task:
-            del self._connecting[address]
-        if not task.cancelled():
-            task.exception()  # every waiter may have gone; the failure is theirs to report
+    @property
+    def states(self) -> dict[str, Health]:
+        """The state of every address."""
+        return {name: address.health.state for name, address in self._addresses.items()}
 
-    def _retire(self, connection: Connection, grace: float = RETIRE_GRACE) -> None:
+    # --- what addresses tell ---
+
+    def dice(self) -> float:
+        """A random number from 0 to 1."""
+        return self._dice()
+
+    def address_changed(self) -> None:
+        """An address is in another state."""
+        addresses = self._addresses.values()
+        if self._outgoing and any(address.ready for address in addresses):
+            self._let_go()
+        self._usable = tuple(a for a in addresses if a.health.usable)
+        self._trials = tuple(a for a in addresses if a.health.state is Health.TRIAL)
+        self.out = not self._usable
+
+    def retire(self, connection: Connection, grace: float = RETIRE_GRACE) -> None:
+        """Close a connection once its streams have ended, or after `grace` seconds."""
         task = asyncio.create_task(connection.close(grace))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+    def _let_go(self) -> None:
+        """Ask those that the picker has no more no longer."""
+        if self._overlap is not None:
+            self._overlap.cancel()
+            self._overlap = None
+        outgoing, self._outgoing = self._outgoing, []
+        for address in outgoing:
+            self._leave(address)
+
+    def _leave(self, address: PickerAddress) -> None:
+        address.close()
+        task = asyncio.create_task(address.closed())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    # --- the end ---
 
     async def close(self, grace: float = 0.0) -> None:
         """Close every connection; open streams have `grace` seconds to end."""
-        for task in list(self._connecting.values()):
-            task.cancel()
-        await asyncio.gather(*self._connecting.values(), return_exceptions=True)
-        for connection in self._connections.values():
-            self._retire(connection, grace)
-        self._connections.clear()
+        self._let_go()
+        for address in self._addresses.values():
+            self._leave(address)
+        self._addresses.clear()
+        self.address_changed()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         if not grace:
-            for closing in self._closing:
+            for closing in self._retired:
                 closing.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.gather(*self._retired, return_exceptions=True)
+
+
+_UNREACHED = {Health.UNREACHABLE, Health.UNTRIED}
 
 
 class PickerClients:
@@ -142,19 +256,29 @@ class PickerClients:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self._repeats = Repeats()
         self._clients: dict[str, PickerClient] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     def __getitem__(self, pool: str) -> PickerClient:
         client = self._clients.get(pool)
         if client is None:
-            client = self._clients[pool] = PickerClient(pool, self._transport)
+            client = self._clients[pool] = PickerClient(pool, self._transport, self._repeats)
         return client
 
-    def follow(self, pools: dict[str, tuple[PickerTarget | None, PoolSettings]]) -> None:
+    def learn_trailers(self, pool: str, answered: bool) -> None:
+        """A picker was seen to answer trailers, or not to; its pool may have gone meanwhile."""
+        if (client := self._clients.get(pool)) is not None:
+            client.trailers_expected = answered
+
+    def states(self) -> dict[str, dict[str, Health]]:
+        """The state of every address of every pool."""
+        return {name: client.states for name, client in self._clients.items()}
+
+    def follow(self, pools: dict[str, tuple[PickerTarget | None, InferencePool]]) -> None:
         """Retarget the clients of known pools, and let go of pools that are gone."""
-        for name, (target, settings) in pools.items():
-            self[name].retarget(target or PickerTarget(), settings)
+        for name, (target, pool) in pools.items():
+            self[name].retarget(target or PickerTarget(), pool.settings, pool.failure_mode)
         for name in [name for name in self._clients if name not in pools]:
             task = asyncio.create_task(self._clients.pop(name).close(RETIRE_GRACE))
             self._leaving.add(task)

@@ -47,8 +47,11 @@ def local_pick(
     """
     table = snapshot.table
     behind = snapshot.acknowledged is not None and snapshot.acknowledged < table.generation
-    if subset is None and not behind:
-        return _choose([e.key for e in _draw(table.ready, below)], in_flight)
+    if subset is None:
+        drawn = [e.key for e in _draw(table.ready, below)]
+        # Most are known to Envoy: a pool of thousands is seldom looked through.
+        if not behind or all(map(snapshot.routable, drawn)):
+            return _choose(drawn, in_flight)
     keys: Sequence[str] = [e.key for e in table.ready] if subset is None else subset.ready
     if behind:
         keys = [key for key in keys if snapshot.routable(key)] or keys

@@ -1,31 +1,44 @@
 """The Endpoint Picker Protocol (GAIE proposal 004): its keys, reading picks, writing hints. Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+import re
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from typing import Final, NamedTuple, final
 
 from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Value
+from mypy_extensions import mypyc_attr
 
 from epp_client.errors import MalformedMessage, Reason
 from epp_client.ext_proc.pb.ext_proc_pb2 import (
     HeaderMutation,
+    HeaderValueOption,
     ProcessingRequest,
     ProcessingResponse,
 )
-from epp_client.ext_proc.replies import OVERWRITE
+from epp_client.ext_proc.plain import plain_pick, plain_served
+from epp_client.ext_proc.replies import MARKS_NAMESPACE, OVERWRITE
 from epp_client.pool.endpoints import parse_endpoint
 from epp_client.pool.snapshot import PoolSnapshot
 
-DESTINATION = "x-gateway-destination-endpoint"
-SERVED = "x-gateway-destination-endpoint-served"
-SUBSET = "x-gateway-destination-endpoint-subset"
-LB_NAMESPACE = "envoy.lb"
-SUBSET_NAMESPACE = "envoy.lb.subset_hint"
-UPSTREAM_ADDRESS = "upstream.address"
+DESTINATION: Final = "x-gateway-destination-endpoint"
+SERVED: Final = "x-gateway-destination-endpoint-served"
+SUBSET: Final = "x-gateway-destination-endpoint-subset"
+LB_NAMESPACE: Final = "envoy.lb"
+SUBSET_NAMESPACE: Final = "envoy.lb.subset_hint"
+UPSTREAM_ADDRESS: Final = "upstream.address"
 
-MAX_PICK_ENTRIES = 256
+MAX_PICK_ENTRIES: Final = 256
 """A longer ordered list is no list of retries but a fault of the picker's."""
 
-_DESTINATION_BYTES = DESTINATION.encode()
+MAX_HEADERS: Final = 100
+MAX_HEADER_BYTES: Final = 60 * 1024
+"""What Envoy takes of one request or response, by default."""
+_HEADER_NAME: Final = re.compile(r":?(?!(?i:transfer-encoding)$)[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+_DESTINATION_BYTES: Final = DESTINATION.encode()
+_LB_BYTES: Final = LB_NAMESPACE.encode()
+_SERVED_BYTES: Final = SERVED.encode()
 
 
 class Subset(NamedTuple):
@@ -37,14 +50,19 @@ class Subset(NamedTuple):
     """Keys of those that are ready: what the picker is told."""
 
 
-class RequestHeaders(NamedTuple):
+@final
+@mypyc_attr(acyclic=True)
+class RequestHeaders:
     """Request headers as the picker may see them."""
 
-    raw: bytes
-    """The ProcessingRequest for the picker."""
-    stripped: tuple[str, ...]
-    """Names of the client's headers that were taken out, and that the upstream must not see."""
-    subset: Subset | None
+    __slots__ = ("raw", "stripped", "subset")
+
+    def __init__(self, raw: bytes, stripped: tuple[str, ...], subset: Subset | None) -> None:
+        """`raw` is the ProcessingRequest for the picker, `stripped` the names of the client's headers
+        that were taken out, and that the upstream must not see."""
+        self.raw = raw
+        self.stripped = stripped
+        self.subset = subset
 
 
 def prepare_request_headers(raw: bytes, snapshot: PoolSnapshot) -> RequestHeaders:
@@ -53,7 +71,7 @@ def prepare_request_headers(raw: bytes, snapshot: PoolSnapshot) -> RequestHeader
     Raises:
         MalformedMessage: `raw` is not a ProcessingRequest.
     """
-    if _DESTINATION_BYTES not in raw and _DESTINATION_BYTES not in raw.lower():
+    if _DESTINATION_BYTES not in raw.lower():
         return RequestHeaders(raw, (), None)
     message = _parse_request(raw)
     headers = message.request_headers.headers.headers
@@ -110,11 +128,16 @@ def _narrow(wanted: Iterable[str], snapshot: PoolSnapshot) -> Subset:
     return Subset(frozenset(e.key for e in members), tuple(e.key for e in members if e.ready))
 
 
-class Pick(NamedTuple):
+@final
+@mypyc_attr(acyclic=True)
+class Pick:
     """What a picker's answer says about the destination, not yet judged."""
 
-    text: str = ""
-    problem: Reason | None = None
+    __slots__ = ("problem", "text")
+
+    def __init__(self, text: str = "", problem: Reason | None = None) -> None:
+        self.text = text
+        self.problem = problem
 
 
 def parse_reply(raw: bytes) -> ProcessingResponse:
@@ -138,7 +161,7 @@ def read_pick(reply: ProcessingResponse) -> Pick | None:
     for option in _mutation(reply).set_headers:
         if option.header.key.lower() == DESTINATION:
             try:
-                values.append((option.header.raw_value or option.header.value.encode()).decode())
+                values += _texts(option)
             except UnicodeDecodeError:
                 return Pick(problem=Reason.PICK_MALFORMED)
     fields = reply.dynamic_metadata.fields
@@ -154,32 +177,111 @@ def read_pick(reply: ProcessingResponse) -> Pick | None:
     return Pick(values[0])
 
 
+def _texts(option: HeaderValueOption) -> list[str]:
+    """What an option says: its `raw_value`, its `value`, or one that says both, which may differ.
+
+    Raises:
+        UnicodeDecodeError: not text.
+    """
+    header = option.header
+    if header.raw_value and header.value:
+        return [header.raw_value.decode(), header.value]
+    return [header.raw_value.decode() or header.value]
+
+
+class HeaderReply:
+    """A picker's header answer: parsed only when it is not plain, or has to be changed."""
+
+    __slots__ = ("_raw", "_text", "pick")
+
+    def __init__(self, raw: bytes, original: bytes) -> None:
+        """`original` is Envoy's message with the headers that the answer is about.
+
+        Raises:
+            MalformedMessage: not a ProcessingResponse, or one that Envoy would refuse.
+        """
+        self._raw = raw
+        self._text = plain_pick(raw, _LB_BYTES, _DESTINATION_BYTES)
+        self.pick: Pick | None
+        if self._text is not None:
+            self.pick = Pick(self._text)
+        else:
+            reply = parse_reply(raw)
+            check_mutation(reply.request_headers.response.header_mutation, original)
+            self.pick = read_pick(reply)
+
+    def steered(self, keys: Sequence[str], stripped: Sequence[str]) -> bytes:
+        """The answer with the judged destination in its header and metadata."""
+        if not stripped and self._text is not None and self._text == ",".join(keys):
+            return self._raw
+        return steer(parse_reply(self._raw), self._raw, keys, stripped)
+
+
 def _mutation(reply: ProcessingResponse) -> HeaderMutation:
     if reply.HasField("request_body"):
         return reply.request_body.response.header_mutation
     return reply.request_headers.response.header_mutation
 
 
-class Verdict(NamedTuple):
+def check_mutation(mutation: HeaderMutation, original: bytes) -> None:
+    """Refuse a header mutation that Envoy would refuse: it fails the request then, and says nothing.
+
+    `original` is the message of Envoy's that has the headers to be changed.
+
+    Raises:
+        MalformedMessage: a name or value that is none, or more headers than Envoy takes.
+    """
+    changes = mutation.set_headers
+    size = 0
+    for option in changes:
+        key, value = option.header.key, option.header.raw_value or option.header.value.encode()
+        if key.lower() == DESTINATION:
+            continue  # judged, and written anew
+        if not _HEADER_NAME.fullmatch(key) or _CONTROL.search(value):
+            raise MalformedMessage(f"header {key!r} cannot be set")
+        size += len(key) + len(value)
+    if size > MAX_HEADER_BYTES // 8 or len(changes) > MAX_HEADERS // 8:
+        # What Envoy counts afterwards; a header that is overwritten counts twice here.
+        message = _parse_request(original)
+        response = message.HasField("response_headers")
+        kept = (message.response_headers if response else message.request_headers).headers.headers
+        size += sum(len(h.key) + len(h.raw_value or h.value.encode()) for h in kept)
+        if size > MAX_HEADER_BYTES or len(kept) + len(changes) > MAX_HEADERS:
+            raise MalformedMessage("more headers than Envoy takes")
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Verdict:
     """A judged pick. With a `problem` there is no usable endpoint, at least not yet."""
 
-    keys: tuple[str, ...] = ()
-    """Members, in the picker's order."""
-    problem: Reason | None = None
-    may_change: bool = False
-    """Whether the table, or Envoy, may only be some milliseconds behind the picker."""
+    __slots__ = ("keys", "may_change", "problem")
+
+    def __init__(
+        self,
+        keys: tuple[str, ...] = (),
+        problem: Reason | None = None,
+        may_change: bool = False,
+    ) -> None:
+        """`keys` are members, in the picker's order. `may_change`: the table, or Envoy, may only be some
+        milliseconds behind the picker."""
+        self.keys = keys
+        self.problem = problem
+        self.may_change = may_change
 
 
 def judge(pick: Pick, snapshot: PoolSnapshot, subset: Subset | None) -> Verdict:
     """Keep the members of the pool (and of the subset), in order. Nothing else is ever routed to."""
     if pick.problem is not None:
         return Verdict(problem=pick.problem)
+    by_key = snapshot.table.by_key
+    if subset is None and pick.text in by_key:  # one endpoint, spelt as we do
+        return Verdict((pick.text,), may_change=not snapshot.routable(pick.text))
     entries = [entry for part in pick.text.split(",") if (entry := part.strip())]
     if not entries:
         return Verdict(problem=Reason.PICK_MISSING)
     if len(entries) > MAX_PICK_ENTRIES:
         return Verdict(problem=Reason.PICK_MALFORMED)
-    by_key = snapshot.table.by_key
     named = [e if e in by_key else parse_endpoint(e) for e in entries]
     keys = dict.fromkeys(key for key in named if key is not None)
     if not keys:
@@ -197,21 +299,71 @@ def judge(pick: Pick, snapshot: PoolSnapshot, subset: Subset | None) -> Verdict:
 def steer(
     reply: ProcessingResponse, raw: bytes, keys: Sequence[str], stripped: Sequence[str]
 ) -> bytes:
-    """The picker's header answer with the judged destination in its header and metadata."""
+    """The picker's header answer with the judged destination in its header and metadata.
+
+    A picker chooses endpoints, never routes: with `clear_route_cache` its other changes could choose
+    another route, whose cluster is none of this pool.
+    """
     text = ",".join(keys)
-    metadata = reply.dynamic_metadata.fields[LB_NAMESPACE].struct_value.fields[DESTINATION]
-    mutation = reply.request_headers.response.header_mutation
+    fields = reply.dynamic_metadata.fields
+    response = reply.request_headers.response
+    changed = _strip_metadata(fields)
+    if response.clear_route_cache:
+        response.clear_route_cache = False
+        changed = True
+    metadata = fields[LB_NAMESPACE].struct_value.fields[DESTINATION]
+    mutation = response.header_mutation
     named = [o for o in mutation.set_headers if o.header.key.lower() == DESTINATION]
     if (
         not stripped
         and metadata.string_value == text
-        and all((o.header.raw_value.decode() or o.header.value) == text for o in named)
+        and all(_texts(option) == [text] for option in named)
     ):
-        return raw
+        return reply.SerializeToString() if changed else raw
     metadata.string_value = text
     for option in named:
         mutation.set_headers.remove(option)
     _set_destination(mutation, text, stripped)
+    return reply.SerializeToString()
+
+
+def _strip_metadata(fields: MutableMapping[str, Value]) -> bool:
+    """Take out what only Envoy or we may say: the served endpoint, our marks. Whether there was any."""
+    found = False
+    if MARKS_NAMESPACE in fields:
+        del fields[MARKS_NAMESPACE]
+        found = True
+    if LB_NAMESPACE in fields:
+        lb = fields[LB_NAMESPACE].struct_value.fields
+        if SERVED in lb:
+            del lb[SERVED]
+            found = True
+    return found
+
+
+def without_destination(raw: bytes) -> bytes:
+    """A picker's answer, to anything but the request headers, that steers nothing.
+
+    Envoy takes metadata from every answer, also after ours has named the judged endpoints, and walks
+    it anew for a retry.
+
+    Raises:
+        MalformedMessage: `raw` is not a ProcessingResponse.
+    """
+    reply = parse_reply(raw)
+    fields = reply.dynamic_metadata.fields
+    _strip_metadata(fields)
+    if LB_NAMESPACE in fields:
+        fields[LB_NAMESPACE].struct_value.fields.pop(DESTINATION, None)
+    if reply.HasField("request_body"):
+        reply.request_body.response.clear_route_cache = False
+        mutation = reply.request_body.response.header_mutation
+    elif reply.HasField("request_trailers"):
+        mutation = reply.request_trailers.header_mutation
+    else:
+        return reply.SerializeToString()
+    for option in [o for o in mutation.set_headers if o.header.key.lower() == DESTINATION]:
+        mutation.set_headers.remove(option)
     return reply.SerializeToString()
 
 
@@ -242,6 +394,9 @@ def read_served(raw: bytes) -> tuple[str | None, bytes]:
     Raises:
         MalformedMessage: `raw` is not a ProcessingRequest.
     """
+    served = plain_served(raw, _LB_BYTES, _SERVED_BYTES)
+    if served is not None:
+        return served, raw
     message = _parse_request(raw)
     metadata = message.metadata_context.filter_metadata
     if LB_NAMESPACE in metadata and SERVED in metadata[LB_NAMESPACE].fields:

@@ -1,8 +1,8 @@
 """EndpointTable: the `ip:port` members of one pool at one moment. Immutable; pure."""
 
 import ipaddress
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -23,14 +23,20 @@ class Endpoint(NamedTuple):
     """Generation of the table that first had this endpoint."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EndpointTable:
     """Members by key. `generation` moves whenever the set of keys, which is what EDS shows, does."""
 
-    by_key: Mapping[str, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
-    ready: tuple[Endpoint, ...] = ()
-    """Members that are not draining, in a stable order."""
+    by_key: MappingProxyType[str, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
     generation: int = 0
+
+    @cached_property
+    def ready(self) -> tuple[Endpoint, ...]:
+        """Members that are not draining, in a stable order.
+
+        Found when first asked for: most tables of a large pool that changes are replaced before.
+        """
+        return tuple([endpoint for endpoint in self.by_key.values() if endpoint.ready])
 
 
 def canonical_ip(text: str) -> str | None:

@@ -7,6 +7,7 @@ was; either is reported.
 
 import asyncio
 import contextlib
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 
 import structlog
 import yaml
-from watchfiles import awatch
+from watchfiles import DefaultFilter, awatch
 
 from epp_client.errors import ManifestError
 from epp_client.pool.documents import Located, read
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.parse import parse_inference_pool
+from epp_client.pool.pods import pod_facts
 from epp_client.pool.problems import Fault, Problem, Severity
 from epp_client.pool.resolve import Resolution, World, resolve
 from epp_client.pool.settings import PoolSettings
@@ -29,6 +31,9 @@ from epp_client.pool.store import PoolStore
 log = structlog.get_logger(__name__)
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
+LOOK = 1.0
+"""Seconds between two looks at what the path leads to: no watch tells of a directory, or of a link to one,
+that is replaced."""
 SUFFIXES = (".yaml", ".yml", ".json")
 _KINDS = ("InferencePool", "Pod", "Service", "EndpointSlice")
 
@@ -126,7 +131,8 @@ def build_world(
                 pools[name] = last_good[name]
             faults += more
         problems += [found.problem(fault) for fault in faults]
-    world = World(pools, others["Pod"], others["Service"], others["EndpointSlice"])
+    pods = [pod_facts(pod) for pod in others["Pod"]]
+    world = World(pools, pods, others["Service"], others["EndpointSlice"])
     return world, problems
 
 
@@ -166,10 +172,8 @@ def lint(path: Path, defaults: PoolSettings) -> list[Problem]:
     doubts = list(resolution.problems)
     for name, snapshot in resolution.snapshots.items():
         if not snapshot.table.ready:
-            pairs = dict(snapshot.pool.match_labels).items()
             selected = any(
-                pairs <= (pod["metadata"].get("labels") or {}).items()
-                and (pod["metadata"].get("namespace") or "default") == name.namespace
+                pod.namespace == name.namespace and pod.has(snapshot.pool.match_labels)
                 for pod in world.pods
             )
             text = "selects no ready endpoint" if selected else "selects no Pod"
@@ -259,10 +263,51 @@ class ManifestSource:
                 await changed.wait()
 
     async def _watch(self, changed: asyncio.Event) -> None:
-        # The directory, not the file: editors and ConfigMaps replace files by renaming.
-        directory = self._path if self._path.is_dir() else self._path.parent
+        """Set `changed` at every change, also of what the path leads to."""
+        directory = self._directory
         try:
-            async for _ in awatch(directory, recursive=False, debounce=50, step=10):
-                changed.set()
+            await self._until_replaced(directory, changed)
         except OSError as error:
             raise ManifestError(f"{directory} cannot be watched: {error}") from error
+        while True:
+            changed.set()  # the watch begins before anybody reads anew
+            with contextlib.suppress(OSError):
+                await self._until_replaced(self._directory, changed)
+            await asyncio.sleep(LOOK)
+
+    @property
+    def _directory(self) -> Path:
+        # Not the file itself: editors and ConfigMaps replace files by renaming.
+        return self._path if self._path.is_dir() else self._path.parent
+
+    async def _until_replaced(self, directory: Path, changed: asyncio.Event) -> None:
+        """Watch a directory for as long as the path leads there."""
+        before = at_first = _stamp(directory), _stamp(self._path)
+        watch = awatch(
+            directory,
+            watch_filter=DefaultFilter(ignore_dirs=()),
+            recursive=False,
+            debounce=50,
+            step=10,
+            rust_timeout=int(1000 * LOOK),
+            yield_on_timeout=True,
+        )
+        async with contextlib.aclosing(watch):
+            async for events in watch:
+                now = _stamp(directory), _stamp(self._path)
+                if events or now != before:
+                    changed.set()
+                before = now
+                itself = any(path == str(directory) for _, path in events)
+                if itself or now[0] != at_first[0] or self._directory != directory:
+                    return
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What a path leads to; of a file also its time and size, as a link to it tells no watch."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    place = found.st_dev, found.st_ino
+    return place if stat.S_ISDIR(found.st_mode) else (*place, found.st_mtime_ns, found.st_size)

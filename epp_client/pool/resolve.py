@@ -1,21 +1,18 @@
-"""From Kubernetes objects to snapshots: level-based, state in and state out.
+"""From Kubernetes objects to snapshots: level-based, state in and state out, pool by pool.
 
 Pure; the clock is an argument. Sources (files, the API server) bring the objects; none of them knows
-what a member, a picker address or a draining endpoint is.
+what a member or a draining endpoint is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-from epp_client.pool.endpoints import Endpoint, EndpointTable, canonical_ip, endpoint_key
-from epp_client.pool.inference_pool import (
-    ACTIVE_PORTS_ANNOTATION,
-    EndpointPickerRef,
-    InferencePool,
-    PoolName,
-)
+from epp_client.pool.endpoints import Endpoint, EndpointTable, endpoint_key
+from epp_client.pool.inference_pool import ACTIVE_PORTS_ANNOTATION, InferencePool, PoolName
+from epp_client.pool.picker_target import picker_target
+from epp_client.pool.pods import PodFacts
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 
@@ -23,141 +20,50 @@ Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """What a source knows: parsed pools, and the other objects as plain data."""
+class PoolResolution:
+    """The snapshot that follows for one pool, and what the next resolution has to know of this one."""
 
-    pools: Mapping[PoolName, InferencePool] = field(default_factory=dict)
-    pods: Sequence[Object] = ()
-    services: Sequence[Object] = ()
-    slices: Sequence[Object] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """The snapshots that follow from a World."""
-
-    snapshots: Mapping[PoolName, PoolSnapshot]
-    draining_since: Mapping[tuple[PoolName, str], float]
-    """When each draining endpoint began to drain; to be handed to the next `resolve`."""
+    snapshot: PoolSnapshot
+    draining_since: Mapping[str, float] = field(default_factory=dict)
+    """When each draining endpoint began to drain, by key."""
+    left_since: Mapping[str, float] = field(default_factory=dict)
+    """Of those the ones that were ready when they ceased to be members."""
     problems: tuple[Problem, ...] = ()
-    next_change: float | None = None
-    """When, by the same clock as `now`, the first draining endpoint goes."""
+
+    @property
+    def next_change(self) -> float | None:
+        """When, by the same clock as `now`, the first draining endpoint goes."""
+        grace = self.snapshot.pool.settings.drain_grace
+        return min((began + grace for began in self.draining_since.values()), default=None)
 
 
-class _PodFacts(NamedTuple):
-    """What pools and pickers ask about a Pod, read once per Pod instead of once per pool."""
+def resolve_pool(
+    pool: InferencePool,
+    pods: Sequence[PodFacts],
+    picker: PickerTarget | None,
+    previous: PoolResolution | None,
+    now: float,
+    others: Sequence[PodFacts] = (),
+) -> PoolResolution:
+    """Work out one pool's table. `now` in seconds of a monotonic clock.
 
-    name: str
-    namespace: str
-    labels: Mapping[str, str]
-    ip: str | None
-    ready: bool
-    active_ports: str | None
-    raw: Object
-
-    def has(self, pairs: Iterable[tuple[str, str]]) -> bool:
-        return all(self.labels.get(key) == value for key, value in pairs)
-
-
-class _Index:
-    """The objects of a World by what they are looked up by."""
-
-    def __init__(self, world: World) -> None:
-        wanted = {(name.namespace, *_first_pair(pool)) for name, pool in world.pools.items()}
-        self.by_pair: dict[tuple[str, str, str], list[_PodFacts]] = {}
-        self.by_namespace: dict[str, list[_PodFacts]] = {}
-        for pod in map(_facts, world.pods):
-            self.by_namespace.setdefault(pod.namespace, []).append(pod)
-            for key, value in pod.labels.items():
-                if (place := (pod.namespace, key, value)) in wanted:
-                    self.by_pair.setdefault(place, []).append(pod)
-        self.services = {(_namespace(s), _metadata(s).get("name")): s for s in world.services}
-        self.slices: dict[tuple[str, str], list[Object]] = {}
-        for item in world.slices:
-            service = (_metadata(item).get("labels") or {}).get("kubernetes.io/service-name")
-            if service is not None:
-                self.slices.setdefault((_namespace(item), service), []).append(item)
-
-    def candidates(self, pool: InferencePool) -> Sequence[_PodFacts]:
-        """Pods that may match the pool's selector; an empty selector matches the whole namespace."""
-        if not pool.match_labels:
-            return self.by_namespace.get(pool.name.namespace, [])
-        return self.by_pair.get((pool.name.namespace, *_first_pair(pool)), [])
-
-
-def resolve(world: World, previous: Resolution | None, now: float) -> Resolution:
-    """Work out every pool's table and picker. `now` in seconds of a monotonic clock."""
-    index = _Index(world)
-    snapshots: dict[PoolName, PoolSnapshot] = {}
-    draining: dict[tuple[PoolName, str], float] = {}
+    `pods` may be more than match; `others` are the Pods whose addresses a former member's may be by now.
+    """
     problems: list[Problem] = []
+    old = previous.snapshot.table if previous else None
     since = previous.draining_since if previous else {}
-    for name, pool in world.pools.items():
-        old = previous.snapshots.get(name) if previous else None
-        pods = index.candidates(pool)
-        table, leaving = _table(pool, pods, old.table if old else None, since, now, problems)
-        draining |= leaving
-        picker = None
-        if pool.picker is not None:
-            picker = _picker(pool.picker, name.namespace, index)
-            if picker.problem:
-                subject, place = f"InferencePool {name}", "spec.endpointPickerRef"
-                problems.append(Problem(Severity.WARNING, picker.problem, subject, place))
-        snapshots[name] = PoolSnapshot(pool, table, picker)
-    next_change = min(
-        (began + world.pools[name].settings.drain_grace for (name, _), began in draining.items()),
-        default=None,
-    )
-    # Pools that share a Pod say the same of it.
-    return Resolution(snapshots, draining, tuple(dict.fromkeys(problems)), next_change)
+    members, draining = _members(pool, pods, old, since, now, problems)
+    left: dict[str, float] = {}
+    if previous is not None:
+        left = _left(pool, members, previous, others or pods, now)
+    if picker is not None and picker.problem:
+        subject, place = f"InferencePool {pool.name}", "spec.endpointPickerRef"
+        problems.append(Problem(Severity.WARNING, picker.problem, subject, place))
+    snapshot = PoolSnapshot(pool, _table(members, old), picker)
+    return PoolResolution(snapshot, draining | left, left, tuple(problems))
 
 
-def _first_pair(pool: InferencePool) -> tuple[str, str]:
-    return pool.match_labels[0] if pool.match_labels else ("", "")
-
-
-def _metadata(item: Object) -> Object:
-    return item.get("metadata") or {}
-
-
-def _namespace(item: Object) -> str:
-    return str(_metadata(item).get("namespace") or "default")
-
-
-def _facts(pod: Object) -> _PodFacts:
-    metadata = _metadata(pod)
-    return _PodFacts(
-        str(metadata.get("name", "")),
-        str(metadata.get("namespace") or "default"),
-        metadata.get("labels") or {},
-        _pod_ip(pod),
-        is_ready(pod),
-        (metadata.get("annotations") or {}).get(ACTIVE_PORTS_ANNOTATION),
-        pod,
-    )
-
-
-def _pod_ip(pod: Object) -> str | None:
-    status = pod.get("status") or {}
-    ips = [entry.get("ip") for entry in status.get("podIPs") or []]
-    text = status.get("podIP") or next((ip for ip in ips if ip), None)
-    return canonical_ip(text) if text else None
-
-
-def is_ready(pod: Object) -> bool:
-    """Ready: its condition says so, and it neither terminates nor has ended."""
-    status = pod.get("status") or {}
-    if _metadata(pod).get("deletionTimestamp"):
-        return False
-    if status.get("phase") in ("Succeeded", "Failed"):
-        return False
-    return any(
-        condition.get("type") == "Ready" and condition.get("status") == "True"
-        for condition in status.get("conditions") or []
-    )
-
-
-def _ports(pool: InferencePool, pod: _PodFacts, problems: list[Problem]) -> tuple[int, ...]:
+def _ports(pool: InferencePool, pod: PodFacts, problems: list[Problem]) -> tuple[int, ...]:
     """The target ports that are active on this Pod."""
     text = pod.active_ports
     if text is None:
@@ -178,32 +84,34 @@ def _ports(pool: InferencePool, pod: _PodFacts, problems: list[Problem]) -> tupl
     return tuple(port for port in pool.target_ports if port in active)
 
 
-def _table(
+def _members(
     pool: InferencePool,
-    pods: Sequence[_PodFacts],
+    pods: Sequence[PodFacts],
     old: EndpointTable | None,
-    draining_since: Mapping[tuple[PoolName, str], float],
+    draining_since: Mapping[str, float],
     now: float,
     problems: list[Problem],
-) -> tuple[EndpointTable, dict[tuple[PoolName, str], float]]:
+) -> tuple[dict[str, Endpoint], dict[str, float]]:
+    """The endpoints of matching Pods, and which of them drain since when."""
     members: dict[str, Endpoint] = {}
-    draining: dict[tuple[PoolName, str], float] = {}
+    draining: dict[str, float] = {}
+    known: Mapping[str, Endpoint] = old.by_key if old else {}
     for pod in pods:
         if pod.ip is None or not pod.has(pool.match_labels):
             continue
         for port in _ports(pool, pod, problems):
             key = endpoint_key(pod.ip, port)
-            before = old.by_key.get(key) if old else None
+            before = known.get(key)
             # By the Pod's name as well: an address can pass to a Pod that never was ready.
             stays = before is not None and before.pod == pod.name
             rival = members.get(key)
             if not pod.ready:
                 if not stays or rival is not None:
                     continue
-                began = draining_since.get((pool.name, key), now)
+                began = draining_since.get(key, now)
                 if now >= began + pool.settings.drain_grace:
                     continue
-                draining[pool.name, key] = began
+                draining[key] = began
             elif rival is not None and rival.ready:
                 text = f"has {key}, as Pod {rival.pod} has; one of them is used"
                 subject = f"Pod {pod.namespace}/{pod.name}"
@@ -211,93 +119,147 @@ def _table(
                 if not stays:
                     continue
             else:
-                draining.pop((pool.name, key), None)
-            since = before.since if before else -1
-            members[key] = Endpoint(key, pod.ip, port, pod.name, pod.ready, since)
-    generation = old.generation if old else 0
-    if old is None or members.keys() != old.by_key.keys():
-        generation += 1
-    by_key = {
-        key: endpoint if endpoint.since >= 0 else endpoint._replace(since=generation)
-        for key, endpoint in sorted(members.items())
-    }
-    ready_members = tuple(endpoint for endpoint in by_key.values() if endpoint.ready)
-    return EndpointTable(MappingProxyType(by_key), ready_members, generation), draining
-
-
-# --- the picker ---
-
-
-def _picker(ref: EndpointPickerRef, namespace: str, index: _Index) -> PickerTarget:
-    """The ready addresses behind the picker's Service port, or why there are none."""
-    name = f"Service {namespace}/{ref.name}"
-    if ref.group or ref.kind != "Service":
-        kind = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
-        return PickerTarget(problem=f"kind {kind} is not supported; only Service is")
-    service = index.services.get((namespace, ref.name))
-    if service is None:
-        return PickerTarget(problem=f"{name} does not exist")
-    spec = service.get("spec") or {}
-    if spec.get("type") == "ExternalName":
-        return PickerTarget(problem=f"{name} is of type ExternalName, which a picker must not be")
-    port = next((p for p in spec.get("ports") or [] if p.get("port") == ref.port), None)
-    if port is None:
-        return PickerTarget(problem=f"{name} has no port {ref.port}")
-    server_name = f"{ref.name}.{namespace}.svc"
-    slices = index.slices.get((namespace, ref.name))
-    if slices:
-        addresses = _slice_addresses(slices, str(port.get("name") or ""))
-    else:
-        addresses = _selected_addresses(spec, port, index.by_namespace.get(namespace, []))
-    if not addresses:
-        return PickerTarget((), server_name, f"{name} port {ref.port} has no ready address")
-    return PickerTarget(tuple(sorted(addresses)), server_name)
-
-
-def _slice_addresses(slices: Sequence[Object], port_name: str) -> set[str]:
-    ready: set[str] = set()
-    leaving: set[str] = set()
-    for item in slices:
-        ports = [
-            p["port"]
-            for p in item.get("ports") or []
-            if (p.get("name") or "") == port_name
-            and (p.get("protocol") or "TCP") == "TCP"
-            and p.get("port")
-        ]
-        for endpoint in item.get("endpoints") or []:
-            conditions = endpoint.get("conditions") or {}
-            if conditions.get("ready") is not False:  # an unset `ready` means yes
-                found = ready
-            elif conditions.get("serving") and conditions.get("terminating"):
-                found = leaving
+                draining.pop(key, None)
+            if before is not None and stays and before.ready == pod.ready:
+                members[key] = before  # the very object: what has not changed is seen at a glance
             else:
-                continue
-            ips = [canonical_ip(address) for address in endpoint.get("addresses") or []]
-            found |= {endpoint_key(ip, number) for ip in ips if ip for number in ports}
-    # As kube-proxy does: pickers that still serve while they terminate, when there are no others.
-    return ready or leaving
+                since = before.since if before else -1
+                members[key] = Endpoint(key, pod.ip, port, pod.name, pod.ready, since)
+    return members, draining
 
 
-def _selected_addresses(spec: Object, port: Object, pods: Sequence[_PodFacts]) -> set[str]:
-    """Without EndpointSlices (a dump of Pods and Services): what the Service's selector finds."""
-    selector = spec.get("selector")
-    if not selector:
-        return set()
-    target = port.get("targetPort") or port.get("port")
-    found: set[str] = set()
+def _left(
+    pool: InferencePool,
+    members: dict[str, Endpoint],
+    previous: PoolResolution,
+    pods: Sequence[PodFacts],
+    now: float,
+) -> dict[str, float]:
+    """Add the endpoints that were ready and are no members any more; returns since when.
+
+    The selector, the ports or a label were changed, and a picker may learn of it after us: they drain
+    as well. A watch by labels cannot tell them from deleted Pods, but a Pod that ends as it should stops
+    being ready first. No address drains that another Pod has.
+    """
+    missing = [e for key, e in previous.snapshot.table.by_key.items() if key not in members]
+    if not missing:
+        return {}
+    owners: dict[str, set[str]] = {}
     for pod in pods:
-        if pod.ip is None or not pod.ready or not pod.has(selector.items()):
+        if pod.ip is not None:
+            owners.setdefault(pod.ip, set()).add(pod.name)
+    left: dict[str, float] = {}
+    for endpoint in missing:
+        began = previous.left_since.get(endpoint.key, now if endpoint.ready else None)
+        if began is None or now >= began + pool.settings.drain_grace:
             continue
-        number = target if isinstance(target, int) else _named_port(pod.raw, str(target))
-        if number is not None:
-            found.add(endpoint_key(pod.ip, number))
-    return found
+        if owners.get(endpoint.ip, set()) <= {endpoint.pod}:
+            members[endpoint.key] = endpoint._replace(ready=False) if endpoint.ready else endpoint
+            left[endpoint.key] = began
+    return left
 
 
-def _named_port(pod: Object, name: str) -> int | None:
-    for container in (pod.get("spec") or {}).get("containers") or []:
-        for port in container.get("ports") or []:
-            if port.get("name") == name:
-                return int(port["containerPort"])
-    return None
+def _table(members: Mapping[str, Endpoint], old: EndpointTable | None) -> EndpointTable:
+    if old is not None and members.keys() == old.by_key.keys():
+        if all(old.by_key[key] is endpoint for key, endpoint in members.items()):
+            return old
+        generation = old.generation
+        by_key = {key: members[key] for key in old.by_key}
+    else:
+        generation = old.generation + 1 if old else 1
+        by_key = {
+            key: endpoint if endpoint.since >= 0 else endpoint._replace(since=generation)
+            for key, endpoint in sorted(members.items())
+        }
+    return EndpointTable(MappingProxyType(by_key), generation)
+
+
+# --- a whole world at once: what files hold ---
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What files say: parsed pools, Pods, and the other objects as plain data."""
+
+    pools: Mapping[PoolName, InferencePool] = field(default_factory=dict)
+    pods: Sequence[PodFacts] = ()
+    services: Sequence[Object] = ()
+    slices: Sequence[Object] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What follows for every pool of a World."""
+
+    pools: Mapping[PoolName, PoolResolution]
+
+    @property
+    def snapshots(self) -> dict[PoolName, PoolSnapshot]:
+        """The pools' snapshots."""
+        return {name: found.snapshot for name, found in self.pools.items()}
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Every problem once: pools that share a Pod say the same of it."""
+        return tuple(dict.fromkeys(p for found in self.pools.values() for p in found.problems))
+
+    @property
+    def next_change(self) -> float | None:
+        """When the first draining endpoint of any pool goes."""
+        changes = [found.next_change for found in self.pools.values()]
+        return min((at for at in changes if at is not None), default=None)
+
+
+class _Index:
+    """The objects of a World by what they are looked up by."""
+
+    def __init__(self, world: World) -> None:
+        wanted = {(name.namespace, *_first_pair(pool)) for name, pool in world.pools.items()}
+        self.by_pair: dict[tuple[str, str, str], list[PodFacts]] = {}
+        self.by_namespace: dict[str, list[PodFacts]] = {}
+        for pod in world.pods:
+            self.by_namespace.setdefault(pod.namespace, []).append(pod)
+            for key, value in pod.labels.items():
+                if (place := (pod.namespace, key, value)) in wanted:
+                    self.by_pair.setdefault(place, []).append(pod)
+        self.services = {(_namespace(s), _metadata(s).get("name")): s for s in world.services}
+        self.slices: dict[tuple[str, str], list[Object]] = {}
+        for item in world.slices:
+            service = (_metadata(item).get("labels") or {}).get("kubernetes.io/service-name")
+            if service is not None:
+                self.slices.setdefault((_namespace(item), service), []).append(item)
+
+    def candidates(self, pool: InferencePool) -> Sequence[PodFacts]:
+        """Pods that may match the pool's selector; an empty selector matches the whole namespace."""
+        if not pool.match_labels:
+            return self.by_namespace.get(pool.name.namespace, [])
+        return self.by_pair.get((pool.name.namespace, *_first_pair(pool)), [])
+
+
+def resolve(world: World, previous: Resolution | None, now: float) -> Resolution:
+    """Work out every pool's table and picker. `now` in seconds of a monotonic clock."""
+    index = _Index(world)
+    before = previous.pools if previous else {}
+    pools: dict[PoolName, PoolResolution] = {}
+    for name, pool in world.pools.items():
+        others = index.by_namespace.get(name.namespace, [])
+        picker = None
+        if (ref := pool.picker) is not None:
+            place = (name.namespace, ref.name)
+            slices = index.slices.get(place, ())
+            picker = picker_target(ref, name.namespace, index.services.get(place), slices, others)
+        candidates = index.candidates(pool)
+        pools[name] = resolve_pool(pool, candidates, picker, before.get(name), now, others)
+    return Resolution(pools)
+
+
+def _first_pair(pool: InferencePool) -> tuple[str, str]:
+    return pool.match_labels[0] if pool.match_labels else ("", "")
+
+
+def _metadata(item: Object) -> Object:
+    return item.get("metadata") or {}
+
+
+def _namespace(item: Object) -> str:
+    return str(_metadata(item).get("namespace") or "default")

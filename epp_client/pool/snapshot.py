@@ -17,6 +17,11 @@ class PickerTarget:
     problem: str | None = None
     """Why there are no addresses, in words for the user; None when there are some."""
 
+    @property
+    def resolved(self) -> bool:
+        """Whether the reference leads to a Service port, be it one without a ready address."""
+        return bool(self.server_name)
+
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
@@ -28,6 +33,8 @@ class PoolSnapshot:
     """None when the pool has no `endpointPickerRef`: it is served by the local pick."""
     acknowledged: int | None = None
     """Table generation that every connected Envoy has; None when no Envoy takes EDS from us."""
+    synced: bool = True
+    """False while its Pods have not been listed: unknown is never none, so requests are refused."""
 
     def routable(self, key: str) -> bool:
         """Whether `key` is a member that Envoy is known to have."""

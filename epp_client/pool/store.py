@@ -4,7 +4,7 @@ Synchronous and single-threaded; no asyncio. A store that is not `synced` knows 
 not the same as knowing of no pools.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from epp_client.pool.inference_pool import PoolName
@@ -33,14 +33,26 @@ class PoolStore:
         for name, snapshot in snapshots.items():
             before = old.get(str(name))
             if before is not None:
+                if _same(before, snapshot):
+                    new[str(name)] = before
+                    continue
                 snapshot = replace(snapshot, acknowledged=before.acknowledged)
-            if snapshot != before:
-                changed.add(name)
+            changed.add(name)
             new[str(name)] = snapshot
-        first = not self.synced
+        news = not self.synced or problems != self.problems
         self.snapshots, self.problems, self.synced = new, problems, True
-        if changed or first:
+        if changed or news:
             self._tell(changed)
+
+    def adopt(self, changed: Collection[PoolSnapshot], gone: Collection[str]) -> None:
+        """Take over what another process's store says, acknowledgements included."""
+        snapshots = {**self.snapshots, **{str(s.pool.name): s for s in changed}}
+        for name in gone:
+            snapshots.pop(name, None)
+        names = {snapshot.pool.name for snapshot in changed}
+        names |= {self.snapshots[name].pool.name for name in gone if name in self.snapshots}
+        self.snapshots, self.synced = snapshots, True
+        self._tell(names)
 
     def acknowledge(self, pool: PoolName, generation: int | None) -> None:
         """Every connected Envoy has this generation of the pool's table; None: there is no Envoy."""
@@ -61,3 +73,14 @@ class PoolStore:
     def _tell(self, changed: set[PoolName]) -> None:
         for callback in list(self._subscribers):
             callback(changed)
+
+
+def _same(before: PoolSnapshot, after: PoolSnapshot) -> bool:
+    """Equal but for the acknowledgement; tables of thousands are told apart by identity first."""
+    old, new = before.table, after.table
+    tables = old is new or (old.generation == new.generation and old == new)
+    return tables and (before.pool, before.picker, before.synced) == (
+        after.pool,
+        after.picker,
+        after.synced,
+    )

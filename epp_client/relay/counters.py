@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epp_client.errors import Reason
+from epp_client.picker.health import Health
 from epp_client.relay.outcome import Outcome
+
+UNKNOWN_POOL = "unknown"
+"""Stands for the pools that Envoy asks for and nobody has defined: their names are not ours to bound."""
 
 PICK_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Upper bounds in seconds."""
@@ -28,6 +32,10 @@ class PoolCounters:
     """Picks by bucket, not cumulative; the last is beyond every bound."""
     pick_seconds: float = 0.0
     """All picks' seconds together."""
+    retries: int = 0
+    """Times that a picker was asked anew, because its stream died before it had answered."""
+    not_retained: int = 0
+    """Requests whose body was too large to be kept for a replay."""
 
     def outcome(self, outcome: Outcome) -> None:
         """Count a request that is over."""
@@ -62,6 +70,11 @@ class PoolCounters:
             _add(mine, theirs)
         self.picks = [a + b for a, b in zip(self.picks, other.picks, strict=True)]
         self.pick_seconds += other.pick_seconds
+        self.retries += other.retries
+        self.not_retained += other.not_retained
+
+
+_BADNESS = {state: index for index, state in enumerate(Health)}
 
 
 def _add(mine: dict[Any, int], theirs: Mapping[Any, int]) -> None:
@@ -75,7 +88,11 @@ class Counters:
 
     pools: dict[str, PoolCounters] = field(default_factory=dict)
     """By `namespace/name`, and `unknown`."""
+    pickers: dict[str, dict[str, Health]] = field(default_factory=dict)
+    """What each address of each pool's picker is worth; of several processes' opinions the worst."""
     retained_bytes: int = 0
+    restarts: int = 0
+    """Relay workers that died and were replaced."""
 
     def pool(self, name: str) -> PoolCounters:
         """The numbers of one pool."""
@@ -89,3 +106,15 @@ class Counters:
         self.retained_bytes += other.retained_bytes
         for name, counters in other.pools.items():
             self.pool(name).add(counters)
+        for name, theirs in other.pickers.items():
+            mine = self.pickers.setdefault(name, {})
+            for address, state in theirs.items():
+                mine[address] = max(mine.get(address, state), state, key=_BADNESS.__getitem__)
+
+    def settled(self) -> "Counters":
+        """These, once their process is gone: nothing is in flight, retained or known of pickers."""
+        self.retained_bytes = 0
+        self.pickers = {}
+        for counters in self.pools.values():
+            counters.in_flight = 0
+        return self

@@ -6,15 +6,22 @@ whatever is unanswered goes back unchanged. Pure; knows nothing of picks, deadli
 """
 
 from collections import deque
+from typing import Final
 
-from epp_client.errors import EppClientError
+from epp_client.errors import EppClientError, Reason
 from epp_client.ext_proc.messages import Answer, BodyForm, Message, Phase, Reply
-from epp_client.ext_proc.replies import EMPTY, streamed_body
+from epp_client.ext_proc.replies import EMPTY, END_OF_REQUEST_BODY, streamed_body
 from epp_client.relay.retention import RetentionBudget
 
 
 class NotRetained(EppClientError):
     """What is asked for cannot be given: the original was too large to be kept."""
+
+
+_LATER_ANSWERS: Final = {
+    Answer.REQUEST_HEADERS: (Answer.REQUEST_BODY, Answer.REQUEST_TRAILERS),
+    Answer.RESPONSE_HEADERS: (Answer.RESPONSE_BODY, Answer.RESPONSE_TRAILERS),
+}
 
 
 class Lane:
@@ -23,8 +30,7 @@ class Lane:
     def __init__(self, answer: Answer, budget: RetentionBudget, limit: int) -> None:
         """`answer` is the lane's header answer (REQUEST_HEADERS or RESPONSE_HEADERS)."""
         self._headers_answer = answer
-        self._body_answer = Answer(answer + 2)
-        self._trailers_answer = Answer(answer + 4)
+        self._body_answer, self._trailers_answer = _LATER_ANSWERS[answer]
         self._budget = budget
         self._limit = limit
         self._retained = 0
@@ -51,6 +57,7 @@ class Lane:
         self._passing = False  # taken over: every message is answered as it comes
         self._staged: list[Reply] = []
         self._staged_bytes = 0
+        self._overdrawn = False  # what all exchanges may hold together is used up
         self._trailers_reply: bytes | None = None
 
     # --- from Envoy ---
@@ -76,7 +83,7 @@ class Lane:
         else:
             self.ended = self.has_trailers = True
         if self._passing or self._picker_ended:
-            return self._settle()
+            return self._settle([])
         return []
 
     def expect_end_answer(self) -> None:
@@ -129,8 +136,8 @@ class Lane:
 
     @property
     def retained(self) -> int:
-        """Bytes of originals held now."""
-        return self._retained
+        """Bytes of originals and of waiting answers held now."""
+        return self._retained + self._staged_bytes
 
     # --- from the picker ---
 
@@ -144,9 +151,11 @@ class Lane:
         return self.begun and (not self.headers_sent or bool(self._bodies) or self.ended)
 
     @property
-    def staged_bytes(self) -> int:
-        """Bytes of body answers that wait for the header answer."""
-        return self._staged_bytes
+    def staged_full(self) -> Reason | None:
+        """Why no more body answers can wait for the header answer; None while they can."""
+        if self._staged and self._staged_bytes > self._limit:
+            return Reason.PICKER_PROTOCOL
+        return Reason.OVERLOADED if self._overdrawn else None
 
     @property
     def staged_whole(self) -> bool:
@@ -175,15 +184,16 @@ class Lane:
         if self.headers_sent:
             return []
         self.headers_sent = True
+        staged = self._staged
+        self.discard_staged()
         if self._body_ended and not self._bodies and not self.has_trailers and not self.lost:
             # Nothing but headers: one answer is all that Envoy takes.
             self._body_done = self.complete = True
             return [raw]
         out = [raw]
-        staged, self._staged, self._staged_bytes = self._staged, [], 0
         for reply in staged:
             out += self._answer(reply)
-        return out + self._settle()
+        return self._settle(out)
 
     def answer_body(self, reply: Reply) -> list[bytes]:
         """Take one body answer; it waits when the header answer has not been released yet.
@@ -195,16 +205,26 @@ class Lane:
             return []
         if not self.headers_sent:
             self._staged.append(reply)
-            self._staged_bytes += len(reply.raw)
+            self.hold(reply.raw)
             return []
-        return self._answer(reply) + self._settle()
+        return self._settle(self._answer(reply))
+
+    def hold(self, raw: bytes) -> None:
+        """Count an answer that waits, for the header answer or for the pick to be judged."""
+        size = len(raw)
+        self._overdrawn = not self._budget.has_room(size)
+        self._budget.take(size)
+        self._staged_bytes += size
 
     def answer_trailers(self, raw: bytes) -> list[bytes]:
         """Take the trailers answer; whatever of the body is unanswered goes before it unchanged."""
         if self.complete or self._passing or not self.has_trailers:
             return []
         self._trailers_reply = raw
-        return self._settle() if self.headers_sent else []
+        if self.headers_sent:
+            return self._settle([])
+        self.hold(raw)
+        return []
 
     def _answer(self, reply: Reply) -> list[bytes]:
         if self._picker_ended or self._body_done:
@@ -270,9 +290,9 @@ class Lane:
         while bodies and bodies[0].start == bodies[0].end and not bodies[0].end_of_stream:
             self._drop_first()
 
-    def _settle(self) -> list[bytes]:
-        """End what only we can end: a body that the picker ended early, and answered trailers."""
-        out: list[bytes] = []
+    def _settle(self, out: list[bytes]) -> list[bytes]:
+        """`out`, and the end of what only we can end: a body that the picker ended early, and answered
+        trailers."""
         if self._picker_ended and self._body_ended and not self._body_done:
             out.append(streamed_body(self._body_answer, b"", True))
             self._body_done = self.complete = True
@@ -312,7 +332,17 @@ class Lane:
             and (self._picker_ended or (not self._bodies and not self.lost))
         )
 
-    # --- without the picker ---
+    # --- another try, or without the picker ---
+
+    def restart(self) -> list[bytes]:
+        """Forget what the picker has said, of which nothing was released; Envoy's body messages and
+        the synthetic end, for a picker that is asked anew. Only while nothing is `lost`."""
+        self.discard_staged()
+        self._trailers_reply = None
+        return [
+            END_OF_REQUEST_BODY if message is _SYNTHETIC_END else message.raw
+            for message in self._bodies
+        ]
 
     @property
     def can_take_over(self) -> bool:
@@ -321,7 +351,8 @@ class Lane:
 
     def discard_staged(self) -> None:
         """Forget body answers that Envoy has not seen: the original body takes their place."""
-        self._staged, self._staged_bytes = [], 0
+        self._budget.give_back(self._staged_bytes)
+        self._staged, self._staged_bytes, self._overdrawn = [], 0, False
 
     def take_over(self, headers: bytes | None = None) -> list[bytes]:
         """Answer everything unanswered as it was sent, and from now on every message as it comes.
@@ -337,7 +368,7 @@ class Lane:
         self._passing = True
         if self._picker_ended:
             self.release()
-        return out + self._flush() + self._settle()
+        return self._settle(out + self._flush())
 
     @property
     def passing(self) -> bool:
@@ -345,4 +376,4 @@ class Lane:
         return self._passing
 
 
-_SYNTHETIC_END = Message(Phase.REQUEST_BODY, True, b"", 0, 0)
+_SYNTHETIC_END: Final = Message(Phase.REQUEST_BODY, True, b"", 0, 0)

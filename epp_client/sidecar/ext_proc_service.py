@@ -4,8 +4,9 @@ The relay's shell: it joins pools, picker clients, metrics and the transport, an
 about a request; that is the Exchange's.
 """
 
+import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
@@ -19,18 +20,16 @@ from epp_client.picker.fallback import InFlight, local_pick
 from epp_client.picker.protocol import Subset, is_grpc
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import Counters
+from epp_client.relay.counters import UNKNOWN_POOL, Counters
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.retention import RetentionBudget
+from epp_client.sidecar.deadlines import Deadlines
 from epp_client.sidecar.session import Session
 from epp_client.wire.grpc import UNIMPLEMENTED
 from epp_client.wire.transport import OK, Status, Stream, StreamEvents
 
 log = structlog.get_logger(__name__)
-
-UNKNOWN_POOL = "unknown"
-"""Metric label of pools that Envoy asks for and nobody has defined: its values are not ours to bound."""
 
 
 class ExtProcService:
@@ -44,17 +43,23 @@ class ExtProcService:
         *,
         max_exchanges: int,
         max_retained_total: int,
+        destinations: int | None = None,
+        wanted: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`wanted` is told of a pool of which a pick waits for an endpoint that Envoy may not have."""
         self.store = store
         self.pickers = pickers
+        self.loop = asyncio.get_running_loop()
+        self.deadlines = Deadlines(self.loop)
         self.in_flight = InFlight()
         self.budget = RetentionBudget(max_retained_total)
         self._counters = counters
         self._max_exchanges = max_exchanges
+        self._destinations = destinations
+        self._wanted = wanted
         self._sessions: set[Session] = set()
         self._waiting: set[Session] = set()
         self._repeats = Repeats()
-        self._draining = False
         self._pick = partial(_local_pick, self.in_flight)
         self._unsubscribe = store.subscribe(self._pools_changed)
 
@@ -71,14 +76,14 @@ class ExtProcService:
         name = metadata.get(POOL_KEY, "")
         snapshot = self.store.snapshots.get(name)
         reason: Reason | None = None
-        if self._draining:
-            reason = Reason.DRAINING
-        elif len(self._sessions) >= self._max_exchanges:
+        if len(self._sessions) >= self._max_exchanges:
             reason = Reason.OVERLOADED
         elif not name:
             reason = Reason.POOL_NOT_NAMED
         elif snapshot is None:
             reason = Reason.POOL_UNKNOWN if self.store.synced else Reason.POOL_NOT_SYNCED
+        elif not snapshot.synced:
+            reason = Reason.POOL_NOT_SYNCED
         if reason is not None or snapshot is None:
             assert reason is not None
             return self._refuse(stream, name if snapshot is not None else UNKNOWN_POOL, reason)
@@ -88,10 +93,12 @@ class ExtProcService:
             local_pick=self._pick,
             budget=self.budget,
             trailers_expected=client.trailers_expected,
+            destinations=self._destinations,
         )
-        session = Session(self, stream, name, exchange)
+        counters = self._counters.pool(name)
+        session = Session(self, stream, name, exchange, counters)
         self._sessions.add(session)
-        self._counters.pool(name).in_flight += 1
+        counters.in_flight += 1
         return session
 
     def _refuse(self, stream: Stream, pool: str, reason: Reason) -> StreamEvents:
@@ -107,7 +114,7 @@ class ExtProcService:
         """Account for an exchange that is over."""
         self._sessions.discard(session)
         pool = session.pool
-        counters = self._counters.pool(pool)
+        counters = session.counters  # even if those of the pool's name are others by now, or none
         counters.in_flight -= 1
         counters.outcome(exchange.outcome or Outcome.CANCELLED)
         if pick_seconds is not None and exchange.outcome is Outcome.STEERED:
@@ -119,10 +126,14 @@ class ExtProcService:
             else:
                 counters.refuse(exchange.reason)
                 self._warn("refused a request", pool=pool, reason=str(exchange.reason))
+        if exchange.retries:
+            counters.retries += exchange.retries
+        if exchange.request_lost:
+            counters.not_retained += 1
         if exchange.passthrough is not None:
             counters.pass_through(exchange.passthrough)
         if exchange.trailers_answered is not None:
-            self.pickers[pool].trailers_expected = exchange.trailers_answered
+            self.pickers.learn_trailers(pool, exchange.trailers_answered)
 
     def picker_unreachable(self, pool: str, error: PickerUnreachable) -> None:
         """No address of the pool's picker could be reached."""
@@ -149,6 +160,7 @@ class ExtProcService:
     def wait_for_pool(self, session: Session) -> None:
         """Tell `session` of every new snapshot of its pool until `stop_waiting`."""
         self._waiting.add(session)
+        self._wanted(session.pool)
 
     def stop_waiting(self, session: Session) -> None:
         """The session waits no longer."""
@@ -158,7 +170,7 @@ class ExtProcService:
         del changed
         self.pickers.follow(
             {
-                name: (snapshot.picker, snapshot.pool.settings)
+                name: (snapshot.picker, snapshot.pool)
                 for name, snapshot in self.store.snapshots.items()
             }
         )
@@ -166,10 +178,6 @@ class ExtProcService:
             session.pool_changed()
 
     # --- the end ---
-
-    def drain(self) -> None:
-        """Refuse new streams from now on; the open ones go on."""
-        self._draining = True
 
     def close(self) -> None:
         """Stop following the pools."""
@@ -182,7 +190,7 @@ def _local_pick(
     return local_pick(snapshot, subset, in_flight, random.randrange)
 
 
-class _Refused:
+class _Refused(StreamEvents):
     """Owner of a stream that has been finished already: nothing is owed to anyone."""
 
     def message_received(self, message: bytes) -> None:

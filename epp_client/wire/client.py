@@ -38,15 +38,16 @@ class ClientConnection(Http2Connection[ClientStream]):
         self.out.append(PREFACE + own_settings({frames.ENABLE_PUSH: 0}))
 
     @property
-    def usable(self) -> bool:
-        """Whether `open` may be called: settled, not going away, a stream slot is free."""
+    def alive(self) -> bool:
+        """Settled and not going away: streams are taken, now or when another one has ended."""
         return (
-            self.settled
-            and not self.closed
-            and not self.draining
-            and len(self.streams) < self._max_streams
-            and self._next_id <= LARGEST_ID
+            self.settled and not self.closed and not self.draining and self._next_id <= LARGEST_ID
         )
+
+    @property
+    def usable(self) -> bool:
+        """Whether `open` may be called: alive, and a stream slot is free."""
+        return len(self.streams) < self._max_streams and self.alive
 
     def open(self, path: str, metadata: Mapping[str, str], events: StreamEvents) -> ClientStream:
         """Start a stream. The caller has asked `usable`."""
@@ -73,6 +74,8 @@ class ClientConnection(Http2Connection[ClientStream]):
     def _setting(self, name: int, value: int) -> None:
         if name == frames.MAX_CONCURRENT_STREAMS:
             self._max_streams = value
+            if self.on_room is not None:
+                self.on_room()
 
     def _block_received(self, stream_id: int, block: bytes, ended: bool) -> None:
         if self._is_idle(stream_id):
@@ -82,8 +85,13 @@ class ClientConnection(Http2Connection[ClientStream]):
         except Malformed as error:
             raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, str(error)) from error
         stream = self.streams.get(stream_id)
-        if stream is not None:
+        if stream is None:
+            self.calm.spend("HEADERS on closed streams")
+        else:
             stream.headers_received(head, ended)
+
+    def _last_taken(self) -> int:
+        return 0  # servers open no streams here
 
     def _data_for_nobody(self, stream_id: int) -> None:
         # A call that we gave up: what was already on its way is nobody's fault.
@@ -101,3 +109,5 @@ class ClientConnection(Http2Connection[ClientStream]):
                 stream.close(Status(UNAVAILABLE, f"the peer is going away ({text})"))
         if not self.streams:
             self._drained()
+        elif self.on_room is not None:
+            self.on_room()  # whoever waits for a slot here needs another connection

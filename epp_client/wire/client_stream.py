@@ -37,6 +37,7 @@ class ClientStream(Http2Stream):
         """The response headers, interim ones, or the trailers came."""
         if not self._answered:
             if 100 <= head.http_status < 200 and not ended:
+                self.connection.calm.spend("interim responses")
                 return
             if not head.http_status:
                 raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, "a response without :status")
@@ -65,6 +66,15 @@ class ClientStream(Http2Stream):
             self.close(self._verdict)
         else:
             super().reset_received(code)
+
+    def close(self, status: Status) -> None:
+        """The stream is gone; a whole answer that waits for a paused owner is not."""
+        if self._held is None or not self.remote_ended:
+            super().close(status)
+            return
+        self.connection.forget(self)
+        self.local_ended = self._finished = True
+        self._queue, self.queued = None, 0
 
     def fail(self, status: Status) -> None:
         """End the call with our own status."""

@@ -20,7 +20,6 @@ from epp_client.wire.frames import (
     END_HEADERS,
     END_STREAM,
     GOAWAY,
-    HEAD,
     HEADERS,
     LARGEST_ID,
     LARGEST_WINDOW,
@@ -40,35 +39,31 @@ from epp_client.wire.frames import (
     rst_stream,
     unpad,
     window_update,
+    word,
 )
-from epp_client.wire.grpc import UNAVAILABLE
-from epp_client.wire.headers import (
-    MAX_HEADER_LIST,
-    NO_TABLE,
-    HeaderReader,
-)
-from epp_client.wire.stream import (
-    STREAM_WINDOW,
-    Http2Stream,
-)
+from epp_client.wire.grpc import INTERNAL, UNAVAILABLE
+from epp_client.wire.headers import MAX_HEADER_LIST, HeaderReader
+from epp_client.wire.outbox import Outbox
+from epp_client.wire.stream import STREAM_WINDOW, Http2Stream, Tally
 from epp_client.wire.transport import Status
 
 CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 """Bytes in flight towards us on all streams. Given back as they come, so that a paused stream never
-holds up the others; what a paused stream may hold is bounded by its own window."""
+holds up the others; what a paused stream may hold is bounded by its own window, and what all of them
+may hold by `MAX_HELD`."""
 _REPLENISH: Final = CONNECTION_WINDOW // 2
-PUMP: Final = 256 * 1024
-"""Bytes of backlog written at once, before the socket is asked whether it can take more."""
+MAX_HELD: Final = 128 * 1024 * 1024
+"""Bytes of messages that wait for paused owners on one connection; beyond it the connection's window is
+not given back until they have been taken, so that ten thousand paused streams hold no gigabytes."""
 _REMEMBERED: Final = 4096
 
 S = TypeVar("S", bound=Http2Stream)
 
 
-class Http2Connection(Generic[S]):
+class Http2Connection(Outbox, Generic[S]):
     """What both ends share.
 
-    `wake` is called when output appears while nobody is about to take it; `report` is given what an
-    owner of a stream raised.
+    `report` is given what an owner of a stream raised.
     """
 
     def __init__(
@@ -77,27 +72,23 @@ class Http2Connection(Generic[S]):
         wake: Callable[[], None],
         report: Callable[[Exception], None],
     ) -> None:
+        super().__init__(wake)
         self.streams: dict[int, S] = {}
-        self.blocked: dict[Http2Stream, None] = {}
-        """Streams with a backlog, in the order in which they are served."""
-        self.out: list[bytes | memoryview] = []
-        self.awake = False
-        """Whether someone is about to take the output."""
-        self.flowing = True
-        """Whether the socket takes more; DATA waits in its streams while it does not."""
         self.closed = False
         """Nothing more will be sent or understood; the shell closes once the output is taken."""
         self.calm = Calm(clock)
-        self.max_frame = DEFAULT_FRAME
-        self.initial_window = DEFAULT_WINDOW
-        self.send_window = DEFAULT_WINDOW
-        self.tableless = False
-        """The peer has been told that our blocks use no dynamic table."""
         self.settled = False
         """The peer's SETTINGS have come."""
         self.pongs = 0
         self.draining = False
-        self._wake = wake
+        self.on_room: Callable[[], None] | None = None
+        """Called whenever a stream has made room for another one."""
+        self.held = 0
+        """Bytes of whole messages whose owners are paused."""
+        self.assembled = 0
+        """Bytes of messages that have come in part."""
+        self.tally = Tally()
+        """Theirs on other connections as well; whoever makes several has them share one."""
         self._report = report
         self._headers = HeaderReader()
         self._partial = b""
@@ -125,66 +116,33 @@ class Http2Connection(Generic[S]):
             position = self._skip_preface(data)
             end = len(data)
             while position >= 0 and not self.closed and end - position >= 9:
-                word, flags, stream_id = HEAD.unpack_from(data, position)
+                size_and_kind = word(data, position)
+                stream_id = word(data, position + 5) & LARGEST_ID
                 start = position + 9
-                stop = start + (word >> 8)
-                if word >> 8 > DEFAULT_FRAME:
+                stop = start + (size_and_kind >> 8)
+                if stop - start > DEFAULT_FRAME:
                     raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame above 16 KiB")
                 if stop > end:
                     break
+                flags = data[position + 4]
                 position = stop
                 try:
-                    self._frame(data, word & 0xFF, flags, stream_id & LARGEST_ID, start, stop)
+                    self._frame(data, size_and_kind & 0xFF, flags, stream_id, start, stop)
                 except StreamFault as fault:
                     self._stream_fault(fault)
                 except ConnectionFault:
                     raise
                 except Exception as error:
-                    self._owner_failed(stream_id & LARGEST_ID, error)
-        except ConnectionFault as fault:
-            self.fail(fault.code, str(fault))
+                    self._owner_failed(stream_id, error)
+        except ConnectionFault as broken:  # mypyc gives a name one type in a function
+            self.fail(broken.code, str(broken))
             return
-        if position >= 0:
+        if position >= 0 and not self.closed:
             self._partial = data[position:]
 
     def _skip_preface(self, data: bytes) -> int:
         """Where the frames begin in `data`; -1 while the preface is incomplete."""
         return 0
-
-    def take(self) -> bytes:
-        """The bytes to write to the socket, in order."""
-        self.awake = False
-        out = self.out
-        if not out:
-            return b""
-        data = b"".join(out)
-        out.clear()
-        return data
-
-    def wake(self) -> None:
-        """Have the output taken in this turn of the event loop."""
-        self.awake = True
-        self._wake()
-
-    def write(self, data: bytes) -> None:
-        """Queue whole frames."""
-        self.out.append(data)
-        if not self.awake:
-            self.wake()
-
-    def write_headers(self, stream_id: int, block: bytes, flags: int) -> None:
-        """Queue a header block, in as many frames as the peer's limit asks for."""
-        if not self.tableless:
-            self.tableless = True
-            block = NO_TABLE + block
-        limit = self.max_frame
-        if len(block) <= limit:
-            self.write(frame(HEADERS, flags | END_HEADERS, stream_id, block))
-            return
-        self.write(frame(HEADERS, flags, stream_id, block[:limit]))
-        for offset in range(limit, len(block), limit):
-            last = END_HEADERS if offset + limit >= len(block) else 0
-            self.write(frame(CONTINUATION, last, stream_id, block[offset : offset + limit]))
 
     # --- frames ---
 
@@ -197,10 +155,13 @@ class Http2Connection(Generic[S]):
             counted = stop - start
             self._unacked += counted
             if self._unacked >= _REPLENISH:
-                self.write(window_update(0, self._unacked))
-                self._unacked = 0
+                if self._unacked > CONNECTION_WINDOW:
+                    raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the window")
+                self.replenish()
             stream = self.streams.get(stream_id)
             if stream is None:
+                if not counted:
+                    self.calm.spend("empty DATA frames")
                 self._data_for_nobody(stream_id)
                 return
             if flags & PADDED:
@@ -238,7 +199,7 @@ class Http2Connection(Generic[S]):
             if stream_id or stop - start < 8:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream, or cut")
             payload = data[start:stop]
-            self._goaway(frames.word(payload) & LARGEST_ID, frames.word(payload, 4), payload[8:])
+            self._goaway(word(payload) & LARGEST_ID, word(payload, 4), payload[8:])
         elif kind == PRIORITY:
             self.calm.spend("PRIORITY frames")
             if not stream_id:
@@ -251,10 +212,21 @@ class Http2Connection(Generic[S]):
         else:
             self.calm.spend("unknown frames")
 
+    def replenish(self) -> None:
+        """Give the connection's window back, unless its streams hold too much already."""
+        if self._unacked >= _REPLENISH and self.held <= MAX_HELD and not self.closed:
+            self.write(window_update(0, self._unacked))
+            self._unacked = 0
+
+    def count_assembled(self, change: int) -> None:
+        """Messages that have come in part have grown, or are whole or gone."""
+        self.assembled += change
+        self.tally.assembled += change
+
     def _check_priority(self, stream_id: int, payload: bytes, whole: bool) -> None:
         if not whole:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS with half a priority")
-        if frames.word(payload) & LARGEST_ID == stream_id:
+        if word(payload) & LARGEST_ID == stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
 
     def _data_for_nobody(self, stream_id: int) -> None:
@@ -281,7 +253,7 @@ class Http2Connection(Generic[S]):
         self.calm.spend("WINDOW_UPDATE frames")
         if len(payload) != 4:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE is four bytes")
-        increment = frames.word(payload) & LARGEST_ID
+        increment = word(payload) & LARGEST_ID
         if not stream_id:
             if not increment:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
@@ -300,7 +272,8 @@ class Http2Connection(Generic[S]):
         stream.send_window += increment
         if stream.send_window > LARGEST_WINDOW:
             raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "the window overflowed")
-        if stream.queued:
+        if stream.queued and stream.send_window > 0:
+            self.blocked[stream] = None
             self.pump_stream(stream)
             self._relieve(stream)
 
@@ -310,7 +283,7 @@ class Http2Connection(Generic[S]):
         self.calm.spend("resets")
         stream = self.streams.get(stream_id)
         if stream is not None:
-            stream.reset_received(frames.word(payload))
+            stream.reset_received(word(payload))
         elif self._is_idle(stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
 
@@ -323,14 +296,10 @@ class Http2Connection(Generic[S]):
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with a payload")
             self._headers.table_forbidden()
             return
-        for name, value in frames.read_settings(payload):
+        for name, value in frames.read_settings(payload).items():
             if name == frames.INITIAL_WINDOW_SIZE:
-                change = value - self.initial_window
+                self._resize_windows(value - self.initial_window)
                 self.initial_window = value
-                for stream in self.streams.values():
-                    stream.send_window += change
-                    if stream.send_window > LARGEST_WINDOW:
-                        raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window overflowed")
             elif name == frames.MAX_FRAME_SIZE:
                 self.max_frame = value
             else:
@@ -338,6 +307,16 @@ class Http2Connection(Generic[S]):
         self.settled = True
         self.write(frame(SETTINGS, ACK, 0))
         self.pump()
+
+    def _resize_windows(self, change: int) -> None:
+        if not change:
+            return
+        for stream in self.streams.values():
+            stream.send_window += change
+            if stream.send_window > LARGEST_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window overflowed")
+            if stream.queued and stream.send_window > 0:
+                self.blocked[stream] = None
 
     def _setting(self, name: int, value: int) -> None:
         """A setting that only one of the ends cares for."""
@@ -365,6 +344,10 @@ class Http2Connection(Generic[S]):
         """A whole header block came."""
         raise NotImplementedError
 
+    def _last_taken(self) -> int:
+        """The last stream of the peer's that we have looked at: what GOAWAY names."""
+        return self._last_id
+
     def _is_idle(self, stream_id: int) -> bool:
         """Whether nobody has opened this stream yet."""
         return stream_id > self._last_id or not stream_id & 1
@@ -376,12 +359,16 @@ class Http2Connection(Generic[S]):
         if self.streams.pop(stream.id, None) is None:
             return
         self.blocked.pop(stream, None)
+        if stream.reader is not None:
+            stream.drop_partial()
         if was_reset:
             self._remember_reset(stream.id)
         else:
             self._gone.append(stream.id)
         if self.draining and not self.streams:
             self._drained()
+        elif self.on_room is not None:
+            self.on_room()
 
     def _remember_reset(self, stream_id: int) -> None:
         self._reset[stream_id] = None
@@ -410,61 +397,24 @@ class Http2Connection(Generic[S]):
         raise NotImplementedError
 
     def _owner_failed(self, stream_id: int, error: Exception) -> None:
-        """An owner raised: its stream ends, the others go on."""
+        """An owner raised: its stream ends, which it is told like any other end; the others go on."""
         self._report(error)
         stream = self.streams.get(stream_id)
-        if stream is not None:
-            stream.reset(ErrorCode.INTERNAL_ERROR)
-
-    def pump_stream(self, stream: Http2Stream) -> None:
-        """Write what the windows and the socket allow of one stream's backlog."""
-        room = PUMP
-        while room > 0 and self.flowing and self.send_window > 0:
-            before = stream.queued
-            if not stream.pump(min(self.max_frame, self.send_window)):
-                self.blocked.pop(stream, None)
-                break
-            if stream.queued == before:
-                break
-            room -= before - stream.queued
-        if self.out and not self.awake:
-            self.wake()
-
-    def pump(self) -> None:
-        """Write what the windows and the socket allow of all backlogs, one frame each in turn."""
-        room = PUMP
-        moved = True
-        while moved and room > 0 and self.flowing and self.send_window > 0 and self.blocked:
-            moved = False
-            for stream in list(self.blocked):
-                if room <= 0 or self.send_window <= 0:
-                    break
-                before = stream.queued
-                waits = stream.pump(min(self.max_frame, self.send_window))
-                if stream.queued != before:
-                    moved = True
-                    room -= before - stream.queued
-                    self.blocked.pop(stream, None)
-                    if waits:
-                        self.blocked[stream] = None  # behind those that have not had their turn
-                    self._relieve(stream)
-                elif not waits:
-                    self.blocked.pop(stream, None)
-        if self.out and not self.awake:
-            self.wake()
-
-    def _relieve(self, stream: Http2Stream) -> None:
+        if stream is None:
+            return
+        owner = stream.events
+        stream.reset(ErrorCode.INTERNAL_ERROR)
         try:
-            stream.relieve()
-        except Exception as error:
-            self._owner_failed(stream.id, error)
+            owner.closed(Status(INTERNAL, "its owner failed"))
+        except Exception as again:
+            self._report(again)
 
     # --- the end ---
 
     def fail(self, code: ErrorCode, text: str) -> None:
         """Give the connection up: GOAWAY, and every stream ends."""
         if not self.closed:
-            self.write(goaway(self._last_id, code, text))
+            self.write(goaway(self._last_taken(), code, text))
             self.lost(f"{code.name}: {text}")
 
     def lost(self, text: str) -> None:

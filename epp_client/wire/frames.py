@@ -42,6 +42,7 @@ LARGEST_ID: Final = (1 << 31) - 1
 HEAD: Final = Struct(">IBI")
 """Length << 8 | type, flags, stream id: the nine bytes before every payload."""
 _SETTING: Final = Struct(">HI")
+_LONGEST_DEBUG: Final = 256
 _WORD: Final = Struct(">I")
 
 
@@ -91,8 +92,9 @@ def settings(values: dict[int, int]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*pair) for pair in values.items()))
 
 
-def read_settings(payload: bytes) -> list[tuple[int, int]]:
-    """The settings in the payload of a SETTINGS frame, in their order, with their values checked.
+def read_settings(payload: bytes) -> dict[int, int]:
+    """The settings in the payload of a SETTINGS frame, with their values checked; the last one of a
+    name counts, so that a frame full of one setting costs no more than one.
 
     Raises:
         ConnectionFault: RFC 9113 §6.5.2.
@@ -107,7 +109,7 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE too large")
         if name == MAX_FRAME_SIZE and not DEFAULT_FRAME <= value <= LARGEST_FRAME:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of bounds")
-    return pairs
+    return dict(pairs)
 
 
 def rst_stream(stream_id: int, code: ErrorCode) -> bytes:
@@ -121,14 +123,19 @@ def window_update(stream_id: int, increment: int) -> bytes:
 
 
 def goaway(last_id: int, code: ErrorCode, text: str = "") -> bytes:
-    """A GOAWAY frame; `text` is debug data for whoever reads the peer's log."""
-    return frame(GOAWAY, 0, 0, _WORD.pack(last_id) + _WORD.pack(code) + text.encode())
+    """A GOAWAY frame; `text` is debug data for whoever reads the peer's log, cut to what it can use."""
+    debug = text.encode()[:_LONGEST_DEBUG]
+    return frame(GOAWAY, 0, 0, _WORD.pack(last_id) + _WORD.pack(code) + debug)
 
 
 def word(payload: bytes, offset: int = 0) -> int:
     """The 32-bit number at `offset`."""
-    value: int = _WORD.unpack_from(payload, offset)[0]
-    return value
+    return (
+        payload[offset] << 24
+        | payload[offset + 1] << 16
+        | payload[offset + 2] << 8
+        | payload[offset + 3]
+    )
 
 
 def unpad(kind: int, flags: int, payload: bytes) -> bytes:

@@ -21,7 +21,9 @@ UNAVAILABLE: Final = 14
 UNAUTHENTICATED: Final = 16
 
 MAX_MESSAGE: Final = 64 * 1024 * 1024
-"""Bytes of one message. Far beyond what Envoy or a picker sends; a bound on memory, not a feature."""
+"""Bytes of one message: a bound on memory. Envoy streams bodies in pieces of at most its buffer limit
+(1 MiB unless raised), and a picker that answers in one piece answers a body that Envoy let through; gRPC's
+usual 4 MiB would be too few for a prompt with pictures, and no prompt needs sixteen times that."""
 
 _HTTP_STATUSES: Final = {
     400: INTERNAL,
@@ -66,6 +68,11 @@ class MessageReader:
     def idle(self) -> bool:
         """Between messages."""
         return self._need < 0 and not self._prefix
+
+    @property
+    def size(self) -> int:
+        """Bytes of a message that has come in part."""
+        return len(self._partial)
 
     def feed(self, data: bytes, start: int, stop: int) -> list[bytes]:
         """The messages that `data[start:stop]` completes.

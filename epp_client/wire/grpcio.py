@@ -6,11 +6,9 @@ per stream, both owned by the stream and ended with it.
 
 import asyncio
 import contextlib
-import os
 import ssl
 from collections import deque
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -18,14 +16,18 @@ from grpc import aio
 
 from epp_client.errors import PickerUnreachable
 from epp_client.pool.settings import PickerTls, PickerTlsMode
-from epp_client.wire.tls import unreachable
-from epp_client.wire.transport import OK, Accept, Status, StreamEvents
+from epp_client.wire.grpc import INTERNAL, MAX_MESSAGE
+from epp_client.wire.health import with_health
+from epp_client.wire.socket_file import SocketFile
+from epp_client.wire.stream import NO_OWNER
+from epp_client.wire.tls import Material, TlsStore, unreachable
+from epp_client.wire.transport import OK, Accept, Status, Stream, StreamEvents
 
 HIGH_WATER = 256 * 1024
 """Bytes waiting to be written on one stream at which its owner is asked to pause."""
 
 _OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 64 * 1024),
     ("grpc.so_reuseport", 0),
@@ -42,7 +44,7 @@ _CHANNEL_OPTIONS = [
 ]
 
 
-class _Stream:
+class _Stream(Stream):
     """What both ends share: an outgoing queue with one writer, a gate on reading."""
 
     def __init__(self, call: Any) -> None:
@@ -98,7 +100,25 @@ class _Stream:
             message = await self._call.read()
             if message is aio.EOF or self._over:
                 return
-            self.events.message_received(message)
+            try:
+                self.events.message_received(message)
+            except Exception as error:
+                self._owner_failed(error)
+                return
+
+    def _owner_failed(self, error: Exception) -> None:
+        """The owner raised: its stream ends, which it is told like any other end."""
+        text = "the owner of a gRPC stream failed"
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": text, "exception": error})
+        owner, self.events = self.events, NO_OWNER
+        status = Status(INTERNAL, "its owner failed")
+        self._give_up(status)
+        owner.closed(status)
+
+    def _give_up(self, status: Status) -> None:
+        """End it from our side."""
+        raise NotImplementedError
 
 
 class _ServerStream(_Stream):
@@ -112,6 +132,9 @@ class _ServerStream(_Stream):
         if not self._over and self._task is not None:
             self._over = True
             self._task.cancel()
+
+    def _give_up(self, status: Status) -> None:
+        self.finish(status)  # a cancelled handler would leave the client without an end
 
     async def run(self) -> None:
         """Serve the call to its end; the caller's task is the writer."""
@@ -154,6 +177,10 @@ class _ClientStream(_Stream):
         self._call.cancel()
         self._writer.cancel()
 
+    def _give_up(self, status: Status) -> None:
+        del status
+        self.cancel()
+
     async def _write_all(self) -> None:
         with contextlib.suppress(
             aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError
@@ -188,10 +215,13 @@ def _code(number: int) -> grpc.StatusCode:
 class GrpcioServer:
     """A grpc.aio server whose every method is a stream of bytes messages."""
 
-    def __init__(self, server: aio.Server) -> None:
+    def __init__(self, server: aio.Server, file: SocketFile | None = None) -> None:
         self._server = server
+        self._file = file
 
     async def drain(self, timeout: float) -> None:
+        if self._file is not None:
+            self._file.remove()
         await self._server.stop(timeout)
 
 
@@ -242,39 +272,46 @@ class GrpcioConnection:
             await stream.ended()
 
 
-async def start_on_socket(server: aio.Server, path: str) -> None:
-    """Start a server on a Unix socket, mode 0660; a stale socket file is replaced.
+async def start_on_socket(server: aio.Server, path: str) -> SocketFile:
+    """Start a server on a Unix socket, mode 0660; the socket that was there is replaced.
 
     Raises:
-        RuntimeError: the socket cannot be bound.
+        RuntimeError, OSError: the socket cannot be bound.
     """
-    Path(path).unlink(missing_ok=True)
-    server.add_insecure_port(f"unix:{path}")
-    previous = os.umask(0o117)  # the socket must never be open to others, not even at first
-    try:
+    file = SocketFile(path)
+    with file.binding() as fresh:
+        server.add_insecure_port(f"unix:{fresh}")
         await server.start()
-    finally:
-        os.umask(previous)
-    os.chmod(path, 0o660)
+    file.take_place()
+    return file
 
 
 class GrpcioTransport:
-    """`Transport` over grpc.aio."""
+    """`Transport` over grpc.aio. `serving` answers health checks, as with `NativeTransport`."""
 
     name = "grpcio"
 
+    def __init__(self, serving: Callable[[], bool] | None = None) -> None:
+        self._serving = serving
+        self._tls = TlsStore()
+
+    def tls_edition(self, tls: PickerTls) -> int:
+        return self._tls.edition(tls)
+
     async def serve(self, socket_path: str, accept: Accept) -> GrpcioServer:
+        if self._serving is not None:
+            accept = with_health(accept, self._serving)
         server = aio.server(options=_OPTIONS)
         server.add_generic_rpc_handlers((_AnyMethod(accept),))
-        await start_on_socket(server, socket_path)
-        return GrpcioServer(server)
+        return GrpcioServer(server, await start_on_socket(server, socket_path))
 
     async def connect(
         self, address: str, tls: PickerTls, server_name: str, timeout: float
     ) -> GrpcioConnection:
+        material = self._tls.for_picker(address, tls)
         try:
             async with asyncio.timeout(timeout):
-                channel = await _channel(address, tls, server_name)
+                channel = await _channel(address, tls, server_name, material)
         except (OSError, TimeoutError) as error:
             raise PickerUnreachable(_explain(address, tls, error)) from error
         try:
@@ -303,19 +340,17 @@ async def _ready(channel: aio.Channel) -> None:
         state = channel.get_state(try_to_connect=True)
 
 
-async def _channel(address: str, tls: PickerTls, server_name: str) -> aio.Channel:
+async def _channel(
+    address: str, tls: PickerTls, server_name: str, material: Material
+) -> aio.Channel:
     target = f"ipv6:{address}" if address.startswith("[") else f"ipv4:{address}"
     if tls.mode is PickerTlsMode.PLAINTEXT:
         return aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
     name = tls.server_name or server_name
-    roots = tls.ca_file.read_bytes() if tls.ca_file else None
+    roots = material.ca
     if tls.mode is PickerTlsMode.UNVERIFIED:
         roots, name = await _presented(address, name)
-    credentials = grpc.ssl_channel_credentials(
-        roots,
-        tls.key_file.read_bytes() if tls.key_file else None,
-        tls.cert_file.read_bytes() if tls.cert_file else None,
-    )
+    credentials = grpc.ssl_channel_credentials(roots, material.key, material.cert)
     options = list(_CHANNEL_OPTIONS)
     if name:
         options.append(("grpc.ssl_target_name_override", name))

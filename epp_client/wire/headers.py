@@ -97,7 +97,8 @@ class HeaderReader:
         """The peer has acknowledged our HEADER_TABLE_SIZE of 0.
 
         RFC 9113 §4.3.1 would have us refuse peers that then go on with their table. There are such
-        peers (h2spec is one), and their blocks can be read; they only miss the cache.
+        peers (h2spec is one), and their blocks can be read, with a table of the default size at most;
+        they only miss the cache.
         """
         self._forbidden = True
 
@@ -124,7 +125,9 @@ class HeaderReader:
                 return self._stateless_fields(block)
             fields = self._decode(block)
         except (HPACKError, IndexError) as error:
-            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, f"not HPACK: {error}") from error
+            # hpack's texts quote the block, which may hold a credential, and addresses of our memory.
+            text = f"not HPACK ({type(error).__name__})"
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, text) from error
         # Before the ACK the peer may still grow its table again, so an empty one proves nothing.
         if self._forbidden and not self._stateless and self._decoder.header_table_size == 0:
             self._stateless = True

@@ -1,147 +1,113 @@
 """The native transport: our own gRPC over HTTP/2, on asyncio sockets. No task and no queue per stream."""
 
 import asyncio
-import os
 import socket
 import ssl
-import stat
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from typing import cast
 
 from epp_client.errors import PickerUnreachable
 from epp_client.pool.settings import PickerTls, PickerTlsMode
-from epp_client.wire.grpc import DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, parse_timeout
+from epp_client.wire.grpc import DEADLINE_EXCEEDED, INTERNAL, parse_timeout
 from epp_client.wire.health import with_health
-from epp_client.wire.protocol import ClientProtocol, ServerProtocol
+from epp_client.wire.native_connection import NativeConnection
+from epp_client.wire.protocol import (
+    CLOSING,
+    GREETING,
+    ClientProtocol,
+    ServerProtocol,
+    as_protocol,
+)
 from epp_client.wire.server_stream import ServerStream
-from epp_client.wire.stream import NO_OWNER
-from epp_client.wire.tls import picker_context, unreachable
-from epp_client.wire.transport import OK, Accept, Status, Stream, StreamEvents
+from epp_client.wire.socket_file import BoundSocket
+from epp_client.wire.stream import NO_OWNER, Tally
+from epp_client.wire.tls import TlsStore, unreachable
+from epp_client.wire.transport import Accept, Status, Stream, StreamEvents
 
 BACKLOG = 1024
 LONGEST_DEADLINE = 24 * 3600.0
 """Seconds; a longer grpc-timeout needs no timer."""
-_CLOSING = 1.0
-"""Seconds for the last bytes of a connection that is being closed."""
+SETTLING = 1.0
+"""Seconds that a drain leaves a connection that has said nothing yet."""
+MAX_CONNECTIONS = 1024
+"""Of a server at once. Envoy opens one from each of its threads."""
 
 
 class NativeServer:
     """A listening socket and its connections."""
 
-    def __init__(self, accept: Accept) -> None:
+    def __init__(
+        self,
+        accept: Accept,
+        bound: BoundSocket | None = None,
+        greeting: float = GREETING,
+        max_connections: int = MAX_CONNECTIONS,
+        tally: Tally | None = None,
+    ) -> None:
         self._accept = accept
+        self._tally = tally or Tally()
+        self._greeting = greeting
+        self._max_connections = max_connections
         self._protocols: set[ServerProtocol] = set()
         self._listener: asyncio.AbstractServer | None = None
-        self._file: tuple[Path, int] | None = None
+        self._bound = bound
 
     async def listen(self, sock: socket.socket) -> None:
         """Take connections from a bound socket."""
         loop = asyncio.get_running_loop()
         if sock.family == socket.AF_UNIX:
-            path = Path(sock.getsockname())
-            self._file = path, path.stat().st_ino
             self._listener = await loop.create_unix_server(
                 self._connected, sock=sock, backlog=BACKLOG
             )
         else:
             self._listener = await loop.create_server(self._connected, sock=sock, backlog=BACKLOG)
 
-    def _connected(self) -> ServerProtocol:
-        protocol = ServerProtocol(self._accept)
+    def _connected(self) -> asyncio.Protocol:
+        if len(self._protocols) >= self._max_connections:
+            return _NotTaken()
+        protocol = ServerProtocol(self._accept, self._greeting)
+        protocol.connection.tally = self._tally
         self._protocols.add(protocol)
         protocol.gone.add_done_callback(lambda _: self._protocols.discard(protocol))
-        return protocol
+        return as_protocol(protocol)
 
     async def drain(self, timeout: float) -> None:
         """See `Server.drain`."""
         if self._listener is not None:
             self._listener.close()
-            self._remove_file()
+            if self._bound is not None:
+                self._bound.remove()
+        loop = asyncio.get_running_loop()
         for protocol in self._protocols:
-            protocol.connection.drain()
+            if protocol.connection.settled:
+                protocol.connection.drain()
+            else:  # just accepted: its first request may be on the way
+                loop.call_later(min(SETTLING, timeout), protocol.connection.drain)
         await self._gone(timeout)
         for protocol in list(self._protocols):
             protocol.end("draining is over")
-        await self._gone(_CLOSING)
+        await self._gone(CLOSING)
         for protocol in list(self._protocols):
             protocol.transport.abort()
-        await self._gone(_CLOSING)
+        await self._gone(CLOSING)
 
     async def _gone(self, timeout: float) -> None:
         if self._protocols:
             await asyncio.wait([protocol.gone for protocol in self._protocols], timeout=timeout)
 
-    def _remove_file(self) -> None:
-        """Remove the socket file, unless another process has put its own in the place."""
-        if self._file is None:
-            return
-        path, inode = self._file
-        try:
-            if path.stat().st_ino == inode:
-                path.unlink()
-        except FileNotFoundError:
-            return
 
+class _NotTaken(asyncio.Protocol):
+    """A connection beyond the bound."""
 
-class NativeConnection:
-    """One connection to a picker's address."""
-
-    def __init__(self, protocol: ClientProtocol) -> None:
-        self._protocol = protocol
-
-    @property
-    def usable(self) -> bool:
-        """See `Connection.usable`."""
-        return self._protocol.connection.usable
-
-    def open(self, path: str, metadata: Mapping[str, str], events: StreamEvents) -> Stream:
-        """See `Connection.open`."""
-        connection = self._protocol.connection
-        if connection.usable:
-            return connection.open(path, metadata, events)
-        return _NeverOpened(events, self._protocol.loop)
-
-    async def close(self, grace: float = 0.0) -> None:
-        """See `Connection.close`."""
-        protocol = self._protocol
-        try:
-            protocol.connection.drain()
-            if grace:
-                await asyncio.wait([protocol.gone], timeout=grace)
-        finally:
-            if not protocol.gone.done():
-                protocol.end("closed by this side")
-        await asyncio.wait([protocol.gone], timeout=_CLOSING)
-        protocol.transport.abort()
-
-
-class _NeverOpened:
-    """A stream on a connection that takes none: says so in the next turn, unless cancelled."""
-
-    def __init__(self, events: StreamEvents, loop: asyncio.AbstractEventLoop) -> None:
-        status = Status(UNAVAILABLE, "the connection takes no more streams")
-        self._told = loop.call_soon(events.closed, status)
-
-    def send(self, message: bytes) -> None:
-        """There is nowhere to send it."""
-
-    def finish(self, status: Status = OK) -> None:
-        """There is nothing to end."""
-
-    def cancel(self) -> None:
-        self._told.cancel()
-
-    def pause_reading(self) -> None:
-        """Nothing comes."""
-
-    def resume_reading(self) -> None:
-        """Nothing comes."""
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).abort()
 
 
 class NativeTransport:
     """`Transport` over our own HTTP/2.
 
     `serving` answers gRPC health checks on the server's socket; without it they are the owner's.
+    `inherited` is the socket that `serve` listens on, bound by another process, which keeps its name.
     """
 
     name = "native"
@@ -150,12 +116,24 @@ class NativeTransport:
         self,
         serving: Callable[[], bool] | None = None,
         *,
+        inherited: socket.socket | None = None,
         keepalive_interval: float = 10.0,
         keepalive_timeout: float = 5.0,
+        greeting_timeout: float = GREETING,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self._serving = serving
+        self._inherited = inherited
+        self._greeting = greeting_timeout
+        self._max_connections = max_connections
         self._interval = keepalive_interval
         self._timeout = keepalive_timeout
+        self._tls = TlsStore()
+        self._tally = Tally()
+
+    def tls_edition(self, tls: PickerTls) -> int:
+        """See `Transport.tls_edition`."""
+        return self._tls.edition(tls)
 
     async def serve(self, socket_path: str, accept: Accept) -> NativeServer:
         """See `Transport.serve`.
@@ -163,27 +141,26 @@ class NativeTransport:
         Raises:
             OSError: the path cannot be bound, or is a file that is not a socket.
         """
-        path = Path(socket_path)
-        if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
-            raise FileExistsError(f"{path} exists and is not a socket")
-        path.unlink(missing_ok=True)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        previous = os.umask(0o117)  # the socket must never be open to others, not even at first
+        if self._inherited is not None:
+            return await self.serve_socket(self._inherited, accept)
+        bound = BoundSocket(socket_path)
         try:
-            sock.bind(socket_path)
+            server = await self.serve_socket(bound.socket, accept, bound)
         except BaseException:
-            sock.close()
+            bound.close()
             raise
-        finally:
-            os.umask(previous)
-        path.chmod(0o660)
-        return await self.serve_socket(sock, accept)
+        bound.take_place()
+        return server
 
-    async def serve_socket(self, sock: socket.socket, accept: Accept) -> NativeServer:
-        """Serve on a bound stream socket of any family."""
+    async def serve_socket(
+        self, sock: socket.socket, accept: Accept, bound: BoundSocket | None = None
+    ) -> NativeServer:
+        """Serve on a bound stream socket of any family; `bound` goes when the server drains."""
         if self._serving is not None:
             accept = with_health(accept, self._serving)
-        server = NativeServer(_with_deadlines(accept))
+        server = NativeServer(
+            _with_deadlines(accept), bound, self._greeting, self._max_connections, self._tally
+        )
         sock.setblocking(False)
         await server.listen(sock)
         return server
@@ -192,20 +169,30 @@ class NativeTransport:
         self, address: str, tls: PickerTls, server_name: str, timeout: float
     ) -> NativeConnection:
         """See `Transport.connect`."""
+
+        async def dial() -> ClientProtocol:
+            return await self._dial(address, tls, server_name, timeout)
+
+        return NativeConnection(await dial(), dial)
+
+    async def _dial(
+        self, address: str, tls: PickerTls, server_name: str, timeout: float
+    ) -> ClientProtocol:
         loop = asyncio.get_running_loop()
         host, _, port = address.rpartition(":")
         host = host.strip("[]")
         name = tls.server_name or server_name or host
         made: list[ClientProtocol] = []
 
-        def protocol() -> ClientProtocol:
+        def protocol() -> asyncio.Protocol:
             scheme = "http" if tls.mode is PickerTlsMode.PLAINTEXT else "https"
             authority = address if scheme == "http" else name
             made.append(ClientProtocol(scheme, authority, self._interval, self._timeout))
-            return made[0]
+            made[0].connection.tally = self._tally
+            return as_protocol(made[0])
 
+        context = self._tls.for_picker(address, tls).context
         try:
-            context = picker_context(tls)
             async with asyncio.timeout(timeout):
                 await loop.create_connection(
                     protocol,
@@ -223,7 +210,7 @@ class NativeTransport:
             _abandon(made)
             raise
         _keep_alive(made[0].transport, self._interval, self._timeout)
-        return NativeConnection(made[0])
+        return made[0]
 
 
 def _abandon(made: list[ClientProtocol]) -> None:
@@ -245,6 +232,9 @@ def _keep_alive(transport: asyncio.Transport, interval: float, timeout: float) -
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(interval)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, int(timeout)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # the same for bytes that nobody acknowledges or takes
+        patience = int((interval + 2 * timeout) * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
 
 
 def _explain(address: str, tls: PickerTls, error: Exception) -> str:

@@ -2,27 +2,48 @@
 
 Writes are collected and leave once per turn of the event loop; one that answers input leaves in the
 turn in which the input came. Knows nothing of gRPC.
+
+The classes have the methods of `asyncio.Protocol` and do not inherit from it: compiled, a class with a
+base that is not compiled has its attributes in a dictionary. `as_protocol` is for the type checker.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from epp_client.wire.client import ClientConnection
+from epp_client.wire.connection import Http2Connection
 from epp_client.wire.frames import ErrorCode
 from epp_client.wire.server import ServerConnection
 from epp_client.wire.transport import Accept
 
-MAX_UNREAD = 32 * 1024 * 1024
+MAX_UNREAD: Final = 32 * 1024 * 1024
 """Bytes that wait in the socket's buffer; a peer that lets more pile up is cut off."""
 _MOST_PINGS = 2
 """Pings in one silence. gRPC servers end connections that ping more often than they answer calls
 (grpc-go: ENHANCE_YOUR_CALM "too_many_pings"); hosts that vanish are the kernel's keepalive's to find."""
 
-C = TypeVar("C", ServerConnection, ClientConnection)
+CLOSING = 1.0
+"""Seconds for the last bytes of a connection that is being closed; then the socket goes without them."""
+GREETING = 10.0
+"""Seconds; a client that has not sent its SETTINGS by then holds a descriptor for nothing."""
 
 
-class Http2Protocol(asyncio.Protocol, Generic[C]):
+class _Turn:
+    """A read of one connection, and what others have to send because of it: it leaves with the read's
+    own answers, at once. Reads do not nest; what is woken by a timer or a task waits for its own turn."""
+
+    def __init__(self) -> None:
+        self.reading = False
+        self.woken: list[Http2Protocol[Any]] = []
+
+
+_TURN: Final = _Turn()
+
+C = TypeVar("C", bound=Http2Connection[Any])
+
+
+class Http2Protocol(Generic[C]):
     """One socket and its `connection`, which the subclass makes."""
 
     def __init__(self, make: Callable[["Http2Protocol[C]"], C]) -> None:
@@ -34,7 +55,10 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
 
     def wake(self) -> None:
         """Flush in this turn of the loop."""
-        self.loop.call_soon(self.flush)
+        if _TURN.reading:
+            _TURN.woken.append(self)
+        else:
+            self.loop.call_soon(self.flush)
 
     def report(self, error: Exception) -> None:
         """Show what an owner of a stream raised."""
@@ -50,7 +74,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
             if data := connection.take():
                 transport.write(data)
             if connection.closed:
-                transport.close()
+                self._close()
                 return
             if not connection.flowing:
                 if transport.get_write_buffer_size() > MAX_UNREAD:
@@ -62,13 +86,34 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
             if not connection.out:
                 return
 
+    def _close(self) -> None:
+        """Close once the last bytes are out; a peer that does not take them does not keep the socket."""
+        if not self.transport.is_closing():
+            self.transport.close()
+            if not self.gone.done():
+                self.loop.call_later(CLOSING, self._abort)
+
+    def _abort(self) -> None:
+        if not self.gone.done():
+            self.transport.abort()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        self.connection.receive(data)
+        turn = _TURN
+        turn.reading = True
+        try:
+            self.connection.receive(data)
+        finally:
+            turn.reading = False
         self.flush()
+        while turn.woken:
+            turn.woken.pop().flush()
+
+    def eof_received(self) -> None:
+        """The peer has closed its half: there is no use for ours."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connection.lost(f"the connection broke: {exc or 'closed by the peer'}")
@@ -90,11 +135,31 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
         self.flush()
 
 
-class ServerProtocol(Http2Protocol[ServerConnection]):
-    """The end that a client has connected to."""
+def as_protocol(protocol: Http2Protocol[Any]) -> asyncio.Protocol:
+    """What asyncio takes for one."""
+    return cast("asyncio.Protocol", protocol)
 
-    def __init__(self, accept: Accept) -> None:
+
+class ServerProtocol(Http2Protocol[ServerConnection]):
+    """The end that a client has connected to; it has `greeting` seconds to say that it speaks HTTP/2."""
+
+    def __init__(self, accept: Accept, greeting: float = GREETING) -> None:
         super().__init__(lambda own: ServerConnection(accept, own.loop.time, own.wake, own.report))
+        self._greeting = greeting
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._timer = self.loop.call_later(self._greeting, self._greeted)
+        super().connection_made(transport)
+
+    def _greeted(self) -> None:
+        if not self.connection.settled:
+            self.end("no HTTP/2 preface")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
 
 
 class ClientProtocol(Http2Protocol[ClientConnection]):

@@ -87,9 +87,11 @@ class ServerConnection(Http2Connection[ServerStream]):
         fields = self._headers.fields(block)
         if stream is not None:
             stream.trailers_received(fields, ended)
+        elif stream_id in self._reset:
+            self.calm.spend("HEADERS on closed streams")
         elif stream_id in self._gone:
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS on a closed stream")
-        elif stream_id not in self._reset:
+        else:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream id out of order")
 
     def _close_faulty(self, stream: ServerStream, fault: StreamFault) -> None:

@@ -48,7 +48,9 @@ class ServerStream(Http2Stream):
         else:
             self._finish(trailers(status))
         self.events = NO_OWNER
-        self._held = None
+        self._reading = True  # what still comes is heard by nobody, and held for nobody
+        self._drop_held()
+        self.drop_partial()
         if self.on_end is not None:
             self.on_end()
             self.on_end = None

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
+from mypy_extensions import mypyc_attr
+
 from epp_client.wire.frames import (
     DATA,
     END_HEADERS,
@@ -19,9 +21,11 @@ from epp_client.wire.frames import (
     StreamFault,
     rst_stream,
     window_update,
+    word,
 )
 from epp_client.wire.grpc import (
     INTERNAL,
+    RESOURCE_EXHAUSTED,
     GrpcFault,
     MessageReader,
     status_of_reset,
@@ -29,11 +33,20 @@ from epp_client.wire.grpc import (
 from epp_client.wire.headers import (
     RESPONSE,
 )
-from epp_client.wire.transport import Status, StreamEvents
+from epp_client.wire.transport import Status, Stream, StreamEvents
 
 if TYPE_CHECKING:
     from epp_client.wire.connection import Http2Connection
 
+_HELD_OVERHEAD: Final = 64
+"""What a message that is held costs beside its bytes."""
+MAX_ASSEMBLED: Final = 256 * 1024 * 1024
+"""Bytes of unfinished messages on one connection; the stream that exceeds it fails. Windows cannot bound
+them, as a message may be larger than a window."""
+MAX_ASSEMBLED_BY_ALL: Final = 512 * 1024 * 1024
+"""The same on all connections of a process: how many there are is for its peers to say."""
+_SMALL: Final = 256
+"""Bytes; frames below it that a peer's small window asks for are no useful work."""
 STREAM_WINDOW: Final = 256 * 1024
 """Bytes that a peer may send ahead on one stream: all that a paused reader can make us hold."""
 _REPLENISH: Final = STREAM_WINDOW // 2
@@ -50,8 +63,20 @@ _PREFIX_SIZE: Final = 5
 _HEADERS_WORD: Final = len(RESPONSE) << 8 | HEADERS
 
 
-class NoOwner:
+class Tally:
+    """Bytes of unfinished messages on all connections that share it."""
+
+    __slots__ = ("assembled",)
+
+    def __init__(self) -> None:
+        self.assembled = 0
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class NoOwner(StreamEvents):
     """Owner of a stream that has none yet, or none any more."""
+
+    __slots__ = ()
 
     def message_received(self, message: bytes) -> None:
         """Nobody reads it."""
@@ -72,7 +97,7 @@ class NoOwner:
 NO_OWNER: Final = NoOwner()
 
 
-class Http2Stream:
+class Http2Stream(Stream):
     """What both ends share. `over` streams say nothing more to their owner and take nothing from it."""
 
     __slots__ = (
@@ -82,9 +107,7 @@ class Http2Stream:
         "_finished",
         "_held",
         "_offset",
-        "_paused",
         "_queue",
-        "_reader",
         "_reading",
         "_unacked",
         "_verdict",
@@ -94,7 +117,9 @@ class Http2Stream:
         "local_ended",
         "on_end",
         "over",
+        "paused",
         "queued",
+        "reader",
         "remote_ended",
         "send_window",
     )
@@ -112,16 +137,16 @@ class Http2Stream:
         self.queued = 0
         self.on_end: Callable[[], None] | None = None
         """Called once when the stream is over, whatever ended it."""
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes] | None = None
         self._offset = 0
         self._end: bytes | None = None
         self._announced = False
         self._finished = False
-        self._paused = False
+        self.paused = False
         self._unacked = 0
         self._expected = -1
         self._reading = True
-        self._reader: MessageReader | None = None
+        self.reader: MessageReader | None = None
         self._held: deque[bytes] | None = None
         self._verdict: Status | None = None
 
@@ -177,8 +202,8 @@ class Http2Stream:
         self._enqueue(message)
         connection.blocked[self] = None
         connection.pump_stream(self)
-        if self.queued > HIGH_WATER and not self._paused:
-            self._paused = True
+        if self.queued > HIGH_WATER and not self.paused:
+            self.paused = True
             self.events.pause_writing()
 
     def cancel(self) -> None:
@@ -198,7 +223,10 @@ class Http2Stream:
         held = self._held
         if held is not None:
             while held and self._reading:
-                self.events.message_received(held.popleft())
+                message = held.popleft()
+                self.connection.held -= len(message) + _HELD_OVERHEAD
+                self.events.message_received(message)
+            self.connection.replenish()
             if held or not self._reading or self._held is not held:
                 return
             self._held = None
@@ -228,7 +256,7 @@ class Http2Stream:
         if self.over:
             return
         if ended:
-            if self._reader is not None and not self._reader.idle:
+            if self.reader is not None and not self.reader.idle:
                 self.fail(Status(INTERNAL, "the stream ended within a message"))
             elif self._held is None:
                 self._remote_done()
@@ -236,20 +264,32 @@ class Http2Stream:
             self._replenish()
 
     def _payload(self, data: bytes, start: int, stop: int) -> None:
-        reader = self._reader
+        reader = self.reader
         if (
             (reader is None or reader.idle)
             and stop - start >= _PREFIX_SIZE
-            and _PREFIX.unpack_from(data, start) == (0, stop - start - _PREFIX_SIZE)
+            and not data[start]
+            and word(data, start + 1) == stop - start - _PREFIX_SIZE
         ):
             self._message(data[start + _PREFIX_SIZE : stop])
             return
+        if self.events is NO_OWNER:
+            return
         if reader is None:
-            reader = self._reader = MessageReader()
+            reader = self.reader = MessageReader()
+        connection, before = self.connection, reader.size
         try:
             messages = reader.feed(data, start, stop)
         except GrpcFault as fault:
+            connection.count_assembled(reader.size - before)
             self.fail(fault.status)
+            return
+        connection.count_assembled(reader.size - before)
+        if (
+            connection.assembled > MAX_ASSEMBLED
+            or connection.tally.assembled > MAX_ASSEMBLED_BY_ALL
+        ):
+            self.fail(Status(RESOURCE_EXHAUSTED, "too many unfinished messages"))
             return
         for message in messages:
             self._message(message)
@@ -263,6 +303,22 @@ class Http2Stream:
             if self._held is None:
                 self._held = deque()
             self._held.append(message)
+            self.connection.held += len(message) + _HELD_OVERHEAD
+
+    def _drop_held(self) -> None:
+        held = self._held
+        if held is not None:
+            self._held = None
+            self.connection.held -= sum(map(len, held)) + _HELD_OVERHEAD * len(held)
+            held.clear()
+            self.connection.replenish()
+
+    def drop_partial(self) -> None:
+        """Nobody waits for the rest of a message that has come in part."""
+        reader = self.reader
+        if reader is not None:
+            self.reader = None
+            self.connection.count_assembled(-reader.size)
 
     def _remote_done(self) -> None:
         """The peer's half is over and its messages are with the owner."""
@@ -292,9 +348,9 @@ class Http2Stream:
 
     def _over(self) -> None:
         self.over = True
-        self._queue.clear()
+        self._queue = None
         self.queued = 0
-        self._held = None
+        self._drop_held()
         self.events = NO_OWNER
         if self.on_end is not None:
             self.on_end()
@@ -307,6 +363,8 @@ class Http2Stream:
         self.connection.write_headers(self.id, block, 0)
 
     def _enqueue(self, piece: bytes) -> None:
+        if self._queue is None:
+            self._queue = deque()
         self._queue.append(piece)
         self.queued += len(piece)
 
@@ -333,16 +391,17 @@ class Http2Stream:
             self.connection.forget(self)
 
     def pump(self, room: int) -> bool:
-        """Write one DATA frame of what waits, of at most `room` bytes; whether anything still waits."""
+        """Write one DATA frame of what waits, of at most `room` bytes; whether more could
+        follow: something still waits, and our own window is open."""
         size = min(room, self.queued, self.send_window)
-        if size <= 0:
-            return self.queued > 0
+        queue = self._queue
+        if size <= 0 or queue is None:
+            return False
         connection = self.connection
         last = size == self.queued and self._end == b""
         out = connection.out
         out.append(HEAD.pack(size << 8 | DATA, END_STREAM if last else 0, self.id))
         left = size
-        queue = self._queue
         while left:
             piece = queue[0]
             taken = min(len(piece) - self._offset, left)
@@ -358,19 +417,20 @@ class Http2Stream:
         self.queued -= size
         self.send_window -= size
         connection.send_window -= size
-        connection.calm.left += 2
+        if size >= _SMALL:
+            connection.calm.left += 2
         if not self.queued:
-            queue.clear()
+            self._queue = None
             if last:
                 self._local_done()
             elif self._end is not None:
                 self._write_end()
-        return self.queued > 0
+        return self.queued > 0 and self.send_window > 0
 
     def relieve(self) -> None:
         """Tell the owner that the backlog has gone down, when it has."""
-        if self._paused and self.queued <= LOW_WATER:
-            self._paused = False
+        if self.paused and self.queued <= LOW_WATER:
+            self.paused = False
             self.events.resume_writing()
 
     def _replenish(self) -> None:

@@ -1,8 +1,141 @@
-"""TLS towards pickers: the context that a pool's settings ask for, and what to do when it fails."""
+"""TLS towards pickers: the context that a pool's settings ask for, and what to do when it fails.
 
+Certificates are rotated under a running sidecar: their files are looked at now and then, and what they
+held when they last made sense is kept.
+"""
+
+import os
 import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
+import structlog
+
+from epp_client.errors import PickerUnreachable
 from epp_client.pool.settings import PickerTls, PickerTlsMode
+
+log = structlog.get_logger(__name__)
+
+LOOK_INTERVAL = 2.0
+"""Seconds between two looks at the files of one setting."""
+MAX_ENTRIES = 1000
+
+
+class Material(NamedTuple):
+    """What a connection is made with. The context is None for plaintext; the rest are PEM files."""
+
+    context: ssl.SSLContext | None = None
+    ca: bytes | None = None
+    cert: bytes | None = None
+    key: bytes | None = None
+
+
+Fingerprint = tuple[tuple[int, int, int] | None, ...]
+
+
+@dataclass
+class _Entry:
+    material: Material
+    fingerprint: Fingerprint
+    looked: float
+    edition: int = 0
+
+
+class TlsStore:
+    """The TLS material of one transport, by setting."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._entries: dict[PickerTls, _Entry] = {}
+
+    def material(self, tls: PickerTls) -> Material:
+        """What the files held when they last made sense.
+
+        Raises:
+            OSError: they never did: a file that cannot be read, or that is not PEM; the text names it.
+        """
+        return self._entry(tls).material
+
+    def for_picker(self, address: str, tls: PickerTls) -> Material:
+        """`material`, for a connection to a picker.
+
+        Raises:
+            PickerUnreachable: the files never made sense; the text names them.
+        """
+        try:
+            return self.material(tls)
+        except OSError as error:
+            raise PickerUnreachable(f"picker {address} over {tls.mode}: {error}") from error
+
+    def edition(self, tls: PickerTls) -> int:
+        """A number that moves when the files have changed and make sense. Looks every `LOOK_INTERVAL`."""
+        entry = self._entries.get(tls)
+        if entry is None:
+            return 0
+        now = self._clock()
+        if now - entry.looked >= LOOK_INTERVAL:
+            entry.looked = now
+            self._look(tls, entry)
+        return entry.edition
+
+    def _entry(self, tls: PickerTls) -> _Entry:
+        entry = self._entries.get(tls)
+        if entry is None:
+            if len(self._entries) >= MAX_ENTRIES:
+                self._entries.clear()
+            fingerprint = _fingerprint(tls)
+            entry = self._entries[tls] = _Entry(_load(tls), fingerprint, self._clock())
+        return entry
+
+    def _look(self, tls: PickerTls, entry: _Entry) -> None:
+        fingerprint = _fingerprint(tls)
+        if fingerprint == entry.fingerprint:
+            return
+        files = ", ".join(map(str, _files(tls)))
+        try:
+            material = _load(tls)
+            if _fingerprint(tls) != fingerprint:
+                return  # being written: the next look will tell
+        except OSError as error:
+            # Most likely half-written, or a certificate whose key comes next.
+            log.warning("changed TLS files are not taken yet", files=files, error=str(error))
+            entry.fingerprint = fingerprint
+            return
+        log.info("TLS files have changed: new connections use them", files=files)
+        entry.material, entry.fingerprint = material, fingerprint
+        entry.edition += 1
+
+
+def _files(tls: PickerTls) -> list[Path]:
+    return [path for path in (tls.ca_file, tls.cert_file, tls.key_file) if path is not None]
+
+
+def _fingerprint(tls: PickerTls) -> Fingerprint:
+    """Of the files that symlinks lead to: Kubernetes swaps a whole folder at once."""
+    marks: list[tuple[int, int, int] | None] = []
+    for path in _files(tls):
+        try:
+            status = os.stat(path)
+        except OSError:
+            marks.append(None)
+        else:
+            marks.append((status.st_mtime_ns, status.st_ino, status.st_size))
+    return tuple(marks)
+
+
+def _load(tls: PickerTls) -> Material:
+    def read(path: Path | None) -> bytes | None:
+        return None if path is None else path.read_bytes()
+
+    ca, cert, key = read(tls.ca_file), read(tls.cert_file), read(tls.key_file)
+    try:
+        return Material(picker_context(tls), ca, cert, key)
+    except ssl.SSLError as error:
+        files = ", ".join(map(str, _files(tls)))
+        raise OSError(f"{files} cannot be used: {error}") from error
 
 
 def picker_context(tls: PickerTls) -> ssl.SSLContext | None:
@@ -19,7 +152,8 @@ def picker_context(tls: PickerTls) -> ssl.SSLContext | None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
+        # An encrypted key is an error, and no reason to ask for a password on the terminal.
+        context.load_cert_chain(tls.cert_file, tls.key_file, password="")
     context.set_alpn_protocols(["h2"])
     return context
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import grpc
@@ -10,13 +11,18 @@ import structlog
 from grpc import aio
 
 from epp_client.metrics import Metrics
+from epp_client.pool.endpoints import EndpointTable
 from epp_client.pool.inference_pool import AppProtocol, PoolName
+from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.settings import UpstreamMode
 from epp_client.wire.grpcio import start_on_socket
+from epp_client.wire.socket_file import SocketFile
 from epp_client.xds.clusters import cluster_name, pool_cluster
-from epp_client.xds.endpoints import load_assignment
+from epp_client.xds.endpoints import Assignment
+from epp_client.xds.lingering import Lingering
 from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest
+from epp_client.xds.rests import Rests
 from epp_client.xds.state import CDS, EDS, EnvoyState, Resource
 
 log = structlog.get_logger(__name__)
@@ -30,7 +36,80 @@ class _Stream:
 
     def __init__(self) -> None:
         self.state = EnvoyState()
+        self.rests = Rests()
         self.wake = asyncio.Event()
+        self._rested: asyncio.TimerHandle | None = None
+
+    def wake_when_rested(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look again when the first of the pools that are held back has rested."""
+        self.cancel()
+        if self.state.held:
+            over = min(map(self.rests.over, self.state.held))
+            self._rested = loop.call_at(over, self.wake.set)
+
+    def cancel(self) -> None:
+        """Leave no timer behind."""
+        if self._rested is not None:
+            self._rested.cancel()
+            self._rested = None
+
+
+class _Assignments(Mapping[str, Resource]):
+    """The EDS resources, made when they are to be sent: what changes faster is never looked at."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._snapshots: dict[str, PoolSnapshot] = {}
+        self._shown: dict[str, EndpointTable] = {}  # what was built last
+        self._built: dict[str, Resource] = {}
+        self._writers: dict[str, Assignment] = {}
+        self._lingering = Lingering()
+
+    def put(self, name: str, snapshot: PoolSnapshot) -> bool:
+        """Take a pool's newest snapshot; whether Envoy has to be told."""
+        before = self._snapshots.get(name)
+        self._snapshots[name] = snapshot
+        return before is None or before.table.generation != snapshot.table.generation
+
+    def expire(self, now: float) -> set[str]:
+        """The resources that Envoy has to be told of, as some of their endpoints have lingered enough."""
+        names = self._lingering.expire(now)
+        for name in names:
+            self._built.pop(name, None)
+        return names
+
+    def next_change(self) -> float | None:
+        """When `expire` will have something to say."""
+        return self._lingering.next_change()
+
+    def drop(self, name: str) -> None:
+        """The pool is no more."""
+        self._snapshots.pop(name, None)
+        self._shown.pop(name, None)
+        self._built.pop(name, None)
+        self._writers.pop(name, None)
+        self._lingering.forget(name)
+
+    def __getitem__(self, name: str) -> Resource:
+        snapshot, built = self._snapshots[name], self._built.get(name)
+        table = snapshot.table
+        if built is None or built.generation != table.generation:
+            if (shown := self._shown.get(name, table)) is not table:
+                self._lingering.changed(name, shown, table, self._clock())
+            self._shown[name] = table
+            writer = self._writers.setdefault(name, Assignment(name))
+            value = writer.write(chain(table.by_key.values(), self._lingering.of(name)))
+            self._built[name] = built = Resource(value, table.generation)
+        return built
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._snapshots
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._snapshots)
+
+    def __len__(self) -> int:
+        return len(self._snapshots)
 
 
 class AdsServer:
@@ -44,9 +123,12 @@ class AdsServer:
         self._mode = mode
         self._metrics = metrics
         self._streams: set[_Stream] = set()
-        self._built: dict[str, AppProtocol] = {}
-        self._resources: dict[str, dict[str, Resource]] = {CDS: {}, EDS: {}}
+        self._built: dict[str, tuple[PoolName, AppProtocol]] = {}
+        self._clusters: dict[str, Resource] = {}
+        self._assignments = _Assignments(asyncio.get_running_loop().time)
+        self._expiry: asyncio.TimerHandle | None = None
         self._server: aio.Server | None = None
+        self._file: SocketFile | None = None
         self._unsubscribe = store.subscribe(self._pools_changed)
 
     async def start(self) -> None:
@@ -57,45 +139,74 @@ class AdsServer:
         """
         server = aio.server(options=[("grpc.max_receive_message_length", -1)])
         server.add_generic_rpc_handlers((_Handler(self),))
-        await start_on_socket(server, self._path)
+        self._file = await start_on_socket(server, self._path)
         self._server = server
 
     async def close(self) -> None:
         """Stop serving; Envoy keeps what it has."""
         self._unsubscribe()
+        if self._expiry is not None:
+            self._expiry.cancel()
         if self._server is not None:
             await self._server.stop(0)
+        if self._file is not None:
+            self._file.remove()
 
     def _pools_changed(self, changed: set[PoolName]) -> None:
-        clusters, endpoints = self._resources[CDS], self._resources[EDS]
-        touched = set()
+        touched: dict[str, set[str]] = {}
         for pool in changed:
             name = cluster_name(pool)
             snapshot = self._store.snapshots.get(str(pool))
-            if snapshot is None:
+            if snapshot is None or not snapshot.synced:
+                # A cluster without endpoints would warm, and hold up the acknowledgement of all others.
+                if name not in self._built:
+                    continue
                 self._built.pop(name, None)
-                clusters.pop(name, None)
-                endpoints.pop(name, None)
-                touched = {CDS, EDS}
+                self._clusters.pop(name, None)
+                self._assignments.drop(name)
+                for stream in self._streams:
+                    stream.state.removed(name)
+                    stream.rests.forget(name)
+                touched.setdefault(CDS, set()).add(name)
                 continue
-            protocol = snapshot.pool.app_protocol
-            if self._built.get(name) is not protocol:
+            built = (pool, snapshot.pool.app_protocol)
+            if self._built.get(name) != built:
                 # Nothing else of a pool is in its cluster; acknowledgements come here as well.
-                self._built[name] = protocol
-                clusters[name] = Resource(bytes(pool_cluster(pool, protocol, self._mode)))
-                touched.add(CDS)
-            generation = snapshot.table.generation
-            if name not in endpoints or endpoints[name].generation != generation:
-                endpoints[name] = Resource(load_assignment(snapshot), generation)
-                touched.add(EDS)
+                self._built[name] = built
+                self._clusters[name] = Resource(bytes(pool_cluster(*built, self._mode)))
+                touched.setdefault(CDS, set()).add(name)
+            if self._assignments.put(name, snapshot):
+                touched.setdefault(EDS, set()).add(name)
+        self._tell(touched)
+
+    def _expire_in_time(self, loop: asyncio.AbstractEventLoop) -> None:
+        at = self._assignments.next_change()
+        if at is not None and self._expiry is None:
+            self._expiry = loop.call_at(at, self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._expiry = None
+        self._tell({EDS: self._assignments.expire(loop.time())})
+        self._expire_in_time(loop)
+
+    def _tell(self, touched: Mapping[str, set[str]]) -> None:
         for stream in self._streams:
-            for url in touched:
-                stream.state.changed(url)
+            for url, names in touched.items():
+                stream.state.changed(url, names)
             stream.wake.set()
+
+    def want(self, pools: Collection[str]) -> None:
+        """Picks wait for endpoints of these pools: `namespace/name`."""
+        for pool in pools:
+            snapshot = self._store.snapshots.get(pool)
+            if snapshot is not None:
+                for stream in self._streams:
+                    stream.rests.want(cluster_name(snapshot.pool.name))
+                    stream.wake.set()
 
     async def serve_stream(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """One Envoy's stream: requests in, responses out, until it goes."""
-        stream = _Stream()
+        stream, loop = _Stream(), asyncio.get_running_loop()
         self._streams.add(stream)
         self._metrics.envoys.set(len(self._streams))
         reader = asyncio.create_task(self._read(stream, requests))
@@ -106,23 +217,35 @@ class AdsServer:
                 stream.wake.clear()
                 if not self._store.synced:
                     continue  # unknown is never none: the first publication wakes us
-                for response in stream.state.responses(self._resources):
+                resources = {CDS: self._clusters, EDS: self._assignments}
+                responses = stream.state.responses(resources, stream.rests.resting(loop.time()))
+                stream.wake_when_rested(loop)
+                if any(response.type_url == EDS for response in responses):
+                    self._expire_in_time(loop)
+                    told = stream.state.told
+                    sizes = {name: len(self._assignments[name].value) for name in told}
+                    stream.rests.pushed(sizes, loop.time())
+                for response in responses:
                     self._metrics.xds_pushes.labels(_LABELS[response.type_url]).inc()
                     yield response.SerializeToString()
         finally:
+            stream.cancel()
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reader
             self._streams.discard(stream)
             self._metrics.envoys.set(len(self._streams))
-            self._acknowledge()
+            self._acknowledge(stream.state.follows)
             log.info("an Envoy has gone")
 
     async def _read(self, stream: _Stream, requests: AsyncIterator[bytes]) -> None:
         try:
             async for raw in requests:
                 request = DiscoveryRequest.FromString(raw)
-                stream.state.receive(request)
+                news = stream.state.receive(request)
+                if news:
+                    stream.rests.acknowledged(news, asyncio.get_running_loop().time())
+                    self._acknowledge(news)
                 if request.HasField("error_detail"):
                     label = _LABELS.get(request.type_url, "other")
                     self._metrics.xds_nacks.labels(label).inc()
@@ -131,19 +254,17 @@ class AdsServer:
                         type=label,
                         message=request.error_detail.message[:1000],
                     )
-                if request.type_url == EDS:
-                    self._acknowledge()
                 stream.wake.set()
         finally:
             stream.wake.set()
 
-    def _acknowledge(self) -> None:
-        """Tell the store the oldest generation that any subscribed Envoy has."""
-        for snapshot in list(self._store.snapshots.values()):
-            name = cluster_name(snapshot.pool.name)
-            known = (stream.state.acknowledged(name) for stream in self._streams)
-            generations = [generation for generation in known if generation is not None]
-            self._store.acknowledge(snapshot.pool.name, min(generations) if generations else None)
+    def _acknowledge(self, names: Collection[str]) -> None:
+        """Tell the store the oldest generation of these that any subscribed Envoy has."""
+        for name in names:
+            if (built := self._built.get(name)) is not None:
+                known = (stream.state.acknowledged(name) for stream in self._streams)
+                generations = [generation for generation in known if generation is not None]
+                self._store.acknowledge(built[0], min(generations) if generations else None)
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -15,19 +15,20 @@ import envoy_data_plane.envoy.config.bootstrap.v3 as bootstrap_v3
 import envoy_data_plane.envoy.config.cluster.v3 as cluster_v3
 import envoy_data_plane.envoy.config.core.v3 as core_v3
 import envoy_data_plane.envoy.config.endpoint.v3 as endpoint_v3
-import envoy_data_plane.envoy.config.listener.v3 as listener_v3
 import envoy_data_plane.envoy.config.route.v3 as route_v3
 import envoy_data_plane.envoy.extensions.access_loggers.stream.v3 as stream_log
 import envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 as ext_proc_v3
 import envoy_data_plane.envoy.extensions.filters.http.router.v3 as router_v3
 import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm_v3
 import envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 as previous_hosts
+import envoy_data_plane.envoy.type.matcher.v3 as matcher_v3
 import envoy_data_plane.envoy.type.v3 as type_v3
 import yaml
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from epp_client.errors import SettingsError
 from epp_client.ext_proc.messages import POOL_KEY
+from epp_client.ext_proc.replies import MARKS_NAMESPACE, REQUEST_TRAILERS_MARK
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED, SUBSET_NAMESPACE
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.settings import ResponseMode
@@ -38,7 +39,10 @@ from epp_client.xds.clusters import (
     over_ads,
     pool_cluster,
     raised_circuit_breakers,
+    socket_address,
 )
+from epp_client.xds.listener import http_listener
+from epp_client.xds.status_listener import admin_cluster, status_listener
 
 EXT_PROC_FILTER = "envoy.filters.http.ext_proc"
 SIDECAR_CLUSTER = "epp-client"
@@ -46,6 +50,14 @@ ADS_CLUSTER = "epp-client-xds"
 
 # Only what cannot have reached a model server: a generation that has begun is not repeatable.
 SAFE_RETRIES = "connect-failure,refused-stream,reset-before-request"
+# Asking for a pick once more costs nothing, as long as the sidecar has not begun to answer: it died
+# (reset) or drains (the statuses, with grpcio). Envoy keeps 64 KiB of a stream for it.
+_PICK_RETRIES = "connect-failure,refused-stream,reset,unavailable,cancelled"
+
+# A relay that is silent may be one to come: its socket is held for it, for up to a minute (`hold`). One
+# that hangs is killed by its control process, which Envoy sees at once.
+_RELAY_SILENCE = 50.0
+_ADS_SILENCE = 5.0
 
 _Mode = ext_proc_v3.ProcessingModeBodySendMode
 _Send = ext_proc_v3.ProcessingModeHeaderSendMode
@@ -73,6 +85,7 @@ def envoy_config(
     routes: Sequence[Route] | None = None,
     listener: tuple[str, int] = ("0.0.0.0", 8080),
     admin: tuple[str, int] | None = ("127.0.0.1", 9901),
+    status: tuple[str, int] | None = None,
     ext_proc_sockets: Sequence[Path],
     ads_socket: Path | None,
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST,
@@ -85,15 +98,16 @@ def envoy_config(
 ) -> str:
     """Render a bootstrap that Envoy 1.40 accepts, as YAML.
 
-    `listener` and `admin` are (address, port); `ext_proc_sockets` one Unix socket per relay worker.
+    `listener`, `admin` and `status` (a listener for probes and Prometheus) are (address, port);
+    `ext_proc_sockets` one Unix socket per relay worker.
     Without `ads_socket` the pools' clusters are static, with `app_protocols` (default HTTP/1.1).
     `retry_body_limit` in bytes: a larger request body still flows, but Envoy cannot retry it.
     `stream_idle_timeout` in seconds: a stream with no byte in either direction for so long ends; it
     must outlast the longest silent prefill.
 
     Raises:
-        SettingsError: no pool, no socket, a route to an unknown pool, or `override_host`
-            without ADS.
+        SettingsError: no pool, no socket, a route to an unknown pool, `override_host` without ADS,
+            or `status` without `admin`.
     """
     routes = default_routes(pools) if routes is None else routes
     if not pools or not routes:
@@ -104,16 +118,22 @@ def envoy_config(
         raise SettingsError(f"envoy-config: routes to unknown pools: {', '.join(unknown)}")
     if ads_socket is None and upstream_mode is UpstreamMode.OVERRIDE_HOST:
         raise SettingsError("envoy-config: override_host needs endpoints over ADS: give its socket")
+    if status is not None and admin is None:
+        raise SettingsError(
+            "envoy-config: the status listener shows pages of Envoy's admin: keep it"
+        )
 
-    clusters = [_socket_cluster(SIDECAR_CLUSTER, ext_proc_sockets)]
+    clusters = [_socket_cluster(SIDECAR_CLUSTER, ext_proc_sockets, _RELAY_SILENCE)]
     if ads_socket is not None:
-        clusters.append(_socket_cluster(ADS_CLUSTER, [ads_socket]))
+        clusters.append(_socket_cluster(ADS_CLUSTER, [ads_socket], _ADS_SILENCE))
     else:
         protocols = app_protocols or {}
         clusters += [
             pool_cluster(pool, protocols.get(pool, AppProtocol.HTTP), upstream_mode)
             for pool in pools
         ]
+    if status is not None and admin is not None:
+        clusters.append(admin_cluster(admin))
     idle = timedelta(seconds=stream_idle_timeout)
     manager = _connection_manager(
         _route_configuration(
@@ -129,9 +149,13 @@ def envoy_config(
     )
     bootstrap = bootstrap_v3.Bootstrap(
         node=core_v3.Node(id=node_id, cluster="epp-client"),
-        admin=bootstrap_v3.Admin(address=_address(*admin)) if admin else None,
+        admin=bootstrap_v3.Admin(address=socket_address(*admin)) if admin else None,
         static_resources=bootstrap_v3.BootstrapStaticResources(
-            listeners=[_listener(listener, manager)], clusters=clusters
+            listeners=[
+                http_listener("inference", listener, manager),
+                *([status_listener(status)] if status else []),
+            ],
+            clusters=clusters,
         ),
         dynamic_resources=_dynamic_resources() if ads_socket is not None else None,
         layered_runtime=bootstrap_v3.LayeredRuntime(
@@ -151,10 +175,6 @@ def envoy_config(
     return yaml.safe_dump(document, sort_keys=False, width=100)
 
 
-def _address(host: str, port: int) -> core_v3.Address:
-    return core_v3.Address(socket_address=core_v3.SocketAddress(address=host, port_value=port))
-
-
 def _dynamic_resources() -> bootstrap_v3.BootstrapDynamicResources:
     return bootstrap_v3.BootstrapDynamicResources(
         cds_config=over_ads(),
@@ -164,19 +184,30 @@ def _dynamic_resources() -> bootstrap_v3.BootstrapDynamicResources:
             set_node_on_first_message_only=True,
             grpc_services=[
                 core_v3.GrpcService(
-                    envoy_grpc=core_v3.GrpcServiceEnvoyGrpc(cluster_name=ADS_CLUSTER)
+                    envoy_grpc=core_v3.GrpcServiceEnvoyGrpc(
+                        cluster_name=ADS_CLUSTER,
+                        # Envoy's own goes up to 30 s: endpoints would be that old after a restart.
+                        retry_policy=core_v3.RetryPolicy(
+                            retry_back_off=core_v3.BackoffStrategy(
+                                base_interval=timedelta(milliseconds=250),
+                                max_interval=timedelta(seconds=2),
+                            )
+                        ),
+                    )
                 )
             ],
         ),
     )
 
 
-def _socket_cluster(name: str, sockets: Sequence[Path]) -> cluster_v3.Cluster:
-    """gRPC to Unix sockets of ours, streams balanced one by one."""
+def _socket_cluster(name: str, sockets: Sequence[Path], silence: float) -> cluster_v3.Cluster:
+    """gRPC to Unix sockets of ours, streams balanced one by one. After `silence` seconds without an answer
+    to a ping a connection is given up.
+    """
     http2 = core_v3.Http2ProtocolOptions(
         max_concurrent_streams=65_536,
         connection_keepalive=core_v3.KeepaliveSettings(
-            interval=timedelta(seconds=10), timeout=timedelta(seconds=5)
+            interval=timedelta(seconds=10), timeout=timedelta(seconds=silence)
         ),
     )
     return cluster_v3.Cluster(
@@ -214,11 +245,13 @@ def _ext_proc(mode: ResponseMode) -> ext_proc_v3.ExternalProcessor:
         grpc_service=core_v3.GrpcService(
             envoy_grpc=core_v3.GrpcServiceEnvoyGrpc(cluster_name=SIDECAR_CLUSTER),
             retry_policy=core_v3.RetryPolicy(
-                retry_on=SAFE_RETRIES,
-                num_retries=3,
+                retry_on=_PICK_RETRIES,
+                # About 10 s in all, as long as a pick may take: a lone worker is back by then, and so is
+                # a sidecar that finishes its streams and starts anew.
+                num_retries=80,
                 retry_back_off=core_v3.BackoffStrategy(
                     base_interval=timedelta(milliseconds=5),
-                    max_interval=timedelta(milliseconds=50),
+                    max_interval=timedelta(milliseconds=250),
                 ),
                 # A dead worker has the fewest streams, so LEAST_REQUEST would choose it again.
                 retry_host_predicate=[
@@ -248,7 +281,7 @@ def _ext_proc(mode: ResponseMode) -> ext_proc_v3.ExternalProcessor:
                 untyped=[LB_NAMESPACE, SUBSET_NAMESPACE]
             ),
             receiving_namespaces=ext_proc_v3.MetadataOptionsMetadataNamespaces(
-                untyped=[LB_NAMESPACE]
+                untyped=[LB_NAMESPACE, MARKS_NAMESPACE]
             ),
         ),
     )
@@ -271,20 +304,42 @@ def _route_configuration(
             route_v3.VirtualHost(
                 name="inference",
                 domains=["*"],
-                routes=[_route(route, retries, body_limit, idle) for route in ordered],
+                routes=[
+                    made for route in ordered for made in _routes(route, retries, body_limit, idle)
+                ],
             )
         ],
     )
 
 
-def _route(route: Route, retries: bool, body_limit: int, idle: timedelta) -> route_v3.Route:
-    retry = route_v3.RetryPolicy(
+def _routes(route: Route, retries: bool, body_limit: int, idle: timedelta) -> list[route_v3.Route]:
+    """The route, behind one without retries that is chosen once the sidecar has seen trailers."""
+    if not retries:
+        return [_route(route, idle)]
+    plain, retrying = _route(route, idle), _route(route, idle)
+    plain.name += " with trailers"
+    assert plain.match is not None
+    assert retrying.route is not None
+    plain.match.dynamic_metadata = [_SEEN_TRAILERS]
+    retrying.request_body_buffer_limit = body_limit
+    retrying.route.retry_policy = route_v3.RetryPolicy(
         retry_on=SAFE_RETRIES,
         num_retries=3,
         retry_back_off=route_v3.RetryPolicyRetryBackOff(
             base_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=50)
         ),
     )
+    return [plain, retrying]
+
+
+_SEEN_TRAILERS = matcher_v3.MetadataMatcher(
+    filter=MARKS_NAMESPACE,
+    path=[matcher_v3.MetadataMatcherPathSegment(key=REQUEST_TRAILERS_MARK)],
+    value=matcher_v3.ValueMatcher(bool_match=True),
+)
+
+
+def _route(route: Route, idle: timedelta) -> route_v3.Route:
     return route_v3.Route(
         name=str(route.pool),
         match=route_v3.RouteMatch(prefix=route.prefix),
@@ -293,9 +348,7 @@ def _route(route: Route, retries: bool, body_limit: int, idle: timedelta) -> rou
             prefix_rewrite=route.prefix_rewrite,
             timeout=timedelta(0),
             idle_timeout=idle,
-            retry_policy=retry if retries else None,
         ),
-        request_body_buffer_limit=body_limit if retries else None,
         typed_per_filter_config={
             EXT_PROC_FILTER: Any.pack(
                 ext_proc_v3.ExtProcPerRoute(
@@ -372,23 +425,4 @@ def _access_log() -> accesslog_v3.AccessLog:
                 log_format=core_v3.SubstitutionFormatString(json_format=Struct.from_dict(fields))
             )
         ),
-    )
-
-
-def _listener(
-    address: tuple[str, int], manager: hcm_v3.HttpConnectionManager
-) -> listener_v3.Listener:
-    return listener_v3.Listener(
-        name="inference",
-        address=_address(*address),
-        filter_chains=[
-            listener_v3.FilterChain(
-                filters=[
-                    listener_v3.Filter(
-                        name="envoy.filters.network.http_connection_manager",
-                        typed_config=Any.pack(manager),
-                    )
-                ]
-            )
-        ],
     )

@@ -26,6 +26,11 @@ UNBOUNDED = 1_000_000
 """A circuit breaker threshold that never trips: sidecar and picker decide what is too much."""
 
 
+def socket_address(host: str, port: int) -> core_v3.Address:
+    """Where something listens, as Envoy writes it."""
+    return core_v3.Address(socket_address=core_v3.SocketAddress(address=host, port_value=port))
+
+
 def cluster_name(pool: PoolName) -> str:
     """Name of the pool's cluster: `inferencepool/<namespace>/<name>`."""
     return f"inferencepool/{pool.namespace}/{pool.name}"

@@ -1,10 +1,11 @@
 """What one Envoy has been told and has acknowledged: state-of-the-world xDS as an automaton. Pure.
 
 Requests and new resources go in, responses come out. At most one response per type is unanswered at
-any time, so nothing piles up for a slow Envoy: it always gets the newest state next.
+any time, so nothing piles up for a slow Envoy: it always gets the newest state next. A CDS response
+holds every cluster, as the protocol wants it; an EDS response only the pools that have changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -32,7 +33,8 @@ class _Type:
     version: int = 0
     nonce: str = ""
     waiting: bool = False  # for the answer to the last response
-    dirty: bool = True
+    due: bool = True
+    stale: set[str] = field(default_factory=set)  # EDS: the resources that are to be sent (again)
     sent: dict[str, int] = field(default_factory=dict)
     acknowledged: dict[str, int] = field(default_factory=dict)
 
@@ -42,7 +44,10 @@ class EnvoyState:
 
     def __init__(self) -> None:
         self._types = {url: _Type() for url in TYPES}
-        self._pushed_clusters: dict[str, bytes] = {}
+        self._clusters: dict[str, bytes] = {}
+        self._awaited: set[str] = set()  # Envoy holds up a cluster until it has these endpoints
+        self.held: set[str] = set()
+        """EDS resources that the last `responses` left out because they rest."""
         self.rejected: str | None = None
         """Envoy's words when it rejected the last response; None after an acknowledgement."""
 
@@ -54,54 +59,113 @@ class EnvoyState:
             return None
         return endpoints.acknowledged.get(name, -1)
 
-    def receive(self, request: DiscoveryRequest) -> None:
-        """Take one request: a subscription, an acknowledgement, or a rejection."""
+    @property
+    def follows(self) -> frozenset[str]:
+        """The EDS resources that this Envoy has asked for."""
+        return self._types[EDS].names or frozenset()
+
+    @property
+    def told(self) -> Collection[str]:
+        """The EDS resources of the last response."""
+        return self._types[EDS].sent.keys()
+
+    def receive(self, request: DiscoveryRequest) -> Collection[str]:
+        """Take one request: a subscription, an acknowledgement, or a rejection.
+
+        Returns the EDS resources whose `acknowledged` may be another one now.
+        """
         state = self._types.get(request.type_url)
-        if state is None:
-            return
-        names = frozenset(request.resource_names)
-        if request.response_nonce and request.response_nonce != state.nonce:
-            return  # speaks of an older response
-        if state.names is None or state.names != names or not request.response_nonce:
-            state.names = names
-            state.dirty = True
+        if state is None or (request.response_nonce and request.response_nonce != state.nonce):
+            return ()  # the latter speaks of an older response
+        touched = self._subscribe(state, request)
         if request.response_nonce and state.waiting:
             state.waiting = False
             if request.HasField("error_detail"):
                 self.rejected = request.error_detail.message
+                state.stale |= state.sent.keys()  # goes again with the next change
             else:
                 self.rejected = None
-                state.acknowledged = state.sent
+                state.acknowledged |= state.sent
+                touched |= state.sent.keys()
+        return touched if request.type_url == EDS else ()
 
-    def changed(self, type_url: str) -> None:
-        """The resources of a type are not what they were."""
-        self._types[type_url].dirty = True
+    def _subscribe(self, state: _Type, request: DiscoveryRequest) -> set[str]:
+        """Take the names that Envoy wants; returns those that it has begun or ceased to want."""
+        before, names = state.names or frozenset(), frozenset(request.resource_names)
+        if state.names == names and request.response_nonce:
+            return set()
+        fresh = names if state.names is None or not request.response_nonce else names - before
+        for name in before - names:
+            state.acknowledged.pop(name, None)
+        state.names = names
+        state.stale = (state.stale | fresh) & names
+        state.due = True
+        if request.type_url == EDS:
+            self._awaited = (self._awaited | fresh) & names
+        return set(before ^ names)
 
-    def responses(self, resources: Mapping[str, Resources]) -> list[DiscoveryResponse]:
-        """What is to be sent now, given the current resources by type."""
-        out: list[DiscoveryResponse] = []
-        for url in TYPES:
-            state = self._types[url]
-            if state.names is None or state.waiting or not state.dirty:
-                continue
-            wanted = resources[url]
-            if state.names or url == EDS:  # no names: every cluster, but no endpoints
-                wanted = {name: wanted[name] for name in sorted(state.names) if name in wanted}
-            out.append(self._respond(url, state, wanted))
-        return out
+    def changed(self, type_url: str, names: Collection[str]) -> None:
+        """These resources are not what they were."""
+        state = self._types[type_url]
+        state.due = True
+        state.stale |= state.names & set(names) if state.names else set()
 
-    def _respond(self, url: str, state: _Type, wanted: Resources) -> DiscoveryResponse:
-        if url == CDS:
-            clusters = {name: resource.value for name, resource in wanted.items()}
-            if clusters != self._pushed_clusters:
-                # A changed cluster stays in warming until it is told its endpoints again.
-                self._pushed_clusters = clusters
-                self._types[EDS].dirty = True
-        state.version += 1
-        state.nonce = str(state.version)
-        state.waiting, state.dirty = True, False
-        state.sent = {name: resource.generation for name, resource in wanted.items()}
-        response = DiscoveryResponse(version_info=state.nonce, type_url=url, nonce=state.nonce)
-        for resource in wanted.values():
-            response.resources.add(type_url=url, value=resource.value)
-        return response
+    def removed(self, name: str) -> None:
+        """A pool is no more; another one of its name would count its generations anew."""
+        endpoints = self._types[EDS]
+        endpoints.acknowledged.pop(name, None)
+        endpoints.sent.pop(name, None)
+
+    def responses(
+        self, resources: Mapping[str, Resources], resting: Collection[str] = ()
+    ) -> list[DiscoveryResponse]:
+        """What is to be sent now, given the current resources by type.
+
+        EDS resources that rest are left out, and stay due, unless Envoy holds up a cluster for them.
+        """
+        clusters = self._clusters_due(resources[CDS])
+        return [*clusters, *self._endpoints_due(resources[EDS], resting)]
+
+    def _clusters_due(self, resources: Resources) -> list[DiscoveryResponse]:
+        state = self._types[CDS]
+        if state.names is None or state.waiting or not state.due:
+            return []
+        wanted = {
+            name: r for name, r in resources.items() if not state.names or name in state.names
+        }
+        clusters = {name: resource.value for name, resource in wanted.items()}
+        # A changed cluster stays in warming until it is told its endpoints again.
+        changed = [name for name in clusters if clusters[name] != self._clusters.get(name)]
+        self.changed(EDS, changed)
+        self._awaited |= self.follows & set(changed)
+        self._clusters = clusters
+        return [_respond(CDS, state, wanted)]
+
+    def _endpoints_due(
+        self, resources: Resources, resting: Collection[str]
+    ) -> list[DiscoveryResponse]:
+        state = self._types[EDS]
+        if state.names is None or state.waiting or not state.due:
+            return []
+        self.held = (state.stale & set(resting)) - self._awaited
+        names = sorted(state.stale - self.held)
+        wanted = {name: resources[name] for name in names if name in resources}
+        if not wanted:
+            state.due = bool(self.held)  # what else Envoy asks for is not known yet
+            return []
+        state.stale -= wanted.keys()
+        self._awaited -= wanted.keys()
+        response = _respond(EDS, state, wanted)
+        state.due = bool(self.held)
+        return [response]
+
+
+def _respond(url: str, state: _Type, wanted: Resources) -> DiscoveryResponse:
+    state.version += 1
+    state.nonce = str(state.version)
+    state.waiting, state.due = True, False
+    state.sent = {name: resource.generation for name, resource in wanted.items()}
+    response = DiscoveryResponse(version_info=state.nonce, type_url=url, nonce=state.nonce)
+    for resource in wanted.values():
+        response.resources.add(type_url=url, value=resource.value)
+    return response

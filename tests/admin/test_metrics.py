@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.errors import Reason
 from epp_client.metrics import Metrics
+from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.problems import Problem, Severity
@@ -18,6 +19,7 @@ from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import PICK_BUCKETS, Counters, PoolCounters
 from epp_client.relay.outcome import Outcome
+from tests.admin.fleet import Followed
 
 LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")
 
@@ -29,10 +31,14 @@ FAMILIES = {
     "epp_client_response_passthrough": ("counter", {"pool", "reason"}),
     "epp_client_in_flight": ("gauge", {"pool"}),
     "epp_client_endpoints": ("gauge", {"pool", "state"}),
-    "epp_client_picker_addresses": ("gauge", {"pool"}),
+    "epp_client_picker_addresses": ("gauge", {"pool", "state"}),
+    "epp_client_picker_retries": ("counter", {"pool"}),
+    "epp_client_bodies_not_retained": ("counter", {"pool"}),
     "epp_client_retained_bytes": ("gauge", set()),
+    "epp_client_workers": ("gauge", set()),
+    "epp_client_worker_restarts": ("counter", set()),
     "epp_client_pools": ("gauge", set()),
-    "epp_client_manifest_problems": ("gauge", {"severity"}),
+    "epp_client_problems": ("gauge", {"severity"}),
     "epp_client_xds_pushes": ("counter", {"type"}),
     "epp_client_xds_nacks": ("counter", {"type"}),
     "epp_client_envoys_connected": ("gauge", set()),
@@ -65,6 +71,7 @@ class Sidecar:
         scrape = self.metrics.scrape(self.counters, accept)
         for pool in scrape.forgotten:
             del self.counters.pools[pool]
+            self.counters.pickers.pop(pool, None)
         return scrape.body.decode()
 
 
@@ -83,7 +90,6 @@ def snapshot(name: PoolName, *, ready: int = 0, draining: int = 0) -> PoolSnapsh
     ]
     table = EndpointTable(
         MappingProxyType({endpoint.key: endpoint for endpoint in members}),
-        tuple(endpoint for endpoint in members if endpoint.ready),
         generation=1,
     )
     pool = InferencePool(name, (("app", "llama"),), (8000,))
@@ -103,6 +109,8 @@ def sidecar(store: PoolStore) -> Sidecar:
 def use_everything(sidecar: Sidecar, pool: str) -> None:
     series = sidecar.pool(pool)
     series.picked(0.003)
+    series.retries = series.not_retained = 1
+    sidecar.counters.pickers[pool] = {"10.1.0.1:9002": Health.SERVING}
     for outcome in Outcome:
         series.outcome(outcome)
     for reason in Reason:
@@ -127,8 +135,42 @@ def test_the_families_are_the_documented_ones(sidecar: Sidecar, store: PoolStore
     assert found == FAMILIES
 
 
+API_FAMILIES = {
+    "epp_client_api_stale_seconds": ("gauge", set()),
+    "epp_client_api_requests": ("counter", {"verb"}),
+    "epp_client_api_faults": ("counter", {"fault"}),
+    "epp_client_api_events": ("counter", set()),
+    "epp_client_status_writes": ("counter", {"result"}),
+    "epp_client_status_leader": ("gauge", set()),
+}
+"""With `--kubernetes`; the last two with `--gateway` alone."""
+
+
+@pytest.mark.parametrize("reports", [True, False])
+def test_an_api_server_has_families_of_its_own(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, reports: bool
+) -> None:
+    if not reports:
+        monkeypatch.setattr(Followed, "status_writes", lambda _: None)
+    before = {family.name for family in text_string_to_metric_families(sidecar.scrape())}
+    sidecar.metrics.follow_api(Followed())
+    found = {
+        family.name: (family.type, {label for sample in family.samples for label in sample.labels})
+        for family in text_string_to_metric_families(sidecar.scrape())
+        if family.name not in before
+    }
+    assert found == {k: v for k, v in API_FAMILIES.items() if reports or "status" not in k}
+    assert value(sidecar, "epp_client_api_stale_seconds") == 95
+    assert value(sidecar, "epp_client_api_requests_total", verb="watch") == 34
+    assert value(sidecar, "epp_client_api_faults_total", fault="forbidden") == 1
+    assert value(sidecar, "epp_client_api_events_total") == 560
+
+
 @pytest.mark.parametrize("outcome", Outcome)
-def test_an_outcome_counts_once_for_its_pool_alone(sidecar: Sidecar, outcome: Outcome) -> None:
+def test_an_outcome_counts_once_for_its_pool_alone(
+    sidecar: Sidecar, store: PoolStore, outcome: Outcome
+) -> None:
+    store.publish({LLAMA: snapshot(LLAMA), QWEN: snapshot(QWEN)})
     sidecar.pool("default/qwen")
     sidecar.pool("default/llama").outcome(outcome)
     for other in Outcome:
@@ -162,11 +204,26 @@ def test_gauges_follow_the_store(sidecar: Sidecar, store: PoolStore) -> None:
         {LLAMA: snapshot(LLAMA, ready=2, draining=1)}, (Problem(Severity.WARNING, "odd"),)
     )
     assert value(sidecar, "epp_client_pools") == 1
-    assert value(sidecar, "epp_client_manifest_problems", severity="warning") == 1
-    assert value(sidecar, "epp_client_manifest_problems", severity="error") == 0
+    assert value(sidecar, "epp_client_problems", severity="warning") == 1
+    assert value(sidecar, "epp_client_problems", severity="error") == 0
     assert value(sidecar, "epp_client_endpoints", pool="default/llama", state="ready") == 2
     assert value(sidecar, "epp_client_endpoints", pool="default/llama", state="draining") == 1
-    assert value(sidecar, "epp_client_picker_addresses", pool="default/llama") == 2
+
+
+def test_each_address_of_a_picker_counts_once_by_the_worst_opinion(sidecar: Sidecar) -> None:
+    one, other = Counters(), Counters()
+    good, bad = "10.1.0.1:9002", "10.1.0.2:9002"
+    one.pickers = {"default/llama": {good: Health.SERVING, bad: Health.SERVING}}
+    other.pickers = {"default/llama": {good: Health.UNKNOWN, bad: Health.SILENT}}
+    sidecar.counters.add(one)
+    sidecar.counters.add(other)
+    seen = {
+        state: value(sidecar, "epp_client_picker_addresses", pool="default/llama", state=state)
+        for state in Health
+    }
+    assert {state for state, count in seen.items() if count} == {Health.UNKNOWN, Health.SILENT}
+    assert sum(count or 0 for count in seen.values()) == 2
+    assert other.settled().pickers == {}
 
 
 def test_a_deleted_pool_is_scraped_once_more_and_then_gone(
@@ -198,6 +255,17 @@ def test_a_deleted_pool_stays_until_its_last_request_has_ended(
     last = sidecar.scrape()
     key = frozenset({("pool", "default/llama"), ("outcome", "steered")})
     assert samples(last)["epp_client_requests_total", key] == 1
+    assert pools_named(sidecar.scrape()) == set()
+
+
+def test_a_deleted_pool_that_a_relay_still_knew_is_forgotten_as_well(
+    sidecar: Sidecar, store: PoolStore
+) -> None:
+    store.publish({LLAMA: snapshot(LLAMA)})
+    store.publish({})
+    sidecar.scrape()
+    sidecar.pool("default/llama").outcome(Outcome.STEERED)  # it is told a moment later
+    assert pools_named(sidecar.scrape()) == {"default/llama"}
     assert pools_named(sidecar.scrape()) == set()
 
 

@@ -37,7 +37,7 @@ SNAPSHOTS = {
             AppProtocol.H2C,
             EndpointPickerRef("llama-epp", 9002, FailureMode.FAIL_OPEN),
         ),
-        EndpointTable(MappingProxyType({e.key: e for e in ENDPOINTS}), ENDPOINTS[:1], 7),
+        EndpointTable(MappingProxyType({e.key: e for e in ENDPOINTS}), 7),
         PickerTarget((), "llama-epp.default.svc", "Service default/llama-epp does not exist"),
         acknowledged=6,
     ),
@@ -114,7 +114,20 @@ async def test_not_ready_says_why_in_text_and_in_json(
         assert await answer.json() == {
             "ready": False,
             "reasons": {"pools": "not read yet", "serving": "draining"},
+            "notes": {},
         }
+
+
+async def test_a_note_is_said_though_we_are_ready(
+    client: aiohttp.ClientSession, readiness: Readiness
+) -> None:
+    said = "stale for 3 s"
+    readiness.note("kubernetes", lambda: said)
+    async with client.get("/readyz") as answer:
+        assert (answer.status, await answer.text()) == (200, "ok\nkubernetes: stale for 3 s\n")
+    said = ""
+    async with client.get("/readyz") as answer:
+        assert (answer.status, await answer.text()) == (200, "ok\n")
 
 
 async def test_a_store_that_is_not_synced_says_so(client: aiohttp.ClientSession) -> None:
@@ -136,7 +149,11 @@ async def test_a_pool_is_described_in_full(client: aiohttp.ClientSession, store:
         "targetPorts": [8000],
         "appProtocol": "kubernetes.io/h2c",
         "failureMode": "FailOpen",
-        "picker": {"addresses": [], "problem": "Service default/llama-epp does not exist"},
+        "picker": {
+            "addresses": [],
+            "health": {},
+            "problem": "Service default/llama-epp does not exist",
+        },
         "problems": ["pools.yaml:3 InferencePool default/llama spec.x: is odd"],
         "generation": 7,
         "acknowledgedGeneration": 6,
@@ -188,7 +205,8 @@ async def test_the_index_links_every_page_and_nothing_else(client: aiohttp.Clien
         assert answer.content_type == "text/html"
         page = await answer.text()
     links = [part.partition('"')[0] for part in page.split('href="')[1:]]
-    assert set(links) == {"/pools", "/readyz", "/livez", "/metrics"}
+    links.remove("data:,")  # the icon that browsers ask for otherwise
+    assert set(links) == {"/pools", "/summary", "/readyz", "/livez", "/metrics"}
     assert "http" not in page
     for link in links:
         async with client.get(link) as answer:

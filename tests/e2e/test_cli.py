@@ -9,10 +9,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import trustme
+import yaml
 
 from epp_client.demo.envoy import envoy_binary
+from epp_client.demo.picker import start_picker, tls_credentials
 from epp_client.demo.process import Process
-from epp_client.demo.stack import Stack
+from epp_client.demo.stack import Stack, inference_pool, pod, service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 COMMAND = (sys.executable, "-m", "epp_client.cli")
@@ -31,7 +34,7 @@ async def run(*arguments: str) -> tuple[int, str]:
 async def test_help_names_every_command() -> None:
     code, text = await run("--help")
     assert code == 0
-    for command in ("serve", "demo", "check", "pick", "envoy-config"):
+    for command in ("serve", "hold", "demo", "check", "pick", "envoy-config"):
         assert command in text
 
 
@@ -65,6 +68,36 @@ async def test_pick_prints_what_the_picker_says(stack: Stack) -> None:
     )  # fmt: skip
     assert code == 1
     assert "pick_outside_pool" in text
+
+
+async def test_pick_shows_its_certificate_to_a_picker_that_wants_one(
+    stack: Stack, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    leaf = authority.issue_cert("mutual.default.svc")
+    ca, cert, key, pools = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem", "p.yaml"))
+    authority.cert_pem.write_to_path(ca)
+    leaf.cert_chain_pems[0].write_to_path(cert)
+    leaf.private_key_pem.write_to_path(key)
+    credentials = tls_credentials(cert, key, ca)
+    server, address = await start_picker("127.0.0.1:0", stack.endpoints, credentials)
+    port = int(stack.endpoints[0].rpartition(":")[2])
+    pods = [pod(f"model-{n}", item.rpartition(":")[0]) for n, item in enumerate(stack.endpoints)]
+    pool = inference_pool("mutual", port, "mutual", "FailClose")
+    pools.write_text(yaml.safe_dump_all([pool, *pods, *service("mutual", address)]))
+    asked = ("pick", "default/mutual", "--pools", str(pools), "--picker-tls", "verified")
+    try:
+        trusting = (*asked, "--picker-ca", str(ca))
+        code, text = await run(
+            *trusting, "--picker-cert", str(cert), "--picker-key", str(key),
+            "-H", f"test-epp-endpoint-selection: {stack.endpoints[1]}",
+        )  # fmt: skip
+        assert code == 0, text
+        assert stack.endpoints[1] in text
+        code, text = await run(*trusting)
+        assert code == 1, text
+    finally:
+        await server.stop(0)
 
 
 async def test_an_unknown_pool_gets_a_clear_error(stack: Stack) -> None:

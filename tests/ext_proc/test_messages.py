@@ -1,5 +1,7 @@
 """Our trimmed messages and the reading without decoding, against Envoy's own full set."""
 
+from typing import Any
+
 import betterproto2
 import envoy_data_plane.envoy.service.ext_proc.v3 as envoy
 import pytest
@@ -11,7 +13,7 @@ from epp_client.ext_proc.messages import Answer, BodyForm, Phase, read_message, 
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from epp_client.ext_proc.replies import describe, refusal, streamed_body
 
-REPLIES = {
+REPLIES: dict[Answer, dict[str, Any]] = {
     Answer.REQUEST_HEADERS: {"request_headers": envoy.HeadersResponse()},
     Answer.RESPONSE_HEADERS: {"response_headers": envoy.HeadersResponse()},
     Answer.REQUEST_BODY: {"request_body": envoy.BodyResponse()},
@@ -20,7 +22,7 @@ REPLIES = {
     Answer.RESPONSE_TRAILERS: {"response_trailers": envoy.TrailersResponse()},
     Answer.IMMEDIATE: {"immediate_response": envoy.ImmediateResponse()},
 }
-REQUESTS = {
+REQUESTS: dict[Phase, dict[str, Any]] = {
     Phase.REQUEST_HEADERS: {"request_headers": envoy.HttpHeaders(end_of_stream=True)},
     Phase.RESPONSE_HEADERS: {"response_headers": envoy.HttpHeaders(end_of_stream=True)},
     Phase.REQUEST_BODY: {"request_body": envoy.HttpBody(body=b"x", end_of_stream=True)},
@@ -52,8 +54,13 @@ def test_phases_have_envoys_field_numbers(phase: Phase) -> None:
 def test_a_streamed_body_is_what_envoy_reads(payload: bytes, end: bool) -> None:
     raw = streamed_body(Answer.RESPONSE_BODY, payload, end)
     reply = envoy.ProcessingResponse.parse(raw)
-    mutation = reply.response_body.response.body_mutation
+    body = reply.response_body
+    assert body is not None
+    assert body.response is not None
+    mutation = body.response.body_mutation
+    assert mutation is not None
     assert betterproto2.which_one_of(mutation, "mutation")[0] == "streamed_response"
+    assert mutation.streamed_response is not None
     assert mutation.streamed_response.body == payload
     assert mutation.streamed_response.end_of_stream is end
     located = read_reply(raw)

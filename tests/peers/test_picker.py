@@ -53,7 +53,8 @@ class Seen:
         """The destination in the header mutation."""
         for option in self._mutation("request_headers"):
             if option.header.key == DESTINATION:
-                return (option.header.raw_value or option.header.value.encode()).decode()
+                raw: bytes = option.header.raw_value or option.header.value.encode()
+                return raw.decode()
         return None
 
     @property
@@ -76,7 +77,7 @@ class Seen:
         return {o.header.key: o.header.raw_value for o in self._mutation(phase)}
 
 
-def request_headers(end: bool, subset: object = None, **headers: str) -> ProcessingRequest:
+def request_headers(end: bool, subset: Any = None, **headers: str) -> ProcessingRequest:
     message = ProcessingRequest()
     message.request_headers.end_of_stream = end
     for key, value in headers.items():
@@ -248,6 +249,23 @@ TABLE: dict[str, Expectation] = {
     "no-endpoints-status": ([], INTERNAL, anything),
     "garbage-bytes": ([*RESPONSE], OK, lambda s: len(s.garbage) >= 1),
     "wrong-order": (["response_body", *REQUEST, *RESPONSE], OK, anything),
+    "drip": ([*REQUEST, *RESPONSE], OK, anything),
+    "ranked": ([*REQUEST, *RESPONSE], OK, lambda s: bool(s.header) and s.header == s.metadata),
+    "invalid-mutation": (
+        [*REQUEST, *RESPONSE],
+        OK,
+        lambda s: b"\n" in s.set_headers("request_headers")["x-picker-invalid"],
+    ),
+    "invalid-response-mutation": (
+        [*REQUEST, *RESPONSE],
+        OK,
+        lambda s: "x picker invalid" in s.set_headers("response_headers"),
+    ),
+    "too-many-headers": (
+        [*REQUEST, *RESPONSE],
+        OK,
+        lambda s: len(s.set_headers("response_headers")) > 90,
+    ),
     "duplicate-replies": ([*REQUEST, *RESPONSE], OK, lambda s: len(s.replies) > 8),
     "die-mid-body": (REQUEST, ABORTED, lambda s: s.body("request_body") == BODY[: len(BODY) // 2]),
     "die-mid-response": (AFTER, ABORTED, lambda s: s.body("response_body") == b""),

@@ -59,7 +59,7 @@ def gone(pid: int) -> bool:
 
 async def until_gone(pid: int) -> None:
     async with asyncio.timeout(10):
-        while not gone(pid):  # noqa: ASYNC110
+        while not gone(pid):
             await asyncio.sleep(0.02)  # nothing tells of the end of a grandchild
 
 

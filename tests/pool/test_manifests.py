@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,57 @@ async def test_a_config_map_that_swaps_its_link_is_followed(tmp_path: Path) -> N
         await live.until(lambda: len(live.keys()) == 1)
         (tmp_path / "..tmp").symlink_to("..2")
         (tmp_path / "..tmp").rename(tmp_path / "..data")
+        await live.until(lambda: len(live.keys()) == 2)
+
+
+TWO = text_of(*OBJECTS, pod("b", "10.0.0.2"))
+THREE = text_of(*OBJECTS, pod("b", "10.0.0.2"), pod("c", "10.0.0.3"))
+
+
+@pytest.mark.parametrize("which", ["folder", "folder/all.yaml"])
+@pytest.mark.parametrize("how", ["moved", "removed"])
+async def test_a_directory_that_is_replaced_is_followed_on(
+    tmp_path: Path, which: str, how: str
+) -> None:
+    folder, fresh = tmp_path / "folder", tmp_path / "fresh"
+    folder.mkdir()
+    (folder / "all.yaml").write_text(text_of(*OBJECTS))
+    async with following(tmp_path / which) as live:
+        await live.until(lambda: len(live.keys()) == 1)
+        fresh.mkdir()
+        (fresh / "all.yaml").write_text(TWO)
+        if how == "moved":
+            folder.rename(tmp_path / "old")
+        else:
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+        await live.until(lambda: len(live.keys()) == 2)
+        (folder / "all.yaml").write_text(THREE)
+        await live.until(lambda: len(live.keys()) == 3)
+
+
+@pytest.mark.parametrize("which", ["current", "current/all.yaml"])
+async def test_a_link_to_a_directory_is_followed_where_it_leads(tmp_path: Path, which: str) -> None:
+    for name, text in (("1", text_of(*OBJECTS)), ("2", TWO)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "all.yaml").write_text(text)
+    (tmp_path / "current").symlink_to("1")
+    async with following(tmp_path / which) as live:
+        await live.until(lambda: len(live.keys()) == 1)
+        (tmp_path / "next").symlink_to("2")
+        (tmp_path / "next").rename(tmp_path / "current")
+        await live.until(lambda: len(live.keys()) == 2)
+        (tmp_path / "2" / "all.yaml").write_text(THREE)
+        await live.until(lambda: len(live.keys()) == 3)
+
+
+async def test_manifests_may_be_in_a_checkouts_inner_folders(tmp_path: Path) -> None:
+    folder = tmp_path / ".git" / "node_modules"
+    folder.mkdir(parents=True)
+    (folder / "all.yaml").write_text(text_of(*OBJECTS))
+    async with following(folder) as live:
+        await live.until(lambda: len(live.keys()) == 1)
+        (folder / "all.yaml").write_text(TWO)
         await live.until(lambda: len(live.keys()) == 2)
 
 

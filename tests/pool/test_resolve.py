@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from epp_client.demo.stack import inference_pool, pod, service
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.parse import parse_inference_pool
+from epp_client.pool.pods import pod_facts
 from epp_client.pool.resolve import Resolution, World, resolve
 from epp_client.pool.settings import PoolSettings
 
@@ -24,7 +25,7 @@ def world(*pods: dict[str, Any], objects: list[dict[str, Any]] | None = None, **
     found = service("epp", "10.1.0.1:9002") if objects is None else objects
     return World(
         {NAME: pool},
-        pods,
+        [pod_facts(item) for item in pods],
         [o for o in found if o["kind"] == "Service"],
         [o for o in found if o["kind"] == "EndpointSlice"],
     )
@@ -66,9 +67,53 @@ def test_a_member_that_stops_being_ready_drains_and_then_goes() -> None:
     assert third.snapshots[NAME].table.generation == 2
 
 
-def test_a_deleted_pod_goes_at_once() -> None:
+def test_a_pod_that_is_deleted_while_it_drains_goes_at_once() -> None:
     first = resolve(world(pod("a", "10.0.0.1")), None, 0)
-    assert keys(resolve(world(), first, 1)) == []
+    second = resolve(world(pod("a", "10.0.0.1", ready=False)), first, 1)
+    assert keys(resolve(world(), second, 2)) == []
+
+
+LEAVING = {
+    "the selector": lambda: world(
+        pod("a", "10.0.0.1"), selector={"matchLabels": {"app": "model", "tier": "new"}}
+    ),
+    "the ports": lambda: world(pod("a", "10.0.0.1"), targetPorts=[{"number": 8001}]),
+    "a label": lambda: world(
+        pod("a", "10.0.0.1") | {"metadata": {"name": "a", "labels": {"app": "quarantine"}}}
+    ),
+    # What the change of a label looks like to a watch by labels.
+    "the Pod": lambda: world(),
+}
+
+
+@pytest.mark.parametrize("what", LEAVING)
+def test_a_ready_member_that_is_none_any_more_drains_as_the_picker_may_not_know_yet(
+    what: str,
+) -> None:
+    now = LEAVING[what]()
+    first = resolve(world(pod("a", "10.0.0.1")), None, 0)
+    second = resolve(now, first, 1)
+    assert "10.0.0.1:8000" in keys(second)
+    assert "10.0.0.1:8000" not in {e.key for e in second.snapshots[NAME].table.ready}
+    assert second.next_change == 6
+    again = resolve(now, second, 3)
+    assert again.snapshots == second.snapshots
+    assert again.next_change == 6
+    assert "10.0.0.1:8000" not in keys(resolve(now, again, 6))
+
+
+def test_an_endpoint_that_left_and_comes_back_is_ready_again() -> None:
+    first = resolve(world(pod("a", "10.0.0.1")), None, 0)
+    back = resolve(world(pod("a", "10.0.0.1")), resolve(world(), first, 1), 2)
+    assert [e.key for e in back.snapshots[NAME].table.ready] == ["10.0.0.1:8000"]
+    assert back.next_change is None
+    assert back.snapshots[NAME].table.generation == 1
+
+
+def test_an_address_that_another_pod_has_by_now_does_not_drain() -> None:
+    first = resolve(world(pod("a", "10.0.0.1")), None, 0)
+    foreign = pod("b", "10.0.0.1") | {"metadata": {"name": "b", "labels": {"app": "other"}}}
+    assert keys(resolve(world(foreign), first, 1)) == []
 
 
 def test_a_pod_that_never_was_ready_is_no_member() -> None:
@@ -226,12 +271,18 @@ def test_tables_follow_the_pods_through_any_history(
     last: Resolution | None = None
     left: dict[int, float] = {}
     served: set[int] = set()
+    before_ready: set[int] = set()
+    vanished: set[int] = set()
     now = 0.0
     for states, pause in history:
         now += pause
-        left = {n: at for n, at in left.items() if states.get(n) in ("sick", "leaving")}
-        for number in served & states.keys():
-            if states[number] != "ready":
+        # A Pod that was ready and is absent drains; one that drained and is absent is gone.
+        vanished = {n for n in vanished | before_ready if n not in states}
+        left = {
+            n: at for n, at in left.items() if n in vanished or states.get(n, "ready") != "ready"
+        }
+        for number in served:
+            if number in vanished or states.get(number, "ready") != "ready":
                 left.setdefault(number, now)
         draining = {n for n, at in left.items() if n in served and now < at + 5}
         ready = {number for number, state in states.items() if state == "ready"}
@@ -249,5 +300,5 @@ def test_tables_follow_the_pods_through_any_history(
                 assert table.by_key[key].since == before.by_key[key].since
         again = resolve(world(*pods_of(states)), then, now)
         assert again.snapshots == then.snapshots
-        last, served = then, ready | draining
+        last, served, before_ready = then, ready | draining, ready
         left = {n: at for n, at in left.items() if n in served}

@@ -1,6 +1,8 @@
 """A scripted Envoy and picker around one Exchange, and the referee of what Envoy accepts."""
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 from epp_client.ext_proc.messages import Answer, BodyForm, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
@@ -18,6 +20,7 @@ from epp_client.relay.actions import (
     Action,
     Arm,
     Disarm,
+    FailEnvoy,
     FinishEnvoy,
     OpenPicker,
     Timer,
@@ -37,8 +40,7 @@ def table(*keys: str, draining: tuple[str, ...] = (), generation: int = 1) -> En
     for key in (*keys, *draining):
         ip, _, port = key.rpartition(":")
         endpoints[key] = Endpoint(key, ip, int(port), "pod", key not in draining, generation)
-    ready = tuple(e for e in endpoints.values() if e.ready)
-    return EndpointTable(by_key=endpoints, ready=ready, generation=generation)
+    return EndpointTable(by_key=MappingProxyType(endpoints), generation=generation)
 
 
 def snapshot(
@@ -46,7 +48,7 @@ def snapshot(
     members: EndpointTable | None = None,
     picker: bool = True,
     acknowledged: int | None = None,
-    **settings: object,
+    **settings: Any,
 ) -> PoolSnapshot:
     """A pool of three endpoints, its picker reachable."""
     pool = InferencePool(
@@ -60,7 +62,7 @@ def snapshot(
     return PoolSnapshot(pool, table(A, B, C) if members is None else members, target, acknowledged)
 
 
-def request_headers(end: bool = False, **headers: str) -> bytes:
+def request_headers(end: bool = False, **headers: Any) -> bytes:
     """A request-headers message; underscores in names become dashes."""
     message = ProcessingRequest()
     message.request_headers.end_of_stream = end
@@ -97,7 +99,7 @@ def response_headers(end: bool = False) -> bytes:
 
 
 def picked(
-    text: str | None, *, header: str | None = None, metadata: bool = True, **set_headers: str
+    text: str | None, *, header: str | None = None, metadata: bool = True, **set_headers: Any
 ) -> bytes:
     """A picker's header answer; `header` differs from the metadata where given."""
     reply = ProcessingResponse()
@@ -168,7 +170,9 @@ class Envoy:
     response: Direction = field(default_factory=Direction)
     refusal: ProcessingResponse | None = None
     finished: bool = False
+    failed: bool = False
     to_picker: list[ProcessingRequest] = field(default_factory=list)
+    """What was sent on the newest of the picker's streams."""
     actions: list[Action] = field(default_factory=list)
     opened: int = 0
     armed: set[Timer] = field(default_factory=set)
@@ -207,10 +211,13 @@ class Envoy:
                 self._reply(action.message)
             elif isinstance(action, FinishEnvoy):
                 self.finished = True
+            elif isinstance(action, FailEnvoy):
+                self.finished = self.failed = True
             elif isinstance(action, ToPicker):
                 self.to_picker.append(ProcessingRequest.FromString(action.message))
             elif isinstance(action, OpenPicker):
                 self.opened += 1
+                self.to_picker = []
             elif isinstance(action, Arm):
                 self.armed.add(action.timer)
             elif isinstance(action, Disarm):
@@ -274,7 +281,7 @@ class Envoy:
         return None
 
 
-def conversation(pool: PoolSnapshot | None = None, **more: bool) -> Envoy:
+def conversation(pool: PoolSnapshot | None = None, *, budget: int = 1 << 30, **more: bool) -> Envoy:
     """An Envoy in front of a new Exchange; the local pick is the first ready endpoint."""
 
     def first_ready(now: PoolSnapshot, subset: Subset | None) -> tuple[str, ...]:
@@ -285,7 +292,7 @@ def conversation(pool: PoolSnapshot | None = None, **more: bool) -> Envoy:
         Exchange(
             pool or snapshot(),
             local_pick=first_ready,
-            budget=RetentionBudget(1 << 30),
+            budget=RetentionBudget(budget),
             **more,
         )
     )

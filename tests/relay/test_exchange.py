@@ -1,13 +1,16 @@
 """The Exchange, dialect by dialect and failure by failure, as tables."""
 
+from typing import Any
+
 import pytest
 
 from epp_client.errors import Reason
-from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
-from epp_client.picker.protocol import LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE
+from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import Arm, Timer
+from epp_client.relay.exchange import MAX_PLAIN_ANSWER
 from epp_client.relay.outcome import Outcome
 
 from .conversation import (
@@ -264,7 +267,8 @@ def test_a_pick_that_the_table_lacks_waits_for_the_table() -> None:
     envoy = conversation(snapshot(CLOSE))
     envoy.send(request_headers(end=True))
     envoy.picker(picked(OUTSIDE))
-    assert Arm(Timer.ENDPOINT, 0.25) in envoy.actions
+    armed = [(item.timer, item.seconds) for item in envoy.actions if isinstance(item, Arm)]
+    assert (Timer.ENDPOINT, 0.25) in armed
     assert envoy.request.headers is None
     envoy.do(envoy.exchange.pool_changed(late))
     assert envoy.destination == OUTSIDE
@@ -310,6 +314,18 @@ def test_a_clean_close_after_the_pick_is_fine() -> None:
 # --- trailers ---
 
 
+@pytest.mark.parametrize("name", ["Host", "HOST", ":authority", ":path"])
+def test_what_routes_match_by_stays_when_envoy_chooses_the_route_once_more(name: str) -> None:
+    envoy = conversation()
+    envoy.send(request_headers(), body(b"hello"), trailers())
+    changed: dict[str, Any] = {name: "elsewhere", "x_kept": "yes"}
+    envoy.picker(picked(B, **changed), streamed(b"hello", end=True))
+    assert envoy.request.headers is not None
+    response = envoy.request.headers.request_headers.response
+    assert response.clear_route_cache
+    assert {o.header.key for o in response.header_mutation.set_headers} == {DESTINATION, "x-kept"}
+
+
 def test_request_trailers_end_the_body_for_a_picker_that_ignores_them() -> None:
     envoy = conversation()
     envoy.send(request_headers(), body(b"hello"), trailers())
@@ -319,6 +335,10 @@ def test_request_trailers_end_the_body_for_a_picker_that_ignores_them() -> None:
     envoy.picker(picked(B), streamed(b"hello", end=True))
     assert envoy.request.body == b"hello"
     assert not envoy.request.ended
+    assert envoy.request.headers is not None
+    marks = envoy.request.headers.dynamic_metadata.fields["epp-client"].struct_value.fields
+    assert marks["request-trailers"].bool_value, "Envoy would send the body twice"
+    assert envoy.request.headers.request_headers.response.clear_route_cache
     envoy.do(envoy.exchange.timer_rang(Timer.RESPONSE))
     assert envoy.request.ended
     assert envoy.exchange.trailers_answered is False
@@ -332,6 +352,17 @@ def test_a_picker_known_to_ignore_trailers_is_not_waited_for() -> None:
     assert envoy.request.ended
 
 
+def test_trailers_that_are_not_answered_leave_the_response_its_deadline() -> None:
+    envoy = conversation()
+    envoy.send(request_headers(), body(b"hello"), trailers())
+    envoy.picker(picked(B), streamed(b"hello", end=True))
+    envoy.send(response_headers(end=True))
+    envoy.ring(Timer.RESPONSE)
+    assert envoy.request.ended
+    envoy.ring(Timer.RESPONSE)
+    assert envoy.response.ended
+
+
 def test_the_pickers_trailers_answer_is_given_to_envoy() -> None:
     envoy = conversation()
     envoy.send(request_headers(), body(b"hello"), trailers())
@@ -343,7 +374,7 @@ def test_the_pickers_trailers_answer_is_given_to_envoy() -> None:
 # --- the response ---
 
 
-def steered(**settings: object) -> Envoy:
+def steered(**settings: Any) -> Envoy:
     envoy = conversation(snapshot(CLOSE, **settings))
     envoy.send(*POST)
     envoy.picker(picked(B), streamed(b"hello world", end=True))
@@ -390,6 +421,45 @@ def test_a_silent_picker_is_passed_by_and_still_gets_copies() -> None:
     assert envoy.response.ended
     assert envoy.exchange.passthrough is Reason.PICKER_TIMEOUT
     assert envoy.to_picker[-1].response_body.end_of_stream
+
+
+def test_a_picker_that_is_passed_by_has_its_say_in_a_request_under_way() -> None:
+    envoy = conversation()
+    envoy.send(request_headers())
+    envoy.picker(picked(B))
+    envoy.send(body(b"one"), response_headers())
+    envoy.picker(streamed(b"one"))
+    envoy.ring(Timer.RESPONSE)
+    envoy.send(body(b"a", response=True), body(b"two"))
+    envoy.picker(answered("response_headers"), streamed(b"two"), immediate(500))
+    assert (envoy.request.body, envoy.response.body) == (b"onetwo", b"a")
+    envoy.send(body(b"b", end=True, response=True))
+    assert (envoy.response.body, envoy.response.ended) == (b"ab", True)
+
+
+@pytest.mark.parametrize("bound", ["a body's", "everybody's"])
+@pytest.mark.parametrize("then", ["silence", "death"])
+@pytest.mark.parametrize("request_trailers", [False, True])
+def test_a_chunk_that_cannot_be_kept_waits_for_no_picker(
+    bound: str, then: str, request_trailers: bool
+) -> None:
+    few = bound == "a body's"
+    envoy = conversation(
+        snapshot(CLOSE, max_retained_body=200 if few else 1000), budget=10_000 if few else 200
+    )
+    ending = trailers() if request_trailers else body(b"", end=True)
+    envoy.send(request_headers(), body(b"hello"), ending)
+    envoy.picker(picked(B), streamed(b"hello", end=True))
+    envoy.send(response_headers())
+    envoy.picker(answered("response_headers"))
+    chunk = b"x" * 300
+    envoy.send(body(chunk, response=True))
+    if then == "death":
+        envoy.do(envoy.exchange.picker_closed(Reason.PICKER_ERROR))
+    envoy.ring(Timer.RESPONSE)
+    envoy.send(body(b"end", end=True, response=True))
+    assert (envoy.response.body, envoy.response.ended) == (chunk + b"end", True)
+    assert envoy.exchange.passthrough is Reason.BODY_NOT_RETAINED
 
 
 @pytest.mark.parametrize("mode", [ResponseMode.OBSERVE, ResponseMode.SKIP])
@@ -446,6 +516,37 @@ def test_a_client_that_hangs_up_leaves_nothing_behind() -> None:
     assert envoy.exchange.retained == 0
     assert envoy.exchange.outcome is Outcome.CANCELLED
     assert envoy.exchange.from_picker(picked(A)) == []
+
+
+@pytest.mark.parametrize(
+    "answer", [picked(None, x_note="x" * 5000), answered("request_trailers"), streamed(b"he")]
+)
+def test_every_answer_that_waits_counts_as_retained(answer: bytes) -> None:
+    envoy = conversation()
+    envoy.send(request_headers(), body(b"hello"), trailers())
+    kept = envoy.exchange.retained
+    envoy.picker(answer)
+    assert envoy.exchange.retained == kept + len(answer)
+    envoy.do(envoy.exchange.picker_closed(Reason.PICKER_ERROR))
+    assert (envoy.exchange.retained, envoy.exchange.request._budget.used) == (0, 0)
+
+
+def test_an_answer_without_a_body_is_released_whole() -> None:
+    envoy = conversation()
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked(A, x_note="x" * 5000))
+    assert (envoy.destination, envoy.exchange.retained) == (A, 0)
+
+
+@pytest.mark.parametrize("name", ["request_headers", "request_trailers", "immediate_response"])
+def test_only_bodies_may_be_megabytes(name: str) -> None:
+    huge = ProcessingResponse()
+    getattr(huge, name).SetInParent()
+    huge.dynamic_metadata.fields["x"].string_value = "x" * MAX_PLAIN_ANSWER
+    envoy = conversation(snapshot(CLOSE))
+    envoy.send(request_headers(), body(b"hello"), trailers())
+    envoy.picker(huge.SerializeToString())
+    assert envoy.error == Reason.PICKER_PROTOCOL
 
 
 @pytest.mark.parametrize("event", ["a newer table", "the end of the wait"])

@@ -4,15 +4,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epp_client.errors import Reason
+from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import Timer
 from epp_client.relay.outcome import Outcome
+from epp_client.relay.request_phase import MAX_ATTEMPTS
 
 from .conversation import (
     OUTSIDE,
     A,
     B,
+    Envoy,
     answered,
     body,
     conversation,
@@ -64,6 +67,19 @@ def envoys(draw: st.DrawFn) -> tuple[list[bytes], list[bytes], list[bytes], list
     return sides[0], sides[1], sides[2], sides[3]
 
 
+def payload(messages: list[bytes]) -> bytes:
+    """The body that Envoy sent in `messages`."""
+    parsed = map(ProcessingRequest.FromString, messages)
+    return b"".join(message.request_body.body for message in parsed)
+
+
+def asked_for(envoy: Envoy) -> bytes:
+    """The body on the newest of the picker's streams, which begins with the headers."""
+    first, *rest = envoy.to_picker
+    assert first.HasField("request_headers")
+    return b"".join(message.request_body.body for message in rest)
+
+
 @settings(max_examples=600, deadline=None)
 @given(st.data())
 def test_every_interleaving_is_legal_and_loses_nothing(data: st.DataObject) -> None:
@@ -75,16 +91,27 @@ def test_every_interleaving_is_legal_and_loses_nothing(data: st.DataObject) -> N
     )
     exchange = envoy.exchange
     waiting = list(request)
+    gone: list[bytes] = []  # what Envoy has sent
     honest = True  # the picker has not (yet) said anything of its own about the body
-    for _ in range(data.draw(st.integers(0, 14))):
-        step = data.draw(st.sampled_from(["envoy", "picker", "close", "timer"]))
+    for _ in range(data.draw(st.integers(0, 16))):
+        step = data.draw(st.sampled_from(["envoy", "picker", "died", "close", "stalled", "timer"]))
         if step == "envoy" and waiting:
-            envoy.send(waiting.pop(0))
+            gone.append(waiting.pop(0))
+            envoy.send(gone[-1])
         elif step == "picker":
             envoy.picker(data.draw(REPLIES))
             honest = False
         elif step == "close":
             envoy.do(exchange.picker_closed(data.draw(CLOSINGS)))
+        elif step == "died":
+            opened, released = envoy.opened, envoy.request.headers is not None
+            envoy.do(exchange.picker_closed(Reason.PICKER_UNREACHABLE, died=True))
+            if envoy.opened > opened:
+                assert not released, "an answer was released: no other picker may have its say"
+                assert asked_for(envoy) == payload(gone)
+                assert envoy.opened <= MAX_ATTEMPTS
+        elif step == "stalled":
+            envoy.do(exchange.picker_stalled(data.draw(st.booleans())))
         elif step == "timer":
             envoy.ring(data.draw(st.sampled_from(Timer)))
     for message in waiting:

@@ -9,12 +9,12 @@ from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
 from epp_client.sidecar.ext_proc_service import ExtProcService
 from epp_client.wire.native import NativeTransport
-from epp_client.wire.transport import OK, Status
+from epp_client.wire.transport import OK, Status, Stream
 
 from ..relay.conversation import request_headers, snapshot
 
 
-class Stream:
+class EnvoyStream(Stream):
     """An Envoy stream that remembers what it was told."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ def service(*, synced: bool = True, max_exchanges: int = 10) -> ExtProcService:
 
 
 def refusal(made: ExtProcService, pool: str | None) -> str:
-    stream = Stream()
+    stream = EnvoyStream()
     metadata = {} if pool is None else {"x-inference-pool": pool}
     made.accept(stream, PROCESS, metadata).message_received(request_headers(end=True))
     [raw] = stream.sent
@@ -78,31 +78,35 @@ async def test_streams_of_no_known_pool(pool: str | None, synced: bool, reason: 
 
 async def test_more_exchanges_than_allowed_are_refused() -> None:
     made = service(max_exchanges=1)
-    first = Stream()
+    first = EnvoyStream()
     events = made.accept(first, PROCESS, {"x-inference-pool": "default/llama"})
     assert refusal(made, "default/llama") == Reason.OVERLOADED
     events.half_closed()
     assert made.open_sessions == 0
-    again = made.accept(Stream(), PROCESS, {"x-inference-pool": "default/llama"})
+    again = made.accept(EnvoyStream(), PROCESS, {"x-inference-pool": "default/llama"})
     again.half_closed()
 
 
-async def test_a_draining_service_takes_nothing_new() -> None:
+async def test_a_request_that_outlives_its_pools_numbers_leaves_none() -> None:
     made = service()
-    made.drain()
-    assert refusal(made, "default/llama") == Reason.DRAINING
+    events = made.accept(EnvoyStream(), PROCESS, {"x-inference-pool": "default/llama"})
+    events.message_received(request_headers())
+    made.store.publish({})
+    del made._counters.pools["default/llama"]
+    events.half_closed()
+    assert (made.open_sessions, made._counters.pools, made.pickers.states()) == (0, {}, {})
 
 
 async def test_a_broken_envoy_is_told_so() -> None:
     made = service()
-    stream = Stream()
+    stream = EnvoyStream()
     made.accept(stream, PROCESS, {"x-inference-pool": "default/llama"}).message_received(b"\xff")
     assert stream.sent
     assert made.open_sessions == 0
 
 
 async def test_another_method_is_unimplemented() -> None:
-    stream = Stream()
+    stream = EnvoyStream()
     service().accept(stream, "/other.Service/Call", {})
     assert stream.status is not None
     assert stream.status.code == 12

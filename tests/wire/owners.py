@@ -15,7 +15,7 @@ def raise_it(error: Exception) -> None:
 
 
 @dataclass
-class Owner:
+class Owner(StreamEvents):
     """Writes down everything; told to echo, it sends back what it gets and ends when the peer does."""
 
     echo: bool = False

@@ -1,5 +1,8 @@
 """The connection state machine, without a socket: both ends joined in memory, and `h2` as an oracle."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import h2.config
 import h2.connection
 import h2.events
@@ -47,6 +50,9 @@ def settled_server(accepting: Accepting | None = None) -> ServerConnection:
     return server
 
 
+E = TypeVar("E", bound=h2.events.Event)
+
+
 class Oracle:
     """`h2` as the client of our server, or the server of our client."""
 
@@ -66,7 +72,7 @@ class Oracle:
                 return
             self.events += self.h2.receive_data(output)
 
-    def of(self, kind: type) -> list[h2.events.Event]:
+    def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
 
 
@@ -168,6 +174,39 @@ def test_the_end_of_a_call_waits_for_a_paused_owner() -> None:
     assert (call.messages, call.status) == ([b"x"], OK)
 
 
+def reset(both: Joined) -> None:
+    both.client.receive(frames.rst_stream(1, ErrorCode.NO_ERROR))
+
+
+def lose(both: Joined) -> None:
+    both.client.lost("the peer has gone")
+
+
+@pytest.mark.parametrize("part", [reset, lose])
+def test_a_whole_answer_outlives_its_stream_while_its_owner_is_paused(
+    part: Callable[[Joined], None],
+) -> None:
+    both = Joined()
+    call = both.open()
+    both.run()
+    assert call.stream is not None
+    call.stream.pause_reading()
+    answering = both.owners[0].stream
+    assert answering is not None
+    answering.send(b"x")
+    answering.send(b"y")
+    answering.finish()
+    trailers = both.server.take()
+    both.client.receive(trailers[: trailers.rindex(frames.rst_stream(1, ErrorCode.NO_ERROR))])
+    assert (call.messages, call.status) == ([], None)
+    part(both)
+    assert (call.messages, call.status) == ([], None)
+    call.stream.send(b"too late")
+    call.stream.resume_reading()
+    assert (call.messages, call.status) == ([b"x", b"y"], OK)
+    assert (both.client.held, both.client.streams) == (0, {})
+
+
 def test_backlogs_wait_while_the_socket_is_full() -> None:
     both = Joined()
     call = both.open()
@@ -208,6 +247,7 @@ def test_an_owner_that_raises_loses_its_stream_and_no_other() -> None:
     both.run()
 
     def fail() -> None:
+        accepting.owners[0].on_change = lambda: None
         raise RuntimeError("a bug")
 
     accepting.owners[0].on_change = fail
@@ -217,6 +257,9 @@ def test_an_owner_that_raises_loses_its_stream_and_no_other() -> None:
         call.stream.finish()
     both.run()
     assert [str(error) for error in reported] == ["a bug"]
+    told = accepting.owners[0].status
+    assert told is not None, "it has to let go of what it holds"
+    assert told.code == 13
     assert bad.status is not None
     assert bad.status.code == 13
     assert good.status == OK
@@ -299,6 +342,10 @@ def test_garbage_from_a_server_ends_calls_and_raises_nothing(data: bytes) -> Non
     assert not both.client.closed or call.status is not None
 
 
+_encoder = h2.connection.H2Connection().encoder
+_encoder.header_table_size = 0
+BLOCK = _encoder.encode(HEADERS)
+
 REPEATED = {
     "rapid reset": lambda n: (
         frames.frame(frames.HEADERS, frames.END_HEADERS, 2 * n + 1, BLOCK)
@@ -310,9 +357,6 @@ REPEATED = {
     "priority": lambda n: frames.frame(frames.PRIORITY, 0, 1, bytes(5)),
     "unknown": lambda n: frames.frame(0x77, 0, 0),
 }
-_encoder = h2.connection.H2Connection().encoder
-_encoder.header_table_size = 0
-BLOCK = _encoder.encode(HEADERS)
 
 
 @pytest.mark.parametrize("attack", REPEATED)

@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,12 @@ from epp_client.demo.picker import start_picker
 from epp_client.errors import PickerUnreachable
 from epp_client.picker.ask import ask_picker
 from epp_client.pool.settings import PickerTls, PickerTlsMode
-from epp_client.wire.grpcio import GrpcioTransport
+from epp_client.wire.grpcio import GrpcioConnection, GrpcioTransport
+from epp_client.wire.transport import Stream
 
 from ..relay.conversation import snapshot, table
+from .owners import PATH, Owner
+from .test_native import until
 
 ENDPOINT = "10.0.0.1:8000"
 NAME = "epp.default.svc"
@@ -54,15 +57,19 @@ async def secure(tmp_path: Path) -> AsyncIterator[Certificates]:
         server, address = await start_picker("127.0.0.1:0", [ENDPOINT], credentials)
         servers.append(server)
         addresses.append(address)
-    yield Certificates(*files, *addresses)
+    yield Certificates(files[0], files[1], files[2], *addresses)
     for server in servers:
         await server.stop(0)
+
+
+PATIENCE = 5.0
+"""Seconds for a handshake on a busy machine."""
 
 
 async def ask(address: str, tls: PickerTls) -> tuple[str, ...]:
     pool = snapshot(members=table(ENDPOINT))
     assert pool.picker is not None
-    settings = pool.pool.settings.model_copy(update={"tls": tls})
+    settings = pool.pool.settings.model_copy(update={"tls": tls, "connect_timeout": PATIENCE})
     pool = type(pool)(
         type(pool.pool)(pool.pool.name, (), (8000,), picker=pool.pool.picker, settings=settings),
         pool.table,
@@ -140,3 +147,38 @@ async def test_callers_of_a_dead_picker_wait_for_one_attempt() -> None:
     async with asyncio.timeout(5):
         with pytest.raises(PickerUnreachable, match="refused"):
             await ask("127.0.0.1:1", PickerTls(mode=PickerTlsMode.PLAINTEXT))
+
+
+class Failing(Owner):
+    """Raises at the first message."""
+
+    def message_received(self, message: bytes) -> None:
+        raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("end", ["server", "client"])
+async def test_an_owner_that_raises_is_told_that_its_stream_is_over(
+    tmp_path: Path, end: str
+) -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, c: reported.append(c["exception"]))
+    owners: list[Owner] = []
+
+    def accept(stream: Stream, path: str, metadata: Mapping[str, str]) -> Owner:
+        del path, metadata
+        owner = Failing(stream=stream) if end == "server" else Owner(echo=True, stream=stream)
+        owners.append(owner)
+        return owner
+
+    server = await GrpcioTransport().serve(str(tmp_path / "s"), accept)
+    connection = GrpcioConnection(aio.insecure_channel(f"unix:{tmp_path}/s"))
+    call = Owner() if end == "server" else Failing()
+    call.stream = connection.open(PATH, {}, call)
+    call.stream.send(b"x")
+    await until(call, lambda: call.status is not None)
+    failed = owners[0] if end == "server" else call
+    assert failed.status is not None
+    assert failed.status.code == 13
+    assert "a bug" in map(str, reported)  # grpcio may have something to say of earlier loops
+    await connection.close()
+    await server.drain(0)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +17,8 @@ from grpc import aio
 from epp_client.errors import PickerUnreachable
 from epp_client.pool.settings import PickerTls, PickerTlsMode
 from epp_client.wire.grpcio import _OPTIONS, GrpcioServer, _AnyMethod
-from epp_client.wire.native import NativeConnection, NativeServer, NativeTransport
+from epp_client.wire.native import NativeServer, NativeTransport
+from epp_client.wire.native_connection import NativeConnection
 from epp_client.wire.protocol import ClientProtocol
 from epp_client.wire.server import ServerConnection
 from epp_client.wire.stream import HIGH_WATER
@@ -378,18 +378,3 @@ async def test_a_reply_leaves_in_the_turn_in_which_its_cause_came() -> None:
     await asyncio.sleep(0)
     assert len(written) == 2
     protocol.abandon()
-
-
-@pytest.mark.skipif(shutil.which("h2spec") is None, reason="the h2spec binary is not on PATH")
-async def test_h2spec_finds_nothing() -> None:
-    """The generic and http2 groups, without exceptions."""
-    sock, address = loopback()
-    server = await NativeTransport().serve_socket(sock, Accepting(echo=True))
-    host, port = address.split(":")
-    spec = await asyncio.create_subprocess_exec(
-        *("h2spec", "-h", host, "-p", port, "-o", "2", "generic", "http2"),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await spec.communicate()
-    assert spec.returncode == 0, output.decode()[-4000:]
-    await server.drain(0)

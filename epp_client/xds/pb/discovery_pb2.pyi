@@ -95,5 +95,5 @@ class ClusterLoadAssignment(_message.Message):
     CLUSTER_NAME_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     cluster_name: str
-    endpoints: _containers.RepeatedCompositeFieldContainer[LocalityLbEndpoints]
-    def __init__(self, cluster_name: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[LocalityLbEndpoints, _Mapping]]] = ...) -> None: ...
+    endpoints: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, cluster_name: _Optional[str] = ..., endpoints: _Optional[_Iterable[bytes]] = ...) -> None: ...

@@ -1,0 +1,42 @@
+# syntax=docker/dockerfile:1
+# The sidecar, its hot path compiled. No Envoy in here, and nothing that builds.
+#   docker build --tag epp-client:0.1.0 .
+
+FROM python:3.11-bookworm AS build
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+
+# The dependencies alone, so that a change of the code does not install them again.
+COPY constraints.txt pyproject.toml ./
+RUN python -m venv --without-pip /opt/epp-client \
+ && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+ && python -m pip --python /opt/epp-client/bin/python install --requirement requirements.txt --constraint constraints.txt
+RUN python -m venv /build \
+ && /build/bin/python -m pip install --requirement requirements.txt 'mypy[mypyc]' setuptools types-protobuf types-PyYAML --constraint constraints.txt
+
+COPY setup.py README.md ./
+COPY epp_client epp_client
+RUN EPP_CLIENT_COMPILE=1 /build/bin/python -m pip wheel --no-build-isolation --no-deps --wheel-dir /wheels . \
+ && python -m pip --python /opt/epp-client/bin/python install --no-deps --no-compile /wheels/*.whl \
+ && /opt/epp-client/bin/python -m compileall -q /opt/epp-client/lib \
+ && /opt/epp-client/bin/epp-client --version
+
+
+FROM python:3.11-slim-bookworm
+LABEL org.opencontainers.image.title="epp-client" \
+      org.opencontainers.image.description="The InferencePool data plane for Envoy" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
+COPY --from=build /opt/epp-client /opt/epp-client
+ENV PATH=/opt/epp-client/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+# `nonroot` by number, so that Kubernetes can see that it is not root. The root file system may be read-only.
+USER 65532:65532
+# 8080 and so on are Envoy's; ours is the admin page.
+EXPOSE 9902
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["epp-client"]
+CMD ["serve"]

@@ -1,0 +1,1 @@
+"""What the sidecar costs, side by side with what it replaces: `make bench`."""

@@ -1,0 +1,167 @@
+"""`make bench`: everything in one run, with its progress; results go to `benchmarks/results/`."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks import measure, tools
+from benchmarks.churn import churn
+from benchmarks.plots import draw
+from benchmarks.report import RESULTS, machine, python_build, versions, write
+from benchmarks.rig import SIDECARS, SOURCES, running_rig, start_to_ready
+from epp_client.wire import frames
+
+PARTS = ("requests", "streams", "prompts", "churn", "memory", "start", "tools")
+console = Console(width=140, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of each part."""
+
+    rounds: int
+    seconds: float
+    connections: tuple[int, ...] = (16, 64)
+    streams: tuple[int, ...] = (8, 64, 512)
+    sizes: tuple[int, ...] = (1_000, 32_000, 220_000, 5_000_000)
+    endpoints: tuple[int, ...] = (10_000, 1_000)
+    starts: int = 5
+
+
+QUICK = Plan(1, 1.0, (16,), (8, 64), (1_000, 220_000), (10_000,), 1)
+
+
+@dataclass
+class Results:
+    """What is written."""
+
+    values: dict[str, Any]
+    ratios: dict[str, float] = field(default_factory=dict)
+    spread: dict[str, list[float]] = field(default_factory=dict)
+
+    def ratio(self, name: str, values: Sequence[float]) -> None:
+        """The median of a ratio's rounds, and the least and the most of them."""
+        if values:
+            self.ratios[name] = median(values)
+            self.spread[name] = [min(values), max(values)]
+
+
+async def run(parts: Sequence[str], plan: Plan, progress: measure.Say) -> dict[str, Any]:
+    """Measure; the results as they are written."""
+    compiled = not frames.__file__.endswith(".py")
+    values: dict[str, Any] = {
+        "machine": machine(),
+        "versions": versions(),
+        "native_is": "compiled with mypyc" if compiled else "plain Python: no C compiler",
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "skipped": {} if compiled else {"compilation": "no C compiler (cc)"},
+        "failures": [],
+        "memory": {},
+    }
+    results = Results(values)
+    progress("starting Envoy and its peers")
+    async with running_rig() as rig:
+        values["skipped"] |= rig.skipped
+        values["memory"] |= {f"idle_{way}": rig.memory(way) for way in SIDECARS}
+        bench = measure.Bench(rig, progress, plan.rounds, plan.seconds)
+        await _side_by_side(bench, parts, plan, results)
+        if "memory" in parts:
+            values["memory"] |= await bench.memory()
+            results.ratios["worker_mb_idle"] = values["memory"]["idle_native"]
+            results.ratios["worker_mb_1000_streams"] = values["memory"]["streams_1000"]
+        if "tools" in parts:
+            await tools.vegeta(rig, progress, values)
+            await tools.locust(rig, progress, values)
+        if "start" in parts:
+            progress("from start to serving")
+            values["start_to_ready"] = {
+                way: [await start_to_ready(rig, way) for _ in range(plan.starts)]
+                for way in SIDECARS
+            }
+        values["failures"] += bench.failures
+    if "churn" in parts:
+        for endpoints in plan.endpoints:
+            progress(f"starting a pool of {endpoints} endpoints")
+            async with running_rig(churning=endpoints) as rig:
+                bench = measure.Bench(rig, progress, plan.rounds, plan.seconds)
+                runs, lags = await churn(bench, endpoints)
+                values.setdefault("churn", {})[str(endpoints)] = measure.summary(runs)
+                values.setdefault("churn_lag_ms", {})[str(endpoints)] = lags
+                values["failures"] += bench.failures
+            if endpoints == plan.endpoints[0]:
+                results.ratio("p99_churn_vs_quiet", measure.ratios(runs, "p99", "churn", "quiet"))
+                results.ratio("p99_wanted_vs_quiet", measure.ratios(runs, "p99", "wanted", "quiet"))
+    return values | {"ratios": results.ratios, "spread": results.spread}
+
+
+async def _side_by_side(
+    bench: measure.Bench, parts: Sequence[str], plan: Plan, results: Results
+) -> None:
+    ratio, of, values = results.ratio, measure.ratios, results.values
+    if "requests" in parts:
+        found = await bench.requests(plan.connections)
+        for number, runs in found.items():
+            tail = "" if number == plan.connections[0] else f"_{number}"
+            ratio(f"cpu_per_request_vs_nghttpx{tail}", of(runs, "cpu", "native", "nghttpx"))
+            ratio(f"cpu_per_request_vs_grpcio{tail}", of(runs, "cpu", "native", "grpcio"))
+            ratio(f"throughput_vs_direct{tail}", of(runs, "rate", "native", "direct"))
+            ratio(f"throughput_observe_vs_direct{tail}", of(runs, "rate", "observe", "direct"))
+            ratio(f"throughput_nghttpx_vs_direct{tail}", of(runs, "rate", "nghttpx", "direct"))
+            python = of(runs, "cpu", "native-python", "nghttpx")
+            ratio(f"python_cpu_per_request_vs_nghttpx{tail}", python)
+        values["requests"] = {str(n): measure.summary(runs) for n, runs in found.items()}
+        values["busy"] = {str(n): measure.busy(runs) for n, runs in found.items()}
+    if "streams" in parts:
+        found = await bench.streams(plan.streams)
+        for number, runs in found.items():
+            tail = "" if number == plan.streams[0] else f"_{number}"
+            ratio(f"cpu_per_chunk_vs_nghttpx{tail}", of(runs, "cpu", "native", "nghttpx"))
+            ratio(f"cpu_per_chunk_vs_grpcio{tail}", of(runs, "cpu", "native", "grpcio"))
+        values["streams"] = {str(n): measure.summary(runs) for n, runs in found.items()}
+    if "prompts" in parts:
+        found = await bench.prompts(plan.sizes)
+        values["prompts"] = {str(n): measure.summary(runs) for n, runs in found.items()}
+
+
+def main(
+    parts: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(PARTS),
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds of each part.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Of load, for each way in a round.")] = 2.0,
+    quick: Annotated[bool, typer.Option(help="Two minutes, to see that it runs.")] = False,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder; benchmarks/results, with --quick build/bench.")
+    ] = None,
+) -> None:
+    """Measure the sidecar side by side with what it replaces."""
+    plan = QUICK if quick else Plan(rounds, seconds)
+    folder = results or (SOURCES / "build/bench" if quick else RESULTS)
+    began = time.monotonic()
+
+    def progress(what: str) -> None:
+        console.print(f"[dim]{time.monotonic() - began:4.0f} s[/]  {what}", highlight=False)
+
+    progress(f"Python {sys.version.split()[0]}, {python_build()}")
+    values = asyncio.run(run(parts.split(","), plan, progress))
+    write(values, folder)
+    draw(values, folder)
+    for name, why in values["skipped"].items():
+        console.print(f"[yellow]SKIPPED {name}: {why}")
+    for failure in values["failures"]:
+        console.print(f"[red]FAILED and measured again: {failure}")
+    for name, value in values["ratios"].items():
+        low, high = values["spread"].get(name, (value, value))
+        console.print(f"  {name:40} {value:7.3g}   ({low:.3g} to {high:.3g})", highlight=False)
+    progress(f"written to {folder}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

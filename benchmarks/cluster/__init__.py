@@ -1,0 +1,1 @@
+"""What it costs to follow an API server: `python -m benchmarks.cluster`."""

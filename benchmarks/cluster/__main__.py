@@ -1,0 +1,65 @@
+"""`make bench-cluster`: prints what it found and writes benchmarks/results/kubernetes.json and its plot.
+
+It runs on the control plane of tests/cluster: real etcd, kube-apiserver and Envoy, on this machine, beside
+the sidecar. Parts that are not measured keep the figures that they had.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvloop
+
+from benchmarks.cluster.acknowledgements import PODS, acknowledgements
+from benchmarks.cluster.many import many
+from benchmarks.cluster.plot import draw
+from benchmarks.cluster.routing import routing
+from benchmarks.report import RESULTS, machine
+from tests.cluster.binaries import Unavailable, ensure
+from tests.cluster.control_plane import ControlPlane, running_control_plane
+from tests.cluster.network import enter
+
+FILE = RESULTS / "kubernetes.json"
+Part = Callable[[ControlPlane, Callable[[str], None]], Awaitable[dict[str, Any]]]
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+async def _main(parts: list[str], repetitions: int) -> None:
+    known: dict[str, Part] = {
+        "acknowledgements": lambda plane, say: acknowledgements(plane, say, repetitions),
+        "routing": lambda plane, say: routing(plane, say, repetitions),
+        "many": many,
+    }
+    before = json.loads(FILE.read_text()) if FILE.exists() else {}
+    found = {part: before[part] for part in known if part in before}
+    async with running_control_plane() as plane:
+        for part in parts:
+            load = os.getloadavg()[0]
+            measured = await known[part](plane, _say)
+            found[part] = {**measured, "load_before": round(load, 1)}
+            _say(json.dumps({part: found[part]}, indent=2))
+    found["machine"] = machine()
+    found["pods"] = PODS
+    FILE.write_text(json.dumps(found, indent=2) + "\n")
+    if {"acknowledgements", "routing"} <= found.keys():
+        draw(found, RESULTS)
+
+
+if __name__ == "__main__":
+    try:
+        ensure()
+        enter("benchmarks.cluster")
+    except Unavailable as error:
+        print(f"SKIPPED: {error}", flush=True)
+    else:
+        parser = argparse.ArgumentParser(description=__doc__)
+        every = ["acknowledgements", "routing", "many"]
+        parser.add_argument("--parts", default=every, type=lambda text: text.split(","))
+        parser.add_argument("--repetitions", default=200, type=int, help="samples of each kind")
+        arguments = parser.parse_args()
+        uvloop.run(_main(arguments.parts, arguments.repetitions))

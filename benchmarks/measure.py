@@ -1,0 +1,162 @@
+"""The parts of the benchmark: each runs rounds of load over every way, interleaved, and returns rows.
+
+A row is a dict of plain numbers; times in microseconds, memory in MB. Ratios are taken within a round,
+where all ways met the same machine, and then their median.
+"""
+
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from benchmarks.rig import POOLS, LoadFailed, Rig, path_of
+
+Row = dict[str, Any]
+Runs = list[dict[str, Row]]
+"""One dict of rows, by way, for each round."""
+Say = Callable[[str], None]
+
+RELAYS = ("direct", "nghttpx", "native", "native-python", "grpcio")
+TRIES = 3
+"""Loads of one row; one that had errors is not counted, but told."""
+
+
+class Bench:
+    """A rig, how long to load it, and what went wrong."""
+
+    def __init__(self, rig: Rig, say: Say, rounds: int, seconds: float) -> None:
+        self.rig = rig
+        self.say = say
+        self.rounds = rounds
+        self.seconds = seconds
+        self.failures: list[str] = []
+        """Loads that had errors: measured again, and told in the report."""
+
+    async def load(self, way: str, **load: Any) -> dict[str, Any]:
+        """One load that every request of was answered well.
+
+        Raises:
+            LoadFailed: it had errors each time.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                return await self.rig.load(way, **load)
+            except LoadFailed as error:
+                self.failures.append(str(error))
+                if not left:
+                    raise
+        raise AssertionError
+
+    async def compare(self, ways: tuple[str, ...], label: str, **load: Any) -> Runs:
+        """Rounds of the same load over all ways that there are; nobody always comes first."""
+        here = [way for way in ways if way in self.rig.ways or way in POOLS]
+        runs = []
+        for number in range(self.rounds):
+            rows = {}
+            turn = number % len(here)
+            for way in here[turn:] + here[:turn]:
+                self.say(f"{label}: round {number + 1} of {self.rounds}, {way}")
+                rows[way] = await self._row(way, **load)
+            runs.append(rows)
+        return runs
+
+    async def _row(self, way: str, **load: Any) -> Row:
+        listener = way if way in self.rig.ways else "native"
+        result = await self.load(listener, **{"path": path_of(way), **load})
+        relay = relay_of(way)
+        seconds, units = result["seconds"], result["units"]
+        kept = ("requests", "p50", "p90", "p99", "delay_p50", "delay_p90", "delay_p99")
+        return {
+            **{key: result[key] for key in kept},
+            "rate": units / seconds,
+            "cpu": 0.0 if relay is None else result["cpu"][relay] / units * 1e6,
+            "cpu_all": (sum(result["cpu"].values()) + result["client_cpu"]) / units * 1e6,
+            "memory": 0.0 if relay is None else self.rig.memory(relay),
+            "busy": {
+                **{name: cpu / seconds for name, cpu in result["cpu"].items()},
+                "client": result["client_cpu"] / seconds,
+            },
+        }
+
+    async def requests(self, numbers: tuple[int, ...]) -> dict[int, Runs]:
+        """(a) Short POSTs, by connections."""
+        ways = (*RELAYS, "observe", "skip")
+        return {
+            number: await self.compare(
+                ways, f"requests, {number} connections", connections=number, seconds=self.seconds
+            )
+            for number in numbers
+        }
+
+    async def streams(self, numbers: tuple[int, ...]) -> dict[int, Runs]:
+        """(b) Streamed responses, by streams; some 4 000 chunks a second in all, relayed both ways."""
+        found = {}
+        for number in numbers:
+            interval = number * 1_000_000 // 4_000
+            chunks = max(4, int(self.seconds * 1_000_000 / interval))
+            path = f"/default/relay/stream?chunks={chunks}&interval_us={interval}"
+            found[number] = await self.compare(
+                RELAYS,
+                f"{number} streams",
+                connections=number, seconds=self.seconds, path=path, chunks=chunks,
+            )  # fmt: skip
+        return found
+
+    async def prompts(self, sizes: tuple[int, ...]) -> dict[int, Runs]:
+        """(c) Prompts by size in bytes."""
+        return {
+            size: await self.compare(
+                RELAYS, f"prompts of {size} bytes", connections=8, seconds=self.seconds, size=size
+            )
+            for size in sizes
+        }
+
+    async def memory(self) -> dict[str, float]:
+        """(f) A worker's resident MB: before any request of this part, and with 1 000 streams open."""
+        self.say("memory of a worker with 1 000 streams")
+        memory = {"after_load": self.rig.memory("native")}
+
+        def steady() -> None:
+            memory["streams_1000"] = self.rig.memory("native")
+
+        await self.load(
+            "native",
+            connections=1000, seconds=0, chunks=4, steady=steady,
+            path="/default/relay/stream?chunks=4&interval_us=1500000",
+        )  # fmt: skip
+        return memory
+
+
+def relay_of(way: str) -> str | None:
+    """The process that is charged for a way; None where there is none."""
+    return None if way == "direct" else "native" if way in POOLS else way
+
+
+def summary(runs: Runs) -> dict[str, Row]:
+    """Each way's figures over the rounds: median, least and most."""
+    return {
+        way: {
+            key: {
+                "median": median(values),
+                "min": min(values),
+                "max": max(values),
+            }
+            for key in row
+            if key != "busy" and (values := [run[way][key] for run in runs])
+        }
+        for way, row in runs[0].items()
+    }
+
+
+def busy(runs: Runs) -> dict[str, dict[str, float]]:
+    """Cores that each process kept busy, by way."""
+    return {
+        way: {name: median(run[way]["busy"][name] for run in runs) for name in row["busy"]}
+        for way, row in runs[0].items()
+    }
+
+
+def ratios(runs: Runs, key: str, of: str, to: str) -> list[float]:
+    """One way's figure divided by another's, by round; nothing without either."""
+    if of not in runs[0] or to not in runs[0]:
+        return []
+    return [run[of][key] / run[to][key] for run in runs]

@@ -1,0 +1,1 @@
+"""Micro-benchmarks of what a request runs through, without sockets: `make bench-micro`."""

@@ -1,0 +1,356 @@
+"""The installation that is measured: one Envoy with a listener per way to the picker.
+
+The ways: `direct` (Envoy to picker), `nghttpx` (a C++ HTTP/2 proxy in between that decides nothing), the
+sidecar over our own transport with its hot path compiled (`native`) and as plain Python
+(`native-python`), and the sidecar over `grpcio`.
+"""
+
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from epp_client.demo.envoy import running_envoy
+from epp_client.demo.process import Process
+from epp_client.demo.stack import free_ports, inference_pool, pod, service
+from epp_client.pool.inference_pool import PoolName
+from epp_client.wire import frames as wire
+from epp_client.xds.bootstrap import SIDECAR_CLUSTER, envoy_config
+
+HOST = "127.0.0.10"
+UPSTREAM_HOST = "127.0.0.11"
+POOLS = ("relay", "observe", "skip")
+SIDECARS = ("native", "native-python", "grpcio")
+POOLS_FILE = Path("pools/pools.yaml")
+"""In a folder of its own: the sidecar reads it again when anything there changes."""
+SOURCES = Path(__file__).parent.parent
+PATIENCE = 30.0
+"""Seconds that answers may take beyond the end of a load."""
+
+
+class LoadFailed(Exception):
+    """Requests were not answered as they must be: what was measured is worth nothing."""
+
+
+@dataclass
+class Rig:
+    """The running installation; processes by name, `pids` of those that are charged for a way."""
+
+    ways: dict[str, str] = field(default_factory=dict)
+    """Envoy's listener of each way, `host:port`."""
+    pids: dict[str, list[int]] = field(default_factory=dict)
+    folder: Path = field(default_factory=Path)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    async def load(
+        self,
+        way: str,
+        *,
+        path: str = "/default/relay/v1/chat/completions",
+        connections: int = 16,
+        seconds: float = 3.0,
+        size: int = 640,
+        think: float = 0.0,
+        chunks: int = 0,
+        steady: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """Run the client; its result, and the CPU seconds of every process meanwhile.
+
+        Of streams only the time in which all of them flow is charged. `steady` is called as it begins.
+
+        Raises:
+            LoadFailed: an answer was an error, incomplete, or did not come.
+        """
+        began, ended = self._cpu(), None
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "benchmarks.peers.client", self.ways[way], path,
+            "--connections", str(connections), "--seconds", str(seconds), "--size", str(size),
+            "--think", str(think), "--chunks", str(chunks), "--patience", str(PATIENCE),
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        result: dict[str, Any] = {}
+        first = last = 0
+        try:
+            async with asyncio.timeout(seconds + 2 * PATIENCE):
+                async for line in process.stdout:
+                    said = json.loads(line)
+                    if "steady" in said:
+                        began, first = self._cpu(), said["steady"]
+                        steady()
+                    elif "ending" in said:
+                        ended, last = self._cpu(), said["ending"]
+                    else:
+                        result = said
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if process.returncode or not result or result["errors"]:
+            raise LoadFailed(f"{way} {path}: {result.get('errors') or 'the client failed'}")
+        ended = ended or self._cpu()
+        result["cpu"] = {name: ended[name] - began[name] for name in self.pids}
+        result["units"] = last - first if chunks else result["requests"]
+        if result["units"] <= 0:
+            raise LoadFailed(f"{way} {path}: nothing was measured")
+        return result
+
+    def _cpu(self) -> dict[str, float]:
+        return {name: sum(map(cpu_seconds, pids)) for name, pids in self.pids.items()}
+
+    def memory(self, way: str) -> float:
+        """Resident MB of a way's relay."""
+        return sum(resident(pid) for pid in self.pids[way]) / 1e6
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of all threads of a process so far, to the nanosecond."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def resident(pid: int) -> int:
+    """Bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def children(pid: int) -> list[int]:
+    """Child processes of a process."""
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def manifests(upstream: str, picker: str) -> list[dict[str, Any]]:
+    """Three pools, one per response mode, over one upstream and one picker."""
+    ip, _, port = upstream.rpartition(":")
+    return [
+        pod("model-0", ip),
+        *service("picker", picker),
+        *(
+            inference_pool(
+                mode,
+                int(port),
+                "picker",
+                "FailOpen",
+                annotations={
+                    "epp-client.dev/response-mode": mode,
+                    "epp-client.dev/tls": "plaintext",
+                },
+            )
+            for mode in POOLS
+        ),
+    ]
+
+
+def bootstrap(rig: Rig, sockets: dict[str, Path], xds: Path, picker: str) -> dict[str, Any]:
+    """envoy-config's bootstrap, its listener once for each way; only the ext_proc cluster differs."""
+    ports = iter(free_ports(HOST, 2 * len(sockets) + 4))
+    document: dict[str, Any] = yaml.safe_load(
+        envoy_config(
+            [PoolName("default", pool) for pool in POOLS],
+            listener=(HOST, next(ports)),
+            admin=(HOST, next(ports)),
+            ext_proc_sockets=[Path("/unused")],
+            ads_socket=xds,
+            access_log=False,
+        )
+    )
+    static = document["static_resources"]
+    [listener], clusters = static["listeners"], static["clusters"]
+    template = next(c for c in clusters if c["name"] == SIDECAR_CLUSTER)
+    clusters.remove(template)
+    static["listeners"] = []
+    for way in ("direct", *sockets):
+        cluster = deepcopy(template)
+        cluster["name"] = cluster["load_assignment"]["cluster_name"] = way
+        if way == "direct":
+            ip, _, port = picker.rpartition(":")
+            address: dict[str, Any] = {"socket_address": {"address": ip, "port_value": int(port)}}
+        else:
+            address = {"pipe": {"path": str(sockets[way])}}
+        [locality] = cluster["load_assignment"]["endpoints"]
+        locality["lb_endpoints"] = [{"endpoint": {"address": address}}]
+        clusters.append(cluster)
+        own = deepcopy(listener)
+        own["name"] = way
+        own["address"]["socket_address"]["port_value"] = number = next(ports)
+        manager = own["filter_chains"][0]["filters"][0]["typed_config"]
+        manager["stat_prefix"] = way
+        ext_proc = manager["http_filters"][0]["typed_config"]
+        ext_proc["grpc_service"]["envoy_grpc"]["cluster_name"] = way
+        static["listeners"].append(own)
+        rig.ways[way] = f"{HOST}:{number}"
+        if way == "native":
+            skip = deepcopy(own)
+            skip["name"] = "skip"
+            skip["address"]["socket_address"]["port_value"] = number = next(ports)
+            manager = skip["filter_chains"][0]["filters"][0]["typed_config"]
+            mode = manager["http_filters"][0]["typed_config"]["processing_mode"]
+            mode["response_body_mode"], mode["response_trailer_mode"] = "NONE", "SKIP"
+            static["listeners"].append(skip)
+            rig.ways["skip"] = f"{HOST}:{number}"
+    return document
+
+
+def compiled(pid: int) -> bool:
+    """Whether a process runs the compiled hot path: what it has mapped, not what it was told."""
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return any("/epp_client/" in line and line.endswith(".so") for line in maps)
+
+
+class SidecarProcess:
+    """A sidecar of the rig: its control process and, once it serves, its relay worker."""
+
+    def __init__(self, process: Process, socket: Path, seconds: float) -> None:
+        self.process = process
+        self.socket = socket
+        self.seconds = seconds
+        """From its start until its socket was bound, which is when it knows its pools."""
+
+    @classmethod
+    async def start(
+        cls,
+        owner: AsyncExitStack,
+        folder: Path,
+        way: str,
+        xds: Path | None = None,
+        churning: int | None = None,
+    ) -> "SidecarProcess":
+        """Start `way`, or the one of `churn` with so many endpoints; it ends with `owner`."""
+        socket = folder / f"{way}.sock"
+        socket.unlink(missing_ok=True)
+        # Safe path: the working directory is where the compiled modules are.
+        python = ("PYTHONSAFEPATH=1", f"PYTHONPATH={SOURCES}") if way == "native-python" else ()
+        transport = "grpcio" if way == "grpcio" else "native"
+        module = ["epp_client.cli", "serve", "--admin", "127.0.0.1:0", "--transport", transport]
+        if churning is not None:
+            module = ["benchmarks.churn", "--endpoints", str(churning)]
+        began = time.monotonic()
+        process = await Process.start(
+            "env", *python, sys.executable, "-m", *module,
+            "--pools", str(folder / POOLS_FILE), "--socket", str(socket),
+            "--xds-socket", str(xds or folder / f"{way}-xds.sock"),
+        )  # fmt: skip
+        owner.push_async_callback(process.stop, 3)
+        while not socket.exists():
+            if not process.running or time.monotonic() > began + 60:
+                raise RuntimeError(f"the {way} sidecar did not start:\n{process.tail}")
+            await asyncio.sleep(0.002)
+        return cls(process, socket, time.monotonic() - began)
+
+
+async def start_to_ready(rig: Rig, way: str) -> float:
+    """Seconds from the start of another sidecar until it serves."""
+    async with AsyncExitStack() as owner:
+        folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-bench-")))
+        shutil.copytree((rig.folder / POOLS_FILE).parent, (folder / POOLS_FILE).parent)
+        return (await SidecarProcess.start(owner, folder, way)).seconds
+
+
+@asynccontextmanager
+async def running_rig(*, churning: int | None = None) -> AsyncIterator[Rig]:
+    """Start everything; it ends with the block. `churning`: only a sidecar of `churn`, with so many
+    endpoints."""
+    async with AsyncExitStack() as owner:
+        folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-bench-")))
+        rig = Rig(folder=folder)
+        upstream, told = await Process.python("benchmarks.peers.upstream", UPSTREAM_HOST)
+        owner.push_async_callback(upstream.stop, 1)
+        endpoint = str(told["address"])
+        picker, told = await Process.python("benchmarks.peers.picker", endpoint)
+        owner.push_async_callback(picker.stop, 1)
+        rig.pids |= {"upstream": [upstream.pid], "picker": [picker.pid]}
+        objects = manifests(endpoint, told["address"])
+        (folder / POOLS_FILE).parent.mkdir()
+        (folder / POOLS_FILE).write_text(yaml.safe_dump_all(objects))
+
+        sockets: dict[str, Path] = {}
+        xds = folder / "xds.sock"
+        for way in SIDECARS if churning is None else ("native",):
+            sidecar = await SidecarProcess.start(
+                owner, folder, way, xds if way == "native" else None, churning
+            )
+            sockets[way] = sidecar.socket
+            rig.pids[way] = children(sidecar.process.pid)
+            rig.pids[f"{way} control"] = [sidecar.process.pid]
+        _prove_compilation(rig)
+        if churning is None:
+            await _nghttpx(owner, rig, sockets, told["address"])
+        document = bootstrap(rig, sockets, xds, told["address"])
+        envoy = await owner.enter_async_context(
+            running_envoy(yaml.safe_dump(document), _admin(document))
+        )
+        rig.pids["envoy"] = [envoy.process.pid]
+        for way in rig.ways:
+            await _warm(rig, way)
+        yield rig
+
+
+def _prove_compilation(rig: Rig) -> None:
+    """`native` is what it is called, and `native-python` is nothing else."""
+    wanted = not wire.__file__.endswith(".py")
+    if compiled(rig.pids["native"][0]) != wanted:
+        raise RuntimeError("the native sidecar is not of the modules that were asked for")
+    if "native-python" in rig.pids and compiled(rig.pids["native-python"][0]):
+        raise RuntimeError("the native-python sidecar runs compiled modules")
+
+
+def _admin(document: dict[str, Any]) -> tuple[str, int]:
+    address = document["admin"]["address"]["socket_address"]
+    return address["address"], address["port_value"]
+
+
+async def _nghttpx(owner: AsyncExitStack, rig: Rig, sockets: dict[str, Path], picker: str) -> None:
+    if shutil.which("nghttpx") is None:
+        rig.skipped["nghttpx"] = "not installed: apt-get install nghttp2-proxy"
+        return
+    socket = sockets["nghttpx"] = rig.folder / "nghttpx.sock"
+    ip, _, port = picker.rpartition(":")
+    process = await Process.start(
+        "nghttpx", f"--frontend=unix:{socket};no-tls", f"--backend={ip},{port};/;proto=h2",
+        "--workers=1", "--no-via", "--no-add-x-forwarded-proto", "--errorlog-file=/dev/null",
+        "--conf=/dev/null", "--no-ocsp",
+        "--frontend-http2-max-concurrent-streams=65536",
+        "--backend-http2-max-concurrent-streams=65536",
+        "--worker-frontend-connections=0", "--single-process",
+    )  # fmt: skip
+    owner.push_async_callback(process.stop, 1)
+    for _ in range(1000):
+        if socket.exists():
+            break
+        await asyncio.sleep(0.01)
+    else:
+        raise RuntimeError(f"nghttpx did not start:\n{process.tail}")
+    rig.pids["nghttpx"] = [process.pid]
+
+
+async def _warm(rig: Rig, way: str) -> None:
+    """Until the way answers; then a moment of load, so that nobody is measured cold."""
+    for attempt in range(100):
+        try:
+            await rig.load(way, connections=4, seconds=0.05, path=path_of(way))
+            break
+        except LoadFailed:
+            if attempt == 99:
+                raise
+            await asyncio.sleep(0.1)
+    await rig.load(way, connections=16, seconds=0.5, path=path_of(way))
+
+
+def path_of(way: str) -> str:
+    """Where a way is asked."""
+    return f"/default/{way if way in POOLS else 'relay'}/v1/chat/completions"

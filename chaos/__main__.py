@@ -1,0 +1,225 @@
+"""`make chaos` and `make soak`: run, show how it goes, write the report; the exit code is the verdict."""
+
+import json
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from chaos.installation import Installation, clock_library
+from chaos.report import describe, good, print_tables, write
+from chaos.run import Deck, Part, Tell, Told, known_faults, run_part
+from chaos.source import SourceName
+from epp_client.settings import TransportName, UpstreamMode
+
+RESULTS = Path("build/chaos")
+PAGE = Path("docs/reliability.md")
+OUTCOMES = ("answered", "refused", "lost")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, TextColumn("{task.fields[counts]}"), console=console)
+
+
+def _shown(shown: Progress, name: str, total: float) -> tuple[Told, Tell]:
+    """What to call as a part goes on, and when something has happened."""
+    task = shown.add_task(name, total=total, counts="starting")
+    began = time.monotonic()
+
+    def progress(done: float, counts: Counter[str]) -> None:
+        text = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES)
+        shown.update(task, completed=done, counts=text)
+
+    def tell(text: str) -> None:
+        shown.console.print(f"  {time.monotonic() - began:6.1f} s  {text}", style="dim")
+
+    return progress, tell
+
+
+async def _run(
+    seconds: float,
+    combinations: list[tuple[TransportName, UpstreamMode]],
+    source: SourceName,
+    hold: bool,
+    seed: int,
+    rate: float,
+    names: list[str],
+    console: Console,
+) -> list[Part]:
+    dice = random.Random(seed)
+    faults, skipped = known_faults()
+    for why in skipped:
+        console.print(f"SKIPPED {why}")
+    deck = Deck(dice, [fault for fault in faults if not names or fault.name in names])
+    share = seconds / len(combinations)
+    parts: list[Part] = []
+    with _progress(console) as shown:
+        for transport, mode in combinations:
+            progress, tell = _shown(shown, f"{transport}/{mode}", share)
+            with tempfile.TemporaryDirectory(prefix="epp-client-chaos-") as folder:
+                installation = Installation(
+                    Path(folder),
+                    transport,
+                    mode,
+                    source=source,
+                    hold=hold,
+                    seed=dice.getrandbits(32),
+                    clock=clock_library(),
+                )
+                parts.append(
+                    await run_part(
+                        installation, deck, dice, share, rate=rate, progress=progress, tell=tell
+                    )
+                )
+    return parts
+
+
+def _begin(seed: int) -> tuple[int, Console]:
+    # grpcio would otherwise complain about the child processes.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    seed = seed or random.SystemRandom().getrandbits(31)
+    console = Console(width=None if os.isatty(1) else 150)
+    console.print(f"SEED={seed}")
+    return seed, console
+
+
+def _settings(command: str, seed: int, seconds: float, **more: object) -> dict[str, object]:
+    """What a run was asked for, as it is reported, and what else the machine did when it began."""
+    words = [command, f"DURATION={seconds:g}", f"SEED={seed}"]
+    words += [f"{name.upper()}={value}" for name, value in more.items() if value is not None]
+    return {
+        "command": " ".join(words),
+        "seed": seed,
+        "seconds": seconds,
+        "load": f"{os.getloadavg()[1]:.0f} on {os.cpu_count()} cores",
+    }
+
+
+def _end(parts: list[Part], console: Console, name: str, seed: int) -> NoReturn:
+    print_tables(parts, console)
+    for part in parts:
+        for failure in part.failures:
+            console.print(f"{part.name}: {failure}", style="red", markup=False)
+        for breach in part.account.breaches:
+            console.print(describe(part, breach), style="red", markup=False)
+    kept = good(parts)
+    verdict = f"the promise was {'kept' if kept else 'BROKEN'}; SEED={seed}"
+    style = "green" if kept else "red"
+    console.print(f"written to {RESULTS}/{name}.md; {verdict}", style=style)
+    raise typer.Exit(0 if kept else 1)
+
+
+@app.command()
+def run(
+    duration: Annotated[float, typer.Option(help="Seconds of load, shared by the parts.")] = 600,
+    transport: Annotated[TransportName | None, typer.Option(help="Only this one.")] = None,
+    mode: Annotated[UpstreamMode | None, typer.Option(help="Only this one.")] = None,
+    source: Annotated[SourceName, typer.Option(help="Where pools come from.")] = SourceName.API,
+    hold: Annotated[bool, typer.Option(help="Have the relay's sockets held (native).")] = True,
+    seed: Annotated[int, typer.Option(help="Of everything random; 0 takes a new one.")] = 0,
+    rate: Annotated[float, typer.Option(help="Requests per second.")] = 40,
+    fault: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
+) -> None:
+    """Hurt everything at random moments under load; exit 1 when a request was lost that must not be."""
+    seed, console = _begin(seed)
+    combinations = [
+        (one, other)
+        for other, one in product(UpstreamMode, TransportName)
+        if transport in (None, one) and mode in (None, other)
+    ]
+    settings = _settings("make chaos", seed, duration, transport=transport, mode=mode)
+    settings |= {"pools from": source, "requests per second": rate}
+    parts = uvloop.run(_run(duration, combinations, source, hold, seed, rate, fault or [], console))
+    name = "-".join(["chaos", *filter(None, (transport, mode))])
+    write(RESULTS, parts, settings, name)
+    _end(parts, console, name, seed)
+
+
+@app.command("soak")
+def soak_(
+    duration: Annotated[float, typer.Option(help="Seconds of load.")] = 1800,
+    transport: Annotated[TransportName, typer.Option()] = TransportName.NATIVE,
+    mode: Annotated[UpstreamMode, typer.Option()] = UpstreamMode.OVERRIDE_HOST,
+    source: Annotated[SourceName, typer.Option(help="Where pools come from.")] = SourceName.API,
+    seed: Annotated[int, typer.Option(help="Of everything random; 0 takes a new one.")] = 0,
+    rate: Annotated[float, typer.Option(help="Requests per second.")] = 50,
+) -> None:
+    """Load and gentle faults for a long time; exit 1 when memory or descriptors grow, or on a loss."""
+    from chaos.curves import draw
+    from chaos.soak import soak, write_samples
+
+    seed, console = _begin(seed)
+    settings = _settings("make soak", seed, duration)
+    settings |= {"pools from": source, "requests per second": rate}
+    with _progress(console) as shown:
+        progress, tell = _shown(shown, f"{transport}/{mode}", duration)
+        part, curves = uvloop.run(
+            soak(duration, transport, mode, source, seed, rate=rate, progress=progress, tell=tell)
+        )
+    trends = {name: found._asdict() for name, found in curves.trends.items()}
+    write(RESULTS, [part], settings, "soak", trends=trends)
+    write_samples(RESULTS / "soak.csv", curves)
+    hours = f"{duration / 60:g} minutes, {len(part.lines)} requests, {part.name}"
+    draw(RESULTS, curves, f"{hours}: a sidecar with 2 workers")
+    for name, found in curves.trends.items():
+        console.print(f"{name:28} {found.says}")
+    _end([part], console, "soak", seed)
+
+
+@app.command("stopped")
+def stopped_() -> None:
+    """Measure how long a SIGSTOPped picker is felt under FailOpen; exit 1 when longer than promised."""
+    from chaos.installation import PICK_TIMEOUT
+    from chaos.stopped import measure
+
+    _, console = _begin(1)
+    good_, results = True, {}
+    for transport in TransportName:
+        felt = uvloop.run(measure(transport))
+        good_ &= felt.within
+        results[transport] = asdict(felt)
+        console.print(
+            f"{transport}: pick timeout {PICK_TIMEOUT:g} s; p99 before {felt.p99_before * 1000:.0f} ms,"
+            f" after {felt.p99_after * 1000:.0f} ms; normal {felt.until_normal:.2f} s after the first"
+            f" request that waited; longest {felt.longest:.2f} s; {felt.waited} of {felt.sent} waited;"
+            f" {felt.lost} lost: {'kept' if felt.within else 'BROKEN'}"
+        )
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "stopped.json").write_text(json.dumps({"felt": results}, indent=1))
+    raise typer.Exit(0 if good_ else 1)
+
+
+@app.command("figures")
+def figures_() -> None:
+    """Write what the last runs have measured into docs/reliability.md, and its picture."""
+    from chaos import figures
+
+    def read(paths: list[Path]) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+    page = PAGE.read_text()
+    if runs := read(sorted(RESULTS.glob("chaos*.json"))):
+        page = figures.replaced(page, "chaos", figures.chaos(runs))
+    for run in read([RESULTS / "stopped.json"]):
+        page = figures.replaced(page, "stopped", figures.stopped(run))
+    for run in read([RESULTS / "soak.json"]):
+        page = figures.replaced(page, "soak", figures.soak(run))
+        shutil.copy(RESULTS / "soak.png", PAGE.parent / "images" / "soak.png")
+    PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    app()

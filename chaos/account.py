@@ -1,0 +1,192 @@
+"""The account: what became of each request, in which fault it was, whether the promise allows it. Pure."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chaos.workload import CORRUPT, FAIL_CLOSE, KINDS, RANKED
+
+NO_FAULT = "none"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One request, after it has ended. Times in seconds of one clock."""
+
+    number: int
+    pool: str
+    kind: str
+    dialect: str
+    seed: int
+    began: float
+    first: float | None
+    ended: float
+    outcome: str
+    """`answered` (right, to the last byte), `refused` (with a reason) or `lost` (anything else)."""
+    status: int | None
+    reason: str
+    server: str
+    detail: str
+
+    @property
+    def fail_close(self) -> bool:
+        """Whether its pool is FailClose."""
+        return self.pool in FAIL_CLOSE
+
+    @property
+    def size(self) -> int:
+        """Bytes of its body, about."""
+        return KINDS[self.kind]
+
+    @property
+    def ranked(self) -> bool:
+        """Whether its picker named several endpoints."""
+        return self.dialect == RANKED
+
+    def open_within(self, began: float, ended: float) -> bool:
+        """Whether it was under way at some moment from `began` to `ended`."""
+        return self.began <= ended and began <= self.ended
+
+
+@dataclass
+class Window:
+    """One fault, from its first moment until everything was as before."""
+
+    fault: str
+    part: str
+    began: float
+    ended: float = float("inf")
+    notes: list[str] = field(default_factory=list)
+    cuts: list[tuple[float, float]] = field(default_factory=list)
+    """Of what was killed: when it was, and when it was gone. A busy machine gives it more between."""
+
+    def overlaps(self, line: Line) -> bool:
+        """Whether the request was under way during it."""
+        return line.began <= self.ended and self.began <= line.ended
+
+    def cut(self, line: Line) -> bool:
+        """Whether the request was under way when something was killed."""
+        return any(line.open_within(*cut) for cut in self.cuts)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a fault may cost, in words and as a rule for one request that overlaps it."""
+
+    costs: str
+    loses: Callable[[Line, Window], bool] = lambda line, window: False
+
+
+@dataclass
+class Row:
+    """The sums of one fault."""
+
+    fault: str
+    windows: int = 0
+    sent: int = 0
+    answered: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    """As the promise states."""
+    breaches: int = 0
+    """Lost, or refused, where the promise says that it must not be."""
+
+    def count(self, line: Line, *, breach: bool) -> None:
+        """Add one request."""
+        self.sent += 1
+        if breach:
+            self.breaches += 1
+        elif line.outcome == "answered":
+            self.answered += 1
+        elif line.outcome == "refused":
+            self.refused[line.reason] += 1
+        else:
+            self.lost += 1
+
+    def add(self, other: "Row") -> None:
+        """Add the sums of another part."""
+        self.windows += other.windows
+        self.sent += other.sent
+        self.answered += other.answered
+        self.refused += other.refused
+        self.lost += other.lost
+        self.breaches += other.breaches
+
+
+@dataclass(frozen=True)
+class Breach:
+    """One request that should not have ended like this."""
+
+    line: Line
+    why: str
+    windows: tuple[Window, ...]
+
+
+@dataclass
+class Account:
+    """What a run came to."""
+
+    total: Row
+    faults: dict[str, Row]
+    dialects: dict[str, Row]
+    breaches: list[Breach]
+
+
+def refusal_stands(line: Line) -> bool:
+    """Whether a refusal is what the client was promised: a picker's own, or FailClose without a pick."""
+    if line.dialect.startswith("refuse-") and line.reason.startswith("by the picker"):
+        return True
+    return line.fail_close and line.reason.startswith(("picker_", "pick_"))
+
+
+def account(
+    lines: Iterable[Line], windows: Iterable[Window], promises: Mapping[str, Promise]
+) -> Account:
+    """Attribute every request to the faults it overlapped. `lines` and `windows` of one part."""
+    known = list(windows)
+    found = Account(Row("all"), {}, {}, [])
+    for window in known:
+        found.faults.setdefault(window.fault, Row(window.fault)).windows += 1
+    for line in lines:
+        overlapped = tuple(window for window in known if window.overlaps(line))
+        why = _breach(line, overlapped, promises)
+        if why:
+            found.breaches.append(Breach(line, why, overlapped))
+        found.total.count(line, breach=bool(why))
+        for fault in {window.fault for window in overlapped} or {NO_FAULT}:
+            row = found.faults.setdefault(fault, Row(fault))
+            row.count(line, breach=bool(why))
+        if line.dialect:
+            row = found.dialects.setdefault(line.dialect, Row(line.dialect))
+            row.count(line, breach=bool(why))
+    return found
+
+
+def _breach(line: Line, windows: tuple[Window, ...], promises: Mapping[str, Promise]) -> str:
+    if line.outcome == "answered":
+        return ""
+    if line.outcome == "refused":
+        return "" if refusal_stands(line) else f"refused: {line.reason}"
+    if line.detail.startswith(CORRUPT):
+        return f"lost: {line.detail}"  # no fault excuses that
+    if any(promises[window.fault].loses(line, window) for window in windows):
+        return ""
+    return f"lost: {line.detail}"
+
+
+def add(accounts: Iterable[Account]) -> Account:
+    """The sum of several parts."""
+    total = Account(Row("all"), {}, {}, [])
+    for one in accounts:
+        total.total.add(one.total)
+        for mine, theirs in ((total.faults, one.faults), (total.dialects, one.dialects)):
+            for name, row in theirs.items():
+                mine.setdefault(name, Row(name)).add(row)
+        total.breaches += one.breaches
+    return total
+
+
+def line_of(values: Mapping[str, Any]) -> Line:
+    """A line as the client wrote it."""
+    return Line(**values)

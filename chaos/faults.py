@@ -1,0 +1,260 @@
+"""Faults of processes and connections: pickers, model servers, the sidecar, Envoy, the clock."""
+
+import asyncio
+import random
+import resource
+import signal
+import socket
+import struct
+import time
+
+from chaos.account import Window
+from chaos.fault import Faults, cut, gone, hold
+from chaos.installation import PICK_TIMEOUT, Installation
+from chaos.link import Mode
+from chaos.looks import first_free_descriptor
+
+FAULTS = Faults()
+
+
+def _pickers(inst: Installation, dice: random.Random, window: Window) -> list[str]:
+    """One of the pickers, or both."""
+    names = dice.choice([["open"], ["close"], ["open", "close"]])
+    window.notes.append(f"pickers {', '.join(names)}")
+    return names
+
+
+# --- the picker ---
+
+
+@FAULTS.add("picker killed", "picker")
+async def picker_killed(inst: Installation, dice: random.Random, window: Window) -> None:
+    """SIGKILL, and some time without it."""
+    names = _pickers(inst, dice, window)
+    for name in names:
+        await inst.pickers[name].kill()
+        await inst.links[name].down()
+    await hold(dice, 0.2, 1.5)
+    await asyncio.gather(*(inst.start_picker(name) for name in names))
+
+
+@FAULTS.add("picker restarted", "picker")
+async def picker_restarted(inst: Installation, dice: random.Random, window: Window) -> None:
+    """SIGTERM, and started again at once."""
+    for name in _pickers(inst, dice, window):
+        await inst.pickers[name].stop()
+        await inst.links[name].down()
+        await inst.start_picker(name)
+
+
+@FAULTS.add("picker stopped", "picker")
+async def picker_stopped(inst: Installation, dice: random.Random, window: Window) -> None:
+    """SIGSTOP for longer than the pick timeout, SIGCONT."""
+    names = _pickers(inst, dice, window)
+    for name in names:
+        inst.pickers[name].signal(signal.SIGSTOP)
+    await hold(dice, 0.5 * PICK_TIMEOUT, 2.5 * PICK_TIMEOUT)
+    for name in names:
+        inst.pickers[name].signal(signal.SIGCONT)
+
+
+def _link_fault(name: str, mode: Mode) -> None:
+    @FAULTS.add(name, "picker")
+    async def hurt(inst: Installation, dice: random.Random, window: Window) -> None:
+        names = _pickers(inst, dice, window)
+        for each in names:
+            inst.links[each].set_mode(mode)
+        await hold(dice, 1.0, 3.0)
+        for each in names:
+            inst.links[each].set_mode(Mode.GOOD)
+
+
+_link_fault("picker's connections reset", Mode.RESET)
+_link_fault("picker's connections garbled", Mode.GARBLE)
+_link_fault("picker's connections drip", Mode.DRIP)
+_link_fault("picker cut off", Mode.BLOCK)
+
+
+# --- model servers ---
+
+
+@FAULTS.add("model server killed", "model")
+async def model_killed(inst: Installation, dice: random.Random, window: Window) -> None:
+    """SIGKILL; its address refuses connections until it is started again."""
+    address = dice.choice(list(inst.models))
+    cut(window, address)
+    await inst.models[address].kill()
+    gone(window)
+    await hold(dice, 0.5, 2.0)
+    await inst.start_model(address)
+
+
+@FAULTS.add("model server resets", "model")
+async def model_resets(inst: Installation, dice: random.Random, window: Window) -> None:
+    """Another listener takes its place and resets every connection."""
+    address = dice.choice(list(inst.models))
+    cut(window, address)
+    await inst.models[address].kill()
+    gone(window)
+    host, _, port = address.rpartition(":")
+
+    def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        writer.transport.abort()
+
+    async with await asyncio.start_server(reset, host, int(port)):
+        await hold(dice, 0.3, 1.0)
+    await inst.start_model(address)
+
+
+# --- the sidecar ---
+
+
+@FAULTS.add("worker killed", "sidecar")
+async def worker_killed(inst: Installation, dice: random.Random, window: Window) -> None:
+    """SIGKILL for one relay worker."""
+    victim = dice.choice(inst.worker_pids)
+    cut(window, f"worker {victim}")
+    inst.signal(victim, signal.SIGKILL)
+    await inst.gone(victim)
+    gone(window)
+    await inst.workers_replaced([victim])
+
+
+@FAULTS.add("workers replaced (SIGHUP)", "sidecar")
+async def workers_replaced(inst: Installation, dice: random.Random, window: Window) -> None:
+    """What an operator does after a change of the code's dependencies."""
+    del dice, window
+    old = inst.worker_pids
+    inst.sidecar.signal(signal.SIGHUP)
+    await inst.workers_replaced(old)
+
+
+async def _started(inst: Installation, window: Window, began: float) -> None:
+    await inst.start_sidecar()
+    await inst.ready()
+    window.notes.append(f"ready after {time.monotonic() - began:.1f} s")
+
+
+async def _restarted(inst: Installation, window: Window) -> None:
+    began = time.monotonic()
+    code = await inst.drain_sidecar()
+    window.notes.append(f"exit {code} after {time.monotonic() - began:.1f} s")
+    await _started(inst, window, began)
+
+
+@FAULTS.add("sidecar restarted", "sidecar", held=True)
+async def sidecar_restarted(inst: Installation, dice: random.Random, window: Window) -> None:
+    """SIGTERM, the drain, and started again, while somebody holds the relay's sockets."""
+    del dice
+    await inst.held()
+    await _restarted(inst, window)
+
+
+@FAULTS.add("sidecar restarted, not held", "sidecar")
+async def sidecar_restarted_not_held(
+    inst: Installation, dice: random.Random, window: Window
+) -> None:
+    """As above, but nobody has the sockets meanwhile."""
+    del dice
+    if inst.holds:
+        await inst.kill_holder()
+    await _restarted(inst, window)
+    if inst.holds:
+        await inst.start_holder()
+        await inst.held()
+
+
+@FAULTS.add("sidecar killed, workers too", "sidecar", held=True)
+async def all_killed(inst: Installation, dice: random.Random, window: Window) -> None:
+    """SIGKILL for every process of it, as when its container is killed, and started again."""
+    del dice
+    await inst.held()
+    began = time.monotonic()
+    workers = inst.worker_pids
+    cut(window, f"control process {inst.sidecar.pid}, workers {workers}")
+    await inst.kill_sidecar()
+    for pid in workers:
+        inst.signal(pid, signal.SIGKILL)
+    for pid in workers:
+        await inst.gone(pid)
+    gone(window)
+    await _started(inst, window, began)
+
+
+@FAULTS.add("holder restarted", "sidecar", held=True)
+async def holder_restarted(inst: Installation, dice: random.Random, window: Window) -> None:
+    """SIGKILL for who holds the sockets, and another one after some time."""
+    del window
+    await inst.kill_holder()
+    await hold(dice, 0.2, 2.0)
+    await inst.start_holder()
+    await inst.held()
+
+
+@FAULTS.add("sidecar killed", "sidecar")
+async def sidecar_killed(inst: Installation, dice: random.Random, window: Window) -> None:
+    """SIGKILL for the control process, and started again; its workers finish what they relay."""
+    del dice
+    cut(window, f"control process {inst.sidecar.pid}")
+    began = time.monotonic()
+    await inst.kill_sidecar()
+    gone(window)
+    await _started(inst, window, began)
+
+
+@FAULTS.add("sidecar upgraded (SIGUSR2)", "sidecar")
+async def sidecar_upgraded(inst: Installation, dice: random.Random, window: Window) -> None:
+    """The control process becomes the program that is installed now; the workers follow."""
+    del dice, window
+    old = inst.worker_pids
+    inst.sidecar.signal(signal.SIGUSR2)
+    await inst.workers_replaced(old)
+    await inst.ready()
+
+
+@FAULTS.add("descriptors exhausted", "sidecar")
+async def descriptors_exhausted(inst: Installation, dice: random.Random, window: Window) -> None:
+    """No process of the sidecar can open anything more; then it can again."""
+    victims = dice.choice([inst.worker_pids, [inst.sidecar.pid]])
+    before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in victims}
+    for pid, (_, hard) in before.items():
+        limit = first_free_descriptor(pid)
+        who = "the control process" if pid == inst.sidecar.pid else f"worker {pid}"
+        window.notes.append(f"{who} keeps {limit}")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+    await hold(dice, 0.5, 2.5)
+    for pid, limits in before.items():
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    await inst.ready()
+
+
+CLOCK_JUMPS = "clock jumps"
+
+
+@FAULTS.add(CLOCK_JUMPS, "clock")
+async def clock_jumps(inst: Installation, dice: random.Random, window: Window) -> None:
+    """The wall clock of every process of the sidecar goes ahead and back, by up to a day."""
+    for _ in range(dice.randrange(2, 6)):
+        seconds = dice.randrange(-86_400, 86_400)
+        window.notes.append(f"{seconds:+d} s")
+        inst.set_clock(seconds)
+        await hold(dice, 0.1, 0.6)
+    inst.set_clock(0)
+
+
+# --- Envoy ---
+
+
+@FAULTS.add("Envoy restarted", "envoy")
+async def envoy_restarted(inst: Installation, dice: random.Random, window: Window) -> None:
+    """Killed or asked to end, and started again."""
+    if dice.random() < 0.5:
+        cut(window, "SIGKILL")
+        await inst.envoy.process.kill()
+        gone(window)
+    await inst.stop_envoy()
+    await inst.start_envoy()
+    await inst.ready()

@@ -1,0 +1,116 @@
+"""The figures of docs/reliability.md, out of what the runs have written: none of them is typed by hand.
+
+Pure: JSON values in, Markdown out.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from chaos.account import Row
+
+Values = dict[str, Any]
+_COUNTS = ("sent", "answered", "refused", "lost as stated", "lost in breach")
+
+
+def replaced(page: str, name: str, figures: str) -> str:
+    """The page with other figures between the marks of this name.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
+    before, begin, rest = page.partition(f"<!-- {name}, by `make figures` -->\n")
+    _, end, after = rest.partition(f"<!-- end of {name} -->\n")
+    if not (begin and end):
+        raise ValueError(f"the page has no marks for {name}")
+    return f"{before}{begin}\n{figures}\n{end}{after}"
+
+
+def chaos(runs: Sequence[Values]) -> str:
+    """What several runs of `make chaos` came to, together."""
+    parts = [(name, _row(part["total"])) for run in runs for name, part in run["parts"].items()]
+    faults: dict[str, Row] = {}
+    for run in runs:
+        for part in run["parts"].values():
+            for name, values in part["faults"].items():
+                faults.setdefault(name, Row(name)).add(_row(values))
+    whole = Row("all")
+    for _, row in parts:
+        whole.add(row)
+    summary = [[name, *_counts(row)] for name, row in [*parts, ("**all**", whole)]]
+    by_fault = [[n, str(row.windows or ""), *_counts(row)] for n, row in sorted(faults.items())]
+    return "\n\n".join(
+        (
+            "\n".join(f"- {_command(run)}: {_verdict(run)}" for run in runs),
+            _table(["part", *_COUNTS], summary),
+            _table(["fault", "times", *_COUNTS], by_fault),
+        )
+    )
+
+
+def soak(run: Values) -> str:
+    """The curves' verdicts, and the curves."""
+    [(name, part)] = run["parts"].items()
+    total = _row(part["total"])
+    minutes = run["settings"]["seconds"] / 60
+    trends = [
+        [what, f"{t['level']:.1f}", f"{t['growth']:+.1f}", f"{t['allowed']:.1f}", _flat(t)]
+        for what, t in run["trends"].items()
+    ]
+    return "\n\n".join(
+        (
+            f"{minutes:g} minutes of {name}, {total.sent} requests: {total.answered} answered, "
+            f"{total.refused.total()} refused with a reason, {total.lost} lost as stated, "
+            f"{total.breaches} lost in breach. {_command(run)}: {_verdict(run)}.",
+            _table(["curve", "level", "growth", "allowed", ""], trends),
+            "![Memory, descriptors and requests in flight](images/soak.png)",
+        )
+    )
+
+
+def stopped(run: Values) -> str:
+    """How long a stopped picker was felt."""
+    head = ["transport", "p99 before", "longest", "normal after", "p99 after, picker still stopped"]
+    rows = [
+        [
+            transport,
+            f"{felt['p99_before'] * 1000:.0f} ms",
+            f"{felt['longest']:.2f} s",
+            f"{felt['until_normal']:.2f} s",
+            f"{felt['p99_after'] * 1000:.0f} ms",
+            f"{felt['waited']} of {felt['sent']}",
+            str(felt["lost"]),
+        ]
+        for transport, felt in run["felt"].items()
+    ]
+    return _table([*head, "waited", "lost"], rows)
+
+
+def _row(values: Values) -> Row:
+    return Row(**{**values, "refused": Counter(values["refused"])})
+
+
+def _counts(row: Row) -> list[str]:
+    numbers = (row.sent, row.answered, row.refused.total(), row.lost, row.breaches)
+    return [str(number) for number in numbers]
+
+
+def _command(run: Values) -> str:
+    told = run["settings"]
+    return (
+        f"`{told['command']}` ({told['requests per second']:g} requests a second, pools from "
+        f"{told['pools from']}, the machine's load {told['load']})"
+    )
+
+
+def _verdict(run: Values) -> str:
+    return "the promise was kept" if run["kept"] else "**the promise was broken**"
+
+
+def _flat(trend: Values) -> str:
+    return "flat" if trend["growth"] <= trend["allowed"] else "**not flat**"
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

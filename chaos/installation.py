@@ -1,0 +1,382 @@
+"""The installation that is hurt: model servers, pickers behind links, the sidecar as a process, Envoy.
+
+Starts, restarts and asks after its parts; when and why is for `faults`.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from chaos.link import Link
+from chaos.looks import AdminPage, children, ended, listened
+from chaos.peers import started
+from chaos.source import ApiServer, ManifestFolder, SourceName
+from epp_client.demo.envoy import Envoy, running_envoy
+from epp_client.demo.process import Process, ProcessFailed
+from epp_client.demo.stack import (
+    DEAD_HOST,
+    ENVOY_HOST,
+    HOSTS,
+    free_ports,
+    inference_pool,
+    pod,
+    service,
+)
+from epp_client.pool.inference_pool import AppProtocol, PoolName
+from epp_client.settings import TransportName, UpstreamMode, worker_sockets
+from epp_client.xds.bootstrap import envoy_config
+
+PICK_TIMEOUT = 2.0
+"""Seconds; the default of 10 s would leave room for few faults in a run."""
+DRAIN_TIMEOUT = 20.0
+PATIENCE = 60.0
+"""Seconds for a part to be up again, on a machine that does much else."""
+_ANNOTATIONS = {mode: {"epp-client.dev/response-mode": mode} for mode in ("observe", "skip")}
+
+
+def clock_library() -> Path | None:
+    """libfaketime, which moves the wall clock of one process (Debian: apt-get install faketime)."""
+    places = Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1")
+    return next(places, None)
+
+
+class NotBack(Exception):
+    """A part has not come back in time; the text says which."""
+
+
+class Installation:
+    """One installation in `folder`. `start` and `stop` it as a whole, or its parts."""
+
+    def __init__(
+        self,
+        folder: Path,
+        transport: TransportName = TransportName.NATIVE,
+        mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST,
+        *,
+        source: SourceName = SourceName.MANIFESTS,
+        hold: bool = False,
+        workers: int = 2,
+        seed: int = 0,
+        options: tuple[str, ...] = (),
+        clock: Path | None = None,
+    ) -> None:
+        self.folder = folder
+        self.transport = transport
+        self.mode = mode
+        self.workers = workers
+        self.models: dict[str, Process] = {}
+        self.pickers: dict[str, Process] = {}
+        self.links = {name: Link(seed + n) for n, name in enumerate(("open", "close"))}
+        self.objects: list[dict[str, Any]] = []
+        self.exits: list[int] = []
+        """Exit codes of the sidecars that were asked to end."""
+        self.source_name = source
+        self.holds = hold and transport is TransportName.NATIVE
+        """Whether somebody holds the relay's sockets while the sidecar restarts."""
+        self._holder: Process | None = None
+        self._sidecar: Process | None = None
+        self._away = False
+        """Whether we have ended the sidecar ourselves."""
+        self._envoy: Envoy | None = None
+        self._envoy_life = AsyncExitStack()
+        self._options = options
+        self._clock = clock
+        listener, admin, own = free_ports(ENVOY_HOST, 3)
+        self.listener, self._envoy_admin = (ENVOY_HOST, listener), (ENVOY_HOST, admin)
+        self.url = f"http://{ENVOY_HOST}:{listener}"
+        self.admin = f"{ENVOY_HOST}:{own}"
+        self.source: ApiServer | ManifestFolder = (
+            ApiServer(folder, seed + len(self.links))
+            if source is SourceName.API
+            else ManifestFolder(folder)
+        )
+        self.log = folder / "sidecar.log"
+        self.page = AdminPage(self.admin)
+
+    @property
+    def sidecar(self) -> Process:
+        """The running control process."""
+        assert self._sidecar is not None
+        return self._sidecar
+
+    @property
+    def envoy(self) -> Envoy:
+        """The running Envoy."""
+        assert self._envoy is not None
+        return self._envoy
+
+    @property
+    def sockets(self) -> list[Path]:
+        """The relay workers' sockets."""
+        return worker_sockets(self.folder / "ext-proc.sock", self.workers)
+
+    # --- the whole ---
+
+    async def start_peers(self) -> None:
+        """Model servers, pickers, and what names them."""
+        await self.page.open()
+        await self.source.start()
+        (port,) = free_ports(HOSTS[0], 1)
+        await asyncio.gather(*(self.start_model(f"{host}:{port}") for host in HOSTS))
+        await asyncio.gather(*(self.start_picker(name) for name in self.links))
+        pools = [
+            inference_pool("open", port, "picker-open", "FailOpen"),
+            inference_pool("close", port, "picker-close", "FailClose"),
+            inference_pool("h2c", port, "picker-open", "FailOpen", appProtocol="kubernetes.io/h2c"),
+            *(
+                inference_pool(
+                    mode, port, f"picker-{picker}", "FailOpen", annotations=_ANNOTATIONS[mode]
+                )
+                for mode, picker in (("observe", "close"), ("skip", "open"))
+            ),
+        ]
+        self.pools = [PoolName("default", pool["metadata"]["name"]) for pool in pools]
+        self.objects = [
+            *pools,
+            *(pod(f"model-{i}", host) for i, host in enumerate(HOSTS)),
+            *(
+                o
+                for name, link in self.links.items()
+                for o in service(f"picker-{name}", link.address)
+            ),
+        ]
+        self.dead_pod = pod("model-dead", DEAD_HOST)
+        await self.source.write(self.objects)
+
+    async def start(self) -> None:
+        """Everything, until requests can be served."""
+        await self.start_peers()
+        if self.holds:
+            await self.start_holder()
+        await self.start_sidecar()  # Envoy may come first: neither waits for the other
+        await self.start_envoy()
+        await self.ready()
+
+    async def stop(self) -> None:
+        """Leave nothing running."""
+        await self.stop_envoy()
+        if self._sidecar is not None and self._sidecar.running:
+            self.exits.append(await self._sidecar.stop(DRAIN_TIMEOUT + 10))
+        for link in self.links.values():
+            await link.down()
+        for process in (*self.pickers.values(), *self.models.values()):
+            await process.stop(1)
+        await self.source.stop()
+        if self._holder is not None:
+            await self._holder.stop()
+        await self.page.close()
+
+    # --- its parts ---
+
+    async def start_model(self, address: str) -> str:
+        """Start (again) the model server at `address`."""
+        process, ready = await started("epp_client.demo.model_server", "--listen", address)
+        self.models[ready["address"]] = process
+        return str(ready["address"])
+
+    async def start_picker(self, name: str) -> None:
+        """Start (again) a picker behind its link."""
+        process, ready = await started(
+            "epp_client.demo.picker", "--endpoints", ",".join(self.models)
+        )
+        self.pickers[name] = process
+        await self.links[name].up(ready["address"])
+
+    def serve_command(self) -> list[str]:
+        """How the sidecar is started."""
+        return [
+            *self._clock_command(), sys.executable, "-m", "epp_client.cli", "serve",
+            *self.source.options, "--socket", str(self.folder / "ext-proc.sock"),
+            "--xds-socket", str(self.folder / "xds.sock"), "--admin", self.admin,
+            "--transport", self.transport, "--workers", str(self.workers),
+            "--upstream-mode", self.mode, "--picker-tls", "plaintext",
+            *(("--hold", str(self._hold_socket)) if self.holds else ()),
+            "--pick-timeout", str(PICK_TIMEOUT), "--drain-timeout", str(DRAIN_TIMEOUT),
+            *self._options,
+        ]  # fmt: skip
+
+    def _clock_command(self) -> list[str]:
+        if self._clock is None:
+            return []
+        self.set_clock(0)
+        return [
+            "env", f"LD_PRELOAD={self._clock}", f"FAKETIME_TIMESTAMP_FILE={self.folder / 'clock'}",
+            "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1",
+        ]  # fmt: skip
+
+    def set_clock(self, seconds: int) -> None:
+        """Move the sidecar's wall clock: seconds ahead of the true one."""
+        new = self.folder / "clock.new"
+        new.write_text(f"{seconds:+d}")
+        new.rename(self.folder / "clock")
+
+    async def start_sidecar(self) -> None:
+        """Start (again) the control process, which starts its workers."""
+        self._sidecar = await Process.start(*self.serve_command(), log=self.log)
+        self._away = False
+
+    @property
+    def _hold_socket(self) -> Path:
+        return self.folder / "hold.sock"
+
+    async def start_holder(self) -> None:
+        """Start (again) who holds the relay's sockets; the sidecar gives them to it."""
+        self._holder = await Process.start(
+            sys.executable, "-m", "epp_client.cli", "hold", "--socket", str(self._hold_socket)
+        )
+
+    async def kill_holder(self) -> None:
+        """SIGKILL."""
+        assert self._holder is not None
+        await self._holder.kill()
+
+    async def held(self) -> None:
+        """Until the holder has the sockets. Raises NotBack."""
+        async with _patience("the sockets are held"):
+            while "hold: " in (await self.page.readiness() or "hold: ?"):
+                await asyncio.sleep(0.05)
+
+    async def kill_sidecar(self) -> None:
+        """SIGKILL for the control process."""
+        self._away = True
+        await self.sidecar.kill()
+
+    async def drain_sidecar(self) -> int:
+        """SIGTERM, and wait; the exit code."""
+        self._away = True
+        code = await self.sidecar.stop(DRAIN_TIMEOUT + 10)
+        self.exits.append(code)
+        return code
+
+    async def start_envoy(self) -> None:
+        """Start (again) Envoy with the same configuration."""
+        bootstrap = envoy_config(
+            self.pools,
+            listener=self.listener,
+            admin=self._envoy_admin,
+            ext_proc_sockets=self.sockets,
+            ads_socket=self.folder / "xds.sock",
+            upstream_mode=self.mode,
+            app_protocols={PoolName("default", "h2c"): AppProtocol.H2C},
+            access_log=False,
+        )
+        self._envoy = await self._envoy_life.enter_async_context(
+            running_envoy(bootstrap, self._envoy_admin)
+        )
+
+    async def stop_envoy(self) -> None:
+        """End Envoy and its connections."""
+        await self._envoy_life.aclose()
+        self._envoy_life = AsyncExitStack()
+
+    # --- looking ---
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The control process's children."""
+        return children(self.sidecar.pid)
+
+    @property
+    def relaying(self) -> bool:
+        """Whether somebody listens on every relay socket."""
+        return listened(self.sockets)
+
+    async def ready(self) -> None:
+        """Until the sidecar is ready, every worker listens, Envoy has connected and is ready.
+
+        Raises:
+            NotBack: not within PATIENCE.
+        """
+        await self.until(lambda: self.relaying, "every relay socket listens")
+        async with _patience("the sidecar and Envoy are ready"):
+            while not (
+                await self.page.readiness()
+                and await self.page.answers(f"{self.envoy.admin}/ready")
+                and (await self.metrics()).get("epp_client_envoys_connected")
+            ):
+                self._alive()
+                await asyncio.sleep(0.05)
+
+    async def workers_replaced(self, old: list[int]) -> None:
+        """Until none of `old` is left and as many new ones serve. Raises NotBack."""
+        await self.until(
+            lambda: (
+                not set(old) & set(self.worker_pids)
+                and len(self.worker_pids) >= self.workers
+                and self.relaying
+            ),
+            "the workers are replaced",
+        )
+        async with _patience("the new workers serve"):
+            while (await self.metrics()).get("epp_client_workers", 0) < self.workers:
+                await asyncio.sleep(0.02)
+
+    async def followed(self) -> None:
+        """Until the sidecar's table is what was written, and current. Raises NotBack."""
+        wanted = self.source.ready_pods
+        async with _patience(f"the tables have {', '.join(sorted(wanted))} and are current"):
+            while (
+                await self.page.ready_pods() != [wanted] * len(self.pools)
+                or (await self.metrics()).get("epp_client_api_stale_seconds", 0.0) > 0
+            ):
+                await asyncio.sleep(0.05)
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        """Signal one of our own processes."""
+        os.kill(pid, number)
+
+    async def gone(self, pid: int) -> None:
+        """Until a process that was killed has let go of its connections. Raises NotBack."""
+        await self.until(lambda: ended(pid), f"the end of process {pid}")
+
+    async def until(self, happened: Callable[[], bool], what: str) -> None:
+        """Until something is so. Raises NotBack."""
+        async with _patience(what):
+            while not happened():
+                self._alive()
+                await asyncio.sleep(0.02)  # what another process does tells nobody
+
+    def _alive(self) -> None:
+        if not (self._away or self.sidecar.running):
+            raise ProcessFailed(f"the sidecar has ended:\n{self.sidecar.tail}")
+
+    async def metrics(self) -> dict[str, float]:
+        """The sidecar's, added up over their labels; empty when it does not answer."""
+        return await self.page.metrics()
+
+    async def settled(self) -> dict[str, float]:
+        """Until no request is open and nothing is retained; what still is, when that never comes."""
+        names = ("epp_client_in_flight", "epp_client_retained_bytes")
+        left = dict.fromkeys(names, 0.0)
+        for _ in range(100):
+            numbers = await self.metrics()
+            left = {name: numbers.get(name, -1.0) for name in names}
+            if not any(left.values()):
+                return {}
+            await asyncio.sleep(0.1)
+        return left
+
+
+@asynccontextmanager
+async def _patience(what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield
+    except TimeoutError as error:
+        raise NotBack(f"not within {PATIENCE:g} s: {what}") from error
+
+
+@asynccontextmanager
+async def running_installation(folder: Path, **settings: Any) -> AsyncIterator[Installation]:
+    """A started installation, stopped at the end of the block."""
+    installation = Installation(folder, **settings)
+    try:
+        await installation.start()
+        yield installation
+    finally:
+        await installation.stop()

@@ -1,0 +1,129 @@
+"""The client: a process of its own that asks at a steady rate and writes down what became of each request.
+
+One line of JSON per request. Judges an answer only by itself; what was going on meanwhile, and whether a
+loss is a breach of the promise, is for others to say.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import aiohttp
+import uvloop
+
+from chaos.workload import Ask, requests
+
+BOUND = 30.0
+"""Seconds until a request that has no whole answer is lost."""
+
+
+async def ask(
+    session: aiohttp.ClientSession, base: str, request: Ask, bound: float = BOUND
+) -> dict[str, Any]:
+    """Ask once; the line for the account. Times are of CLOCK_MONOTONIC, the same in all processes."""
+    line: dict[str, Any] = {
+        "number": request.number,
+        "pool": request.pool,
+        "kind": request.kind,
+        "dialect": request.dialect,
+        "seed": request.seed,
+        "began": time.monotonic(),
+        "first": None,
+        "status": None,
+        "reason": "",
+        "server": "",
+    }
+    try:
+        async with (
+            asyncio.timeout(bound),
+            session.post(
+                base + request.path, data=request.body(), headers=request.headers
+            ) as answer,
+        ):
+            line["first"] = time.monotonic()
+            line["status"] = answer.status
+            line["server"] = answer.headers.get("x-model-server", "")
+            line["reason"] = answer.headers.get("x-inference-error", "")
+            body = await answer.read()
+        line |= _judged(request, answer.status, line["reason"], body)
+    except TimeoutError:
+        line |= {"outcome": "lost", "detail": f"no whole answer within {bound:g} s"}
+    except (aiohttp.ClientError, OSError) as error:
+        line |= {"outcome": "lost", "detail": f"{type(error).__name__}: {error}"}
+    line["ended"] = time.monotonic()
+    return line
+
+
+def _judged(request: Ask, status: int, reason: str, body: bytes) -> dict[str, str]:
+    if status == 200:
+        wrong = request.wrong(body)
+        return {"outcome": "lost" if wrong else "answered", "detail": wrong}
+    if reason:
+        return {"outcome": "refused", "detail": ""}
+    if request.dialect.startswith("refuse-") and body == b"the picker refuses":
+        return {"outcome": "refused", "reason": f"by the picker, {status}", "detail": ""}
+    return {"outcome": "lost", "detail": f"{status}: {body[:200].decode(errors='replace')}"}
+
+
+class Load:
+    """A steady rate, as far as `concurrency` requests at once allow."""
+
+    def __init__(self, arguments: argparse.Namespace, out: TextIO) -> None:
+        self._arguments = arguments
+        self._out = out
+        self._stop = asyncio.Event()
+        self._slots = asyncio.Semaphore(arguments.concurrency)
+
+    async def run(self) -> None:
+        """Until SIGTERM; then every request that is open comes to its end."""
+        a = self._arguments
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            asyncio.TaskGroup() as tasks,
+        ):
+            due = time.monotonic()
+            for request in requests(a.seed, a.faulty_share, ranked=a.ranked):
+                await self._slots.acquire()
+                # A rate that could not be kept is not made up for.
+                due = max(due + 1 / a.rate, time.monotonic())
+                try:
+                    async with asyncio.timeout(due - time.monotonic()):
+                        await self._stop.wait()
+                except TimeoutError:
+                    pass
+                if self._stop.is_set():
+                    return
+                tasks.create_task(self._one(session, request))
+
+    async def _one(self, session: aiohttp.ClientSession, request: Ask) -> None:
+        try:
+            line = await ask(session, self._arguments.base, request)
+        finally:
+            self._slots.release()
+        self._out.write(json.dumps(line) + "\n")
+        self._out.flush()
+
+
+def main() -> None:
+    """Parse, ask, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base", help="http://host:port of Envoy")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--rate", type=float, default=40.0, help="requests per second")
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--faulty-share", type=float, default=0.2)
+    parser.add_argument("--ranked", action="store_true")
+    arguments = parser.parse_args()
+    with arguments.out.open("w") as out:
+        uvloop.run(Load(arguments, out).run())
+
+
+if __name__ == "__main__":
+    main()

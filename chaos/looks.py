@@ -1,0 +1,100 @@
+"""What is seen of an installation from outside: the admin page, /proc, sockets. Changes nothing."""
+
+import json
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+
+class AdminPage:
+    """The sidecar's, at `address`; a page that cannot be had is empty."""
+
+    def __init__(self, address: str) -> None:
+        self.url = f"http://{address}"
+        self._http: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Within the event loop that asks."""
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
+
+    async def close(self) -> None:
+        """No more looks."""
+        if self._http is not None:
+            await self._http.close()
+
+    async def _get(self, url: str) -> bytes | None:
+        assert self._http is not None
+        try:
+            async with self._http.get(url) as answer:
+                return await answer.read() if answer.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+
+    async def readiness(self) -> str:
+        """What the sidecar says when it is ready: `ok`, and what is worth a note."""
+        return (await self._get(f"{self.url}/readyz") or b"").decode()
+
+    async def answers(self, url: str) -> bool:
+        """Whether any page says 200."""
+        return await self._get(url) is not None
+
+    async def metrics(self) -> dict[str, float]:
+        """The metrics, added up over their labels."""
+        sums: dict[str, float] = {}
+        text = (await self._get(f"{self.url}/metrics") or b"").decode()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+        return sums
+
+    async def ready_pods(self) -> list[set[str]]:
+        """The ready Pods of each pool, as the sidecar knows them."""
+        page: dict[str, Any] = json.loads(await self._get(f"{self.url}/pools") or b'{"pools": []}')
+        return [
+            {item["pod"] for item in pool["endpoints"] if item["state"] == "ready"}
+            for pool in page["pools"]
+        ]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    try:
+        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def ended(pid: int) -> bool:
+    """Whether a process has let go of all it had; its parent may not have heard of it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def listened(sockets: Iterable[Path]) -> bool:
+    """Whether somebody listens on each of these Unix sockets, and has room for one more."""
+    for path in sockets:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(str(path))
+            except OSError:
+                return False
+    return True
+
+
+def descriptors(pid: int) -> int:
+    """Open descriptors of a process."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def first_free_descriptor(pid: int) -> int:
+    """The number that the next one gets: as its limit, there is no next one."""
+    used = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+    return next(number for number in range(len(used) + 1) if number not in used)

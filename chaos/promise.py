@@ -1,0 +1,91 @@
+"""The promise, fault by fault: what each may cost. docs/reliability.md says why. Pure."""
+
+from chaos.account import NO_FAULT, Line, Promise, Window
+
+ENVOY_KEEPS = 64 * 1024
+"""Bytes of a request that Envoy keeps for asking another relay worker."""
+
+ENVOY_ASKS = 7.0
+"""Seconds that Envoy asks for a pick at least, about 10 on average."""
+
+CLIENT_WAITS = 29.5
+"""Seconds after which our client gives up waiting on a held socket; Envoy would wait for a minute."""
+
+
+def _large_or_cut(line: Line, window: Window) -> bool:
+    # grpcio's workers bind their sockets themselves: a dead one's refuses until the next has bound it.
+    return _large_over_grpcio(line, window) or window.cut(line)
+
+
+def _large_or_waited(line: Line, _: Window) -> bool:
+    return line.size > ENVOY_KEEPS or line.ended - line.began > ENVOY_ASKS
+
+
+def _waited_for_held(line: Line, _: Window) -> bool:
+    return line.ended - line.began > CLIENT_WAITS
+
+
+def _cut_or_waited(line: Line, window: Window) -> bool:
+    return window.cut(line) or _waited_for_held(line, window)
+
+
+def _large_over_grpcio(line: Line, window: Window) -> bool:
+    # grpcio takes no stream any more once it has said that it goes; Envoy then asks the next worker.
+    return line.size > ENVOY_KEEPS and window.part.startswith("grpcio")
+
+
+def _served_there(line: Line, window: Window) -> bool:
+    return window.cut(line) or not line.ranked
+
+
+def _any(_: Line, __: Window) -> bool:
+    return True
+
+
+NOTHING = Promise("nothing")
+_PICKER = Promise("nothing; FailClose is refused with the reason")
+_TAKEN_OVER = Promise(
+    "nothing; with grpcio bodies above 64 KiB that come just then", _large_over_grpcio
+)
+
+PROMISES = {
+    NO_FAULT: NOTHING,
+    "picker killed": _PICKER,
+    "picker stopped": _PICKER,
+    "picker restarted": _PICKER,
+    "picker's connections reset": _PICKER,
+    "picker's connections garbled": _PICKER,
+    "picker's connections drip": _PICKER,
+    "picker cut off": _PICKER,
+    "model server killed": Promise(
+        "what it was serving; without an ordered list also what is sent there", _served_there
+    ),
+    "model server resets": Promise("what is sent there: a generation may have begun", _any),
+    "endpoints churn": NOTHING,
+    "manifests broken": NOTHING,
+    "API server stopped": NOTHING,
+    "API server killed": NOTHING,
+    "API server killed, Pods changed": NOTHING,
+    "API watches expired (410)": NOTHING,
+    "API server slow": NOTHING,
+    "API server cut off": NOTHING,
+    "API connections reset": NOTHING,
+    "worker killed": Promise(
+        "what it was relaying; with grpcio bodies above 64 KiB until it is replaced", _large_or_cut
+    ),
+    "workers replaced (SIGHUP)": _TAKEN_OVER,
+    "sidecar restarted": Promise("nothing, as long as the client waits", _waited_for_held),
+    "sidecar restarted, not held": Promise(
+        "bodies above 64 KiB while it is away, the others after 10 s", _large_or_waited
+    ),
+    "sidecar killed, workers too": Promise(
+        "what it was relaying, as far as Envoy cannot ask anew", _cut_or_waited
+    ),
+    "holder restarted": NOTHING,
+    "sidecar killed": _TAKEN_OVER,
+    "sidecar upgraded (SIGUSR2)": _TAKEN_OVER,
+    "descriptors exhausted": NOTHING,
+    "Envoy restarted": Promise("what Envoy was serving, and connections while it is away", _any),
+    "clock jumps": NOTHING,
+}
+"""By fault; a request that no fault overlapped, or whose picker spoke a dialect, may never be lost."""

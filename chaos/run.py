@@ -1,0 +1,205 @@
+"""One part of a run: an installation, its load, and faults at random moments until the time is up."""
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos.account import Account, Line, Window, account, line_of
+from chaos.fault import Fault
+from chaos.faults import CLOCK_JUMPS, FAULTS
+from chaos.installation import Installation, NotBack, clock_library
+from chaos.load import BOUND
+from chaos.pool_faults import POOL_FAULTS
+from chaos.promise import PROMISES
+from epp_client.demo.process import Process, ProcessFailed
+from epp_client.settings import TransportName, UpstreamMode
+
+QUIET = 1.0
+"""Seconds of load before the first fault."""
+
+
+@dataclass
+class Part:
+    """One combination and what came of it."""
+
+    transport: TransportName
+    mode: UpstreamMode
+    account: Account
+    lines: list[Line]
+    windows: list[Window]
+    failures: list[str] = field(default_factory=list)
+    """What went wrong beside requests: a process that died, a part that did not come back."""
+    log: str = ""
+    """The end of the sidecar's log when something went wrong."""
+
+    @property
+    def name(self) -> str:
+        """Such as `native/override_host`."""
+        return f"{self.transport}/{self.mode}"
+
+
+class Deck:
+    """The faults in random order, again and again: no kind is left out for long."""
+
+    def __init__(self, dice: random.Random, faults: list[Fault]) -> None:
+        self._dice = dice
+        self._faults = faults
+        self._cards: list[Fault] = []
+
+    def draw(self, inst: Installation, not_of: str = "") -> Fault | None:
+        """The next one that is possible there; None when those are all of the group that must not be.
+
+        What is not possible there stays for an installation where it is.
+        """
+        if not any(card.possible(inst) for card in self._cards):
+            self._cards += self._dice.sample(self._faults, len(self._faults))
+        for at, card in enumerate(self._cards):
+            if card.possible(inst) and card.group != not_of:
+                return self._cards.pop(at)
+        return None
+
+
+class Lines:
+    """The client's lines, read while they are written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open()
+        self._rest = ""
+        self.lines: list[Line] = []
+        self.outcomes: Counter[str] = Counter()
+
+    def read(self) -> None:
+        """Take what is new."""
+        text = self._rest + self._file.read()
+        whole, _, self._rest = text.rpartition("\n")
+        for raw in whole.splitlines():
+            line = line_of(json.loads(raw))
+            self.lines.append(line)
+            self.outcomes[line.outcome] += 1
+
+    def close(self) -> None:
+        """After the last read."""
+        self._file.close()
+
+
+Told = Callable[[float, Counter[str]], None]
+"""Told of the seconds of load so far and the outcomes so far."""
+Tell = Callable[[str], None]
+"""Told of each fault that is over."""
+
+
+async def start_load(
+    installation: Installation, seed: int, *, rate: float, faulty_share: float
+) -> tuple[Process, Lines]:
+    """Start the client."""
+    out = installation.folder / "requests.jsonl"
+    out.touch()
+    arguments = [
+        sys.executable, "-m", "chaos.load", installation.url, str(out), "--seed", str(seed),
+        "--rate", str(rate), "--faulty-share", str(faulty_share),
+    ]  # fmt: skip
+    if installation.mode is UpstreamMode.OVERRIDE_HOST:
+        arguments.append("--ranked")
+    return await Process.start(*arguments), Lines(out)
+
+
+async def run_part(
+    installation: Installation,
+    deck: Deck,
+    dice: random.Random,
+    seconds: float,
+    *,
+    rate: float,
+    progress: Told,
+    tell: Tell,
+) -> Part:
+    """Run one part of `seconds` of load; the installation is stopped afterwards."""
+    part = Part(installation.transport, installation.mode, account([], [], {}), [], [])
+    try:
+        await installation.start()
+        load, lines = await start_load(
+            installation, dice.getrandbits(32), rate=rate, faulty_share=0.25
+        )
+        began = time.monotonic()
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(0.25)
+                lines.read()
+                progress(time.monotonic() - began, lines.outcomes)
+
+        watching = asyncio.create_task(watch())
+        try:
+            await _hurt(installation, deck, dice, began + seconds, part, tell)
+        finally:
+            load_code = await load.stop(BOUND + 10)
+            watching.cancel()
+            lines.read()
+            lines.close()
+            part.lines = lines.lines
+        if load_code:
+            part.failures.append(f"the client ended with {load_code}:\n{load.tail}")
+        if left := await installation.settled():
+            part.failures.append(f"after the last request there is still {left}")
+    except (ProcessFailed, NotBack) as error:
+        part.failures.append(str(error))
+    finally:
+        await installation.stop()
+    part.failures += [f"a sidecar ended with {code}" for code in installation.exits if code]
+    part.account = account(part.lines, part.windows, PROMISES)
+    if part.failures or part.account.breaches:
+        log = installation.log
+        part.log = log.read_text(errors="replace")[-20_000:] if log.exists() else ""
+    return part
+
+
+async def _hurt(
+    installation: Installation,
+    deck: Deck,
+    dice: random.Random,
+    until: float,
+    part: Part,
+    tell: Tell,
+) -> None:
+    await asyncio.sleep(QUIET)
+    while time.monotonic() < until:
+        faults = [deck.draw(installation)]
+        if faults[0] and dice.random() < 0.25:
+            faults.append(deck.draw(installation, not_of=faults[0].group))
+        await asyncio.gather(
+            *(
+                one_fault(installation, fault, random.Random(dice.getrandbits(32)), part, tell)
+                for fault in faults
+                if fault
+            )
+        )
+        await asyncio.sleep(dice.uniform(0.1, 1.0))
+
+
+async def one_fault(
+    installation: Installation, fault: Fault, dice: random.Random, part: Part, tell: Tell
+) -> None:
+    """Do one fault and keep its window."""
+    window = Window(fault.name, part.name, time.monotonic())
+    part.windows.append(window)
+    try:
+        await fault.hurt(installation, dice, window)
+    finally:
+        window.ended = time.monotonic()
+        notes = f" ({'; '.join(window.notes)})" if window.notes else ""
+        tell(f"{fault.name}, {window.ended - window.began:.1f} s{notes}")
+
+
+def known_faults() -> tuple[list[Fault], list[str]]:
+    """Every fault that can be done on this machine, and why others cannot."""
+    faults = [*FAULTS, *POOL_FAULTS]
+    if clock_library() is not None:
+        return faults, []
+    why = f"{CLOCK_JUMPS}: libfaketime is not installed (apt-get install faketime)"
+    return [fault for fault in faults if fault.name != CLOCK_JUMPS], [why]

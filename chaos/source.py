@@ -1,0 +1,172 @@
+"""Where the sidecar learns of pools: an API server behind a cable, or a folder of manifests.
+
+Both are told the whole state that is wanted, again and again; what is hurt, and when, is for `pool_faults`.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from chaos.link import Link
+from chaos.peers import started
+from epp_client.demo.process import Process
+from epp_client.kubernetes.resources import Resource
+from tests.kubernetes.double import ADMIN
+from tests.kubernetes.objects import ALL
+
+Object = dict[str, Any]
+_BY_KIND: dict[str, Resource] = {resource.kind: resource for resource in ALL}
+_MERGE = {"content-type": "application/merge-patch+json"}
+
+
+class SourceName(StrEnum):
+    """How the sidecar is told of pools."""
+
+    API = "api"
+    """`serve --kubernetes`: list and watch, as in a cluster."""
+    MANIFESTS = "manifests"
+    """`serve --pools`: files that are written anew."""
+
+
+class ManifestFolder:
+    """One manifest with everything."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "manifests"
+        self.options = ["--pools", str(self._folder)]
+        """What `serve` is told."""
+
+        self.ready_pods: set[str] = set()
+        """Of what was written last."""
+
+    async def start(self) -> None:
+        """Have a folder."""
+        self._folder.mkdir(parents=True)
+
+    async def write(self, objects: list[Object] | str) -> None:
+        """Put manifests in place, by renaming, as editors and ConfigMaps do."""
+        if not isinstance(objects, str):
+            self.ready_pods = _ready_pods(objects)
+        new = self._folder / "all.new"
+        new.write_text(objects if isinstance(objects, str) else yaml.safe_dump_all(objects))
+        new.rename(self._folder / "all.yaml")
+
+    async def stop(self) -> None:
+        """Nothing runs."""
+
+
+class ApiServer:
+    """The API server's process. We write to it directly; the sidecar is behind the link."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.link = Link(seed)
+        self._folder = folder
+        self._kubeconfig = folder / "kubeconfig"
+        self.options = ["--kubernetes", "--kubeconfig", str(self._kubeconfig)]
+        """What `serve` is told."""
+        self.ready_pods: set[str] = set()
+        """Of what was written last."""
+        self._known: dict[tuple[str, str], Object] = {}
+        self._process: Process | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self._address = ""
+
+    @property
+    def process(self) -> Process:
+        """The running server."""
+        assert self._process is not None
+        return self._process
+
+    async def start(self) -> None:
+        """The server, the link, and a kubeconfig that leads to the link."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._http = aiohttp.ClientSession(
+            headers={"authorization": f"Bearer {ADMIN}"},
+            timeout=aiohttp.ClientTimeout(total=30),
+            raise_for_status=True,
+        )
+        await self.start_process()
+        await self.connect()
+        self._kubeconfig.write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": "chaos",
+                    "contexts": [{"name": "chaos", "context": {"cluster": "c", "user": "u"}}],
+                    "clusters": [
+                        {"name": "c", "cluster": {"server": f"http://{self.link.address}"}}
+                    ],
+                    "users": [{"name": "u", "user": {}}],
+                }
+            )
+        )
+
+    async def start_process(self) -> None:
+        """Start (again) the server with the state of its journal; the sidecar cannot reach it yet."""
+        self._process, ready = await started("chaos.api_server", str(self._folder / "journal"))
+        self._address = str(ready["address"])
+
+    async def connect(self) -> None:
+        """Let the sidecar reach the server."""
+        await self.link.up(self._address)
+
+    async def kill(self) -> None:
+        """SIGKILL; its address refuses connections until `start_process` and `connect`."""
+        await self.process.kill()
+        await self.link.down()
+
+    async def write(self, objects: list[Object]) -> None:
+        """Create, patch and delete what has changed since the last time."""
+        self.ready_pods = _ready_pods(objects)
+        wanted = {(item["kind"], item["metadata"]["name"]): item for item in objects}
+        for key in self._known.keys() - wanted.keys():
+            await self._ask("DELETE", *key)
+            del self._known[key]
+        for key, item in wanted.items():
+            before = self._known.get(key)
+            if before is None:
+                await self._ask("POST", key[0], data=item)
+                before = {**item, "status": None}
+            if _without_status(item) != _without_status(before):
+                await self._ask("PATCH", *key, data=_without_status(item))
+            if item.get("status") != before.get("status"):
+                await self._ask("PATCH", *key, "status", data={"status": item["status"]})
+            self._known[key] = item
+
+    async def _ask(
+        self,
+        method: str,
+        kind: str,
+        name: str = "",
+        subresource: str = "",
+        data: Object | None = None,
+    ) -> None:
+        assert self._http is not None
+        url = f"http://{self._address}{_BY_KIND[kind].path('default', name, subresource)}"
+        headers = _MERGE if method == "PATCH" else {}
+        async with self._http.request(method, url, json=data, headers=headers):
+            pass
+
+    async def stop(self) -> None:
+        """Leave nothing running."""
+        await self.link.down()
+        if self._process is not None:
+            await self._process.stop(1)
+        if self._http is not None:
+            await self._http.close()
+
+
+def _without_status(item: Object) -> Object:
+    return {key: value for key, value in item.items() if key != "status"}
+
+
+def _ready_pods(objects: list[Object]) -> set[str]:
+    return {
+        item["metadata"]["name"]
+        for item in objects
+        if item["kind"] == "Pod" and item["status"]["conditions"][0]["status"] == "True"
+    }

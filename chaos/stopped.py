@@ -1,0 +1,98 @@
+"""How long a stopped picker is felt: FailOpen at a steady rate while the picker is SIGSTOPped."""
+
+import asyncio
+import itertools
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import aiohttp
+
+from chaos.installation import PICK_TIMEOUT, running_installation
+from chaos.load import ask
+from chaos.workload import Ask
+from epp_client.settings import TransportName
+
+RATE = 50
+BEFORE, DURING = 3.0, 5 * PICK_TIMEOUT
+
+
+@dataclass(frozen=True)
+class Felt:
+    """What clients saw. Seconds."""
+
+    p99_before: float
+    longest: float
+    """Of all requests."""
+    until_normal: float
+    """From the first request that waited to the end of the last one that did."""
+    p99_after: float
+    waited: int
+    """Requests that waited for the picker."""
+    sent: int
+    lost: int
+
+    @property
+    def within(self) -> bool:
+        """The promise: normal within twice the pick timeout, nobody waits longer, nothing is lost."""
+        bound = 2 * PICK_TIMEOUT
+        return self.until_normal <= bound and self.longest <= bound and not self.lost
+
+
+async def measure(transport: TransportName) -> Felt:
+    """Stop the picker of pool `open` under load, let it go on, and look."""
+    with tempfile.TemporaryDirectory(prefix="epp-client-stopped-") as folder:
+        async with (
+            running_installation(Path(folder), transport=transport) as installation,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        ):
+            await _load(session, installation.url, 1.0)  # nobody is measured cold
+            before = await _load(session, installation.url, BEFORE)
+            installation.pickers["open"].signal(signal.SIGSTOP)
+            during = await _load(session, installation.url, DURING)
+            installation.pickers["open"].signal(signal.SIGCONT)
+    return _felt(before, during)
+
+
+async def _load(session: aiohttp.ClientSession, url: str, seconds: float) -> list[dict[str, Any]]:
+    began = time.monotonic()
+    tasks = []
+    for number in itertools.count():
+        if (due := began + number / RATE) > began + seconds:
+            break
+        await asyncio.sleep(due - time.monotonic())
+        request = Ask(number, "open", "1 KB", "", number)
+        tasks.append(asyncio.create_task(ask(session, url, request)))
+    return await asyncio.gather(*tasks)
+
+
+def _felt(before: Sequence[dict[str, Any]], during: Sequence[dict[str, Any]]) -> Felt:
+    usual = median(_took(line) for line in before)
+    # Far from both: a picker that is waited for costs at least the patience for its silence.
+    waited = [line for line in during if _took(line) > max(0.25 * PICK_TIMEOUT, 3 * usual)]
+    first = min((line["began"] for line in waited), default=0.0)
+    last = max((line["ended"] for line in waited), default=0.0)
+    after = [line for line in during if line["began"] > last]
+    return Felt(
+        _p99(before),
+        max(_took(line) for line in during),
+        last - first,
+        _p99(after),
+        len(waited),
+        len(during),
+        sum(line["outcome"] != "answered" for line in (*before, *during)),
+    )
+
+
+def _took(line: dict[str, Any]) -> float:
+    return float(line["ended"] - line["began"])
+
+
+def _p99(lines: Sequence[dict[str, Any]]) -> float:
+    took = sorted(map(_took, lines))
+    return took[min(len(took) - 1, int(0.99 * len(took)))] if took else 0.0

@@ -1,0 +1,142 @@
+"""What the dashboard asks for: each pool in a line, never its endpoints; bounded, whatever the table holds.
+
+Values in, JSON-able values out; no HTTP, no clock.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from epp_client.picker.health import USABLE, Health
+from epp_client.pool.problems import Problem, Severity
+from epp_client.pool.snapshot import PoolSnapshot
+from epp_client.relay.counters import PICK_BUCKETS, Counters, PoolCounters
+
+MAX_POOLS = 500
+"""Pools in one answer."""
+MAX_PROBLEMS = 20
+"""Problems in one answer."""
+
+
+def pools_page(
+    snapshots: Iterable[PoolSnapshot],
+    problems: Sequence[Problem],
+    counters: Counters,
+    *,
+    query: str = "",
+    offset: int = 0,
+    limit: int = MAX_POOLS,
+) -> dict[str, Any]:
+    """Pools whose names contain `query`, those in trouble first, then by name."""
+    troubled: dict[str, int] = {}
+    for problem in problems:
+        troubled[problem.subject] = troubled.get(problem.subject, 0) + 1
+    rows = []
+    total = 0
+    for snapshot in snapshots:
+        total += 1
+        if query in str(snapshot.pool.name):
+            said = troubled.get(f"InferencePool {snapshot.pool.name}", 0)
+            health = counters.pickers.get(str(snapshot.pool.name), {})
+            rows.append((_trouble(snapshot, said, health), snapshot.pool.name, said, snapshot))
+    rows.sort(key=lambda row: row[:2])
+    page = rows[max(0, offset) : max(0, offset) + max(0, min(limit, MAX_POOLS))]
+    return {
+        "total": total,
+        "matching": len(rows),
+        "offset": offset,
+        "rows": [
+            _row(
+                snapshot,
+                said,
+                counters.pools.get(str(name), PoolCounters()),
+                counters.pickers.get(str(name), {}),
+            )
+            for _, name, said, snapshot in page
+        ],
+    }
+
+
+def problems_page(problems: Sequence[Problem]) -> dict[str, Any]:
+    """How many there are, and the first of them, errors before warnings."""
+    errors = sum(problem.severity is Severity.ERROR for problem in problems)
+    first = sorted(problems, key=lambda problem: problem.severity is not Severity.ERROR)
+    return {
+        "errors": errors,
+        "warnings": len(problems) - errors,
+        "first": [
+            {"severity": str(problem.severity), "text": str(problem)}
+            for problem in first[:MAX_PROBLEMS]
+        ],
+    }
+
+
+def totals(counters: Counters) -> dict[str, Any]:
+    """The numbers over all pools, and those of requests that named none of them."""
+    everything = PoolCounters()
+    for pool in counters.pools.values():
+        everything.add(pool)
+    return _numbers(everything)
+
+
+def pick_bounds() -> list[float]:
+    """Upper bounds in seconds of the buckets in `picks`; the last bucket has none."""
+    return list(PICK_BUCKETS)
+
+
+def _trouble(snapshot: PoolSnapshot, problems: int, health: Mapping[str, Health]) -> int:
+    """0 cannot serve, 1 cannot ask its picker, 2 has something wrong, 3 is fine."""
+    if not snapshot.table.ready:
+        return 0
+    if snapshot.picker is not None:
+        states = (health.get(address, Health.UNTRIED) for address in snapshot.picker.addresses)
+        if not any(state in USABLE for state in states):
+            return 1
+    return 2 if problems else 3
+
+
+def _row(
+    snapshot: PoolSnapshot,
+    problems: int,
+    counters: PoolCounters,
+    health: Mapping[str, Health],
+) -> dict[str, Any]:
+    pool, table = snapshot.pool, snapshot.table
+    return {
+        "namespace": pool.name.namespace,
+        "name": pool.name.name,
+        "trouble": _trouble(snapshot, problems, health),
+        "failureMode": str(pool.failure_mode),
+        "appProtocol": str(pool.app_protocol),
+        "targetPorts": list(pool.target_ports),
+        "responseMode": str(pool.settings.response_mode),
+        "ready": len(table.ready),
+        "draining": len(table.by_key) - len(table.ready),
+        "picker": None
+        if snapshot.picker is None
+        else {
+            "addresses": len(snapshot.picker.addresses),
+            "health": _plain(
+                Counter(health.get(a, Health.UNTRIED) for a in snapshot.picker.addresses)
+            ),
+            "problem": snapshot.picker.problem,
+        },
+        "problems": problems,
+        "behind": snapshot.acknowledged is not None and snapshot.acknowledged < table.generation,
+        **_numbers(counters),
+    }
+
+
+def _numbers(counters: PoolCounters) -> dict[str, Any]:
+    return {
+        "inFlight": counters.in_flight,
+        "outcomes": _plain(counters.outcomes),
+        "failedOpen": _plain(counters.failed_open),
+        "refused": _plain(counters.refused),
+        "passthrough": _plain(counters.passthrough),
+        "picks": list(counters.picks),
+    }
+
+
+def _plain(counts: Mapping[Any, int]) -> dict[str, int]:
+    return {str(key): count for key, count in counts.items() if count}

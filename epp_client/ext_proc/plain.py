@@ -1,0 +1,151 @@
+"""Reading what is nearly always there without parsing the message: a pick, a served endpoint. Pure.
+
+upb makes an object of every header and every metadata value that is touched, which costs a request more
+than all else that is decided about it. These walk to the one value instead, and say None to whatever has
+another shape than the plain one: then the message is parsed whole, by the rules in `picker/protocol`.
+Field numbers are those of `protos/ext_proc.proto` and of protobuf's Struct.
+"""
+
+from typing import Final
+
+from epp_client.errors import MalformedMessage
+from epp_client.ext_proc.messages import next_field
+
+_HEADERS: Final = 1
+_METADATA: Final = 8
+_STRING: Final = 3
+
+
+def plain_pick(raw: bytes, namespace: bytes, key: bytes) -> str | None:
+    """The destination of a header answer that says it in header and metadata alike, and says nothing
+    else; None for every other answer."""
+    try:
+        return _plain_pick(raw, namespace, key)
+    except (MalformedMessage, UnicodeDecodeError):
+        return None
+
+
+def _plain_pick(raw: bytes, namespace: bytes, key: bytes) -> str | None:
+    headers, headers_end, metadata, metadata_end = 0, -1, 0, -1
+    at, size = 0, len(raw)
+    while at < size:
+        number, start, end, at = next_field(raw, at, size)
+        if number == _HEADERS and headers_end < 0 <= end:
+            headers, headers_end = start, end
+        elif number == _METADATA and metadata_end < 0 <= end:
+            metadata, metadata_end = start, end
+        else:
+            return None
+    if headers_end < 0 or metadata_end < 0:
+        return None
+    steered = _only_string(raw, metadata, metadata_end, namespace, key)
+    for wanted in (1, 2):  # CommonResponse, HeaderMutation
+        headers, headers_end = _only(raw, headers, headers_end, wanted)
+        if headers_end < 0:
+            return None
+    if not steered:
+        return None
+    found = False
+    while headers < headers_end:
+        number, start, end, headers = next_field(raw, headers, headers_end)
+        # Another header, or one that is to go, has to be one that Envoy takes: not our business.
+        if number != 1 or end < 0 or not _sets(raw, start, end, key, steered):
+            return None
+        found = True
+    return steered.decode() if found else None
+
+
+def plain_served(raw: bytes, namespace: bytes, key: bytes) -> str | None:
+    """The string `metadata_context.filter_metadata[namespace][key]` of a ProcessingRequest; None for
+    one that is not there, or not plainly.
+
+    Raises:
+        MalformedMessage: not protobuf.
+    """
+    try:
+        return _plain_served(raw, namespace, key)
+    except UnicodeDecodeError as error:
+        raise MalformedMessage(str(error)) from error
+
+
+def _plain_served(raw: bytes, namespace: bytes, key: bytes) -> str | None:
+    found: str | None = None
+    at, size = 0, len(raw)
+    while at < size:
+        number, start, end, at = next_field(raw, at, size)
+        if number != _METADATA:
+            continue
+        while start < end:
+            number, entry, entry_end, start = next_field(raw, start, end)
+            if number != 1 or entry_end < 0:
+                continue
+            item, items_end = _value(raw, entry, entry_end, namespace)
+            while item < items_end:
+                number, inner, inner_end, item = next_field(raw, item, items_end)
+                if number != 1 or inner_end < 0:
+                    continue
+                text, text_end = _value(raw, inner, inner_end, key)
+                if text_end >= 0:
+                    text, text_end = _only(raw, text, text_end, _STRING)
+                    if text_end < 0 or found is not None:
+                        return None
+                    found = raw[text:text_end].decode()
+    return found
+
+
+def _only(raw: bytes, at: int, end: int, wanted: int) -> tuple[int, int]:
+    """Where the content of a message's only field is; it ends at -1 when there are others."""
+    if at >= end:
+        return 0, -1
+    number, start, stop, after = next_field(raw, at, end)
+    return (start, stop) if number == wanted and after == end else (0, -1)
+
+
+def _value(raw: bytes, at: int, end: int, wanted: bytes) -> tuple[int, int]:
+    """Where the value of the entry of a map is; it ends at -1 when the key is another one, or when
+    either is there twice or not at all."""
+    key, key_end, value, value_end, count = 0, -1, 0, -1, 0
+    while at < end:
+        number, start, stop, at = next_field(raw, at, end)
+        count += 1
+        if number == 1:
+            key, key_end = start, stop
+        elif number == 2:
+            value, value_end = start, stop
+    if count == 2 and key_end >= 0 and raw[key:key_end] == wanted:
+        return value, value_end
+    return 0, -1
+
+
+def _only_string(raw: bytes, at: int, end: int, namespace: bytes, key: bytes) -> bytes | None:
+    """The string at `struct[namespace][key]`, when each of the two has that one field."""
+    for wanted in (namespace, key):
+        at, end = _only(raw, at, end, 1)
+        if end >= 0:
+            at, end = _value(raw, at, end, wanted)
+        if end >= 0 and wanted is namespace:
+            at, end = _only(raw, at, end, 5)  # struct_value
+        if end < 0:
+            return None
+    at, end = _only(raw, at, end, _STRING)
+    return None if end < 0 else raw[at:end]
+
+
+def _sets(raw: bytes, at: int, end: int, key: bytes, text: bytes) -> bool:
+    """Whether a HeaderValueOption sets `key` to `text`, and says so once."""
+    values = 0
+    named = False
+    while at < end:
+        number, start, stop, at = next_field(raw, at, end)
+        if number != 1:
+            continue
+        while start < stop:
+            number, part, part_end, start = next_field(raw, start, stop)
+            if number == 1 and part_end >= 0:
+                name = raw[part:part_end]
+                named = name == key or name.lower() == key
+            elif (number == 2 or number == 3) and part_end > part:
+                if raw[part:part_end] != text:
+                    return False
+                values += 1
+    return named and values == 1

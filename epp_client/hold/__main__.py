@@ -1,0 +1,30 @@
+"""The holder's process: what `epp-client hold` becomes. A small interpreter, as it has nothing to do."""
+
+import signal
+import sys
+import time
+from types import FrameType
+
+from epp_client.hold.holder import Holder, say
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def main() -> None:
+    """Hold until SIGTERM. Arguments: the holder's socket, and its patience in seconds."""
+    path, patience = sys.argv[1], float(sys.argv[2])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    try:
+        holder = Holder(path, patience, time.monotonic)
+    except OSError as error:
+        say(str(error))
+        raise SystemExit(2) from error
+    say(f"holds what it is given on {path}")
+    holder.run()
+
+
+if __name__ == "__main__":
+    main()

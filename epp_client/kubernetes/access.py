@@ -1,0 +1,77 @@
+"""Where the API server is and who we are to it: the Pod's ServiceAccount, or a kubeconfig.
+
+All reading of configuration is kubernetes_asyncio's: tokens and their files, exec plugins, OIDC,
+certificates, contexts, proxies.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from kubernetes_asyncio.client.configuration import Configuration
+from kubernetes_asyncio.config import load_incluster_config, load_kube_config
+from kubernetes_asyncio.config.config_exception import ConfigException
+from kubernetes_asyncio.config.incluster_config import SERVICE_HOST_ENV_NAME
+
+from epp_client.errors import SettingsError
+
+MAX_REASON = 200
+"""Characters of the library's own words that we repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What the user said about the API server; nothing means: what this machine says."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the Pod's ServiceAccount speaks for us."""
+        given = self.kubeconfig is not None or self.context is not None
+        return not given and SERVICE_HOST_ENV_NAME in os.environ
+
+    async def load(self) -> Configuration:
+        """Read the configuration anew, as its tokens may have changed.
+
+        Raises:
+            SettingsError: it cannot be read, or says too little. Never quotes a credential.
+        """
+        configuration = Configuration()
+        try:
+            if self.in_cluster:
+                load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+            else:
+                file = None if self.kubeconfig is None else str(self._file())
+                await load_kube_config(file, self.context, configuration)
+        except (ConfigException, OSError) as error:
+            # A plugin's own words are the library's to log; of an exception only its first line.
+            reason = (str(error).splitlines() or [""])[0][:MAX_REASON]
+            raise SettingsError(f"{self}: {reason or type(error).__name__}") from error
+        except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
+            text = f"{self}: not a usable kubeconfig ({type(error).__name__})"
+            raise SettingsError(text) from None  # YAML errors quote the line, which may be a token
+        configuration.connection_pool_maxsize = 0  # no bound: every watch holds a connection
+        return configuration
+
+    def _file(self) -> Path:
+        assert self.kubeconfig is not None
+        if not self.kubeconfig.is_file():
+            raise ConfigException("there is no such file")
+        return self.kubeconfig
+
+    def __str__(self) -> str:
+        if self.in_cluster:
+            return "the Pod's ServiceAccount"
+        context = f" context {self.context}" if self.context else ""
+        return f"kubeconfig {self.kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')}{context}"
+
+
+def tls_files(configuration: Configuration) -> tuple[tuple[str, int] | None, ...]:
+    """The certificates and keys that a connection is made with, told apart by file and time."""
+    return tuple(
+        (str(file), os.stat(file).st_mtime_ns) if file else None
+        for file in (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file)
+    )

@@ -1,0 +1,108 @@
+"""KubernetesPools: an API server as the source of a sidecar's pools, from its settings to its end.
+
+Puts the parts together; they are `api`, `source` and what they stand on.
+"""
+
+from collections.abc import Callable, Mapping
+
+from epp_client.kubernetes.access import Access
+from epp_client.kubernetes.api import KubernetesApi
+from epp_client.kubernetes.queries import Scope
+from epp_client.kubernetes.report import WriteResult
+from epp_client.kubernetes.reporting import Reporting, Role, own_identity, own_namespace
+from epp_client.kubernetes.source import KubernetesSource
+from epp_client.kubernetes.status_merge import Parent
+from epp_client.kubernetes.status_routes import GatewayName
+from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.settings import PoolSettings
+from epp_client.pool.store import PoolStore
+from epp_client.settings import KubernetesSettings
+
+
+class KubernetesPools:
+    """Keeps a store in step with an API server, and can say how well."""
+
+    def __init__(
+        self,
+        settings: KubernetesSettings,
+        store: PoolStore,
+        defaults: PoolSettings,
+        clock: Callable[[], float],
+        listed: Callable[[str], None],
+    ) -> None:
+        """`listed` is told what has not been listed yet, in words; empty when nothing is missing."""
+        self._api = KubernetesApi(Access(settings.kubeconfig, settings.context))
+        pools = tuple(PoolName(*name.split("/", 1)) for name in settings.named_pools)
+        scope = Scope(settings.namespaces, pools)
+        self._source = KubernetesSource(self._api, scope, store, defaults, clock, listed)
+        self._writes: dict[str, int] = {str(result): 0 for result in WriteResult}
+        self._reporting: Reporting | None = None
+        if (role := _role(settings)) is not None:
+            self._reporting = Reporting(
+                self._api, self._source, scope, store, defaults, role, self._written
+            )
+
+    async def run(self) -> None:
+        """Follow until cancelled; then end with nothing left running.
+
+        Raises:
+            SettingsError: the API server's configuration cannot be used.
+        """
+        await self._api.open()
+        try:
+            if self._reporting is not None:
+                self._reporting.start()
+            await self._source.run()
+        finally:
+            await self.retire()
+            await self._api.close()
+
+    async def retire(self) -> None:
+        """Leave status to another replica from now on. Pools are followed all the same."""
+        if self._reporting is not None:
+            await self._reporting.stop()
+
+    def _written(self, result: WriteResult) -> None:
+        self._writes[result] += 1
+
+    def staleness(self) -> str:
+        """For how long what is served is not the newest, and why; empty when it is."""
+        seconds = self._source.stale()
+        if not seconds:
+            return ""
+        why = next((str(error) for error in self._source.failures()), "")
+        return f"stale for {seconds:.0f} s, the last state serves: {why}"
+
+    # --- what metrics ask ---
+
+    def stale(self) -> float:
+        """Seconds for which something could not be followed; 0 when all can."""
+        return self._source.stale()
+
+    def asked(self) -> Mapping[str, int]:
+        """Lists and watches so far."""
+        return {"list": self._source.asked.lists, "watch": self._source.asked.watches}
+
+    def faults(self) -> Mapping[str, int]:
+        """Calls that failed so far, by fault."""
+        return {str(fault): count for fault, count in self._source.asked.faults.items()}
+
+    def events(self) -> int:
+        """Events of watches so far."""
+        return self._source.asked.events
+
+    def status_writes(self) -> Mapping[str, int] | None:
+        """Writes of status so far, by what became of them; None when none is reported."""
+        return self._writes if self._reporting is not None else None
+
+    def status_leader(self) -> bool:
+        """Whether this replica is the one that writes status."""
+        return self._reporting is not None and self._reporting.leads
+
+
+def _role(settings: KubernetesSettings) -> Role | None:
+    if settings.gateway is None or not settings.status:
+        return None
+    gateway = GatewayName(*settings.gateway.split("/", 1))
+    namespace = settings.lease_namespace or own_namespace() or gateway.namespace
+    return Role(Parent(gateway, settings.controller_name), namespace, own_identity())

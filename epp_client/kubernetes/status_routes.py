@@ -1,0 +1,150 @@
+"""Which pools the HTTPRoutes of a Gateway refer to, and what the Gateway makes of those routes. Pure.
+
+Says nothing of its own about a route: whether one is accepted, and whether its references are
+permitted, is for the Gateway's controller to judge, in the route's status.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+from epp_client.pool.inference_pool import PoolName
+
+GATEWAY_GROUP = "gateway.networking.k8s.io"
+POOL_GROUP = "inference.networking.k8s.io"
+
+Object = Mapping[str, Any]
+
+
+class GatewayName(NamedTuple):
+    """The identity of a Gateway."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Verdict(Enum):
+    """What a Gateway says of a route."""
+
+    ACCEPTED = "accepted"
+    PENDING = "pending"
+    REJECTED = "rejected"
+
+
+class RouteVerdict(NamedTuple):
+    """A route that refers to a pool."""
+
+    route: str
+    """`namespace/name`."""
+    verdict: Verdict
+    why: str = ""
+    """For a rejected route: the Gateway's reason and message."""
+
+
+class _Attachment(NamedTuple):
+    """A parentRef, its defaults filled in; a Gateway's listeners each have a verdict of their own."""
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
+    section: str | None
+    port: int | None
+
+
+def references(
+    routes: Iterable[Object], gateway: GatewayName
+) -> dict[PoolName, tuple[RouteVerdict, ...]]:
+    """The routes attached to `gateway` by the pool that they refer to, in the order of their names.
+
+    A reference from another namespace counts once the Gateway has resolved the route's references:
+    it is then permitted by a ReferenceGrant, which only the Gateway's controller needs to read.
+    A parentRef to a ListenerSet is not followed to its Gateway.
+    """
+    found: dict[PoolName, list[RouteVerdict]] = {}
+    for route in routes:
+        metadata = route["metadata"]
+        namespace = str(metadata.get("namespace") or "default")
+        attached = [
+            ref
+            for ref in _attachments((route.get("spec") or {}).get("parentRefs"), namespace)
+            if (ref.group, ref.kind) == (GATEWAY_GROUP, "Gateway")
+            and (ref.namespace, ref.name) == gateway
+        ]
+        if not attached:
+            continue
+        name = f"{namespace}/{metadata.get('name')}"
+        verdict, why = _judged(route, namespace, attached, "Accepted")
+        resolved, _ = _judged(route, namespace, attached, "ResolvedRefs")
+        for pool in dict.fromkeys(_pools(route, namespace)):
+            if pool.namespace == namespace or resolved is Verdict.ACCEPTED:
+                found.setdefault(pool, []).append(RouteVerdict(name, verdict, why))
+    return {
+        pool: tuple(sorted(verdicts, key=lambda said: said.route))
+        for pool, verdicts in found.items()
+    }
+
+
+def route_facts(route: Object) -> Object:
+    """What `references` reads of an HTTPRoute: matches and filters are most of it, and left out."""
+    metadata, spec = route["metadata"], route.get("spec") or {}
+    rules = [{"backendRefs": rule.get("backendRefs")} for rule in spec.get("rules") or ()]
+    return {
+        "metadata": {key: metadata.get(key) for key in ("namespace", "name", "generation")},
+        "spec": {"parentRefs": spec.get("parentRefs"), "rules": rules},
+        "status": {"parents": (route.get("status") or {}).get("parents")},
+    }
+
+
+def _attachments(refs: Iterable[Object] | None, namespace: str) -> Iterator[_Attachment]:
+    for ref in refs or ():
+        yield _Attachment(
+            str(ref.get("group", GATEWAY_GROUP)),
+            str(ref.get("kind") or "Gateway"),
+            str(ref.get("namespace") or namespace),
+            str(ref.get("name")),
+            ref.get("sectionName"),
+            ref.get("port"),
+        )
+
+
+def _pools(route: Object, namespace: str) -> Iterator[PoolName]:
+    for rule in (route.get("spec") or {}).get("rules") or ():
+        for ref in rule.get("backendRefs") or ():
+            if (ref.get("group"), ref.get("kind")) == (POOL_GROUP, "InferencePool"):
+                yield PoolName(str(ref.get("namespace") or namespace), str(ref.get("name")))
+
+
+def _judged(
+    route: Object, namespace: str, attached: list[_Attachment], condition: str
+) -> tuple[Verdict, str]:
+    """The best that is said of the route's attachments; one listener that takes the route is enough.
+
+    A verdict on an earlier generation of the route is none.
+    """
+    generation = route["metadata"].get("generation") or 0
+    rejections: list[str] = []
+    silent = set(attached)
+    pending = False
+    for parent in (route.get("status") or {}).get("parents") or ():
+        (ref,) = _attachments([parent.get("parentRef") or {}], namespace)
+        if ref not in attached:
+            continue
+        for said in parent.get("conditions") or ():
+            if said.get("type") != condition:
+                continue
+            silent.discard(ref)
+            if said.get("observedGeneration", generation) < generation:
+                pending = True
+            elif said.get("status") == "True":
+                return Verdict.ACCEPTED, ""
+            elif said.get("status") == "False":
+                rejections.append(f"{said.get('reason')}: {said.get('message')}")
+            else:
+                pending = True
+    if pending or silent:
+        return Verdict.PENDING, ""
+    return Verdict.REJECTED, rejections[0]

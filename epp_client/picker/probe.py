@@ -1,0 +1,74 @@
+"""One health check of a picker, over the connection that requests take. Knows nothing of states."""
+
+import asyncio
+
+from epp_client.picker.health import Health
+from epp_client.wire.grpc import NOT_FOUND, UNAVAILABLE
+from epp_client.wire.health import CHECK, EXT_PROC, OVERALL, READINESS, Said, question, read_answer
+from epp_client.wire.transport import Connection, Status, StreamEvents
+
+_QUESTIONS = [question(name) for name in (EXT_PROC, READINESS, OVERALL)]
+
+
+class Probe:
+    """The health checks of one address. Remembers which of the services it knows."""
+
+    def __init__(self) -> None:
+        self._first = 0
+
+    async def check(self, connection: Connection) -> Health | None:
+        """What it says: SERVING, NOT_SERVING, or UNKNOWN, which means that it lives and says nothing of
+        its health here. None: the connection broke. Waits for the answer as long as it takes.
+        """
+        for index in range(self._first, len(_QUESTIONS)):
+            answer = await _ask(connection, _QUESTIONS[index])
+            if isinstance(answer, Status):
+                if answer.code == UNAVAILABLE:
+                    return None
+                if answer.code == NOT_FOUND:
+                    continue
+                return Health.UNKNOWN  # UNIMPLEMENTED, most likely: health is served elsewhere
+            said = read_answer(answer)
+            if said is Said.SERVICE_UNKNOWN:
+                continue
+            self._first = index
+            if said is Said.UNKNOWN:
+                return Health.UNKNOWN
+            return Health.SERVING if said is Said.SERVING else Health.NOT_SERVING
+        self._first = 0
+        return Health.UNKNOWN
+
+
+class _Answer(StreamEvents):
+    """`StreamEvents` of a call with one answer."""
+
+    def __init__(self) -> None:
+        self.came: asyncio.Future[bytes | Status] = asyncio.get_running_loop().create_future()
+
+    def message_received(self, message: bytes) -> None:
+        if not self.came.done():
+            self.came.set_result(message)
+
+    def closed(self, status: Status) -> None:
+        if not self.came.done():
+            self.came.set_result(status)
+
+    def half_closed(self) -> None:
+        """Only servers see this."""
+
+    def pause_writing(self) -> None:
+        """One question fits into any buffer."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+
+
+async def _ask(connection: Connection, message: bytes) -> bytes | Status:
+    answer = _Answer()
+    stream = connection.open(CHECK, {}, answer)
+    try:
+        stream.send(message)
+        stream.finish()
+        return await answer.came
+    finally:
+        stream.cancel()

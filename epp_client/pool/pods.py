@@ -1,0 +1,78 @@
+"""PodFacts: what pools and pickers ask about a Pod, read once out of its object. Pure.
+
+A source of thousands of Pods keeps these instead of the objects: a tenth of the memory, and nothing to
+parse again when another Pod changes.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from epp_client.pool.endpoints import canonical_ip
+from epp_client.pool.inference_pool import ACTIVE_PORTS_ANNOTATION
+
+Object = Mapping[str, Any]
+
+
+class PodFacts(NamedTuple):
+    """One Pod."""
+
+    name: str
+    namespace: str
+    labels: Mapping[str, str]
+    ip: str | None
+    """In canonical spelling; None while it has no address."""
+    ready: bool
+    active_ports: str | None
+    """The annotation as it is written; None when absent."""
+    named_ports: Mapping[str, int]
+    """Its containers' ports that have a name."""
+
+    def has(self, pairs: Iterable[tuple[str, str]]) -> bool:
+        """Whether it carries every label of `pairs`."""
+        return all(self.labels.get(key) == value for key, value in pairs)
+
+
+def pod_facts(pod: Object) -> PodFacts:
+    """Read a Pod. Its shape is that of the API (`shapes` checks it where it comes from files)."""
+    metadata = pod.get("metadata") or {}
+    return PodFacts(
+        str(metadata.get("name", "")),
+        str(metadata.get("namespace") or "default"),
+        metadata.get("labels") or {},
+        _pod_ip(pod),
+        is_ready(pod),
+        (metadata.get("annotations") or {}).get(ACTIVE_PORTS_ANNOTATION),
+        _named_ports(pod),
+    )
+
+
+def is_ready(pod: Object) -> bool:
+    """Ready: its condition says so, and it neither terminates nor has ended."""
+    status = pod.get("status") or {}
+    if (pod.get("metadata") or {}).get("deletionTimestamp"):
+        return False
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return False
+    return any(
+        condition.get("type") == "Ready" and condition.get("status") == "True"
+        for condition in status.get("conditions") or []
+    )
+
+
+def _pod_ip(pod: Object) -> str | None:
+    status = pod.get("status") or {}
+    ips = [entry.get("ip") for entry in status.get("podIPs") or []]
+    text = status.get("podIP") or next((ip for ip in ips if ip), None)
+    return canonical_ip(text) if text else None
+
+
+_NO_PORTS: Mapping[str, int] = {}
+
+
+def _named_ports(pod: Object) -> Mapping[str, int]:
+    found: dict[str, int] = {}
+    for container in (pod.get("spec") or {}).get("containers") or []:
+        for port in container.get("ports") or []:
+            if port.get("name"):
+                found.setdefault(port["name"], int(port["containerPort"]))
+    return found or _NO_PORTS

@@ -1,0 +1,225 @@
+"""The request phase: from the first message to the pick that is judged and released. Pure.
+
+It holds everything back until the pick is judged. Once the request has ended, the picker's whole answer
+is awaited (its burst of body chunks included), so that a picker dying half-way leaves the original body
+to be replayed. A request that is still being sent streams through.
+"""
+
+from typing import Final
+
+from epp_client.errors import MalformedMessage, Reason
+from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_reply
+from epp_client.ext_proc.replies import END_OF_REQUEST_BODY
+from epp_client.picker.protocol import (
+    HeaderReply,
+    judge,
+    parse_reply,
+    prepare_request_headers,
+    read_pick,
+    without_destination,
+)
+from epp_client.pool.settings import ResponseMode
+from epp_client.relay.actions import Arm, Disarm, FinishPicker, OpenPicker, Timer, ToPicker
+from epp_client.relay.lane import NotRetained
+from epp_client.relay.outcome import Outcome
+from epp_client.relay.response_phase import owed_trailers, response_progress
+from epp_client.relay.state import State
+from epp_client.relay.without_picker import distrust, drop_picker, go_local, without_picker
+
+MAX_ATTEMPTS: Final = 3
+"""Streams that one request may open: a rolling restart of the picker costs it one more, or two."""
+
+
+def request_headers(state: State, message: Message) -> None:
+    """Envoy has begun."""
+    if state.headers is not None:
+        raise MalformedMessage("request headers came twice")
+    state.envoy_headers = message.raw
+    state.headers = headers = prepare_request_headers(message.raw, state.snapshot)
+    state.request.put(message)
+    if headers.subset is not None and not headers.subset.ready:
+        state.refuse(Reason.SUBSET_EMPTY)
+        return
+    target = state.snapshot.picker
+    if target is None:
+        go_local(state, Outcome.LOCAL_PICK, None)
+    elif not target.addresses:
+        without_picker(state, Reason.PICKER_UNRESOLVED)
+    else:
+        ask_picker(state)
+        state.arm_pick()
+
+
+def may_retry(state: State) -> bool:
+    """Whether the picker may be asked anew: nothing of its answer has been released, nothing is lost."""
+    return (
+        state.outcome is None
+        and state.attempts < MAX_ATTEMPTS
+        and not state.request.headers_sent
+        and not state.request.lost
+    )
+
+
+def ask_picker(state: State) -> None:
+    """Open a stream to the picker, with all that Envoy has sent so far."""
+    assert state.headers is not None
+    state.picker_open, state.stalled = True, False
+    state.attempts += 1
+    state.header_reply, state.pick, state.keys = None, None, ()
+    if state.attempts > 1 and not state.request.ended:
+        state.out.append(Disarm(Timer.PICK))  # the one that died had stalled
+    state.out += (OpenPicker(), ToPicker(state.headers.raw))
+    for raw in state.request.restart():
+        state.out.append(ToPicker(raw))
+    if state.envoy_trailers:
+        state.out.append(ToPicker(state.envoy_trailers))
+    if state.waiting_for_endpoint:
+        state.waiting_for_endpoint = False
+        state.out.append(Disarm(Timer.ENDPOINT))
+        state.arm_pick()
+
+
+def request_rest(state: State, message: Message) -> None:
+    """Envoy has sent more of the body, or trailers."""
+    if state.request.ended:
+        raise MalformedMessage("the request went on after its end")
+    state.send(state.request.put(message))
+    if not state.picker_open:
+        return
+    if message.phase is Phase.REQUEST_TRAILERS:
+        # GAIE's picker picks at the end of the body and never looks at trailers.
+        state.envoy_trailers = message.raw
+        if not state.request.passing:
+            state.request.expect_end_answer()
+        state.out.append(ToPicker(END_OF_REQUEST_BODY))
+    state.out.append(ToPicker(message.raw))
+    state.arm_pick()
+    if state.request.headers_sent:
+        request_progress(state)
+
+
+def request_reply(state: State, reply: Reply) -> None:
+    """The picker has answered a part of the request."""
+    lane = state.request
+    if reply.answer is Answer.REQUEST_HEADERS:
+        if state.header_reply is not None or lane.headers_sent:
+            return  # a second header answer is one too many, and changes nothing
+        state.header_reply = HeaderReply(reply.raw, state.envoy_headers)
+        lane.hold(reply.raw)
+        state.pick = state.header_reply.pick or state.pick
+    elif reply.answer is Answer.REQUEST_BODY:
+        if reply.has_more:
+            if state.pick is None:
+                state.pick = read_pick(parse_reply(reply.raw))
+            reply = read_reply(without_destination(reply.raw))
+        state.send(lane.answer_body(reply))
+    else:
+        state.trailers_answered = True
+        state.send(lane.answer_trailers(without_destination(reply.raw)))
+    request_progress(state)
+
+
+def request_progress(state: State) -> None:
+    """Do what has become possible in the request phase."""
+    lane = state.request
+    if lane.headers_sent:
+        if lane.complete:
+            state.out.append(Disarm(Timer.PICK))
+            response_progress(state, anew=True)
+        elif lane.waits_for_trailers_only and state.picker_open:
+            state.out.append(Disarm(Timer.PICK))
+            owed_trailers(state, lane)
+        return
+    full = lane.staged_full
+    if state.header_reply is None or (state.pick is None and full):
+        if full:
+            drop_picker(state, full)
+    elif not state.keys:
+        if state.pick is None:
+            # The pick may still come with a body answer, but not once the body is whole.
+            if lane.staged_whole:
+                drop_picker(state, Reason.PICK_MISSING)
+        elif full or not state.waiting_for_endpoint:
+            # A body that cannot be held back any longer does not wait for the table.
+            judge_pick(state, last=full is not None)
+    elif not lane.ended or lane.staged_whole or full:
+        _commit(state)
+
+
+def judge_pick(state: State, *, last: bool) -> None:
+    """Judge the pick by the newest table; `last`: there will be no newer one that could be waited for."""
+    assert state.pick is not None
+    assert state.headers is not None
+    verdict = judge(state.pick, state.snapshot, state.headers.subset)
+    wait = state.settings.endpoint_wait
+    if verdict.may_change and not last and wait > 0:
+        if not state.waiting_for_endpoint:
+            state.waiting_for_endpoint = True
+            state.out += (Disarm(Timer.PICK), Arm(Timer.ENDPOINT, wait))
+        return
+    if state.waiting_for_endpoint or last:
+        state.waiting_for_endpoint = False
+        state.out.append(Disarm(Timer.ENDPOINT))
+        state.arm_pick()
+    if verdict.problem is not None:
+        drop_picker(state, verdict.problem)
+        return
+    state.keys = verdict.keys[: state.destinations]
+    if not state.picker_open:
+        closed_after_pick(state)
+    else:
+        request_progress(state)
+
+
+def judge_again(state: State, *, last: bool) -> None:
+    """There is a newer table, or the wait for it is over."""
+    try:
+        judge_pick(state, last=last)
+    except (MalformedMessage, NotRetained) as error:
+        distrust(state, error)
+
+
+def _commit(state: State) -> None:
+    """Release the picker's answer to Envoy: from here on the request is under way."""
+    state.send(state.request.answer_headers(state.marked(_steered(state))))
+    state.arm_pick()
+    request_progress(state)
+    _skip_response(state)
+
+
+def _steered(state: State) -> bytes:
+    """The picker's header answer with the judged pick in it."""
+    assert state.header_reply is not None
+    assert state.headers is not None
+    state.outcome = Outcome.STEERED
+    state.endpoint = state.keys[0]
+    return state.header_reply.steered(state.keys, state.headers.stripped)
+
+
+def _skip_response(state: State) -> None:
+    if (
+        state.settings.response_mode is ResponseMode.SKIP
+        and state.request.complete
+        and state.picker_open
+    ):
+        state.picker_open = False
+        state.out.append(FinishPicker())
+
+
+def closed_after_pick(state: State) -> None:
+    """A clean close after a pick: the picker wants nothing more of the request or response."""
+    if state.request.headers_sent:
+        without_picker(state, Reason.PICKER_CLOSED, clean=True)
+    elif state.waiting_for_endpoint:
+        return
+    elif not state.keys:
+        judge_pick(state, last=False)
+    else:
+        if not state.request.staged_whole:
+            if state.request.lost:
+                without_picker(state, Reason.PICKER_CLOSED)
+                return
+            state.request.discard_staged()
+        state.out.append(Disarm(Timer.PICK))
+        state.send(state.request.take_over(state.marked(_steered(state))))
+        state.send(state.response.take_over())

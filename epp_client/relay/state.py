@@ -1,0 +1,130 @@
+"""State: what one exchange knows, and what it wants done. Pure.
+
+The two directions are lanes; here is what they have in common: the picker's stream, the pick, what has
+become of it all. The phases (`request_phase`, `response_phase`, `without_picker`) are functions that
+read and change it; `exchange` tells them what has happened.
+"""
+
+from typing import Final
+
+from epp_client.errors import Reason
+from epp_client.ext_proc.messages import Answer
+from epp_client.ext_proc.replies import refusal, with_trailers_mark
+from epp_client.picker.protocol import HeaderReply, LocalPick, Pick, RequestHeaders, is_grpc
+from epp_client.pool.snapshot import PoolSnapshot
+from epp_client.relay.actions import (
+    Action,
+    Arm,
+    CancelPicker,
+    Disarm,
+    FailEnvoy,
+    FinishEnvoy,
+    Timer,
+    ToEnvoy,
+)
+from epp_client.relay.lane import Lane
+from epp_client.relay.outcome import Outcome
+from epp_client.relay.retention import RetentionBudget
+
+_DISARM_ALL: Final = [Disarm(timer) for timer in Timer]
+
+
+class State:
+    """What one exchange knows. `out` are the actions that nobody has taken yet."""
+
+    def __init__(
+        self,
+        snapshot: PoolSnapshot,
+        *,
+        local_pick: LocalPick,
+        budget: RetentionBudget,
+        trailers_expected: bool = True,
+        destinations: int | None = None,
+    ) -> None:
+        """`trailers_expected`: False when this picker is known to ignore trailers. `destinations`: how
+        many of an ordered list Envoy can take; None for all.
+        """
+        self.snapshot = snapshot
+        self.settings = snapshot.pool.settings
+        self.pool = snapshot.pool
+        self.local_pick = local_pick
+        self.trailers_expected = trailers_expected
+        self.destinations = destinations
+        bound = self.settings.max_retained_body
+        self.request = Lane(Answer.REQUEST_HEADERS, budget, bound)
+        self.response = Lane(Answer.RESPONSE_HEADERS, budget, bound)
+        self.headers: RequestHeaders | None = None
+        self.envoy_headers = b""
+        self.response_headers = b""
+        self.envoy_trailers = b""
+        self.attempts = 0
+
+        self.header_reply: HeaderReply | None = None
+        self.pick: Pick | None = None
+        self.keys: tuple[str, ...] = ()
+        self.waiting_for_endpoint = False
+
+        self.picker_open = False
+        self.stalled = False  # it takes nothing of a request that is still being sent
+        self.ignore_picker = False  # in the response it still gets copies, but answers too late
+        self.response_armed = False
+        self.out: list[Action] = []
+
+        self.outcome: Outcome | None = None
+        """None until it is decided."""
+        self.reason: Reason | None = None
+        """Why it was refused or served without the picker."""
+        self.failure: Reason | None = None
+        """Why no answer of the picker's was used, whatever became of the request then."""
+        self.passthrough: Reason | None = None
+        """Why the picker had no say in (the rest of) the response."""
+        self.endpoint: str | None = None
+        """The served endpoint, or the destination endpoint while that is not known."""
+        self.trailers_answered: bool | None = None
+        """What this exchange saw of the picker's habit with trailers."""
+        self.closed = False
+
+    def marked(self, headers: bytes) -> bytes:
+        """The header answer, and a word to Envoy when the request is known to have trailers."""
+        return with_trailers_mark(headers) if self.request.has_trailers else headers
+
+    def arm_pick(self) -> None:
+        """Start the pick's deadline, when Envoy has said all that it is about."""
+        due = self.request.ended or self.stalled
+        if due and not self.request.complete and not self.waiting_for_endpoint:
+            self.out.append(Arm(Timer.PICK, self.settings.pick_timeout))
+
+    def refuse(self, reason: Reason) -> None:
+        """Answer the client with an error, or cut off a response that has begun, and end both streams."""
+        self.outcome, self.reason = Outcome.REFUSED, reason
+        self.endpoint = None
+        if self.picker_open:
+            self.out.append(CancelPicker())
+        if self.response.headers_sent:
+            self.out.append(FailEnvoy())
+        else:
+            name = str(self.snapshot.pool.name)
+            self.out += (ToEnvoy(refusal(reason, name, grpc=self._is_grpc())), FinishEnvoy())
+        self.close()
+
+    def _is_grpc(self) -> bool:
+        return bool(self.envoy_headers) and is_grpc(self.envoy_headers)
+
+    def send(self, messages: list[bytes]) -> None:
+        """Have Envoy told, message by message."""
+        for message in messages:
+            self.out.append(ToEnvoy(message))
+
+    def close(self) -> None:
+        """The exchange is over: no timer runs, and nothing is kept."""
+        self.closed = True
+        self.picker_open = False
+        self.out += _DISARM_ALL
+        for lane in (self.request, self.response):
+            lane.discard_staged()
+            lane.release()
+
+    def take(self) -> list[Action]:
+        """The actions that have come together, in order."""
+        out, self.out = self.out, []
+        return out

@@ -1,0 +1,65 @@
+"""Deadlines: many timers of few durations, for the price of appending to a list.
+
+An exchange arms and disarms several timers within milliseconds that hardly ever ring. Those of one
+duration ring in the order in which they were armed, so a queue and one timer of the event loop serve
+them all; a disarmed one leaves its queue when those before it have.
+"""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from epp_client.relay.actions import Timer
+
+
+class Owner(Protocol):
+    """Who is told."""
+
+    def rang(self, timer: Timer) -> None:
+        """The deadline has passed."""
+
+
+class Deadline:
+    """One armed timer; `owner = None` disarms it."""
+
+    __slots__ = ("due", "owner", "timer")
+
+    def __init__(self, owner: Owner, timer: Timer, due: float) -> None:
+        self.owner: Owner | None = owner
+        self.timer = timer
+        self.due = due
+
+
+class Deadlines:
+    """The timers of one process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._queues: dict[float, deque[Deadline]] = {}
+
+    def arm(self, owner: Owner, timer: Timer, seconds: float) -> Deadline:
+        """Tell `owner` in `seconds`, unless it is disarmed before."""
+        due = self._loop.time() + seconds
+        deadline = Deadline(owner, timer, due)
+        queue = self._queues.get(seconds)
+        if queue is None:
+            queue = self._queues[seconds] = deque()
+            self._loop.call_at(due, self._ring, seconds)
+        while queue and queue[0].owner is None:
+            queue.popleft()
+        queue.append(deadline)
+        return deadline
+
+    def _ring(self, seconds: float) -> None:
+        queue, now = self._queues[seconds], self._loop.time()
+        try:
+            while queue and (queue[0].owner is None or queue[0].due <= now):
+                deadline = queue.popleft()
+                owner, deadline.owner = deadline.owner, None
+                if owner is not None:
+                    owner.rang(deadline.timer)
+        finally:  # one owner's failure is not the others'
+            if queue:
+                self._loop.call_at(queue[0].due, self._ring, seconds)
+            else:
+                del self._queues[seconds]

@@ -1,0 +1,176 @@
+"""A relay worker: a process with one DataPlane, told of pools by the control process.
+
+Imports neither envoy-data-plane nor kubernetes_asyncio. When the control process vanishes it goes on
+until the next control process has put a worker of its own in the place, then finishes its open streams.
+"""
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+import sys
+
+import structlog
+import uvloop
+
+from epp_client.logs import configure
+from epp_client.pool.delta import apply
+from epp_client.pool.store import PoolStore
+from epp_client.sidecar.data_plane import DataPlane
+from epp_client.workers.channel import (
+    Channel,
+    Configure,
+    Count,
+    Counted,
+    Drain,
+    Failed,
+    Forget,
+    Leaving,
+    Pools,
+    Serving,
+    Wanted,
+)
+
+log = structlog.get_logger(__name__)
+
+ALONE = 60.0
+"""Seconds that a worker serves on without a control process, with the pools that it knows."""
+LOOK = 0.05
+"""Seconds between two looks at who has the socket's name, of a worker without a control process."""
+
+ASK_INTERVAL = 0.02
+"""Seconds between two questions for the endpoints that picks wait for."""
+GC_THRESHOLD = (20_000, 20, 100)
+"""Sessions are freed by reference counts; collections find little and stall everyone."""
+
+
+class Worker:
+    """The one of this process."""
+
+    def __init__(self, channel: Channel, order: Configure) -> None:
+        self._channel = channel
+        self._order = order
+        self._store = PoolStore()
+        self._plane = DataPlane(order.settings, self._store, order.inherited, self._want)
+        self._wanted: set[str] = set()
+        self._asking: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._cutting: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until drained; the process's exit code."""
+        loop = asyncio.get_running_loop()
+        timeout = self._order.settings.drain_timeout
+        loop.add_signal_handler(signal.SIGTERM, self._told_to_end, timeout)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # the control process decides
+        if not self._order.pools_follow and not await self._serve():
+            return 1
+        listening = asyncio.create_task(self._listen())
+        await self._over.wait()
+        listening.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+        await asyncio.wait({listening})
+        failed = not listening.cancelled() and listening.exception() is not None
+        if failed:
+            log.error("the worker failed", exc_info=listening.exception())
+        await self._plane.close()
+        await self._say(Counted(0, await self._plane.totals()))
+        self._channel.close()
+        return 1 if failed else 0
+
+    async def _serve(self) -> bool:
+        try:
+            await self._plane.start()
+        except (OSError, RuntimeError) as error:
+            await self._say(Failed(str(error)))
+            return False
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
+        await self._say(Serving())
+        return True
+
+    async def _say(self, message: object) -> None:
+        """Tell the control process. If it has gone, `_listen` sees that, and we serve on."""
+        with contextlib.suppress(OSError):
+            await self._channel.send(message)
+
+    async def _listen(self) -> None:
+        try:
+            while (message := await self._channel.receive()) is not None:
+                await self._take(message)
+            await self._orphaned()
+        except BaseException:
+            self._over.set()
+            raise
+
+    async def _orphaned(self) -> None:
+        """Serve until a successor has the socket, but not for ever: the pools get old."""
+        if self._draining is None:
+            log.warning(
+                "the control process has gone; serving until the next one's worker takes over"
+            )
+            loop = asyncio.get_running_loop()
+            until, place = loop.time() + ALONE, self._plane.place
+            while place is not None and self._plane.place == place:
+                await asyncio.sleep(LOOK)  # a new file in a folder tells nobody
+                if loop.time() > until:
+                    break
+            await asyncio.sleep(LOOK)  # accept what connected while the name still led here
+        self._drain(self._order.settings.drain_timeout)
+
+    async def _take(self, message: object) -> None:
+        match message:
+            case Pools(changed, gone):
+                self._store.adopt(
+                    [apply(self._store.snapshots.get(str(d.pool.name)), d) for d in changed], gone
+                )
+                if not self._plane.serving and self._draining is None and not await self._serve():
+                    self._over.set()
+            case Count(number):
+                await self._say(Counted(number, await self._plane.totals()))
+            case Forget(pool):
+                self._plane.forget(pool)
+            case Drain(timeout):
+                self._drain(timeout)
+
+    def _want(self, pool: str) -> None:
+        """A pick waits for an endpoint. A thousand picks ask once."""
+        self._wanted.add(pool)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        while self._wanted:
+            pools, self._wanted = tuple(self._wanted), set()
+            await self._say(Wanted(pools))
+            await asyncio.sleep(ASK_INTERVAL)
+
+    def _told_to_end(self, timeout: float) -> None:
+        self._drain(timeout)
+        self._leaving = asyncio.create_task(self._say(Leaving()))
+
+    def _drain(self, timeout: float) -> None:
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._plane.drain(timeout))
+            self._draining.add_done_callback(lambda _: self._over.set())
+        elif timeout == 0:
+            self._cutting = asyncio.create_task(self._plane.drain(0))
+
+
+async def run(descriptor: int) -> int:
+    """Serve on the channel of an inherited descriptor."""
+    channel = await Channel.open(socket.socket(fileno=descriptor))
+    order = await channel.receive()
+    if order is None:
+        return 0
+    configure(order.settings.log_format, order.settings.log_level, worker=order.worker)
+    return await Worker(channel, order).run()
+
+
+if __name__ == "__main__":
+    sys.exit(uvloop.run(run(int(sys.argv[1]))))

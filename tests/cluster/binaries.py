@@ -1,0 +1,159 @@
+"""The programs and CRDs of this tier: found, or built once from Go modules into a cache.
+
+Every version is pinned by a go.mod under `go/`: one for etcd, kube-apiserver and kustomize, one for each
+of the real pickers, which are two versions of one module. Nothing is started here.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MODULES = Path(__file__).parent / "go"
+GAIE = "sigs.k8s.io/gateway-api-inference-extension"
+PROGRAMS = {
+    "etcd": ("kubernetes", "go.etcd.io/etcd/server/v3"),
+    "kube-apiserver": ("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    "kustomize": ("kubernetes", "sigs.k8s.io/kustomize/kustomize/v5"),
+    "lwepp": ("lwepp", f"{GAIE}/cmd/lwepp"),
+    "epp": ("epp", f"{GAIE}/cmd/epp"),
+}
+"""The folder under `go/` and the main package of each."""
+CRDS = {
+    f"{GAIE}@v1.6.0": ("config/crd/bases/inference.networking.k8s.io_inferencepools.yaml",),
+    # What epp v1.5.0 watches beside InferencePools.
+    f"{GAIE}@v1.5.0": (
+        "config/crd/bases/inference.networking.x-k8s.io_inferencemodelrewrites.yaml",
+        "config/crd/bases/inference.networking.x-k8s.io_inferenceobjectives.yaml",
+    ),
+    "sigs.k8s.io/gateway-api@v1.6.3": (
+        "config/crd/standard/gateway.networking.k8s.io_gateways.yaml",
+        "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+    ),
+}
+LDFLAGS = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3"
+"""Without the last kube-apiserver would call itself v0.0.0."""
+_PROGRESS = 10.0
+"""Seconds between two lines while something is built."""
+
+
+class Unavailable(Exception):
+    """A program that is neither there nor can be built; the text says why."""
+
+
+def cache_folder() -> Path:
+    """Where built programs stay: of this user, not of a clone, and of these very versions."""
+    pinned = [path.read_text() for path in sorted(MODULES.glob("*/go.mod"))]
+    text = json.dumps([pinned, list(PROGRAMS.items()), list(CRDS.items()), LDFLAGS])
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "epp-client" / f"cluster-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def binary(name: str) -> Path:
+    """A program that is ready to run, from KUBEBUILDER_ASSETS or the cache.
+
+    Raises:
+        Unavailable: it is in neither.
+    """
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    for folder in (*([Path(assets)] if assets else []), cache_folder()):
+        if os.access(folder / name, os.X_OK):
+            return folder / name
+    raise Unavailable(f"there is no {name} in {cache_folder()}: run `make test-cluster`")
+
+
+def crds() -> list[Path]:
+    """The manifests of the CRDs.
+
+    Raises:
+        Unavailable: they are not in the cache.
+    """
+    found = [cache_folder() / Path(path).name for paths in CRDS.values() for path in paths]
+    if missing := [path for path in found if not path.exists()]:
+        raise Unavailable(f"there is no {missing[0]}: run `make test-cluster`")
+    return found
+
+
+def ensure() -> None:
+    """Build what is missing. One process at a time; the others wait and find it done.
+
+    Raises:
+        Unavailable: something is missing and Go is not here, or fails.
+    """
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock"):
+        for name in PROGRAMS:
+            if not _there(name):
+                _build(name, folder / name)
+        for module, paths in CRDS.items():
+            missing = [path for path in paths if not (folder / Path(path).name).exists()]
+            if missing:
+                source = _downloaded(module)
+                for path in missing:
+                    shutil.copyfile(source / path, folder / Path(path).name)
+
+
+def _there(name: str) -> bool:
+    try:
+        return bool(binary(name))
+    except Unavailable:
+        return False
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _go() -> str:
+    go = shutil.which("go")
+    if go is None:
+        raise Unavailable("no Go (go) on PATH to build etcd, kube-apiserver and the pickers with")
+    return go
+
+
+def _build(name: str, target: Path) -> None:
+    print(f"{name}: building (once, some minutes) ...", flush=True)
+    module, package = PROGRAMS[name]
+    new = target.with_suffix(".new")
+    started = told = time.monotonic()
+    with subprocess.Popen(
+        (_go(), "build", "-v", "-trimpath", f"-ldflags={LDFLAGS}", "-o", str(new), package),
+        cwd=MODULES / module,
+        env={**os.environ, "CGO_ENABLED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if time.monotonic() - told > _PROGRESS:
+                told = time.monotonic()
+                print(f"{name}: {told - started:.0f} s, {len(lines)} packages ...", flush=True)
+    if process.returncode:
+        raise Unavailable(f"{name} cannot be built:\n{''.join(lines[-20:])}")
+    new.rename(target)
+    print(f"{name}: built in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _downloaded(module: str) -> Path:
+    command = (_go(), "mod", "download", "-json", module)
+    # Not in one of our modules: a download there would add to its go.sum.
+    answer = subprocess.run(
+        command, cwd=cache_folder(), capture_output=True, text=True, check=False
+    )
+    facts = json.loads(answer.stdout or "{}")
+    if "Dir" not in facts:
+        raise Unavailable(f"{module} cannot be had: {facts.get('Error') or answer.stderr}")
+    return Path(facts["Dir"])

@@ -1,0 +1,211 @@
+"""etcd and kube-apiserver as child processes: RBAC on, nobody anonymous, nothing kept.
+
+There is no kubelet, no scheduler and no controller: Pods say what a test makes them say.
+"""
+
+import asyncio
+import contextlib
+import json
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+import trustme
+import yaml
+
+from epp_client.demo.process import Process, ProcessFailed
+from epp_client.demo.stack import free_ports
+from tests.cluster.api import Api, Kubeconfig, Object
+from tests.cluster.binaries import binary, crds
+
+HOST = "127.0.0.20"
+START_TIMEOUT = 90.0
+"""Seconds from the start of kube-apiserver to its readiness, on a busy machine."""
+ADMIN_GROUP = "system:masters"
+AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None"},
+    ],
+}
+"""Writes down what ServiceAccounts ask and what they are answered; a watch when it begins, too."""
+
+
+class Asked(NamedTuple):
+    """A kind of request that an identity has made."""
+
+    verb: str
+    group: str
+    resource: str
+    """With its subresource: `inferencepools/status`."""
+    status: int
+
+
+@dataclass
+class ControlPlane:
+    """A ready API server that can be killed and started again."""
+
+    folder: Path
+    admin: Kubeconfig
+    etcd: Process
+    command: tuple[str, ...]
+    server: Process
+
+    async def kill(self) -> None:
+        """SIGKILL the API server; etcd stays."""
+        await self.server.kill()
+
+    async def start(self) -> None:
+        """Start the API server again, at the same address.
+
+        Raises:
+            ProcessFailed: it did not become ready.
+        """
+        self.server = await Process.start(*self.command)
+        await _ready(self.server, self.admin)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the API server."""
+        self.server.signal(number)
+
+    async def service_account(self, api: Api, namespace: str, name: str) -> Kubeconfig:
+        """The identity of a ServiceAccount, by a token from TokenRequest."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        token = (await api.call("POST", path, request))["status"]["token"]
+        return Kubeconfig(self.admin.server, self.admin.ca_file, token=token)
+
+    def asked_by(self, namespace: str, service_account: str) -> set[Asked]:
+        """What a ServiceAccount has asked so far, from the audit log."""
+        user = f"system:serviceaccount:{namespace}:{service_account}"
+        asked = set()
+        for line in (self.folder / "audit.log").read_text().splitlines():
+            event = json.loads(line)
+            if event["user"]["username"] == user and "responseStatus" in event:
+                about = event.get("objectRef", {})
+                names = (about.get("resource", event["requestURI"]), about.get("subresource"))
+                resource = "/".join(filter(None, names))
+                status = event["responseStatus"]["code"]
+                asked.add(Asked(event["verb"], about.get("apiGroup", ""), resource, status))
+        return asked
+
+
+@asynccontextmanager
+async def running_control_plane() -> AsyncIterator[ControlPlane]:
+    """etcd and kube-apiserver on loopback, with the CRDs established.
+
+    Raises:
+        Unavailable: the programs are not here.
+        ProcessFailed: one did not become ready; the text has the end of its log.
+    """
+    with tempfile.TemporaryDirectory(prefix="epp-client-cluster-") as name:
+        folder = Path(name)
+        port, etcd_port = free_ports(HOST, 2)
+        admin = _certificates(folder, f"https://{HOST}:{port}")
+        etcd = await _start_etcd(folder, etcd_port)
+        (folder / "audit.yaml").write_text(yaml.safe_dump(AUDIT))
+        command = _api_server(folder, port, etcd_port)
+        try:
+            plane = ControlPlane(folder, admin, etcd, command, await Process.start(*command))
+            try:
+                await _ready(plane.server, admin)
+                async with Api(admin) as api:
+                    await _install_crds(api)
+                yield plane
+            finally:
+                await plane.server.kill()
+        finally:
+            await etcd.kill()
+
+
+def _certificates(folder: Path, server: str) -> Kubeconfig:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.crt"))
+    leafs = {
+        "server": authority.issue_cert(HOST),
+        "admin": authority.issue_cert("admin", common_name="admin", organization_name=ADMIN_GROUP),
+    }
+    for name, leaf in leafs.items():
+        leaf.private_key_pem.write_to_path(str(folder / f"{name}.key"))
+        leaf.cert_chain_pems[0].write_to_path(str(folder / f"{name}.crt"))
+    return Kubeconfig(server, folder / "ca.crt", folder / "admin.crt", folder / "admin.key")
+
+
+async def _start_etcd(folder: Path, port: int) -> Process:
+    client = f"http://{HOST}:{port}"
+    peer = f"http://{HOST}:0"  # nobody ever comes
+    return await Process.start(
+        str(binary("etcd")),
+        "--name=test",
+        f"--data-dir={folder}/etcd",
+        "--unsafe-no-fsync",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=test={peer}",
+        "--log-level=warn",
+    )
+
+
+def _api_server(folder: Path, port: int, etcd_port: int) -> tuple[str, ...]:
+    return (
+        str(binary("kube-apiserver")),
+        f"--etcd-servers=http://{HOST}:{etcd_port}",
+        f"--bind-address={HOST}",
+        f"--advertise-address={HOST}",
+        f"--secure-port={port}",
+        f"--client-ca-file={folder}/ca.crt",
+        f"--tls-cert-file={folder}/server.crt",
+        f"--tls-private-key-file={folder}/server.key",
+        "--authorization-mode=RBAC",
+        "--anonymous-auth=false",
+        f"--service-account-key-file={folder}/server.key",
+        f"--service-account-signing-key-file={folder}/server.key",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        "--service-cluster-ip-range=10.0.0.0/24",
+        # No controller makes the `default` ServiceAccounts that every Pod would need.
+        "--disable-admission-plugins=ServiceAccount",
+        f"--audit-policy-file={folder}/audit.yaml",
+        f"--audit-log-path={folder}/audit.log",
+        "--endpoint-reconciler-type=none",
+        "--v=0",
+    )
+
+
+async def _ready(server: Process, admin: Kubeconfig) -> None:
+    """Until the API server says that it is ready, after all its start-up hooks."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_TIMEOUT), aiohttp.ClientSession() as session:
+            tls = admin.tls()
+            while server.running:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"{admin.server}/readyz", ssl=tls) as answer:
+                        if answer.status == 200:
+                            return
+                await asyncio.sleep(0.1)  # it tells nobody when it is ready: it must be asked
+    raise ProcessFailed(f"kube-apiserver did not become ready:\n{server.tail}")
+
+
+async def _install_crds(api: Api) -> None:
+    definitions = [d for path in crds() for d in yaml.safe_load_all(path.read_text()) if d]
+    for definition in definitions:
+        definition.pop("status", None)  # an empty one, from a generator
+        await api.create(definition)
+    async with asyncio.timeout(START_TIMEOUT):
+        for definition in definitions:
+            while not _established(await api.get(definition)):
+                await asyncio.sleep(0.05)
+
+
+def _established(definition: Object) -> bool:
+    conditions = definition.get("status", {}).get("conditions") or []
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)

@@ -1,0 +1,87 @@
+"""The real pickers of the Gateway API Inference Extension, as child processes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc import aio
+
+from epp_client.demo.process import Process, ProcessFailed
+from epp_client.demo.stack import free_ports
+from tests.cluster.binaries import binary
+from tests.cluster.network import ADDRESS
+
+HOST = "127.0.0.1"
+START_TIMEOUT = 60.0
+EPP_CONFIG = """
+apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: header-based-testing-filter
+- type: destination-endpoint-served-verifier
+- type: random-picker
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: header-based-testing-filter
+  - pluginRef: random-picker
+"""
+"""As its own conformance tests steer it: the filter needs a `test-epp-endpoint-selection` header."""
+_HEALTH = "/grpc.health.v1.Health/Check"
+_SERVICES = {"lwepp": "inference-extension", "epp": "envoy.service.ext_proc.v3.ExternalProcessor"}
+
+
+@dataclass
+class Picker:
+    """A picker that serves its pool."""
+
+    process: Process
+    address: str
+
+
+@asynccontextmanager
+async def running_picker(
+    program: str, kubeconfig: Path, pool: str, namespace: str, *arguments: str
+) -> AsyncIterator[Picker]:
+    """Run `lwepp` or `epp` for a pool: TLS with its own self-signed certificate, as by default.
+
+    Raises:
+        Unavailable: the program is not here.
+        ProcessFailed: it did not become ready; the text has the end of its log.
+    """
+    port, health, metrics = free_ports(HOST, 3)  # they listen on all addresses: there is no flag
+    if program == "epp":
+        arguments = (
+            *arguments, f"--config-text={EPP_CONFIG}", "--tracing=false",
+            "--metrics-endpoint-auth=false", "--enable-pprof=false", "-v=0",
+        )  # fmt: skip
+    process = await Process.start(
+        "env", f"KUBECONFIG={kubeconfig}", str(binary(program)),
+        f"--pool-name={pool}", f"--pool-namespace={namespace}", f"--grpc-port={port}",
+        f"--grpc-health-port={health}", f"--metrics-port={metrics}", *arguments,
+    )  # fmt: skip
+    try:
+        await _serving(process, program, health)
+        yield Picker(process, f"{ADDRESS}:{port}")
+    finally:
+        await process.stop(2)
+
+
+async def _serving(process: Process, program: str, port: int) -> None:
+    """Until its health service says that it knows its pool."""
+    name = _SERVICES[program].encode()
+    request = b"\x0a" + bytes([len(name)]) + name
+    async with aio.insecure_channel(f"{HOST}:{port}") as channel:
+        check = channel.unary_unary(_HEALTH)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_TIMEOUT):
+                while process.running:
+                    with contextlib.suppress(grpc.aio.AioRpcError):
+                        if await check(request, timeout=2) == b"\x08\x01":
+                            return
+                    await asyncio.sleep(0.05)  # nobody tells when: it must be asked
+    raise ProcessFailed(f"{program} did not become ready:\n{process.tail}")

@@ -1,0 +1,123 @@
+"""The sidecar under exactly the Roles of config/kubernetes: enough of them, and none too many."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.cluster import objects
+from tests.cluster.api import Object
+from tests.cluster.conftest import Site
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.gateway import READY_TIMEOUT, running_sidecar
+from tests.cluster.kustomize import CONFIG, render
+from tests.cluster.load import steady_load
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(150)]
+
+ACCOUNT = "epp-client"
+GATEWAY = "inference-gateway"
+"""As config/kubernetes names it."""
+ON_CONFLICT = ("get", "inference.networking.k8s.io", "inferencepools")
+"""Asked for only when another controller has written the status at the same moment."""
+
+
+def _roles(overlay: str, namespace: str) -> list[Object]:
+    kinds = ("ServiceAccount", "Role", "RoleBinding")
+    return [item for item in render(CONFIG / overlay, namespace) if item["kind"] in kinds]
+
+
+def _granted(roles: list[Object]) -> set[tuple[str, str, str]]:
+    return {
+        (verb, group, resource)
+        for role in roles
+        if role["kind"] == "Role"
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+async def _account(site: Site, plane: ControlPlane, roles: list[Object]) -> Path:
+    """Apply the Roles; the kubeconfig of the ServiceAccount."""
+    await site.api.apply(roles)
+    identity = await plane.service_account(site.api, site.namespace, ACCOUNT)
+    return identity.write(site.folder / "kubeconfig")
+
+
+async def test_the_gateway_needs_its_role_and_no_more(site: Site, plane: ControlPlane) -> None:
+    roles = _roles("base", site.namespace)
+    site.kubeconfig, admin = await _account(site, plane, roles), site.kubeconfig
+    gateway = await site.gateway()
+    await site.api.create(site.pool())
+    site.kubeconfig = admin
+    await site.picker()
+    first, *rest = site.models.endpoints(site.models.ports[0])
+    async with steady_load(gateway.pool_url(f"{site.namespace}/pool")) as load:
+        await load.until_served_by(first, *rest)
+        await site.api.delete(site.pods[0], grace=30)
+        await load.until_served_by(*rest)
+    asked = plane.asked_by(site.namespace, ACCOUNT)
+    assert {request for request in asked if request.status >= 400} == set()
+    assert {request[:3] for request in asked} == _granted(roles)
+
+
+async def test_reporting_status_needs_its_role_and_no_more(site: Site, plane: ControlPlane) -> None:
+    roles = _roles("overlays/status", site.namespace)
+    kubeconfig = await _account(site, plane, roles)
+    await site.api.create(site.pool())
+    await site.api.create(
+        objects.http_route("r", namespace=site.namespace, gateway=GATEWAY, pool="pool")
+    )
+    arguments = ("--namespace", site.namespace, "--lease-namespace", site.namespace)
+    gateway = ("--gateway", f"{site.namespace}/{GATEWAY}")
+    async with (
+        running_sidecar(site.folder, kubeconfig, *arguments, *gateway),
+        asyncio.timeout(READY_TIMEOUT),
+    ):
+        wanted = _granted(roles) - {ON_CONFLICT}
+        while True:
+            asked = plane.asked_by(site.namespace, ACCOUNT)
+            if wanted <= {request[:3] for request in asked}:
+                break
+            await asyncio.sleep(0.2)
+    assert (await site.api.get(site.pool()))["status"]["parents"]
+    refused = {r for r in plane.asked_by(site.namespace, ACCOUNT) if r.status in (401, 403)}
+    assert refused == set()
+    assert {request[:3] for request in asked} | {ON_CONFLICT} == _granted(roles)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def served(site: Site) -> AsyncIterator[Site]:
+    await site.api.create(site.pool())
+    yield site
+
+
+@pytest.mark.parametrize("resource", ["inferencepools", "pods", "services", "endpointslices"])
+@pytest.mark.parametrize("verb", ["list", "watch"])
+async def test_without_a_right_it_says_which_is_missing(
+    served: Site, plane: ControlPlane, resource: str, verb: str
+) -> None:
+    roles = deepcopy(_roles("base", served.namespace))
+    (role,) = [item for item in roles if item["kind"] == "Role"]
+    role["rules"] = [
+        {
+            **rule,
+            "resources": [name],
+            "verbs": [v for v in rule["verbs"] if (name, v) != (resource, verb)],
+        }
+        for rule in role["rules"]
+        for name in rule["resources"]
+    ]
+    kubeconfig = await _account(served, plane, roles)
+    arguments = ("--namespace", served.namespace)
+    running = running_sidecar(served.folder, kubeconfig, *arguments, wait=False)
+    async with running as sidecar, asyncio.timeout(READY_TIMEOUT):
+        missing = f'needs the RBAC verb "{verb}" on "{resource}"'
+        while missing not in sidecar.process.tail.replace('\\"', '"'):
+            assert sidecar.process.running, sidecar.process.tail
+            await asyncio.sleep(0.1)

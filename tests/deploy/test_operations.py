@@ -1,0 +1,234 @@
+"""What an operator looks up: complete, and true of the metrics, reasons and anchors that exist."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from epp_client.errors import ApiFault, Reason
+from epp_client.kubernetes.report import WriteResult
+from epp_client.relay.outcome import Outcome
+from tests.admin.fleet import Fleet, Followed
+
+ROOT = Path(__file__).parents[2]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+PROMETHEUS = ROOT / "config" / "prometheus"
+RULES = yaml.safe_load((PROMETHEUS / "rules.yaml").read_text())["groups"]
+ALERTS = {rule["alert"]: rule for group in RULES for rule in group["rules"] if "alert" in rule}
+RECORDS = {rule["record"]: rule for group in RULES for rule in group["rules"] if "record" in rule}
+DASHBOARD = json.loads((ROOT / "config" / "grafana" / "epp-client.json").read_text())
+
+
+def scrape() -> dict[str, tuple[str, set[str]]]:
+    """The type and labels of each metric, by the name that a query uses."""
+    fleet = Fleet(2)
+    fleet.metrics.xds_pushes.labels("cds").inc()
+    fleet.metrics.xds_nacks.labels("cds").inc()
+    fleet.metrics.follow_api(Followed())
+    for reason in Reason:
+        numbers = fleet.counters.pool("team-0/model-000")
+        numbers.fail_open(reason)
+        numbers.refuse(reason)
+        numbers.pass_through(reason)
+    found: dict[str, tuple[str, set[str]]] = {}
+    for family in text_string_to_metric_families(
+        fleet.metrics.scrape(fleet.counters).body.decode()
+    ):
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                labels = found.setdefault(sample.name, (family.type, set()))[1]
+                labels.update(sample.labels)
+    return found
+
+
+SCRAPE = scrape()
+
+
+def anchors(text: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def cells(section: str) -> set[str]:
+    """The first column of a section's table."""
+    body = OPERATIONS.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \|", body, re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+def queries() -> list[str]:
+    expressions = [rule["expr"] for rule in [*ALERTS.values(), *RECORDS.values()]]
+    panels = [t["expr"] for panel in DASHBOARD["panels"] for t in panel.get("targets", [])]
+    variables = [
+        item["query"]["query"]
+        for item in DASHBOARD["templating"]["list"]
+        if isinstance(item["query"], dict)
+    ]
+    return [*expressions, *panels, *variables]
+
+
+def test_every_reason_has_its_row() -> None:
+    assert cells("By reason") >= set(map(str, Reason))
+
+
+def test_every_metric_has_its_row_and_every_row_its_metric() -> None:
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in SCRAPE}
+    named = {name for name in cells("By metric") if name.startswith("epp_client_")}
+    assert named == families
+
+
+def test_every_label_of_the_api_is_explained() -> None:
+    for metric, values in (
+        ("epp_client_api_faults_total", ApiFault),
+        ("epp_client_status_writes_total", WriteResult),
+    ):
+        (row,) = re.findall(rf"^\| `{metric}` \|.*$", OPERATIONS, re.MULTILINE)
+        assert set(map(str, values)) <= set(re.findall(r"`(\w+)`", row)), metric
+
+
+def test_every_outcome_is_explained() -> None:
+    (row,) = re.findall(r"^\| `epp_client_requests_total` \|.*$", OPERATIONS, re.MULTILINE)
+    assert set(map(str, Outcome)) <= set(re.findall(r"`(\w+)`", row))
+
+
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "tests" / "cluster" / "README.md",
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)<]+)\)", document.read_text()):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (document.parent / file).resolve() if file else document
+        if "benchmarks/results/" not in target:  # what `make bench` writes
+            assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there.read_text()), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_targets_of_make_exist(document: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    text = document.read_text()
+    said = re.findall(r"`make ([a-z0-9-]+)", text)
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        said += re.findall(r"^make ([a-z0-9-]+)", block, re.MULTILINE)
+    for target in said:
+        assert f"\n{target}:" in makefile, target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_and_modules_that_are_named_exist(document: Path) -> None:
+    text = document.read_text()
+    for path in re.findall(r"`((?:tests|chaos|config|benchmarks|docs)/[\w./-]+)`", text):
+        assert (ROOT / path).exists() or "results" in path, path
+    for module in re.findall(r"python -m ((?:chaos|tests|benchmarks)[\w.]*)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), module
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_what_and_where_to_read_on(name: str) -> None:
+    annotations = ALERTS[name]["annotations"]
+    assert annotations["summary"]
+    file, _, anchor = annotations["runbook_url"].partition("#")
+    assert anchor in anchors((ROOT / file).read_text())
+    assert ALERTS[name]["labels"]["severity"] in {"critical", "warning", "info"}
+
+
+def test_the_operators_rules_are_the_same() -> None:
+    wrapped = yaml.safe_load((PROMETHEUS / "prometheusrule.yaml").read_text())
+    assert wrapped["kind"] == "PrometheusRule"
+    assert wrapped["spec"]["groups"] == RULES
+
+
+@pytest.mark.parametrize("query", queries())
+def test_queries_ask_for_metrics_and_labels_that_exist(query: str) -> None:
+    asked = set(re.findall(r"\bepp_client_\w+", re.sub(r"pool:\w+:\w+", "", query)))
+    assert asked <= SCRAPE.keys()
+    assert set(re.findall(r"\bpool:epp_client_\w+:\w+", query)) <= RECORDS.keys()
+    for name, matchers in re.findall(r"\b(epp_client_\w+)\{([^}]*)\}", query):
+        assert set(re.findall(r"(\w+)=", matchers)) <= SCRAPE[name][1], query
+    for group, inner in re.findall(r"by \(([^)]*)\) \((?:rate\()?(epp_client_\w+)", query):
+        assert {label.strip() for label in group.split(",")} <= SCRAPE[inner][1], query
+
+
+def test_counters_are_never_shown_bare() -> None:
+    for query in queries():
+        for name in re.findall(r"\bepp_client_\w+", re.sub(r"pool:\w+:\w+", "", query)):
+            if SCRAPE[name][0] in ("counter", "histogram"):
+                assert re.search(rf"(rate|increase)\({name}\b", query), query
+
+
+def test_every_reason_in_a_query_exists() -> None:
+    for query in queries():
+        for pattern in re.findall(r'reason=~?"([^"]*)"', query):
+            assert set(pattern.split("|")) <= set(map(str, Reason))
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    shown = set(re.findall(r"\bepp_client_\w+", json.dumps(DASHBOARD["panels"])))
+    hidden = {name for name in SCRAPE if not re.search(r"_(count|sum)$", name)} - shown
+    assert hidden == set()
+
+
+def test_the_dashboards_panels_are_whole() -> None:
+    ids: list[Any] = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(ids)) == len(ids)
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        area = {(at["x"] + i, at["y"] + k) for i in range(at["w"]) for k in range(at["h"])}
+        assert not area & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= area
+        for target in panel.get("targets", []):
+            assert target["datasource"]["uid"] == "${datasource}"
+
+
+def test_the_dashboards_links_lead_somewhere() -> None:
+    for panel in DASHBOARD["panels"]:
+        for file, anchor in re.findall(r"(docs/\S+)#(\S+)", panel.get("description", "")):
+            assert anchor in anchors((ROOT / file).read_text())
+
+
+def promtool(*arguments: str) -> str:
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("no promtool on PATH (it comes with Prometheus)")
+    done = subprocess.run(
+        [found, *arguments], cwd=PROMETHEUS, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_promtool_accepts_the_rules() -> None:
+    assert f"{len(ALERTS) + len(RECORDS)} rules found" in promtool("check", "rules", "rules.yaml")
+
+
+def test_the_rules_do_what_their_tests_say() -> None:
+    assert "SUCCESS" in promtool("test", "rules", "rules.test.yaml")
+
+
+def test_every_alert_has_a_test() -> None:
+    tested = {
+        case["alertname"]
+        for test in yaml.safe_load((PROMETHEUS / "rules.test.yaml").read_text())["tests"]
+        for case in test["alert_rule_test"]
+        if case["exp_alerts"]
+    }
+    assert tested == ALERTS.keys()

@@ -1,0 +1,115 @@
+"""HTTP/2 peers that see and send trailers, which neither httpx nor ASGI servers do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+
+Fields = dict[str, str]
+
+
+@dataclass
+class Message:
+    """One side of an exchange."""
+
+    headers: Fields = field(default_factory=dict)
+    body: bytes = b""
+    trailers: Fields = field(default_factory=dict)
+
+
+class _Peer:
+    """One connection that turns h2's events into messages."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, client: bool
+    ) -> None:
+        self.reader, self.writer = reader, writer
+        config = h2.config.H2Configuration(client_side=client, header_encoding="utf-8")
+        self.h2 = h2.connection.H2Connection(config)
+        self.h2.initiate_connection()
+        self.messages: dict[int, Message] = {}
+
+    async def send(self, stream: int, headers: list[tuple[str, str]], message: Message) -> None:
+        self.h2.send_headers(stream, [*headers, *message.headers.items()])
+        # Small bodies: within the initial window.
+        self.h2.send_data(stream, message.body, end_stream=not message.trailers)
+        if message.trailers:
+            self.h2.send_headers(stream, list(message.trailers.items()), end_stream=True)
+        await self.flush()
+
+    async def flush(self) -> None:
+        self.writer.write(self.h2.data_to_send())
+        await self.writer.drain()
+
+    async def receive(self) -> AsyncIterator[tuple[int, Message]]:
+        """Whole messages as they end."""
+        await self.flush()
+        while data := await self.reader.read(65_536):
+            for event in self.h2.receive_data(data):
+                match event:
+                    case h2.events.RequestReceived() | h2.events.ResponseReceived():
+                        self._message(event.stream_id).headers = dict[Any, Any](event.headers)
+                    case h2.events.TrailersReceived():
+                        self._message(event.stream_id).trailers = dict[Any, Any](event.headers)
+                    case h2.events.DataReceived():
+                        self._message(event.stream_id).body += event.data
+                        self.h2.acknowledge_received_data(
+                            event.flow_controlled_length, event.stream_id
+                        )
+                    case h2.events.StreamEnded():
+                        yield event.stream_id, self.messages.pop(event.stream_id)
+                    case h2.events.StreamReset():
+                        raise ConnectionError(f"the stream was reset: {event.error_code}")
+            await self.flush()
+
+    def _message(self, stream: int) -> Message:
+        return self.messages.setdefault(stream, Message())
+
+
+@asynccontextmanager
+async def h2_server(host: str, answer: Message) -> AsyncIterator[tuple[int, list[Message]]]:
+    """Serve h2c on any port; gives every request `answer`. The port, and the requests seen."""
+    seen: list[Message] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = _Peer(reader, writer, client=False)
+        try:
+            async for stream, request in peer.receive():
+                seen.append(request)
+                await peer.send(stream, [(":status", "200")], answer)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, host, 0)
+    try:
+        yield server.sockets[0].getsockname()[1], seen
+    finally:
+        server.close()
+
+
+async def h2_request(host: str, port: int, path: str, request: Message) -> Message:
+    """POST over h2c with prior knowledge, trailers and all."""
+    reader, writer = await asyncio.open_connection(host, port)
+    peer = _Peer(reader, writer, client=True)
+    pseudo = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", f"{host}:{port}"),
+        (":path", path),
+        ("te", "trailers"),
+    ]
+    try:
+        async with asyncio.timeout(20):
+            await peer.send(1, pseudo, request)
+            async for _, answer in peer.receive():
+                return answer
+        raise ConnectionError("the connection ended before its answer")
+    finally:
+        writer.close()

@@ -1,0 +1,39 @@
+"""A picker that asks Envoy for what it refuses: found by `make chaos` as requests lost without a reason."""
+
+import httpx
+import pytest
+
+from epp_client.demo.stack import Stack
+from tests.e2e.tools import echo
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+REQUEST = ("oversized-mutation", "invalid-mutation", "too-many-headers")
+"""Dialects that cannot be followed in the request."""
+
+
+@pytest.mark.parametrize("pool", ["open", "h2c"])
+@pytest.mark.parametrize("dialect", [*REQUEST, "invalid-response-mutation"])
+async def test_fail_open_goes_on_without_it(
+    stack: Stack, client: httpx.AsyncClient, dialect: str, pool: str
+) -> None:
+    answer = await echo(client, stack, pool, b"hello", x_picker_dialect=dialect)
+    assert answer.status_code == 200
+    assert answer.json()["size"] == 5
+
+
+@pytest.mark.parametrize("dialect", REQUEST)
+async def test_fail_close_refuses_with_the_reason(
+    stack: Stack, client: httpx.AsyncClient, dialect: str
+) -> None:
+    answer = await echo(client, stack, "close", b"hello", x_picker_dialect=dialect)
+    assert (answer.status_code, answer.headers["x-inference-error"]) == (503, "picker_protocol")
+
+
+async def test_a_response_goes_on_without_it_under_fail_close_too(
+    stack: Stack, client: httpx.AsyncClient
+) -> None:
+    answer = await echo(
+        client, stack, "close", b"hello", x_picker_dialect="invalid-response-mutation"
+    )
+    assert (answer.status_code, answer.json()["size"]) == (200, 5)

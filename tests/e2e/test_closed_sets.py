@@ -1,0 +1,296 @@
+"""Every reason and every metric family that the sidecar has, brought about through the real Envoy.
+
+A new reason or metric fails here until somebody shows it.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from copy import deepcopy
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from grpc import aio
+
+from epp_client.demo.stack import Stack, free_ports, inference_pool, running_stack, service
+from epp_client.errors import Reason
+from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
+from epp_client.picker.client import PROCESS
+from epp_client.pool.inference_pool import PoolName
+from epp_client.relay.outcome import Outcome
+from epp_client.settings import TransportName
+from epp_client.xds.ads import METHOD as ADS_METHOD
+from epp_client.xds.clusters import cluster_name
+from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+from epp_client.xds.state import EDS
+from tests.e2e.replicas import replica
+from tests.e2e.tools import (
+    add_objects,
+    connection_manager,
+    echo,
+    ext_proc_service,
+    metrics,
+    raw_stream,
+    settled,
+    until,
+    value,
+    with_subset_hints,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Ask = Callable[[httpx.AsyncClient, Stack], Awaitable[httpx.Response]]
+
+
+def _routes(bootstrap: dict[str, Any]) -> None:
+    """A route that names no pool, and subset hints."""
+    with_subset_hints(bootstrap)
+    routes = connection_manager(bootstrap)["route_config"]["virtual_hosts"][0]["routes"]
+    unnamed = deepcopy(routes[0])
+    unnamed["match"] = {"prefix": "/default/unnamed/"}
+    del unnamed["typed_per_filter_config"]
+    routes.insert(0, unnamed)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stack(transport: TransportName) -> AsyncIterator[Stack]:
+    more = ["ghost", "empty", "gone", "tight", "quick", "standby"]
+    async with (
+        running_stack(transport=transport, routes_to=more, edit_bootstrap=_routes) as running,
+        replica(running.endpoints) as standby,
+    ):
+        standby.serving = False
+        port = int(running.endpoints[0].rpartition(":")[2])
+        [closed] = free_ports("127.0.0.1", 1)
+        add_objects(
+            running,
+            [
+                inference_pool("empty", port, None, "", selector={"matchLabels": {"app": "none"}}),
+                inference_pool("gone", port, "picker-gone", "FailClose"),
+                *service("picker-gone", f"127.0.0.1:{closed}"),
+                inference_pool("standby", port, "picker-standby", "FailClose"),
+                *service("picker-standby", standby.address),
+                inference_pool(
+                    "tight",
+                    port,
+                    "picker-open",
+                    "FailOpen",
+                    annotations={
+                        "epp-client.dev/max-retained-body": "1Ki",
+                        "epp-client.dev/pick-timeout": "2s",
+                    },
+                ),
+                inference_pool(
+                    "quick",
+                    port,
+                    "picker-close",
+                    "FailClose",
+                    annotations={"epp-client.dev/pick-timeout": "2s"},
+                ),
+            ],
+        )
+        async with httpx.AsyncClient(timeout=20) as client:
+            await until(client, running, "quick", lambda answer: answer.status_code == 200)
+        yield running
+
+
+def asking(pool: str, body: bytes = b"hello", **headers: str) -> Ask:
+    return lambda client, stack: echo(client, stack, pool, body, **headers)
+
+
+def dialect(name: str) -> Ask:
+    return asking("quick", x_picker_dialect=name)
+
+
+async def _outside_subset(client: httpx.AsyncClient, stack: Stack) -> httpx.Response:
+    one, other, _ = stack.endpoints
+    return await echo(
+        client, stack, "quick", x_subset=one, x_picker_dialect="pick-list", x_picker_list=other
+    )
+
+
+def _impatient(bootstrap: dict[str, Any]) -> None:
+    """Envoy listens without its clusters after a second, instead of 15."""
+    bootstrap["dynamic_resources"]["cds_config"]["initial_fetch_timeout"] = "1s"
+
+
+async def _not_synced(client: httpx.AsyncClient, stack: Stack) -> httpx.Response:
+    async with running_stack(
+        transport=stack.sidecar.settings.transport,
+        write=lambda _: "kind: [unclosed",
+        edit_bootstrap=_impatient,
+    ) as unread:
+        return await echo(client, unread, "close")
+
+
+async def _overloaded(client: httpx.AsyncClient, stack: Stack) -> httpx.Response:
+    async with running_stack(
+        transport=stack.sidecar.settings.transport, max_exchanges=1
+    ) as crowded:
+        first = asyncio.create_task(
+            echo(client, crowded, "close", x_picker_dialect="slow", x_picker_delay_ms="2000")
+        )
+        async with asyncio.timeout(10):
+            while not ext_proc_service(crowded).open_sessions:
+                await asyncio.sleep(0.01)
+        refused = await echo(client, crowded, "close")
+        assert refused.headers["retry-after"] == "1"
+        assert (await first).status_code == 200
+        return refused
+
+
+async def _envoy_protocol(_: httpx.AsyncClient, stack: Stack) -> httpx.Response:
+    """No Envoy does this: a stranger on the socket."""
+    [answer] = await raw_stream(
+        f"unix:{stack.sidecar.settings.socket}",
+        PROCESS,
+        [b"\xff\xff"],
+        x_inference_pool="default/close",
+    )
+    immediate = ProcessingResponse.FromString(answer).immediate_response
+    headers = {
+        option.header.key: option.header.raw_value.decode()
+        for option in immediate.headers.set_headers
+    }
+    return httpx.Response(immediate.status.code, headers=headers, content=immediate.body)
+
+
+REASONS: dict[Reason, Ask] = {
+    Reason.POOL_NOT_NAMED: asking("unnamed"),
+    Reason.POOL_UNKNOWN: asking("ghost"),
+    Reason.POOL_NOT_SYNCED: _not_synced,
+    Reason.NO_READY_ENDPOINT: asking("empty"),
+    Reason.SUBSET_EMPTY: asking("nopicker", x_subset="192.0.2.1:8000"),
+    Reason.PICKER_UNRESOLVED: asking("lost"),
+    Reason.PICKER_UNREACHABLE: asking("gone"),
+    Reason.PICKER_UNHEALTHY: asking("standby"),
+    Reason.PICKER_TIMEOUT: dialect("silent"),
+    Reason.PICKER_ERROR: dialect("no-endpoints-status"),
+    Reason.PICKER_CLOSED: dialect("close-before-pick"),
+    Reason.PICKER_PROTOCOL: dialect("garbage-bytes"),
+    Reason.PICK_MISSING: dialect("pick-none"),
+    Reason.PICK_MALFORMED: dialect("pick-hostname"),
+    Reason.PICK_DISAGREES: dialect("disagree"),
+    Reason.PICK_OUTSIDE_POOL: dialect("pick-outside"),
+    Reason.PICK_OUTSIDE_SUBSET: _outside_subset,
+    Reason.BODY_NOT_RETAINED: asking("tight", os.urandom(100_000), x_picker_dialect="silent"),
+    Reason.OVERLOADED: _overloaded,
+    Reason.ENVOY_PROTOCOL: _envoy_protocol,
+}
+
+
+async def test_every_reason_has_its_request() -> None:
+    assert set(REASONS) == set(Reason)
+
+
+@pytest.mark.parametrize("reason", Reason)
+async def test_the_client_reads_the_reason(
+    stack: Stack, client: httpx.AsyncClient, reason: Reason
+) -> None:
+    answer = await REASONS[reason](client, stack)
+    allowed = {reason}
+    if reason is Reason.PICKER_CLOSED and stack.sidecar.settings.transport == TransportName.GRPCIO:
+        allowed.add(Reason.PICKER_ERROR)  # its word for a clean close that crosses a write
+    assert answer.headers["x-inference-error"] in allowed
+    ours_to_mend = reason in (Reason.ENVOY_PROTOCOL, Reason.POOL_NOT_NAMED)
+    assert answer.status_code == (500 if ours_to_mend else 503)
+    error = answer.json()["error"]
+    assert error["message"]
+    assert error["code"] == answer.status_code
+
+
+async def test_failing_open_without_the_body_is_counted_as_a_refusal(
+    stack: Stack, client: httpx.AsyncClient
+) -> None:
+    """FailOpen has nothing to replay: no request goes on with half a body, and none counts as open."""
+    labels = {"pool": "default/tight", "reason": "body_not_retained"}
+    await settled(stack)
+    before = await metrics(client, stack)
+    answer = await REASONS[Reason.BODY_NOT_RETAINED](client, stack)
+    assert answer.headers["x-inference-error"] == "body_not_retained"
+    await settled(stack)
+    after = await metrics(client, stack)
+    refused = [value(families, "epp_client_refused", **labels) for families in (before, after)]
+    assert refused[1] == refused[0] + 1
+    opened = [value(item, "epp_client_fail_open", pool="default/tight") for item in (before, after)]
+    assert opened[1] == opened[0]
+    small = await echo(client, stack, "tight", b"x" * 1000, x_picker_dialect="silent")
+    assert small.status_code == 200, "what fits is replayed"
+
+
+async def _cancel(client: httpx.AsyncClient, stack: Stack) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        await client.post(
+            stack.pool_url("open") + "/echo",
+            content=b"hello",
+            headers={"x-picker-dialect": "silent"},
+            timeout=httpx.Timeout(5, read=0.2),
+        )
+
+
+async def _reject_endpoints(stack: Stack) -> None:
+    """What an Envoy does that cannot take what it is told."""
+    async with aio.insecure_channel(f"unix:{stack.sidecar.settings.xds_socket}") as channel:
+        call = channel.stream_stream(ADS_METHOD)()
+        request = DiscoveryRequest(
+            type_url=EDS, resource_names=[cluster_name(PoolName("default", "close"))]
+        )
+        await call.write(request.SerializeToString())
+        push = DiscoveryResponse.FromString(await call.read())
+        request.response_nonce = push.nonce
+        request.error_detail.message = "no"
+        await call.write(request.SerializeToString())
+        async with asyncio.timeout(10):
+            while stack.sidecar.metrics.xds_nacks.labels("eds")._value.get() == 0:
+                await asyncio.sleep(0.01)
+
+
+ELSEWHERE = {
+    "epp_client_workers": "tests/workers",
+    "epp_client_worker_restarts": "tests/workers",
+    "epp_client_retained_bytes": "test_what_is_kept_is_counted_while_it_is_kept",
+    "epp_client_in_flight": "test_what_is_kept_is_counted_while_it_is_kept",
+    "epp_client_picker_retries": "tests/e2e/test_health.py",
+}
+
+
+async def test_every_metric_moves(stack: Stack, client: httpx.AsyncClient) -> None:
+    for dialect_ in ("pick-after-body", "silent-response", "refuse-429"):
+        await echo(client, stack, "close", x_picker_dialect=dialect_)
+    await echo(client, stack, "nopicker")
+    await echo(client, stack, "open", x_picker_dialect="pick-outside")
+    await echo(client, stack, "close", x_picker_dialect="pick-outside")
+    await _cancel(client, stack)
+    await REASONS[Reason.BODY_NOT_RETAINED](client, stack)
+    await _reject_endpoints(stack)
+    await settled(stack)
+    families = await metrics(client, stack)
+    still = {name for name in families if value(families, name) == 0}
+    assert still - ELSEWHERE.keys() == set()
+    for outcome in Outcome:
+        assert value(families, "epp_client_requests", outcome=outcome) > 0, outcome
+    outside = {"reason": "pick_outside_pool"}
+    assert value(families, "epp_client_fail_open", pool="default/open", **outside) == 1
+    assert value(families, "epp_client_refused", pool="default/close", **outside) == 1
+    assert value(families, "epp_client_response_passthrough", pool="default/close") == 1
+    assert value(families, "epp_client_problems", severity="warning") == 1
+    assert value(families, "epp_client_in_flight") == 0
+    assert value(families, "epp_client_retained_bytes") == 0
+
+
+async def test_what_is_kept_is_counted_while_it_is_kept(
+    stack: Stack, client: httpx.AsyncClient
+) -> None:
+    body = os.urandom(50_000)
+    asked = asyncio.create_task(
+        echo(client, stack, "close", body, x_picker_dialect="slow", x_picker_delay_ms="1000")
+    )
+    async with asyncio.timeout(10):
+        while ext_proc_service(stack).budget.used < len(body):
+            await asyncio.sleep(0.01)
+    families = await metrics(client, stack)
+    assert value(families, "epp_client_in_flight", pool="default/close") == 1
+    assert value(families, "epp_client_retained_bytes") >= len(body)
+    assert (await asked).status_code == 200

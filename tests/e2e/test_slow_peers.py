@@ -1,0 +1,216 @@
+"""Peers that are slow, on the real Envoy: what nobody takes is not sent, and every wait has an end."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+import psutil
+import pytest
+import pytest_asyncio
+
+from chaos.link import Link, Mode
+from epp_client.demo.picker import start_picker
+from epp_client.demo.stack import HOSTS, Stack, inference_pool, pod, running_stack, service
+from epp_client.settings import TransportName
+from tests.e2e.tools import add_objects, echo, ext_proc_service, recording_picker, settled, until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+
+PIECE = os.urandom(64 * 1024)
+UPLOAD = 2400
+"""Pieces: 157 MB, about five times what kernel, Envoy (16 MiB, to retry with) and sidecar hold together."""
+HALF = UPLOAD * len(PIECE) // 2
+SLOW_DRIP, FAST_DRIP = 0.1, 0.0005
+"""Seconds for a byte: of an answer of some hundred bytes half a minute, or less than a second."""
+
+
+class SlowUpstream:
+    """An HTTP/1.1 server that reads a chunked request only when it may."""
+
+    def __init__(self) -> None:
+        self.may_read = asyncio.Event()
+        self.begun = asyncio.Event()
+        self.digest = hashlib.sha256()
+        self.port = 0
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._serve, HOSTS[0], 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            self.may_read.set()
+            server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                self.begun.set()
+                self.digest = hashlib.sha256()
+                await self.may_read.wait()
+                while size := int(await reader.readline(), 16):
+                    self.digest.update(await reader.readexactly(size))
+                    await reader.readline()
+                await reader.readline()
+                answer = self.digest.hexdigest().encode()
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer
+                )
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stack(transport: TransportName) -> AsyncIterator[Stack]:
+    routes = ["upstream", "open-dripped", "close-dripped"]
+    async with running_stack(transport=transport, routes_to=routes) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def upstream(stack: Stack, client: httpx.AsyncClient) -> AsyncIterator[SlowUpstream]:
+    """A pool `upstream` with one slow endpoint, and a picker that answers as the body comes."""
+    slow = SlowUpstream()
+    async with slow.listening():
+        endpoint = f"{HOSTS[0]}:{slow.port}"
+        async with recording_picker("picker-upstream", [endpoint], ["streaming"]) as (objects, _):
+            member = pod("slow", HOSTS[0])
+            member["metadata"]["labels"] = {"app": "slow"}
+            selector = {"matchLabels": {"app": "slow"}}
+            pool = inference_pool(
+                "upstream", slow.port, "picker-upstream", "FailClose", selector=selector
+            )
+            add_objects(stack, [pool, member, *objects], "upstream.yaml")
+            slow.may_read.set()
+            await until(client, stack, "upstream", lambda answer: answer.status_code == 200)
+            slow.may_read.clear()
+            slow.begun.clear()
+            yield slow
+            (stack.manifests / "upstream.yaml").unlink()
+
+
+async def stands_still(number: Callable[[], int]) -> None:
+    """Until a number has not grown for a second: everybody waits for somebody."""
+    still = 0
+    async with asyncio.timeout(60):
+        while still < 20:
+            last = number()
+            await asyncio.sleep(0.05)
+            still = still + 1 if number() <= last else 0
+
+
+async def test_an_upstream_that_does_not_read_stops_a_large_upload_and_leaves_memory_flat(
+    stack: Stack, client: httpx.AsyncClient, upstream: SlowUpstream
+) -> None:
+    sent = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(UPLOAD):
+            yield PIECE
+            sent += 1
+
+    us, envoy = psutil.Process(), psutil.Process(stack.envoy.process.pid)
+    before, envoy_before = us.memory_info().rss, envoy.memory_info().rss
+    url = stack.pool_url("upstream") + "/upload"
+    request = asyncio.create_task(client.post(url, content=pieces(), timeout=120))
+    async with asyncio.timeout(60):
+        await upstream.begun.wait()
+    await stands_still(lambda: sent)
+    assert not request.done()
+    assert sent < UPLOAD // 2
+    assert us.memory_info().rss - before < HALF, "sidecar and client are this process"
+    assert envoy.memory_info().rss - envoy_before < HALF
+    upstream.may_read.set()
+    answer = await request
+    whole = hashlib.sha256()
+    for _ in range(UPLOAD):
+        whole.update(PIECE)
+    assert (answer.status_code, answer.text) == (200, whole.hexdigest())
+    await settled(stack)
+    assert ext_proc_service(stack).budget.used == 0
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def dripping(stack: Stack, client: httpx.AsyncClient) -> AsyncIterator[Link]:
+    """Pools `open-dripped` and `close-dripped`, and the link to their picker, which is good so far."""
+    async with AsyncExitStack() as owner:
+        link = Link(0, drip_bytes=1)
+        server, address = await start_picker("127.0.0.1:0", stack.endpoints)
+        owner.push_async_callback(server.stop, 0)
+        await link.up(address)
+        owner.push_async_callback(link.down)
+        port = int(stack.endpoints[0].rpartition(":")[2])
+        pools = [
+            inference_pool(f"{mode}-dripped", port, "picker-dripped", f"Fail{mode.capitalize()}")
+            for mode in ("open", "close")
+        ]
+        add_objects(stack, [*pools, *service("picker-dripped", link.address)], "dripped.yaml")
+        for pool in ("open-dripped", "close-dripped"):
+            await until(client, stack, pool, lambda answer: answer.status_code == 200)
+        yield link
+        (stack.manifests / "dripped.yaml").unlink()
+
+
+BODY = os.urandom(200_000)
+
+
+def _is_whole(answer: httpx.Response) -> bool:
+    return answer.status_code == 200 and answer.json()["sha256"] == hashlib.sha256(BODY).hexdigest()
+
+
+async def test_a_picker_that_drips_byte_by_byte_costs_fail_open_nothing_but_the_deadline(
+    stack: Stack, client: httpx.AsyncClient, dripping: Link
+) -> None:
+    dripping.drip_pause = SLOW_DRIP
+    dripping.set_mode(Mode.DRIP)
+    answers = await asyncio.gather(
+        *(echo(client, stack, "open-dripped", BODY) for _ in range(4)),
+        *(echo(client, stack, "close-dripped", BODY) for _ in range(4)),
+    )
+    assert all(map(_is_whole, answers[:4]))
+    refused = {(a.status_code, a.headers["x-inference-error"]) for a in answers[4:]}
+    # Whichever comes first: the deadline, or the health checks, which drip as well.
+    assert refused <= {(503, "picker_timeout"), (503, "picker_unhealthy")}
+    await settled(stack)
+    assert ext_proc_service(stack).budget.used == 0
+
+
+async def test_a_picker_that_drips_byte_by_byte_in_time_is_listened_to(
+    stack: Stack, client: httpx.AsyncClient, dripping: Link
+) -> None:
+    dripping.drip_pause = FAST_DRIP
+    dripping.set_mode(Mode.DRIP)
+    # Under FailClose, and towards one endpoint: nobody but the picker can have said so.
+    chosen = stack.endpoints[1]
+    for _ in range(3):
+        answer = await echo(
+            client, stack, "close-dripped", b"hello", test_epp_endpoint_selection=chosen
+        )
+        assert (answer.status_code, answer.headers["x-model-server"]) == (200, chosen)
+
+
+async def test_a_picker_that_begins_to_drip_in_a_response_does_not_hold_it_up(
+    stack: Stack, client: httpx.AsyncClient, dripping: Link
+) -> None:
+    """It gets `response_timeout` once; the rest of the tokens pass it by."""
+    dripping.drip_pause = SLOW_DRIP
+    url = stack.pool_url("close-dripped") + "/v1/chat/completions"
+    tokens = {"x-max-tokens": "30", "x-interval-ms": "20"}
+    events: list[str] = []
+    async with client.stream("POST", url, json={"stream": True}, headers=tokens) as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                events.append(line)
+            if len(events) == 1:
+                dripping.set_mode(Mode.DRIP)
+    assert len(events) == 31, "30 tokens and [DONE]"
+    assert events[-1] == "data: [DONE]"
+    await settled(stack)

@@ -1,0 +1,158 @@
+"""What the end-to-end tests ask with, and look at."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import httpx
+import yaml
+from grpc import aio
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from epp_client.demo.dialects import Record
+from epp_client.demo.picker import start_picker
+from epp_client.demo.stack import Stack, service
+from epp_client.sidecar.data_plane import DataPlane
+from epp_client.sidecar.ext_proc_service import ExtProcService
+
+HEADER_TO_METADATA = {
+    "name": "envoy.filters.http.header_to_metadata",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.header_to_metadata.v3.Config",
+        "request_rules": [
+            {
+                "header": header,
+                "remove": True,
+                "on_header_present": {
+                    "metadata_namespace": "envoy.lb.subset_hint",
+                    "key": "x-gateway-destination-endpoint-subset",
+                    **kind,
+                },
+            }
+            for header, kind in (
+                ("x-subset", {"type": "STRING"}),
+                ("x-subset-list", {"type": "PROTOBUF_VALUE", "encode": "BASE64"}),
+            )
+        ],
+    },
+}
+"""Makes a subset hint of a client's header: no gateway would, but tests must say it somehow."""
+
+
+def connection_manager(bootstrap: dict[str, Any]) -> dict[str, Any]:
+    """The HTTP connection manager of a bootstrap, to be changed in place."""
+    listener = bootstrap["static_resources"]["listeners"][0]
+    manager: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return manager
+
+
+def with_subset_hints(bootstrap: dict[str, Any]) -> None:
+    """Put HEADER_TO_METADATA before ext_proc."""
+    connection_manager(bootstrap)["http_filters"].insert(0, HEADER_TO_METADATA)
+
+
+async def echo(
+    client: httpx.AsyncClient, stack: Stack, pool: str, body: bytes = b"hello", **headers: Any
+) -> httpx.Response:
+    """POST `body` to a pool's echo; `_` in header names is `-`."""
+    named = {key.replace("_", "-"): value for key, value in headers.items()}
+    return await client.post(stack.pool_url(pool) + "/echo", content=body, headers=named)
+
+
+async def until(
+    client: httpx.AsyncClient,
+    stack: Stack,
+    pool: str,
+    seen: Callable[[httpx.Response], bool],
+    **headers: Any,
+) -> list[httpx.Response]:
+    """Ask until an answer shows the change; all answers on the way."""
+    answers: list[httpx.Response] = []
+    async with asyncio.timeout(15):
+        while not answers or not seen(answers[-1]):
+            answers.append(await echo(client, stack, pool, **headers))
+    return answers
+
+
+def ext_proc_service(stack: Stack) -> ExtProcService:
+    """The service of a sidecar without worker processes."""
+    assert isinstance(stack.sidecar.relay, DataPlane)
+    return stack.sidecar.relay.service
+
+
+async def settled(stack: Stack) -> None:
+    """Until Envoy has closed every stream: it does so a moment after the client has its answer."""
+    async with asyncio.timeout(10):
+        while ext_proc_service(stack).open_sessions:
+            await asyncio.sleep(0.01)
+
+
+async def metrics(client: httpx.AsyncClient, stack: Stack) -> dict[str, Metric]:
+    """The metric families of the admin page, by name."""
+    text = (await client.get(f"http://{stack.sidecar.admin_address}/metrics")).text
+    families = text_string_to_metric_families(text)
+    return {family.name: family for family in families if not family.name.endswith("_created")}
+
+
+def value(families: dict[str, Metric], family: str, **labels: str) -> float:
+    """The sum of a family's samples that have these labels."""
+    return sum(
+        sample.value
+        for sample in families[family].samples
+        if labels.items() <= sample.labels.items()
+        and not sample.name.endswith(("_created", "_bucket"))
+    )
+
+
+def add_objects(stack: Stack, objects: list[dict[str, Any]], name: str = "more.yaml") -> None:
+    """Add a manifest; written by renaming, as ConfigMaps do."""
+    new = stack.manifests / f"{name}.new"
+    new.write_text(yaml.safe_dump_all(objects))
+    new.rename(stack.manifests / name)
+
+
+@asynccontextmanager
+async def recording_picker(
+    name: str, endpoints: list[str], dialects: list[str] | None = None
+) -> AsyncIterator[tuple[list[dict[str, Any]], list[Record]]]:
+    """A picker in this process: the objects of its Service, and what it has seen."""
+    records: list[Record] = []
+    server, address = await start_picker(
+        "127.0.0.1:0", endpoints, None, dialects or [], records.append
+    )
+    try:
+        yield service(name, address), records
+    finally:
+        await server.stop(0)
+
+
+async def record_of(records: list[Record], mark: str) -> Record:
+    """What the picker has seen of the request with header `x-mark`: it tells at the stream's end."""
+    async with asyncio.timeout(10):
+        while True:
+            for record in records:
+                if record.headers.get("x-mark") == mark:
+                    return record
+            await asyncio.sleep(0.01)
+
+
+async def raw_stream(
+    target: str, method: str, messages: list[bytes], **metadata: str
+) -> list[bytes]:
+    """Open a gRPC stream of bytes, send, and read all answers."""
+    named = tuple((key.replace("_", "-"), text) for key, text in metadata.items())
+    async with aio.insecure_channel(target) as channel:
+        call = channel.stream_stream(method)(metadata=named)
+        for message in messages:
+            await call.write(message)
+        await call.done_writing()
+        answers: list[bytes] = []
+        try:
+            async for answer in call:
+                answers.append(answer)
+        except grpc.aio.AioRpcError as error:
+            raise AssertionError(f"{error.code()}: {error.details()}") from error
+        return answers

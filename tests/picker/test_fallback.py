@@ -1,0 +1,51 @@
+"""The local pick: which endpoints it may choose, whatever the dice say."""
+
+from types import MappingProxyType
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epp_client.picker.fallback import RETRIES, InFlight, local_pick
+from epp_client.picker.protocol import Subset
+from epp_client.pool.endpoints import Endpoint, EndpointTable
+from epp_client.pool.inference_pool import InferencePool, PoolName
+from epp_client.pool.snapshot import PoolSnapshot
+
+POOL = InferencePool(PoolName("default", "llama"), (("app", "model"),), (8000,))
+GENERATION = 5
+
+endpoints = st.builds(
+    lambda number, ready, since: Endpoint(
+        f"10.0.0.{number}:8000", f"10.0.0.{number}", 8000, "pod", ready, since
+    ),
+    st.integers(1, 9),
+    st.booleans(),
+    st.integers(1, GENERATION),
+)
+
+
+@given(
+    st.lists(endpoints, unique_by=lambda endpoint: endpoint.key, max_size=9),
+    st.none() | st.integers(-1, GENERATION),
+    st.none() | st.sets(st.integers(1, 9)),
+    st.data(),
+)
+def test_only_ready_members_and_those_that_envoy_has_while_there_are_any(
+    members: list[Endpoint],
+    acknowledged: int | None,
+    hinted: set[int] | None,
+    data: st.DataObject,
+) -> None:
+    table = EndpointTable(MappingProxyType({e.key: e for e in members}), GENERATION)
+    snapshot = PoolSnapshot(POOL, table, acknowledged=acknowledged)
+    allowed = [e for e in members if hinted is None or int(e.ip.rpartition(".")[2]) in hinted]
+    ready = [e.key for e in allowed if e.ready]
+    subset = None if hinted is None else Subset(frozenset(e.key for e in allowed), tuple(ready))
+
+    def below(size: int) -> int:
+        return data.draw(st.integers(0, size - 1))
+
+    picked = local_pick(snapshot, subset, InFlight(), below)
+    best = [key for key in ready if snapshot.routable(key)] or ready
+    assert set(picked) <= set(best)
+    assert len(picked) == len(set(picked)) == min(RETRIES, len(best))

@@ -1,0 +1,135 @@
+"""What the commands say of mistakes: one line, exit 2, never a traceback."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from epp_client import cli
+
+EXAMPLE = Path(__file__).parents[1] / "config" / "kubernetes" / "example"
+POOL = """
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: NAME, namespace: default}
+spec:
+  selector: {matchLabels: {app: llama}}
+  targetPorts: [{number: PORT}]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """`pick` and `serve` configure them for the whole process."""
+    yield
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
+
+
+def call(monkeypatch: pytest.MonkeyPatch, line: str, *more: str) -> int:
+    """The exit code of `epp-client LINE`."""
+    monkeypatch.setattr("sys.argv", ["epp-client", *line.split(), *more])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_what_cannot_be_bound_is_named_and_no_other_sidecar_blamed_for_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = f"serve --pools {EXAMPLE} --admin 127.0.0.1:0 --no-xds --socket {tmp_path}/none/a.sock"
+    assert call(monkeypatch, line) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/none is no directory" in said
+    assert "another sidecar" not in said
+
+
+def test_a_kubeconfig_that_cannot_be_read_is_no_reason_to_wait(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = f"serve --kubernetes --kubeconfig {tmp_path}/none --admin 127.0.0.1:0 --no-xds"
+    assert call(monkeypatch, f"{line} --socket {tmp_path}/a.sock") == 2
+    assert "there is no such file" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = f"serve --pools {EXAMPLE} --admin 127.0.0.1:{port} --socket {tmp_path}/a.sock"
+        assert call(monkeypatch, line) == 2
+    said = capsys.readouterr().err
+    assert str(port) in said
+    assert "is another sidecar running?" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("serve", "exactly one source of pools is needed"),
+        (f"serve --pools {EXAMPLE} --admin nonsense", "admin: is not of the form host:port"),
+        (f"serve --pools {EXAMPLE} --admin 127.0.0.1:99999", "(got '127.0.0.1:99999')"),
+        (f"serve --pools {EXAMPLE} --workers 65", "workers: "),
+        (f"serve --pools {EXAMPLE} --hold /h --transport grpcio", "hold: needs --transport native"),
+        (f"serve --pools {EXAMPLE} --hold /h --workers 0", "hold: needs --transport native"),
+        ("hold --patience 0", "--patience"),
+        (f"serve --pools {EXAMPLE} --log-level loud", "log_level: 'loud'"),
+        (f"serve --pools {EXAMPLE} --socket a --xds-socket a", "xds_socket: 'a' is --socket's"),
+        (
+            f"serve --pools {EXAMPLE} --workers 2 --socket a.sock --xds-socket a-1.sock",
+            "xds_socket: 'a-1.sock' is --socket's",
+        ),
+        (f"pick other/none --pools {EXAMPLE}", "there are: inference/llama"),
+        (f"pick inference/llama --pools {EXAMPLE} --body @no-such-file", "No such file"),
+        (f"pick inference/llama --pools {EXAMPLE} -H colon", "--header 'colon'"),
+        (f"envoy-config --pools {EXAMPLE} --listen 8080", "'8080' is not of the form host:port"),
+        (f"envoy-config --pools {EXAMPLE} --listen 0.0.0.0:70000", "'0.0.0.0:70000' is not"),
+        (f"envoy-config --pools {EXAMPLE} --route llama", "--route 'llama'"),
+        (f"envoy-config --pools {EXAMPLE} --route /=a/b", "unknown pools: a/b"),
+        (f"envoy-config --pools {EXAMPLE} --workers 65", "--workers"),
+    ],
+)
+def test_a_mistake_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    assert call(monkeypatch, line) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_picker_without_an_address_is_the_answer_of_pick(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, f"pick inference/llama --pools {EXAMPLE}") == 1
+    said = capsys.readouterr()
+    assert "picker_unresolved Service inference/llama-epp port 9002 has no ready" in said.out
+    assert "problem in a manifest" not in said.out, "what is piped on is the answer alone"
+
+
+def test_a_pool_that_gets_no_route_is_told_and_the_others_have_theirs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "pools.yaml"
+    good = POOL.replace("NAME", "good").replace("PORT", "8000")
+    file.write_text(good + "---" + POOL.replace("NAME", "bad").replace("PORT", "70000"))
+    assert call(monkeypatch, "envoy-config --pools", str(file)) == 0
+    said = capsys.readouterr()
+    assert "InferencePool default/bad spec.targetPorts[0].number: 70000 is not" in said.err
+    assert "default/good" in said.out
+    assert "default/bad" not in said.out
+
+
+def test_a_file_that_cannot_be_read_says_why_there_are_no_pools(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "pools.yaml"
+    file.write_text("kind: [unclosed")
+    assert call(monkeypatch, "envoy-config --pools", str(file)) == 2
+    said = capsys.readouterr().err
+    assert f"error: {file}" in said
+    assert "not YAML" in said
+    assert "at least one pool" in said

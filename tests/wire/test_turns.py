@@ -1,0 +1,129 @@
+"""When what one connection has to say because of another one's input leaves its socket."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from epp_client.wire.frames import ACK, PREFACE, SETTINGS, frame, settings
+from epp_client.wire.protocol import ClientProtocol, ServerProtocol
+from epp_client.wire.transport import OK, StreamEvents
+
+from .owners import PATH, Owner
+from .raw import data, request
+
+ASKED = request(1) + data(1, b"\0\0\0\0\x05hello")
+GREETING = settings({}) + frame(SETTINGS, ACK, 0)
+
+
+class Socket(asyncio.Transport):
+    """A transport that keeps what is written to it, or refuses it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.broken = False
+
+    def write(self, data: Any) -> None:
+        if self.broken:
+            raise RuntimeError("this socket is broken")
+        self.written.append(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def abort(self) -> None:
+        """Nothing is open."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+def picker() -> tuple[ClientProtocol, Socket]:
+    """A connection to a picker that has greeted."""
+    protocol, socket = ClientProtocol("http", "picker", 3600.0, 3600.0), Socket()
+    protocol.connection_made(socket)
+    protocol.data_received(GREETING)
+    socket.written.clear()
+    return protocol, socket
+
+
+def envoy(owner: StreamEvents) -> ServerProtocol:
+    """A connection of Envoy's that has greeted."""
+    protocol = ServerProtocol(lambda *_: owner)
+    protocol.connection_made(Socket())
+    protocol.data_received(PREFACE + GREETING)
+    return protocol
+
+
+class Forwarder(Owner):
+    """Sends each message on to `calls`, twice."""
+
+    def __init__(self, protocols: list[ClientProtocol]) -> None:
+        super().__init__()
+        self.calls = [protocol.connection.open(PATH, {}, Owner()) for protocol in protocols]
+
+    def message_received(self, message: bytes) -> None:
+        for call in self.calls:
+            call.send(message)
+            call.send(message)
+
+
+async def test_what_a_read_has_to_say_elsewhere_leaves_with_it_in_one_write() -> None:
+    protocol, socket = picker()
+    server = envoy(Forwarder([protocol]))
+    await asyncio.sleep(0)  # the call's headers
+    socket.written.clear()
+
+    server.data_received(ASKED)
+
+    assert len(socket.written) == 1
+    assert socket.written[0].count(b"hello") == 2
+
+
+async def test_a_socket_that_fails_does_not_keep_another_ones_output() -> None:
+    (first, broken), (second, socket) = picker(), picker()
+    server = envoy(Forwarder([second, first]))
+    await asyncio.sleep(0)
+    socket.written.clear()
+    broken.broken = True
+
+    with pytest.raises(RuntimeError):
+        server.data_received(ASKED)
+    server.data_received(b"")
+
+    assert b"".join(socket.written).count(b"hello") == 2
+
+
+async def test_what_is_said_outside_of_a_read_leaves_in_the_loops_next_turn() -> None:
+    protocol, socket = picker()
+    call = protocol.connection.open(PATH, {}, Owner())
+    call.send(b"hello")
+    call.finish(OK)
+    assert not socket.written
+
+    await asyncio.sleep(0)
+
+    assert len(socket.written) == 1
+
+
+async def test_an_owner_that_raises_holds_no_output_back() -> None:
+    class Raising(Forwarder):
+        def message_received(self, message: bytes) -> None:
+            super().message_received(message)
+            raise ValueError("on purpose")
+
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
+    protocol, socket = picker()
+    server = envoy(Raising([protocol]))
+    await asyncio.sleep(0)
+    socket.written.clear()
+
+    server.data_received(ASKED)
+
+    assert reported
+    assert socket.written[0].count(b"hello") == 2

@@ -1,0 +1,30 @@
+"""The channel between a control process and a worker."""
+
+import asyncio
+import socket
+
+import pytest
+import uvloop
+
+from epp_client.relay.counters import Counters
+from epp_client.workers.channel import Channel, Counted
+
+
+async def speak(worker: Channel) -> None:
+    while True:  # the first words may get into the kernel still
+        await worker.send(Counted(0, Counters()))
+        await asyncio.sleep(0)
+
+
+def test_a_worker_whose_control_process_has_gone_is_told_so_by_an_oserror() -> None:
+    async def last_words() -> None:
+        ours, theirs = socket.socketpair()
+        worker = await Channel.open(ours)
+        theirs.close()
+        assert await worker.receive() is None
+        for _ in range(2):  # the second time, what failed has been closed
+            with pytest.raises(OSError, match=r".+"):
+                await speak(worker)
+            await asyncio.sleep(0.01)
+
+    uvloop.run(last_words())
