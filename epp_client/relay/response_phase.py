@@ -82,15 +82,19 @@ def response_reply(state: State, reply: Reply) -> None:
 
 
 def response_progress(state: State, *, anew: bool) -> None:
-    """Keep the deadline of what the picker owes; `anew` when it has just answered something."""
+    """Keep the deadline of what the picker owes; `anew` when it has just answered something.
+
+    The trailers of the request have the same deadline, and a response does not put theirs off.
+    """
     lane = state.response
+    request_waits = state.picker_open and state.request.waits_for_trailers_only
     if lane.waits_for_trailers_only:
         owed_trailers(state, lane)
     elif lane.owes and not lane.passing:
-        if anew or not state.response_armed:
+        if not state.response_armed or (anew and not request_waits):
             state.response_armed = True
             state.out.append(Arm(Timer.RESPONSE, state.settings.response_timeout))
-    elif state.response_armed:
+    elif state.response_armed and not request_waits:
         state.response_armed = False
         state.out.append(Disarm(Timer.RESPONSE))
 

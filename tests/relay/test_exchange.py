@@ -9,7 +9,7 @@ from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingRes
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.pool.settings import ResponseMode
-from epp_client.relay.actions import Arm, Timer
+from epp_client.relay.actions import Arm, Disarm, Timer
 from epp_client.relay.exchange import MAX_PLAIN_ANSWER
 from epp_client.relay.outcome import Outcome
 
@@ -361,6 +361,28 @@ def test_trailers_that_are_not_answered_leave_the_response_its_deadline() -> Non
     assert envoy.request.ended
     envoy.ring(Timer.RESPONSE)
     assert envoy.response.ended
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_an_answered_response_leaves_the_request_trailers_their_deadline(ended: bool) -> None:
+    envoy = conversation()
+    envoy.send(request_headers(), body(b"hello"), trailers())
+    envoy.picker(picked(B), streamed(b"hello", end=True))
+    envoy.send(response_headers(end=ended))
+    envoy.picker(answered("response_headers"))
+    envoy.ring(Timer.RESPONSE)
+    assert envoy.request.ended
+    assert envoy.armed == set()
+
+
+def test_a_response_that_goes_on_does_not_put_off_the_deadline_of_the_request_trailers() -> None:
+    envoy = conversation()
+    envoy.send(request_headers(), trailers())
+    envoy.picker(picked(B), streamed(b"", end=True))
+    envoy.send(response_headers(), body(b"chunk", response=True))
+    for answer in (answered("response_headers"), streamed(b"chunk", response=True)):
+        actions = envoy.exchange.from_picker(answer)
+        assert not any(isinstance(action, Arm | Disarm) for action in actions)
 
 
 def test_the_pickers_trailers_answer_is_given_to_envoy() -> None:
