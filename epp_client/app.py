@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 import structlog
 
+from epp_client import collector
 from epp_client.admin.server import AdminServer, Readiness
 from epp_client.errors import SettingsError
 from epp_client.metrics import Metrics
@@ -90,6 +91,7 @@ class Sidecar:
             taken = "; is another sidecar running?" if "in use" in str(error) else ""
             raise SettingsError(f"cannot start: {error}{taken}") from error
         self.readiness.set("serving", ok=True)
+        collector.settle()
         log.info("serving", sockets=[*map(str, settings.sockets)], admin=self.admin_address)
 
     async def _pools_known(self) -> None:

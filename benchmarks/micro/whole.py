@@ -6,7 +6,6 @@ as on a still one if the best of some batches is taken.
 """
 
 import asyncio
-import gc
 import logging
 import sys
 import time
@@ -17,6 +16,7 @@ import structlog
 import uvloop
 
 from benchmarks.micro.conversation import KEY, conversation, snapshot
+from epp_client import collector
 from epp_client.ext_proc.messages import POOL_KEY
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.picker.health import CHECK_INTERVAL
@@ -40,7 +40,6 @@ from epp_client.wire.headers import NO_TABLE, RESPONSE, TRAILERS_OK, literals
 from epp_client.wire.health import with_health
 from epp_client.wire.native_connection import NativeConnection
 from epp_client.wire.protocol import ClientProtocol, ServerProtocol
-from epp_client.workers.worker import GC_THRESHOLD
 
 POOL = "default/llama"
 _GREETING = settings({}) + frame(SETTINGS, ACK, 0) + window_update(0, 1 << 30)
@@ -167,9 +166,7 @@ async def _batch(script: _Script, requests: int) -> float:
         done.set_result(None)
 
     await asyncio.sleep(0)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLD)
+    collector.settle()
     began = time.process_time()
     step()
     await done

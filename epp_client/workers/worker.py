@@ -6,7 +6,6 @@ until the next control process has put a worker of its own in the place, then fi
 
 import asyncio
 import contextlib
-import gc
 import signal
 import socket
 import sys
@@ -14,6 +13,7 @@ import sys
 import structlog
 import uvloop
 
+from epp_client import collector
 from epp_client.logs import configure
 from epp_client.pool.delta import apply
 from epp_client.pool.store import PoolStore
@@ -41,8 +41,6 @@ LOOK = 0.05
 
 ASK_INTERVAL = 0.02
 """Seconds between two questions for the endpoints that picks wait for."""
-GC_THRESHOLD = (20_000, 20, 100)
-"""Sessions are freed by reference counts; collections find little and stall everyone."""
 
 
 class Worker:
@@ -88,9 +86,7 @@ class Worker:
         except (OSError, RuntimeError) as error:
             await self._say(Failed(str(error)))
             return False
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLD)
+        collector.settle()
         await self._say(Serving())
         return True
 
