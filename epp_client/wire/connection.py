@@ -423,11 +423,23 @@ class Http2Connection(Outbox, Generic[S]):
         for stream in list(self.streams.values()):
             self._close_lost(stream, text)
 
+    def release(self) -> None:
+        """There is no socket any more. Holds nobody from now on, so that all of it goes at once and not
+        when a collector comes by: what a picker's restart leaves is megabytes until then."""
+        self.abandon()
+        self.on_room = None
+        self._report = _unheard
+        self._partial = self._block = b""
+
     def _close_lost(self, stream: S, text: str) -> None:
         try:
             stream.close(Status(UNAVAILABLE, text))
         except Exception as error:
             self._report(error)
+
+
+def _unheard(error: Exception) -> None:
+    """There is nobody left to tell."""
 
 
 def own_settings(own: dict[int, int]) -> bytes:

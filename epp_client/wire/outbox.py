@@ -21,6 +21,10 @@ PUMP: Final = 256 * 1024
 """Bytes of backlog written at once, before the socket is asked whether it can take more."""
 
 
+def _asleep() -> None:
+    """There is nobody left to wake."""
+
+
 class Outbox:
     """The sending half. `wake` is called when output appears while nobody is about to take it."""
 
@@ -54,6 +58,12 @@ class Outbox:
         """Have the output taken in this turn of the event loop."""
         self.awake = True
         self._wake()
+
+    def abandon(self) -> None:
+        """Nobody takes output any more."""
+        self.out.clear()
+        self.blocked.clear()
+        self._wake = _asleep
 
     def write(self, data: bytes) -> None:
         """Queue whole frames."""

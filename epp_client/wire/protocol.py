@@ -117,6 +117,7 @@ class Http2Protocol(Generic[C]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connection.lost(f"the connection broke: {exc or 'closed by the peer'}")
+        self.connection.release()
         if not self.gone.done():
             self.gone.set_result(None)
 
@@ -198,6 +199,7 @@ class ClientProtocol(Http2Protocol[ClientConnection]):
         """Connecting was given up."""
         self._timer.cancel()
         self.ready.cancel()
+        self.connection.release()
         if hasattr(self, "transport"):
             self.transport.abort()
 

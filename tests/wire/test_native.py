@@ -1,6 +1,8 @@
 """The native transport over real sockets: against itself, and against grpcio in both directions."""
 
 import asyncio
+import contextlib
+import gc
 import os
 import socket
 import stat
@@ -16,6 +18,7 @@ from grpc import aio
 
 from epp_client.errors import PickerUnreachable
 from epp_client.pool.settings import PickerTls, PickerTlsMode
+from epp_client.wire.connection import Http2Connection
 from epp_client.wire.grpcio import _OPTIONS, GrpcioServer, _AnyMethod
 from epp_client.wire.native import NativeServer, NativeTransport
 from epp_client.wire.native_connection import NativeConnection
@@ -378,3 +381,44 @@ async def test_a_reply_leaves_in_the_turn_in_which_its_cause_came() -> None:
     await asyncio.sleep(0)
     assert len(written) == 2
     protocol.abandon()
+
+
+async def leave(in_vain: bool) -> list[object]:
+    """Connections that have ended, on both sides; what of them only a collector finds."""
+    sock, address = loopback()
+    transport, accepting = NativeTransport(), Accepting(echo=True)
+    server = await transport.serve_socket(sock, accepting)
+    if in_vain:
+        await server.drain(0)
+
+    async def connect() -> None:
+        with contextlib.suppress(PickerUnreachable):
+            connection = await transport.connect(address, PLAINTEXT, "", 5)
+            call = Owner()
+            call.stream = connection.open(PATH, {}, call)
+            call.stream.send(b"hello")
+            await until(call, lambda: call.messages != [])
+            await connection.close()
+            accepting.owners.clear()
+
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for _ in range(3):
+            await connect()
+        await asyncio.sleep(0.1)  # the last socket is closed in a later turn
+        gc.collect()
+        return [left for left in gc.garbage if isinstance(left, Http2Connection)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+        if not in_vain:
+            await server.drain(0)
+
+
+@pytest.mark.parametrize("in_vain", [False, True])
+def test_a_connection_that_has_ended_leaves_nothing_to_a_collector(in_vain: bool) -> None:
+    """It comes by rarely, and what a connection holds may be megabytes."""
+    assert uvloop.run(leave(in_vain)) == []
