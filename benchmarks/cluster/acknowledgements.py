@@ -4,17 +4,16 @@ The sidecar's control process is this process, so that the moment is known and n
 """
 
 import asyncio
-import random
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cluster.edits import LONG, NARROWER, membership
-from benchmarks.cluster.population import address, create_all, pod, pool, summary
+from benchmarks.cluster.edits import NARROWER, Edit, membership
+from benchmarks.cluster.paced import timed
+from benchmarks.cluster.population import address, create_all, pod, pool
 from epp_client.app import Sidecar, running
 from epp_client.demo.envoy import running_envoy
 from epp_client.demo.stack import free_ports
@@ -96,18 +95,13 @@ async def acknowledgements(
         envoy = Acknowledged(sidecar, f"{namespace}/model")
         await envoy.until(f"{address(PODS - 1)}:{PORTS[0]}", member=True)
         say(f"{PODS} Pods, {repetitions} edits of each kind, until Envoy's acknowledgement")
-        samples: dict[str, list[float]] = defaultdict(list)
-        dice, pause = random.Random(1), LONG
-        for _ in range(repetitions):
-            for pair in membership(edited, dice.randrange(WIDE), PORTS):
-                if len(samples[pair[0].what]) >= repetitions:
-                    continue  # both ways count for it
-                for edit in pair:
-                    await asyncio.sleep(dice.uniform(*pause))
-                    begun = time.perf_counter()
-                    write = asyncio.create_task(api.patch(*edit.write))
-                    seen = await envoy.until(edit.endpoint, member=edit.member)
-                    samples[edit.what].append((seen - begun) * 1000)
-                    await write
-                    pause = edit.pause
-        return {what: summary(values) for what, values in samples.items()}
+
+        async def seen(edit: Edit) -> float:
+            return await envoy.until(edit.endpoint, member=edit.member)
+
+        return await timed(
+            api,
+            lambda dice: membership(edited, dice.randrange(WIDE), PORTS),
+            seen,
+            repetitions,
+        )

@@ -13,13 +13,15 @@ rest after a push (`xds/rests.py`) is over, which is longer when many endpoints 
 NARROWER = {"tier": "new"}
 """Labels of all Pods but a few; they make the selector narrower."""
 
+Write = tuple[Object, Object] | tuple[Object, Object, str]
+"""What `Api.patch` takes: the object, the patch, a subresource."""
+
 
 class Edit(NamedTuple):
     """One write to a pool or to one of its Pods."""
 
     what: str
-    write: tuple[Object, Object] | tuple[Object, Object, str]
-    """What `Api.patch` takes: the object, the patch, a subresource."""
+    write: Write
     endpoint: str
     member: bool
     """Whether the endpoint is one of the pool afterwards."""

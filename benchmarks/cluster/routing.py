@@ -6,10 +6,8 @@ up to one request.
 """
 
 import asyncio
-import random
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,8 +16,9 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from benchmarks.cluster.acknowledgements import PODS, WIDE, population
-from benchmarks.cluster.edits import BRIEF, LONG, Edit, membership
-from benchmarks.cluster.population import address, create_all, pool, summary
+from benchmarks.cluster.edits import BRIEF, LONG, Edit, Write, membership
+from benchmarks.cluster.paced import timed
+from benchmarks.cluster.population import address, create_all, pool
 from epp_client.demo.dialects import SERVED_ECHO, STEERING
 from epp_client.demo.process import Process
 from epp_client.demo.stack import free_ports
@@ -58,7 +57,7 @@ class Timed(NamedTuple):
     """One write, and the request that shows it."""
 
     what: str
-    write: tuple[Object, Object] | tuple[Object, Object, str]
+    write: Write
     pool: str
     steer: str
     """The endpoint that the picker is to choose; empty: as it likes."""
@@ -185,23 +184,12 @@ async def routing(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE))
         )
         client = Client(session, gateway.url)
-        dice, pause = random.Random(1), LONG
         for pair in _edits(site, 0):  # as it is before, each the last of its pair
             await client.until(pair[1])
         say(f"{PODS} Pods, {repetitions} edits of each kind, until a request shows it")
-        samples: dict[str, list[float]] = defaultdict(list)
-        for _ in range(repetitions):
-            for pair in _edits(site, dice.randrange(WIDE)):
-                if len(samples[pair[0].what]) >= repetitions:
-                    continue  # both ways count for it
-                for timed in pair:
-                    await asyncio.sleep(dice.uniform(*pause))
-                    begun = time.perf_counter()
-                    write = asyncio.create_task(api.patch(*timed.write))
-                    samples[timed.what].append((await client.until(timed) - begun) * 1000)
-                    await write
-                    pause = timed.pause
-        return {what: summary(values) for what, values in samples.items()}
+        return await timed(
+            api, lambda dice: _edits(site, dice.randrange(WIDE)), client.until, repetitions
+        )
 
 
 async def _site(owner: AsyncExitStack, api: Api) -> Site:

@@ -151,7 +151,7 @@ class PickerClient:
         Raises:
             PickerUnreachable: none could; the text says why for the last one.
         """
-        error = PickerUnreachable(f"the picker of {self.pool} has no usable address")
+        why = f"the picker of {self.pool} has no usable address"
         tried: set[PickerAddress] = set()
         attempts: dict[asyncio.Task[None], PickerAddress] = {}
         try:
@@ -165,16 +165,18 @@ class PickerClient:
                         tried.add(address)
                         attempts[asyncio.create_task(address.connect())] = address
                 if not attempts:
-                    raise error
+                    raise PickerUnreachable(why)
                 done, _ = await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     address = attempts.pop(task)
-                    try:
-                        task.result()
-                    except PickerUnreachable as failed:
-                        error = failed
-                    except asyncio.CancelledError:
-                        error = PickerUnreachable(f"{address.address} was given up: it changed")
+                    # Not `result()`: an error with this frame in its traceback, and a frame with the
+                    # error's task, would keep each other, and the request that waits, for a collector.
+                    if task.cancelled():
+                        why = f"{address.address} was given up: it changed"
+                    elif (failed := task.exception()) is not None:
+                        if not isinstance(failed, PickerUnreachable):
+                            raise failed
+                        why = str(failed)
                     if address.ready:
                         return address
         finally:

@@ -214,8 +214,8 @@ class NativeTransport:
 
 
 def _abandon(made: list[ClientProtocol]) -> None:
-    for protocol in made:
-        protocol.abandon()
+    while made:  # an error's traceback holds the list, and `ready` holds the error
+        made.pop().abandon()
 
 
 def _check_alpn(transport: asyncio.Transport) -> None:

@@ -1,6 +1,9 @@
 """Which address a request asks, and what the checks of an address find: with a scripted transport."""
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -399,6 +402,28 @@ async def test_one_that_only_refuses_is_unreachable_once_it_is_not_new() -> None
             await client.connect()
         assert client.states == {ONE: Health.UNREACHABLE}
         assert not client.hopeful
+
+
+async def test_who_waited_in_vain_is_not_kept_for_a_collector() -> None:
+    """A request is, with its body, if errors and the frames in their tracebacks keep each other."""
+    transport = FakeTransport()
+    transport.peers[ONE].up = transport.peers[OTHER].up = False
+
+    async def wait() -> weakref.ref[Request]:
+        request = Request()
+        with contextlib.suppress(PickerUnreachable):
+            await client.connect()
+        return weakref.ref(request)
+
+    async with following(transport, ONE, OTHER) as client:
+        await wait()  # while the addresses are new
+        gc.disable()
+        try:
+            waited = [await asyncio.create_task(wait()) for _ in range(3)]
+            await asyncio.sleep(0)
+            assert [request() for request in waited] == [None] * 3
+        finally:
+            gc.enable()
 
 
 async def test_nobody_waits_for_an_address_while_another_can_be_reached() -> None:
