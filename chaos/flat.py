@@ -1,6 +1,6 @@
 """Whether a curve is flat: the median of the slopes between its points; outliers do not move it. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from statistics import median
 from typing import NamedTuple
@@ -28,6 +28,21 @@ class Trend(NamedTuple):
         """In words."""
         verdict = "flat" if self.flat else "NOT FLAT"
         return f"{verdict}: {self.growth:+.2f} at a level of {self.level:.1f}"
+
+
+Points = list[tuple[float, float]]
+
+
+def envelope(
+    curve: Sequence[tuple[float, float]], window: float, edge: Callable[[Iterable[float]], float]
+) -> Points:
+    """The least (`min`) or most (`max`) of each `window` seconds, at their beginnings; whole ones only."""
+    found: dict[int, float] = {}
+    for at, value in curve:
+        number = int(at // window)
+        found[number] = edge((found.get(number, value), value))
+    whole = int(curve[-1][0] // window) if curve else 0
+    return [(number * window, value) for number, value in found.items() if number < whole]
 
 
 def trend(

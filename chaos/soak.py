@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.account import account
-from chaos.flat import Trend, trend
+from chaos.flat import Trend, envelope, trend
 from chaos.installation import Installation, NotBack
 from chaos.load import BOUND
 from chaos.looks import descriptors
@@ -37,6 +37,8 @@ GENTLE = {
 EVERY = (10.0, 30.0)
 """Seconds between two of them."""
 LONGEST_WARM_UP = 300.0
+WINDOW = 60.0
+"""Seconds of which the least and the most memory are followed."""
 MEGABYTE = 1e6
 COUNTS = ("epp_client_in_flight", "epp_client_retained_bytes")
 
@@ -52,13 +54,21 @@ class Curves:
 
     @property
     def trends(self) -> dict[str, Trend]:
-        """What must be flat, and whether it is."""
+        """What must be flat, and whether it is.
+
+        Of memory both edges are: an allocator keeps what was freed at its end, up to twice the largest
+        body, and gives it back at no certain moment; so one curve goes to and fro between two levels.
+        """
         ends = [curve[-1][0] for curve in self.memory.values()]
         warm_up = min(LONGEST_WARM_UP, max(ends, default=0.0) / 4)
+        window = min(WINDOW, max(ends, default=1.0) / 20)
         return {
             **{
-                f"memory of {name}, MB": trend(curve, warm_up=warm_up, share=0.03, least=3.0)
+                f"memory of {name}, MB, {word} in {window:.0f} s": trend(
+                    envelope(curve, window, edge), warm_up=warm_up, share=0.03, least=3.0
+                )
                 for name, curve in self.memory.items()
+                for word, edge in (("least", min), ("most", max))
             },
             **{
                 f"descriptors of {name}": trend(curve, warm_up=warm_up, share=0.0, least=3.0)

@@ -8,7 +8,7 @@ import pytest
 
 from chaos.account import Line, Window, account, add
 from chaos.faults import FAULTS
-from chaos.flat import trend
+from chaos.flat import envelope, trend
 from chaos.link import _Frames
 from chaos.load import _judged
 from chaos.pool_faults import POOL_FAULTS
@@ -189,6 +189,13 @@ def test_a_flat_curve_is_told_from_a_leak() -> None:
     assert trend(spike, warm_up=100, share=0.03, least=3).flat
     assert not trend(leak, warm_up=100, share=0.03, least=3).flat
     assert not trend([], warm_up=0, share=0, least=0).flat
+
+
+def test_the_edges_of_a_curve_that_goes_to_and_fro() -> None:
+    curve = [(float(n), 50.0 + n / 100 + 10 * (n % 7 == 0)) for n in range(125)]
+    assert envelope(curve, 60, min) == [(0, 50.01), (60, 50.6)]
+    assert envelope(curve, 60, max) == [(0, 60.56), (60, 61.19)]
+    assert envelope([], 60, min) == []
 
 
 @pytest.mark.parametrize("size", [1, 3, 9, 10, 1000])
