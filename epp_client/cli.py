@@ -212,6 +212,10 @@ def serve(
 
 
 def _tls(mode: PickerTlsMode, ca: Path | None, cert: Path | None, key: Path | None) -> PickerTls:
+    if key is not None and cert is None:
+        raise typer.BadParameter(
+            "a key needs its certificate: --picker-cert", param_hint="--picker-key"
+        )
     return PickerTls(mode=mode, ca_file=ca, cert_file=cert, key_file=key)
 
 

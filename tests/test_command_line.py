@@ -133,3 +133,11 @@ def test_a_file_that_cannot_be_read_says_why_there_are_no_pools(
     assert f"error: {file}" in said
     assert "not YAML" in said
     assert "at least one pool" in said
+
+
+@pytest.mark.parametrize("command", ["serve", "pick default/llama"])
+def test_a_key_without_its_certificate_is_no_key(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert call(monkeypatch, f"{command} --pools {EXAMPLE} --picker-key key.pem") == 2
+    assert "--picker-cert" in capsys.readouterr().err
