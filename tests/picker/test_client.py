@@ -465,7 +465,7 @@ async def test_an_old_address_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPa
         assert client.ready() is not None
         await until(lambda: client.ready() is None)
         [old] = transport.peers[ONE].connections
-        assert old.closed_with == RETIRE_GRACE
+        await until(lambda: old.closed_with == RETIRE_GRACE)
 
 
 @pytest.mark.parametrize("change", ["tls", "no address"])
