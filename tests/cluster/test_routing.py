@@ -117,6 +117,8 @@ async def test_a_failure_mode_flip_decides_what_a_dead_picker_costs(site: Site) 
         mode["spec"]["endpointPickerRef"]["failureMode"] = "FailOpen"
         await site.api.patch(pool, mode)
         await gateway.sidecar.until(f"/pools/{site.namespace}/pool", '"FailOpen"')
+        # A request keeps the failure mode that it began with, and the worker hears a moment later.
+        await load.until(lambda seen: not any(a.failure for a in seen))
         await picker.process.kill()
         await load.until(
             lambda seen: not any("x-went-into-resp-headers" in a.headers for a in seen)
