@@ -18,7 +18,7 @@ def draw(folder: Path, curves: Curves, title: str) -> None:
     figure, rows = plt.subplots(3, 1, figsize=(9, 8), sharex=True, layout="constrained")
     _lines(rows[0], curves.memory, "resident memory, MB")
     _lines(rows[1], curves.descriptors, "open descriptors")
-    rows[1].legend(frameon=False, ncols=4, loc="upper left")
+    rows[1].legend(frameon=False, ncols=4, loc="lower left")
     counts = curves.counts["epp_client_in_flight"] if curves.counts else []
     _lines(rows[2], {"requests in flight": counts}, "requests in flight, after the last one: 0")
     rows[2].set_xlabel("minutes")
