@@ -9,6 +9,8 @@ from openai import AsyncOpenAI
 
 from epp_client.demo.stack import Stack
 
+from .tools import echo
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SIZES = {"empty": 0, "1 KB": 1000, "5 MB": 5_000_000}
@@ -45,13 +47,6 @@ BROKEN = {
 
 def payload(size: int) -> bytes:
     return bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-
-
-async def echo(
-    client: httpx.AsyncClient, stack: Stack, pool: str, body: bytes, **headers: str
-) -> httpx.Response:
-    named = {key.replace("_", "-"): value for key, value in headers.items()}
-    return await client.post(stack.pool_url(pool) + "/echo", content=body, headers=named)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())

@@ -13,22 +13,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.demo.stack import Stack, start_picker
-from epp_client.sidecar.data_plane import DataPlane
+
+from .tools import echo, ext_proc_service, settled, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-def relay(stack: Stack) -> DataPlane:
-    """The one of this process: `workers=0`."""
-    assert isinstance(stack.sidecar.relay, DataPlane)
-    return stack.sidecar.relay
-
-
-async def echo(
-    client: httpx.AsyncClient, stack: Stack, pool: str, **headers: str
-) -> httpx.Response:
-    named = {key.replace("_", "-"): value for key, value in headers.items()}
-    return await client.post(stack.pool_url(pool) + "/echo", content=b"hello", headers=named)
 
 
 def edit(stack: Stack, change: Callable[[dict[str, Any]], None]) -> None:
@@ -40,28 +28,6 @@ def edit(stack: Stack, change: Callable[[dict[str, Any]], None]) -> None:
     new = path.with_suffix(".new")
     new.write_text(yaml.safe_dump_all(objects))
     new.rename(path)
-
-
-async def until(
-    client: httpx.AsyncClient,
-    stack: Stack,
-    pool: str,
-    seen: Callable[[httpx.Response], bool],
-    **headers: str,
-) -> list[httpx.Response]:
-    """Ask until an answer shows the change; all answers on the way."""
-    answers: list[httpx.Response] = []
-    async with asyncio.timeout(15):
-        while not answers or not seen(answers[-1]):
-            answers.append(await echo(client, stack, pool, **headers))
-    return answers
-
-
-async def settled(client: httpx.AsyncClient, stack: Stack) -> None:
-    """Until Envoy has closed every stream: it does so a moment after the client has its answer."""
-    async with asyncio.timeout(10):
-        while relay(stack).service.open_sessions:
-            await client.get(stack.envoy.admin + "/ready")
 
 
 async def test_a_killed_picker_and_its_return(own_stack: Stack, client: httpx.AsyncClient) -> None:
@@ -84,7 +50,7 @@ async def test_a_stopped_picker_costs_the_pick_timeout_at_most(
     answer = await echo(client, own_stack, "open")
     assert answer.status_code == 200
     own_stack.pickers["open"].signal(signal.SIGCONT)
-    await settled(client, own_stack)
+    await settled(own_stack)
     metrics = await client.get(f"http://{own_stack.sidecar.admin_address}/metrics")
     # Its silence is found out before the deadline, unless this machine is very busy.
     line = 'epp_client_fail_open_total{{pool="default/open",reason="{}"}} 1.0'
@@ -170,8 +136,8 @@ async def test_nothing_is_left_of_finished_requests(
 ) -> None:
     for dialect in ("pick-after-body", "silent-response", "garbage-bytes", "refuse-429"):
         await echo(client, stack, "open", x_picker_dialect=dialect)
-    await settled(client, stack)
-    assert relay(stack).service.budget.used == 0
+    await settled(stack)
+    assert ext_proc_service(stack).budget.used == 0
 
 
 async def test_a_client_that_hangs_up_is_forgotten(stack: Stack, client: httpx.AsyncClient) -> None:
@@ -182,8 +148,8 @@ async def test_a_client_that_hangs_up_is_forgotten(stack: Stack, client: httpx.A
             headers={"x-picker-dialect": "silent"},
             timeout=httpx.Timeout(5, read=0.3),
         )
-    await settled(client, stack)
-    assert relay(stack).service.budget.used == 0
+    await settled(stack)
+    assert ext_proc_service(stack).budget.used == 0
 
 
 async def test_a_picker_that_only_observes_holds_nothing_up(
@@ -202,7 +168,7 @@ async def test_a_picker_that_only_observes_holds_nothing_up(
     own_stack.pickers["close"].signal(signal.SIGCONT)
     assert got == size
     assert max(memory) - memory[0] < size / 2, "the copies must not pile up"
-    await settled(client, own_stack)
+    await settled(own_stack)
 
 
 async def test_a_client_that_does_not_read_stops_the_model_and_leaves_memory_flat(
@@ -226,4 +192,4 @@ async def test_a_client_that_does_not_read_stops_the_model_and_leaves_memory_fla
             got += len(part)
     assert got == size
     assert held < size / 4
-    await settled(client, own_stack)
+    await settled(own_stack)
