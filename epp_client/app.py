@@ -21,7 +21,7 @@ from epp_client.pool.manifests import ManifestSource
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings
 from epp_client.sidecar.data_plane import DataPlane
-from epp_client.workers.predecessor import Left, left_on
+from epp_client.workers.predecessor import Left, known_on, left_on
 from epp_client.workers.supervisor import Workers
 from epp_client.xds.ads import AdsServer
 
@@ -32,6 +32,10 @@ SYNC_PATIENCE = 5.0
 it requests get a clear refusal instead of no answer at all, unless somebody else serves or keeps them."""
 KEPT_PATIENCE = 30.0
 """As long at most for pools that are slow to come, while a holder keeps requests; Envoy waits a minute."""
+HANDOVER_PATIENCE = 5.0
+"""Seconds for relays from before to say what they know, and for Envoy to be told; they serve meanwhile."""
+UNSERVED_PATIENCE = 0.5
+"""As long at most for either while requests wait: Envoy connects again within half of it."""
 LEFT_BEHIND = "EPP_CLIENT_LEFT_BEHIND"
 """Environment variable with which an upgraded process is told of its children from before."""
 
@@ -63,11 +67,13 @@ class Sidecar:
         self._stopped = False
 
     async def start(self) -> None:
-        """Bind the admin page and ADS, read the pools, then bind the relay's sockets.
+        """Bind the admin page and ADS, read the pools, tell Envoy, then bind the relay's sockets.
 
         The relay waits up to `SYNC_PATIENCE` for the pools: Envoy, which asks again meanwhile, then
         meets a restarted sidecar that knows its pools, instead of one that refuses. It waits longer while
         a holder keeps the requests, and as long as workers of the process before serve them.
+
+        Envoy has an endpoint before we pick it, and as long as those workers may.
 
         Raises:
             SettingsError: an address or socket that cannot be bound; nothing stays bound.
@@ -83,8 +89,12 @@ class Sidecar:
                 )
                 await self._ads.start()
             self._follow_pools()
+            known = await known_on(settings.sockets, self._answers_within())
             await self._pools_known()
             self._check_source()
+            if self._ads is not None:
+                self._ads.begin(known)
+                await self._ads.told(HANDOVER_PATIENCE if known else UNSERVED_PATIENCE)
             await self.relay.start()
         except (OSError, RuntimeError, SettingsError) as error:
             await self.stop(0)
@@ -93,6 +103,11 @@ class Sidecar:
         self.readiness.set("serving", ok=True)
         collector.settle()
         log.info("serving", sockets=[*map(str, settings.sockets)], admin=self.admin_address)
+
+    def _answers_within(self) -> float:
+        """A holder's sockets take questions also when nobody is there to answer."""
+        upgraded = LEFT_BEHIND in os.environ
+        return UNSERVED_PATIENCE if self.settings.hold and not upgraded else HANDOVER_PATIENCE
 
     async def _pools_known(self) -> None:
         loop = asyncio.get_running_loop()

@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from itertools import chain
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 import grpc
@@ -11,16 +10,14 @@ import structlog
 from grpc import aio
 
 from epp_client.metrics import Metrics
-from epp_client.pool.endpoints import EndpointTable
 from epp_client.pool.inference_pool import AppProtocol, PoolName
-from epp_client.pool.snapshot import PoolSnapshot
+from epp_client.pool.known import Known
 from epp_client.pool.store import PoolStore
 from epp_client.settings import UpstreamMode
 from epp_client.wire.grpcio import start_on_socket
 from epp_client.wire.socket_file import SocketFile
+from epp_client.xds.assignments import Assignments
 from epp_client.xds.clusters import cluster_name, pool_cluster
-from epp_client.xds.endpoints import Assignment
-from epp_client.xds.lingering import Lingering
 from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest
 from epp_client.xds.rests import Rests
 from epp_client.xds.state import CDS, EDS, EnvoyState, Resource
@@ -54,64 +51,6 @@ class _Stream:
             self._rested = None
 
 
-class _Assignments(Mapping[str, Resource]):
-    """The EDS resources, made when they are to be sent: what changes faster is never looked at."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._snapshots: dict[str, PoolSnapshot] = {}
-        self._shown: dict[str, EndpointTable] = {}  # what was built last
-        self._built: dict[str, Resource] = {}
-        self._writers: dict[str, Assignment] = {}
-        self._lingering = Lingering()
-
-    def put(self, name: str, snapshot: PoolSnapshot) -> bool:
-        """Take a pool's newest snapshot; whether Envoy has to be told."""
-        before = self._snapshots.get(name)
-        self._snapshots[name] = snapshot
-        return before is None or before.table.generation != snapshot.table.generation
-
-    def expire(self, now: float) -> set[str]:
-        """The resources that Envoy has to be told of, as some of their endpoints have lingered enough."""
-        names = self._lingering.expire(now)
-        for name in names:
-            self._built.pop(name, None)
-        return names
-
-    def next_change(self) -> float | None:
-        """When `expire` will have something to say."""
-        return self._lingering.next_change()
-
-    def drop(self, name: str) -> None:
-        """The pool is no more."""
-        self._snapshots.pop(name, None)
-        self._shown.pop(name, None)
-        self._built.pop(name, None)
-        self._writers.pop(name, None)
-        self._lingering.forget(name)
-
-    def __getitem__(self, name: str) -> Resource:
-        snapshot, built = self._snapshots[name], self._built.get(name)
-        table = snapshot.table
-        if built is None or built.generation != table.generation:
-            if (shown := self._shown.get(name, table)) is not table:
-                self._lingering.changed(name, shown, table, self._clock())
-            self._shown[name] = table
-            writer = self._writers.setdefault(name, Assignment(name))
-            value = writer.write(chain(table.by_key.values(), self._lingering.of(name)))
-            self._built[name] = built = Resource(value, table.generation)
-        return built
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._snapshots
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._snapshots)
-
-    def __len__(self) -> int:
-        return len(self._snapshots)
-
-
 class AdsServer:
     """Serves the pools of a store as clusters and endpoints."""
 
@@ -125,14 +64,16 @@ class AdsServer:
         self._streams: set[_Stream] = set()
         self._built: dict[str, tuple[PoolName, AppProtocol]] = {}
         self._clusters: dict[str, Resource] = {}
-        self._assignments = _Assignments(asyncio.get_running_loop().time)
+        self._assignments = Assignments(asyncio.get_running_loop().time)
         self._expiry: asyncio.TimerHandle | None = None
+        self._begun = False
+        self._told = asyncio.Event()
         self._server: aio.Server | None = None
         self._file: SocketFile | None = None
         self._unsubscribe = store.subscribe(self._pools_changed)
 
     async def start(self) -> None:
-        """Bind the socket.
+        """Bind the socket. Envoys may connect; they are told nothing before `begin`.
 
         Raises:
             RuntimeError: it cannot be bound.
@@ -141,6 +82,21 @@ class AdsServer:
         server.add_generic_rpc_handlers((_Handler(self),))
         self._file = await start_on_socket(server, self._path)
         self._server = server
+
+    def begin(self, known: Known) -> None:
+        """Tell the pools from now on. `known` are endpoints that relays from before may still pick; Envoy
+        is told of them as well, for some time."""
+        self._assignments.inherit({cluster_name(pool): table for pool, table in known.items()})
+        self._begun = True
+        self._tell({})
+
+    async def told(self, patience: float) -> None:
+        """Wait until an Envoy has acknowledged all that it asked for, up to `patience` seconds. Not for
+        original_dst, which goes wherever it is sent."""
+        if self._mode is UpstreamMode.OVERRIDE_HOST:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._told.wait()
 
     async def close(self) -> None:
         """Stop serving; Envoy keeps what it has."""
@@ -215,8 +171,8 @@ class AdsServer:
             while not reader.done():
                 await stream.wake.wait()
                 stream.wake.clear()
-                if not self._store.synced:
-                    continue  # unknown is never none: the first publication wakes us
+                if not (self._begun and self._store.synced):
+                    continue  # unknown is never none: `begin` and the first publication wake us
                 resources = {CDS: self._clusters, EDS: self._assignments}
                 responses = stream.state.responses(resources, stream.rests.resting(loop.time()))
                 stream.wake_when_rested(loop)
@@ -225,6 +181,8 @@ class AdsServer:
                     told = stream.state.told
                     sizes = {name: len(self._assignments[name].value) for name in told}
                     stream.rests.pushed(sizes, loop.time())
+                if stream.state.current:
+                    self._told.set()
                 for response in responses:
                     self._metrics.xds_pushes.labels(_LABELS[response.type_url]).inc()
                     yield response.SerializeToString()
@@ -235,7 +193,9 @@ class AdsServer:
                 await reader
             self._streams.discard(stream)
             self._metrics.envoys.set(len(self._streams))
-            self._acknowledge(stream.state.follows)
+            # Envoy keeps what it has when nobody is left who takes endpoints from us: so does the store.
+            others = (other.state.follows for other in self._streams)
+            self._acknowledge(stream.state.follows & frozenset().union(*others))
             log.info("an Envoy has gone")
 
     async def _read(self, stream: _Stream, requests: AsyncIterator[bytes]) -> None:

@@ -186,11 +186,12 @@ def _dynamic_resources() -> bootstrap_v3.BootstrapDynamicResources:
                 core_v3.GrpcService(
                     envoy_grpc=core_v3.GrpcServiceEnvoyGrpc(
                         cluster_name=ADS_CLUSTER,
-                        # Envoy's own goes up to 30 s: endpoints would be that old after a restart.
+                        # Envoy's own goes up to 30 s: endpoints would be that old after a restart, which
+                        # waits half a second for Envoy before it serves.
                         retry_policy=core_v3.RetryPolicy(
                             retry_back_off=core_v3.BackoffStrategy(
-                                base_interval=timedelta(milliseconds=250),
-                                max_interval=timedelta(seconds=2),
+                                base_interval=timedelta(milliseconds=50),
+                                max_interval=timedelta(milliseconds=250),
                             )
                         ),
                     )

@@ -11,6 +11,9 @@ from epp_client.pool.endpoints import Endpoint, EndpointTable
 
 LINGER = 1.0
 """Seconds. Relays are told within a tenth of one, and a steered request is with Envoy in milliseconds."""
+HANDOVER = 60.0
+"""Seconds for those that only relays of another control process know, which nobody tells. They serve until
+ours do, and then bring to an end what waits for a pick."""
 
 
 class Lingering:
@@ -19,12 +22,19 @@ class Lingering:
     def __init__(self) -> None:
         self._left: dict[str, dict[str, tuple[Endpoint, float]]] = {}
 
-    def changed(self, name: str, before: EndpointTable, after: EndpointTable, now: float) -> None:
+    def changed(
+        self,
+        name: str,
+        before: EndpointTable,
+        after: EndpointTable,
+        now: float,
+        linger: float = LINGER,
+    ) -> None:
         """A table has followed another: who left lingers, who is back does not."""
         left = {k: kept for k, kept in self._left.get(name, {}).items() if k not in after.by_key}
         for key, endpoint in before.by_key.items():
             if key not in after.by_key and key not in left:
-                left[key] = endpoint, now + LINGER
+                left[key] = endpoint, now + linger
         if left:
             self._left[name] = left
         else:

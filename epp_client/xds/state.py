@@ -69,6 +69,12 @@ class EnvoyState:
         """The EDS resources of the last response."""
         return self._types[EDS].sent.keys()
 
+    @property
+    def current(self) -> bool:
+        """Whether Envoy has answered all that there was to say, clusters first of all."""
+        asked = [state for state in self._types.values() if state.names is not None]
+        return self._types[CDS].version > 0 and not any(t.waiting or t.due for t in asked)
+
     def receive(self, request: DiscoveryRequest) -> Collection[str]:
         """Take one request: a subscription, an acknowledgement, or a rejection.
 

@@ -26,6 +26,7 @@ from epp_client.settings import TransportName
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 SMALL = [Ask(n, pool, "1 KB", "", n) for n, pool in enumerate(("open", "close", "h2c", "skip"))]
+FAIL_OPEN = [request for request in SMALL if request.pool != "close"]
 LARGE = [Ask(n, pool, "1 MB", "", n) for n, pool in enumerate(("open", "close"))]
 STREAM = Ask(0, "close", "stream", "", 39, pause_ms=100)
 """A stream of 49 tokens: about 5 s."""
@@ -276,6 +277,47 @@ async def test_a_new_control_process_without_an_api_server_leaves_requests_to_th
         await asking.more(10)
         assert await asking.stop() == ALL_ANSWERED
         await installation.workers_replaced(old)
+
+
+@pytest.mark.parametrize("how", ["upgraded", "killed", "restarted"])
+@pytest.mark.parametrize("change", ["gone", "back"])
+async def test_a_pod_that_comes_or_goes_while_control_processes_change_costs_nothing(
+    tmp_path: Path,
+    session: aiohttp.ClientSession,
+    transport: TransportName,
+    how: str,
+    change: str,
+) -> None:
+    """The new one is the first to hear of it. Workers from before may still pick who has gone, and its own
+    pick who is back: Envoy has to know both, before them."""
+    async with installed(tmp_path, transport=transport, source=SourceName.API) as installation:
+        api = installation.source
+        assert isinstance(api, ApiServer)
+        await installation.start()
+        every = installation.objects
+        fewer = [item for item in every if item["metadata"]["name"] != "model-2"]
+        before, after = (every, fewer) if change == "gone" else (fewer, every)
+        await api.write(before)
+        await installation.followed()
+        asking = Asking(session, installation, FAIL_OPEN)
+        await asking.more(10)
+        await api.kill()
+        await api.start_process()
+        await api.write(after)
+        if how == "upgraded":
+            installation.sidecar.signal(signal.SIGUSR2)
+            async with asyncio.timeout(60):
+                while not await says_starting(session, installation):
+                    await asyncio.sleep(0.01)
+            await api.connect()
+        else:
+            await (installation.kill_sidecar() if how == "killed" else installation.drain_sidecar())
+            await api.connect()
+            await installation.start_sidecar()
+        await installation.followed()
+        await installation.ready()
+        await asking.more(50)
+        assert await asking.stop() == ALL_ANSWERED
 
 
 async def test_what_a_holder_keeps_waits_for_an_api_server_that_is_away_at_the_start(

@@ -2,36 +2,23 @@
 
 from types import MappingProxyType
 
-import envoy_data_plane.envoy.config.endpoint.v3 as endpoint_v3
 from hypothesis import given
 from hypothesis import strategies as st
 
 from epp_client.pool.endpoints import Endpoint, EndpointTable, endpoint_key
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.snapshot import PoolSnapshot
-from epp_client.xds.ads import _Assignments
+from epp_client.xds.assignments import Assignments
 from epp_client.xds.endpoints import Assignment
-from epp_client.xds.lingering import LINGER
+from epp_client.xds.lingering import HANDOVER, LINGER
+
+from .talking_envoy import read_assignment
 
 POOL = InferencePool(PoolName("default", "llama"), (("app", "model"),), (8000,))
 
 
 def _endpoint(ip: str, port: int = 8000) -> Endpoint:
     return Endpoint(endpoint_key(ip, port), ip, port, "pod")
-
-
-def _read(value: bytes) -> tuple[str, list[tuple[str, int | None]]]:
-    """By Envoy's whole protos: the cluster and the addresses."""
-    assignment = endpoint_v3.ClusterLoadAssignment.parse(value)
-    [locality] = assignment.endpoints
-    found = []
-    for one in locality.lb_endpoints:
-        assert one.endpoint is not None
-        assert one.endpoint.address is not None
-        address = one.endpoint.address.socket_address
-        assert address is not None
-        found.append((address.address, address.port_value))
-    return assignment.cluster_name, found
 
 
 members = st.lists(
@@ -51,7 +38,7 @@ def test_each_resource_has_its_endpoints_in_order_and_none_of_the_one_before(
 ) -> None:
     assignment = Assignment("inferencepool/default/llama")
     for table in tables:
-        cluster, found = _read(assignment.write(table))
+        cluster, found = read_assignment(assignment.write(table))
         assert cluster == "inferencepool/default/llama"
         assert found == [(endpoint.ip, endpoint.port) for endpoint in table]
 
@@ -61,7 +48,7 @@ class _Pool:
 
     def __init__(self) -> None:
         self.now = 10.0
-        self.assignments = _Assignments(lambda: self.now)
+        self.assignments = Assignments(lambda: self.now)
         self._generation = 0
 
     def has(self, *numbers: int) -> bool:
@@ -73,7 +60,7 @@ class _Pool:
 
     def shown(self) -> set[int]:
         """What Envoy would be told now."""
-        _, found = _read(self.assignments["a"].value)
+        _, found = read_assignment(self.assignments["a"].value)
         return {int(ip.rpartition(".")[2]) for ip, _ in found}
 
 
@@ -118,6 +105,36 @@ def test_a_pool_of_the_name_of_one_that_is_no_more_shows_nothing_of_it() -> None
     pool.shown()
     pool.has(2)
     pool.shown()
+    pool.assignments.drop("a")
+    pool.has(3)
+    assert pool.shown() == {3}
+
+
+def _table(*numbers: int) -> EndpointTable:
+    members = (_endpoint(f"10.0.0.{number}") for number in numbers)
+    return EndpointTable(MappingProxyType({member.key: member for member in members}))
+
+
+def test_who_only_relays_from_before_know_lingers_until_they_have_long_ended() -> None:
+    pool = _Pool()
+    pool.assignments.inherit({"a": _table(1, 2)})
+    pool.has(2, 3)
+    assert pool.shown() == {1, 2, 3}
+    pool.now += LINGER
+    assert pool.has(3, 4)
+    assert pool.shown() == {1, 2, 3, 4}
+    pool.now += LINGER
+    assert pool.assignments.expire(pool.now) == {"a"}
+    assert pool.shown() == {1, 3, 4}
+    pool.now += HANDOVER - 2 * LINGER
+    assert pool.assignments.expire(pool.now) == {"a"}
+    assert pool.shown() == {3, 4}
+
+
+def test_what_relays_from_before_know_of_a_pool_goes_with_the_pool() -> None:
+    pool = _Pool()
+    pool.assignments.inherit({"a": _table(1)})
+    pool.has(2)
     pool.assignments.drop("a")
     pool.has(3)
     assert pool.shown() == {3}
