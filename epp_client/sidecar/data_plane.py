@@ -16,7 +16,6 @@ from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
 from epp_client.settings import ServeSettings, TransportName, UpstreamMode
 from epp_client.sidecar.ext_proc_service import ExtProcService
-from epp_client.sidecar.handover import with_handover
 from epp_client.wire.socket_file import taken
 from epp_client.wire.transport import Server, Transport
 
@@ -42,7 +41,6 @@ class DataPlane:
     ) -> None:
         """`wanted`: see ExtProcService."""
         self._socket = Path(settings.socket)
-        self._store = store
         self._inherited = inherited
         self._counters = Counters()
         self._draining = False
@@ -88,8 +86,7 @@ class DataPlane:
         Raises:
             OSError, RuntimeError: it cannot be bound.
         """
-        accept = with_handover(self.service.accept, self._store)
-        self._server = await self._transport.serve(str(self._socket), accept)
+        self._server = await self._transport.serve(str(self._socket), self.service.accept)
         inherited = self._inherited
         self._inode = inherited.inode if inherited else self._socket.stat().st_ino
 

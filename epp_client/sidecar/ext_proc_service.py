@@ -25,6 +25,7 @@ from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.retention import RetentionBudget
 from epp_client.sidecar.deadlines import Deadlines
+from epp_client.sidecar.handover import KNOWN_ENDPOINTS, SayKnownEndpoints
 from epp_client.sidecar.session import Session
 from epp_client.wire.grpc import UNIMPLEMENTED
 from epp_client.wire.transport import OK, Status, Stream, StreamEvents
@@ -71,6 +72,8 @@ class ExtProcService:
     def accept(self, stream: Stream, path: str, metadata: Mapping[str, str]) -> StreamEvents:
         """Take a new stream from the transport's server."""
         if path != PROCESS:
+            if path == KNOWN_ENDPOINTS:
+                return SayKnownEndpoints(stream, self.store)
             stream.finish(Status(UNIMPLEMENTED, f"{path} is not served here; {PROCESS} is"))
             return _Refused()
         name = metadata.get(POOL_KEY, "")

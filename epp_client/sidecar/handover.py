@@ -3,29 +3,17 @@
 One unary call on the relay's own socket, which only those may open who may ask for picks.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 from epp_client.pool.known import write_known
 from epp_client.pool.store import PoolStore
 from epp_client.wire.stream import NoOwner
-from epp_client.wire.transport import OK, Accept, Stream, StreamEvents
+from epp_client.wire.transport import OK, Stream
 
 KNOWN_ENDPOINTS: Final = "/epp_client.Handover/KnownEndpoints"
 
 
-def with_handover(accept: Accept, store: PoolStore) -> Accept:
-    """`accept`, with the one who takes over answered before it is asked."""
-
-    def accept_or_answer(stream: Stream, path: str, metadata: Mapping[str, str]) -> StreamEvents:
-        if path == KNOWN_ENDPOINTS:
-            return _KnownEndpoints(stream, store)
-        return accept(stream, path, metadata)
-
-    return accept_or_answer
-
-
-class _KnownEndpoints(NoOwner):
+class SayKnownEndpoints(NoOwner):
     """Owner of one call; its request says nothing."""
 
     __slots__ = ("_store", "_stream")
