@@ -65,7 +65,15 @@ class ApiServer:
         self.link = Link(seed)
         self._folder = folder
         self._kubeconfig = folder / "kubeconfig"
-        self.options = ["--kubernetes", "--kubeconfig", str(self._kubeconfig)]
+        self.last_known = folder / "last-known.json"
+        """Where the sidecar keeps what it was told."""
+        self.options = [
+            "--kubernetes",
+            "--kubeconfig",
+            str(self._kubeconfig),
+            "--last-known",
+            str(self.last_known),
+        ]
         """What `serve` is told."""
         self.ready_pods: set[str] = set()
         """Of what was written last."""

@@ -62,6 +62,7 @@ class Sidecar:
         self._ads: AdsServer | None = None
         self._source: asyncio.Task[None] | None = None
         self._retire: Callable[[], Awaitable[None]] | None = None
+        self._recall: Callable[[], bool] | None = None
         self._unsubscribe = self.store.subscribe(self._pools_changed)
         self._synced = asyncio.Event()
         self._stopped = False
@@ -118,6 +119,10 @@ class Sidecar:
                     await self._synced.wait()
                 return
             left = await left_on(self.settings.sockets)
+            if left is not Left.SERVING and self._recall is not None:
+                recall, self._recall = self._recall, None
+                if recall():
+                    continue
             if left is Left.REFUSING or (left is Left.KEEPING and loop.time() > kept_until):
                 return
 
@@ -131,7 +136,7 @@ class Sidecar:
             )
             self.metrics.follow_api(kubernetes)
             self.readiness.note("kubernetes", kubernetes.staleness)
-            self._retire = kubernetes.retire
+            self._retire, self._recall = kubernetes.retire, kubernetes.recall
             following = kubernetes.run()
         else:
             assert settings.pools is not None

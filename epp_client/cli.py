@@ -80,6 +80,13 @@ def serve(
         Path | None, typer.Option(help="kubeconfig file. Default: $KUBECONFIG, ~/.kube/config.")
     ] = None,
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    last_known: Annotated[
+        Path | None,
+        typer.Option(
+            help="File for what the API server has told last: a start without the server goes on from it.",
+            envvar="EPP_CLIENT_LAST_KNOWN",
+        ),
+    ] = None,
     gateway: Annotated[
         str | None,
         typer.Option(
@@ -179,6 +186,7 @@ def serve(
                 context=context,
                 namespaces=namespace,
                 named_pools=pool,
+                last_known=last_known,
                 gateway=gateway,
                 controller_name=controller_name,
                 lease_namespace=lease_namespace,

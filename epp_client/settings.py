@@ -80,6 +80,8 @@ class KubernetesSettings(BaseModel):
     """Follow the InferencePools of these; of all when nothing is named."""
     named_pools: tuple[Annotated[str, AfterValidator(_pool_name)], ...] = ()
     """`namespace/name` of single InferencePools to follow."""
+    last_known: Path | None = None
+    """File for what the API server has told last, for a start without it; None: there is none."""
     gateway: Annotated[str, AfterValidator(_pool_name)] | None = None
     """`namespace/name` of the Gateway that this sidecar serves: pools' status is reported for it."""
     controller_name: Annotated[str, Field(max_length=253, pattern=_CONTROLLER)] = DEFAULT_CONTROLLER

@@ -3,10 +3,14 @@
 Puts the parts together; they are `api`, `source` and what they stand on.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
+
+import structlog
 
 from epp_client.kubernetes.access import Access
 from epp_client.kubernetes.api import KubernetesApi
+from epp_client.kubernetes.last_known import LastKnown
 from epp_client.kubernetes.queries import Scope
 from epp_client.kubernetes.report import WriteResult
 from epp_client.kubernetes.reporting import Reporting, Role, own_identity, own_namespace
@@ -17,6 +21,13 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from epp_client.settings import KubernetesSettings
+
+log = structlog.get_logger(__name__)
+
+REMEMBER = 1.0
+"""Seconds between two looks at whether what is known has changed and is to be saved."""
+REMEMBER_ANEW = 60.0
+"""Seconds after which it is saved again, as true now."""
 
 
 class KubernetesPools:
@@ -35,6 +46,9 @@ class KubernetesPools:
         pools = tuple(PoolName(*name.split("/", 1)) for name in settings.named_pools)
         scope = Scope(settings.namespaces, pools)
         self._source = KubernetesSource(self._api, scope, store, defaults, clock, listed)
+        self._clock = clock
+        self._last_known = LastKnown(settings.last_known) if settings.last_known else None
+        self._remembering: asyncio.Task[None] | None = None
         self._writes: dict[str, int] = {str(result): 0 for result in WriteResult}
         self._reporting: Reporting | None = None
         if (role := _role(settings)) is not None:
@@ -52,10 +66,43 @@ class KubernetesPools:
         try:
             if self._reporting is not None:
                 self._reporting.start()
+            if self._last_known is not None:
+                self._remembering = asyncio.create_task(self._remember(self._last_known))
             await self._source.run()
         finally:
+            if self._remembering is not None:
+                self._remembering.cancel()
+                await asyncio.wait({self._remembering})
             await self.retire()
             await self._api.close()
+
+    def recall(self) -> bool:
+        """Go on from what an earlier process knew, where the server says nothing; whether there is any."""
+        memory = self._last_known.load(self._clock()) if self._last_known is not None else None
+        if memory is None:
+            return False
+        log.warning("the last known pools serve", seconds=round(self._clock() - memory.at))
+        self._source.recall(memory)
+        return True
+
+    async def _remember(self, last_known: LastKnown) -> None:
+        """Keep the file as new as what is served, while that is the newest."""
+        saved, since = 0, 0.0
+        try:
+            while True:
+                await asyncio.sleep(REMEMBER)
+                edition, now = self._source.edition, self._clock()
+                if self._current and (edition != saved or now - since > REMEMBER_ANEW):
+                    last_known.save(self._source.memory())
+                    saved, since = edition, now
+        finally:
+            if self._current:
+                last_known.save(self._source.memory())
+
+    @property
+    def _current(self) -> bool:
+        """Whether all that is served is as the API server has it now."""
+        return self._source.pools is not None and not self._source.stale()
 
     async def retire(self) -> None:
         """Leave status to another replica from now on. Pools are followed all the same."""

@@ -6,7 +6,7 @@ The last state stays while nothing can be had; who reads it is told for how long
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -75,6 +75,8 @@ class Reflector(Generic[Kept]):
         """By the monotonic clock; None while a watch is open, or before the first attempt has failed."""
         self.failure: ApiError | None = None
         """Why the last attempt failed; None when it did not."""
+        self.listed = False
+        """Whether `objects` comes from the server, and not from an earlier process."""
         self._api = api
         self._changed = changed
         self._asked = asked
@@ -93,7 +95,7 @@ class Reflector(Generic[Kept]):
 
     @property
     def synced(self) -> bool:
-        """Whether `objects` has been a whole list once."""
+        """Whether `objects` has been a whole list once, of this process's or of an earlier one's."""
         return self.cache.synced
 
     @property
@@ -101,6 +103,13 @@ class Reflector(Generic[Kept]):
         """Whether the server has said something definite: a list, or that there will be none."""
         definite = (ApiFault.FORBIDDEN, ApiFault.NOT_FOUND)
         return self.synced or (self.failure is not None and self.failure.fault in definite)
+
+    def recall(self, objects: Mapping[Key, Kept], since: float) -> None:
+        """Take what was known at `since`, by the monotonic clock, until the first list is there."""
+        if not self.synced:
+            self.cache.reset(dict(objects), version="")
+            self.stale_since = since
+            self._changed()
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -164,6 +173,7 @@ class Reflector(Generic[Kept]):
             if not token:
                 break
         changed = self.cache.reset(found, page.resource_version)
+        self.listed = True
         self._fresh()
         if changed:
             self._changed()

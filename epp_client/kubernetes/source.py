@@ -16,6 +16,7 @@ import structlog
 from epp_client.errors import ApiError
 from epp_client.kubernetes.api import KubernetesApi
 from epp_client.kubernetes.cache import Key, Object
+from epp_client.kubernetes.last_known import Memory, memory_of
 from epp_client.kubernetes.queries import Query, Scope, kept, references
 from epp_client.kubernetes.reflector import PACE, Asked, Pace, Reflector
 from epp_client.kubernetes.reflectors import Reflectors, failures, missing, stale
@@ -82,6 +83,9 @@ class KubernetesSource:
         self._pools: dict[PoolName, _Pool] = {}
         self._wake = asyncio.Event()
         self._dirty: set[PoolName] = set()
+        self._memory: Memory | None = None
+        self.edition = 0
+        """Moves with every change of what is known."""
         self._roots: list[Reflector[Object]] = [
             self._reflector(query, self._pools_changed) for query in scope.queries()
         ]
@@ -92,7 +96,7 @@ class KubernetesSource:
     @property
     def pools(self) -> Mapping[PoolName, Object] | None:
         """The InferencePools as the API server has them; None before all have been listed."""
-        if not all(root.synced for root in self._roots):
+        if not all(root.listed for root in self._roots):
             return None
         return {name: pool.data for name, pool in self._pools.items()}
 
@@ -110,9 +114,26 @@ class KubernetesSource:
     # --- following ---
 
     def _reflector(self, query: Query, changed: Callable[[], None]) -> Reflector[Any]:
-        return Reflector(
+        made: Reflector[Any] = Reflector(
             self._api, query, kept(query), changed, self.asked, pace=self._pace, clock=self._clock
         )
+        self._remind(made)
+        return made
+
+    def memory(self) -> Memory:
+        """All that is known now."""
+        return memory_of(self._all(), self._clock())
+
+    def recall(self, memory: Memory) -> None:
+        """Take what was known once for all that the server does not list. Its lists replace it."""
+        self._memory = memory
+        for reflector in self._all():
+            self._remind(reflector)
+
+    def _remind(self, reflector: Reflector[Any]) -> None:
+        memory = self._memory
+        if memory is not None and (objects := memory.objects(reflector.query)) is not None:
+            reflector.recall(objects, memory.at)
 
     def _touched(self, pools: Iterable[PoolName]) -> None:
         self._dirty.update(pools)
@@ -177,6 +198,7 @@ class KubernetesSource:
         """Publish what follows from the state of the pools that something has changed for."""
         now = self._clock()
         dirty, self._dirty = self._dirty, set()
+        self.edition += 1
         for name, pool in self._pools.items():
             at = pool.resolution.next_change if pool.resolution else None
             if at is not None and at <= now:

@@ -331,6 +331,7 @@ async def test_what_a_holder_keeps_waits_for_an_api_server_that_is_away_at_the_s
         await installation.held()
         await api.link.down()
         assert await installation.drain_sidecar() == 0
+        api.last_known.unlink(missing_ok=True)
         await installation.start_sidecar()
         async with asyncio.timeout(60):
             while not await says_starting(session, installation):
@@ -343,6 +344,32 @@ async def test_what_a_holder_keeps_waits_for_an_api_server_that_is_away_at_the_s
         assert {
             (line["outcome"], line["reason"] + line["detail"]) for line in lines
         } == ALL_ANSWERED
+
+
+async def test_a_restart_without_an_api_server_goes_on_from_what_was_known(
+    tmp_path: Path, session: aiohttp.ClientSession, transport: TransportName
+) -> None:
+    async with installed(tmp_path, transport=transport, source=SourceName.API) as installation:
+        api = installation.source
+        assert isinstance(api, ApiServer)
+        await installation.start()
+        await installation.until(api.last_known.exists, "what is known is written")
+        await api.kill()
+        assert await installation.drain_sidecar() == 0
+        await installation.start_sidecar()
+        await installation.ready()
+        for request in SMALL:
+            line = await ask(session, installation.url, request)
+            assert (line["outcome"], line["detail"]) == ("answered", "")
+        _, said = await status(session, f"http://{installation.admin}/readyz")
+        assert "the last state serves" in said
+        fewer = [item for item in installation.objects if item["metadata"]["name"] != "model-2"]
+        await api.start_process()
+        await api.write(fewer)
+        await api.connect()
+        await installation.followed()
+        for request in SMALL:
+            assert (await ask(session, installation.url, request))["outcome"] != "lost"
 
 
 async def says_starting(session: aiohttp.ClientSession, installation: Installation) -> bool:
