@@ -49,12 +49,10 @@ def payload(size: int) -> bytes:
     return bytes(range(256)) * (size // 256) + b"x" * (size % 256)
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-@pytest.mark.parametrize("pool", ["open", "close", "h2c", "observe", "skip"])
-@pytest.mark.parametrize("dialect", WORKING)
-async def test_a_working_dialect_steers_with_the_body_whole(
+async def steered(
     stack: Stack, client: httpx.AsyncClient, dialect: str, pool: str, size: int
-) -> None:
+) -> httpx.Response:
+    """The answer of the endpoint that was asked for, which got the whole body."""
     body, wanted = payload(size), stack.endpoints[1]
     answer = await echo(
         client, stack, pool, body, x_picker_dialect=dialect, test_epp_endpoint_selection=wanted
@@ -62,6 +60,16 @@ async def test_a_working_dialect_steers_with_the_body_whole(
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-model-server"] == wanted
     assert answer.json()["sha256"] == hashlib.sha256(body).hexdigest()
+    return answer
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize("pool", ["open", "close", "h2c", "observe", "skip"])
+@pytest.mark.parametrize("dialect", WORKING)
+async def test_a_working_dialect_steers_with_the_body_whole(
+    stack: Stack, client: httpx.AsyncClient, dialect: str, pool: str, size: int
+) -> None:
+    await steered(stack, client, dialect, pool, size)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())

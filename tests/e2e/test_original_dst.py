@@ -11,7 +11,7 @@ import yaml
 
 from epp_client.demo.stack import DEAD_HOST, Stack, running_stack
 from epp_client.settings import TransportName, UpstreamMode
-from tests.e2e.test_dialects import BROKEN, SIZES, WORKING, payload
+from tests.e2e.test_dialects import BROKEN, SIZES, WORKING, payload, steered
 from tests.e2e.tools import echo, metrics, settled, value
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -34,14 +34,8 @@ async def stack(transport: TransportName) -> AsyncIterator[Stack]:
 async def test_a_working_dialect_steers_with_the_body_whole(
     stack: Stack, client: httpx.AsyncClient, dialect: str, pool: str, size: int
 ) -> None:
-    body, wanted = payload(size), stack.endpoints[1]
-    answer = await echo(
-        client, stack, pool, body, x_picker_dialect=dialect, test_epp_endpoint_selection=wanted
-    )
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["x-model-server"] == wanted
+    answer = await steered(stack, client, dialect, pool, size)
     assert answer.headers["x-http-version"] == ("2" if pool == "h2c" else "1.1")
-    assert answer.json()["sha256"] == hashlib.sha256(body).hexdigest()
 
 
 async def test_the_served_endpoint_is_the_upstream_address(

@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from epp_client.hold.packets import FREE, TAKEN
-from tests.hold.running import Running
+from epp_client.wire.socket_file import BoundSocket
+from tests.hold.running import Peer, Running
 
 BECOME_AND_CONNECT = """
 import os, socket, sys
@@ -54,13 +55,19 @@ def connected(path: Path) -> socket.socket:
     return client
 
 
-def test_what_connects_while_nobody_is_there_is_the_next_ones(start: Start) -> None:
-    holder = start(60)
+def kept_by_the_first(holder: Running) -> tuple[Peer, Path, BoundSocket]:
+    """The first control process, and its socket, which the holder has."""
     first = holder.peer()
     assert first.offers == {}
     path, bound = holder.bind("relay.sock")
     first.keep(bound, path)
     holder.until_offered({path: TAKEN}).close()
+    return first, path, bound
+
+
+def test_what_connects_while_nobody_is_there_is_the_next_ones(start: Start) -> None:
+    holder = start(60)
+    first, path, bound = kept_by_the_first(holder)
     first.hangs_up()
     bound.leave()
     second = holder.until_offered({path: FREE})
@@ -77,9 +84,7 @@ def test_what_connects_while_nobody_is_there_is_the_next_ones(start: Start) -> N
 
 def test_the_next_one_keeps_it_in_its_turn(start: Start) -> None:
     holder = start(60)
-    first = holder.peer()
-    path, bound = holder.bind("relay.sock")
-    first.keep(bound, path)
+    first, path, bound = kept_by_the_first(holder)
     first.hangs_up()
     second = holder.until_offered({path: FREE})
     second.keep(bound, path)
@@ -90,10 +95,7 @@ def test_the_next_one_keeps_it_in_its_turn(start: Start) -> None:
 def test_patience_ends(start: Start) -> None:
     """The name is gone and what waited is reset: Envoy asks elsewhere instead of waiting."""
     holder = start(0.3)
-    first = holder.peer()
-    path, bound = holder.bind("relay.sock")
-    first.keep(bound, path)
-    holder.until_offered({path: TAKEN}).close()
+    first, path, bound = kept_by_the_first(holder)
     with connected(path) as client:
         bound.leave()
         assert path.is_socket()
@@ -105,10 +107,7 @@ def test_patience_ends(start: Start) -> None:
 
 def test_a_name_that_is_somebody_elses_by_then_stays(start: Start) -> None:
     holder = start(0.1)
-    first = holder.peer()
-    path, bound = holder.bind("relay.sock")
-    first.keep(bound, path)
-    holder.until_offered({path: TAKEN}).close()
+    first, path, _bound = kept_by_the_first(holder)
     _, successor = holder.bind("relay.sock")
     first.hangs_up()
     holder.until_offered({})
@@ -117,9 +116,7 @@ def test_a_name_that_is_somebody_elses_by_then_stays(start: Start) -> None:
 
 def test_nothing_is_taken_from_one_who_is_about_to_serve(start: Start) -> None:
     holder = start(0.1)
-    first = holder.peer()
-    path, bound = holder.bind("relay.sock")
-    first.keep(bound, path)
+    first, path, _bound = kept_by_the_first(holder)
     second = holder.until_offered({path: TAKEN})
     first.hangs_up()
     assert not select.select([second.connection], [], [], 0.5)[0], "its patience is over by now"
