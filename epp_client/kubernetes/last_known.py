@@ -101,7 +101,7 @@ class LastKnown:
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(memory.model_dump_json().encode())
             fresh.replace(self._path)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter: what cannot be written as JSON
             if not self._failed:
                 log.error("what is known cannot be written", file=str(self._path), error=str(error))
             self._failed = True

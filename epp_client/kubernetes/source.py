@@ -199,6 +199,8 @@ class KubernetesSource:
         now = self._clock()
         dirty, self._dirty = self._dirty, set()
         self.edition += 1
+        if not self.stale():
+            self._memory = None  # all has been listed: what comes later begins with a list
         for name, pool in self._pools.items():
             at = pool.resolution.next_change if pool.resolution else None
             if at is not None and at <= now:

@@ -25,7 +25,7 @@ from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.retention import RetentionBudget
 from epp_client.sidecar.deadlines import Deadlines
-from epp_client.sidecar.handover import KNOWN_ENDPOINTS, SayKnownEndpoints
+from epp_client.sidecar.handover import KNOWN_ENDPOINTS, Handover
 from epp_client.sidecar.session import Session
 from epp_client.wire.grpc import UNIMPLEMENTED
 from epp_client.wire.transport import OK, Status, Stream, StreamEvents
@@ -49,6 +49,7 @@ class ExtProcService:
     ) -> None:
         """`wanted` is told of a pool of which a pick waits for an endpoint that Envoy may not have."""
         self.store = store
+        self._handover = Handover(store)
         self.pickers = pickers
         self.loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self.loop)
@@ -73,7 +74,7 @@ class ExtProcService:
         """Take a new stream from the transport's server."""
         if path != PROCESS:
             if path == KNOWN_ENDPOINTS:
-                return SayKnownEndpoints(stream, self.store)
+                return self._handover.accept(stream)
             stream.finish(Status(UNIMPLEMENTED, f"{path} is not served here; {PROCESS} is"))
             return _Refused()
         name = metadata.get(POOL_KEY, "")

@@ -7,21 +7,63 @@ from typing import Final
 
 from epp_client.pool.known import write_known
 from epp_client.pool.store import PoolStore
+from epp_client.wire.grpc import RESOURCE_EXHAUSTED
 from epp_client.wire.stream import NoOwner
-from epp_client.wire.transport import OK, Stream
+from epp_client.wire.transport import OK, Status, Stream, StreamEvents
 
 KNOWN_ENDPOINTS: Final = "/epp_client.Handover/KnownEndpoints"
+UNREAD: Final = 2
+"""Answers that may wait for somebody to read them. Those of large pools have megabytes."""
 
 
-class SayKnownEndpoints(NoOwner):
+class Handover:
+    """The answers of one relay."""
+
+    def __init__(self, store: PoolStore) -> None:
+        self.store = store
+        self.unread = 0
+
+    def accept(self, stream: Stream) -> StreamEvents:
+        """Somebody asks."""
+        return _KnownEndpoints(self, stream)
+
+
+class _KnownEndpoints(NoOwner):
     """Owner of one call; its request says nothing."""
 
-    __slots__ = ("_store", "_stream")
+    __slots__ = ("_handover", "_paused", "_stream", "_unread")
 
-    def __init__(self, stream: Stream, store: PoolStore) -> None:
+    def __init__(self, handover: Handover, stream: Stream) -> None:
+        self._handover = handover
         self._stream = stream
-        self._store = store
+        self._paused = False
+        self._unread = False
 
     def half_closed(self) -> None:
-        self._stream.send(write_known(self._store.snapshots))
+        if self._handover.unread >= UNREAD:
+            self._stream.finish(Status(RESOURCE_EXHAUSTED, "others are being told already"))
+            return
+        self._handover.unread += 1
+        self._unread = True
+        self._stream.send(write_known(self._handover.store.snapshots))
+        if not self._paused:
+            self._read()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._read()
+
+    def _read(self) -> None:
+        self._forget()
         self._stream.finish(OK)
+
+    def _forget(self) -> None:
+        if self._unread:
+            self._unread = False
+            self._handover.unread -= 1
+
+    def closed(self, status: Status) -> None:
+        del status
+        self._forget()

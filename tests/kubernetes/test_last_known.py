@@ -18,6 +18,7 @@ from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from epp_client.settings import KubernetesSettings
 from tests.kubernetes.client import ApiServer
+from tests.kubernetes.double import listing
 from tests.kubernetes.manifests import inference_pool
 from tests.kubernetes.test_source import following, populate
 
@@ -96,6 +97,28 @@ async def test_a_pool_that_was_not_known_waits_for_the_server(
         assert not qwen.synced
         assert followed.missing is not None
         assert "app=qwen" in followed.missing
+
+
+async def test_what_was_known_is_forgotten_once_the_server_has_said_all(
+    api_server: ApiServer, api: KubernetesApi
+) -> None:
+    await populate(api_server)
+    memory = await known(api_server, api)
+    double = api_server.double
+    double.outage()
+    async with following(api_server, api, first_picture=0.2) as followed:
+        await followed.until(lambda: followed.source.failures())
+        followed.source.recall(memory)
+        double.mend()
+        await followed.until(lambda: followed.source.stale() == 0)
+        await api_server.delete(INFERENCE_POOL, "llama")
+        await followed.until(lambda: followed.pool() is None)
+        double.fail(listing(POD), code=500, times=float("inf"))
+        await api_server.create(INFERENCE_POOL, inference_pool("llama"))
+        await followed.until(lambda: followed.pool() is not None)
+        again = followed.pool()
+        assert again is not None
+        assert not again.synced
 
 
 # --- the file ---
