@@ -279,8 +279,10 @@ async def test_a_new_control_process_without_an_api_server_leaves_requests_to_th
         await installation.workers_replaced(old)
 
 
-@pytest.mark.parametrize("how", ["upgraded", "killed", "restarted"])
-@pytest.mark.parametrize("change", ["gone", "back"])
+@pytest.mark.parametrize(
+    ("how", "change"),
+    [("upgraded", "gone"), ("killed", "gone"), ("upgraded", "back"), ("restarted", "back")],
+)
 async def test_a_pod_that_comes_or_goes_while_control_processes_change_costs_nothing(
     tmp_path: Path,
     session: aiohttp.ClientSession,
