@@ -109,6 +109,7 @@ async def test_a_broken_edit_is_reported_and_the_last_good_state_serves(
 
 async def test_the_admin_page(stack: Stack, client: httpx.AsyncClient) -> None:
     await echo(client, stack, "close")
+    await settled(stack)  # it is counted when its stream ends, after its answer
     base = f"http://{stack.sidecar.admin_address}"
     async with aiohttp.ClientSession() as session:
         for path in ("/", "/livez", "/readyz", "/pools/default/close"):
