@@ -17,9 +17,10 @@ from epp_client.admin.server import AdminServer, Readiness
 from epp_client.errors import SettingsError
 from epp_client.metrics import Metrics
 from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.known import Known
 from epp_client.pool.manifests import ManifestSource
 from epp_client.pool.store import PoolStore
-from epp_client.settings import ServeSettings
+from epp_client.settings import ServeSettings, UpstreamMode
 from epp_client.sidecar.data_plane import DataPlane
 from epp_client.workers.predecessor import Left, known_on, left_on
 from epp_client.workers.supervisor import Workers
@@ -90,7 +91,7 @@ class Sidecar:
                 )
                 await self._ads.start()
             self._follow_pools()
-            known = await known_on(settings.sockets, self._answers_within())
+            known = await self._known_before()
             await self._pools_known()
             self._check_source()
             if self._ads is not None:
@@ -105,10 +106,16 @@ class Sidecar:
         collector.settle()
         log.info("serving", sockets=[*map(str, settings.sockets)], admin=self.admin_address)
 
-    def _answers_within(self) -> float:
-        """A holder's sockets take questions also when nobody is there to answer."""
-        upgraded = LEFT_BEHIND in os.environ
-        return UNSERVED_PATIENCE if self.settings.hold and not upgraded else HANDOVER_PATIENCE
+    async def _known_before(self) -> Known:
+        """What relays from before may pick, if Envoy takes endpoints from us: else it matters to nobody."""
+        settings = self.settings
+        if self._ads is None or settings.upstream_mode is UpstreamMode.ORIGINAL_DST:
+            return {}
+        # A holder's sockets take questions also when nobody is there to answer.
+        unserved = settings.hold is not None and LEFT_BEHIND not in os.environ
+        return await known_on(
+            settings.sockets, UNSERVED_PATIENCE if unserved else HANDOVER_PATIENCE
+        )
 
     async def _pools_known(self) -> None:
         loop = asyncio.get_running_loop()

@@ -78,9 +78,11 @@ class LastKnown:
             memory = Memory.model_validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValidationError) as error:
-            # Pydantic's own text would quote the file.
-            self._useless(error.strerror or "" if isinstance(error, OSError) else "it is not ours")
+        except OSError as error:
+            self._useless(error.strerror or str(error))
+            return None
+        except ValidationError:  # whose text would quote the file
+            self._useless("it is not ours")
             return None
         if memory.boot != _boot():
             self._useless("this machine has been started anew since")

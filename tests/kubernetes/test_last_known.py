@@ -28,7 +28,8 @@ def now() -> float:
 
 
 async def known(server: ApiServer, api: KubernetesApi) -> Memory:
-    """What a source has learned, as it comes out of a file."""
+    """What a source has learned of a pool and its Pods, as it comes out of a file."""
+    await populate(server)
     async with following(server, api) as followed:
         await followed.until(lambda: len(followed.ready()) == 2)
         await followed.until(lambda: followed.missing == "")
@@ -38,7 +39,6 @@ async def known(server: ApiServer, api: KubernetesApi) -> Memory:
 async def test_what_was_known_serves_until_the_server_is_back_and_then_its_word_does(
     api_server: ApiServer, api: KubernetesApi
 ) -> None:
-    await populate(api_server)
     memory = await known(api_server, api)
     double = api_server.double
     double.outage()
@@ -67,7 +67,6 @@ async def test_what_was_known_serves_until_the_server_is_back_and_then_its_word_
 async def test_what_the_server_has_said_is_not_replaced_by_what_was_known(
     api_server: ApiServer, api: KubernetesApi
 ) -> None:
-    await populate(api_server)
     memory = await known(api_server, api)
     await api_server.delete(POD, "llama-0")
     async with following(api_server, api) as followed:
@@ -82,7 +81,6 @@ async def test_what_the_server_has_said_is_not_replaced_by_what_was_known(
 async def test_a_pool_that_was_not_known_waits_for_the_server(
     api_server: ApiServer, api: KubernetesApi
 ) -> None:
-    await populate(api_server)
     memory = await known(api_server, api)
     await api_server.create(INFERENCE_POOL, inference_pool("qwen"))
     double = api_server.double
@@ -102,7 +100,6 @@ async def test_a_pool_that_was_not_known_waits_for_the_server(
 async def test_what_was_known_is_forgotten_once_the_server_has_said_all(
     api_server: ApiServer, api: KubernetesApi
 ) -> None:
-    await populate(api_server)
     memory = await known(api_server, api)
     double = api_server.double
     double.outage()
