@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-cluster check protos compiled test-compiled test-image h2spec interop fuzz \
+.PHONY: help venv demo test test-slow test-cluster check protos compiled test-compiled test-image h2spec interop fuzz \
   audit bench bench-cluster bench-micro chaos soak stopped figures clean
 
 help: ## Show this list
@@ -23,6 +23,9 @@ demo: venv ## Run the main job on this machine: Envoy, sidecar, pickers, model s
 
 test: venv ## Run the tests, two processes beside each other
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: venv ## Run the tests that wait for a minute or more, all at once: they mostly wait
+	EPP_CLIENT_TEST_SLOW=1 $(BIN)/python -m pytest -n 4 tests/slow
 
 test-cluster: venv ## Run the tests against a real API server and real pickers (Go builds them, once)
 	$(BIN)/python -m tests.cluster

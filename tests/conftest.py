@@ -4,5 +4,6 @@ import os
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
-# A tier of its own, which needs more than Python: `make test-cluster`.
-collect_ignore = [] if "EPP_CLIENT_TEST_CLUSTER" in os.environ else ["cluster"]
+# Tiers of their own: `make test-cluster` needs more than Python, `make test-slow` waits for minutes.
+_TIERS = {"cluster": "EPP_CLIENT_TEST_CLUSTER", "slow": "EPP_CLIENT_TEST_SLOW"}
+collect_ignore = [folder for folder, switch in _TIERS.items() if switch not in os.environ]

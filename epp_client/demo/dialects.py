@@ -206,6 +206,8 @@ class Record:
     response_body_sha256: str = ""
     phases: list[str] = field(default_factory=list)
     """ext_proc's names of the messages, in order; runs of the same phase count once."""
+    finished: bool = False
+    """Whether the sidecar half-closed the stream, or the picker closed it; False when it was reset."""
 
 
 class Conversation:

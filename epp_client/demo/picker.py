@@ -49,6 +49,7 @@ class ReferencePicker:
         """One stream of Envoy's, by way of the sidecar."""
         self._turn += 1
         conversation = Conversation(self._endpoints, self._turn, self._dialects)
+        finished = False
         try:
             async for raw in messages:
                 try:
@@ -62,14 +63,17 @@ class ReferencePicker:
                         case Wait(seconds):
                             await asyncio.sleep(seconds)
                         case Finish():
+                            finished = True
                             return
                         case Fail(status, message):
                             await context.abort(grpc.StatusCode[status], message)
                         case _:
                             yield step.SerializeToString()
+            finished = True
         finally:
             record = conversation.finish() if self._on_record is not None else None
             if record is not None and self._on_record is not None:
+                record.finished = finished
                 self._on_record(record)
 
 

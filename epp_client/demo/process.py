@@ -22,7 +22,7 @@ _DIE_WITH_PARENT = (
     "os.execvp(sys.argv[2], sys.argv[2:])"
 )
 
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 """Seconds from the start of a Python peer to its first line."""
 _LINE = 1024 * 1024
 _TAIL = 60

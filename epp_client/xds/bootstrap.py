@@ -158,16 +158,6 @@ def envoy_config(
             clusters=clusters,
         ),
         dynamic_resources=_dynamic_resources() if ads_socket is not None else None,
-        layered_runtime=bootstrap_v3.LayeredRuntime(
-            layers=[
-                bootstrap_v3.RuntimeLayer(
-                    name="epp-client",
-                    static_layer=Struct.from_dict(
-                        {"envoy.reloadable_features.ext_proc_graceful_grpc_close": True}
-                    ),
-                )
-            ]
-        ),
     )
     document = bootstrap.to_dict(
         casing=betterproto2.Casing.SNAKE, output_format=betterproto2.OutputFormat.PROTO_JSON

@@ -389,6 +389,23 @@ def test_calls_that_are_cancelled_after_a_message_are_no_flood() -> None:
     assert not both.server.closed
 
 
+def test_calls_that_are_reset_behind_their_end_are_no_flood() -> None:
+    # So Envoy ends nearly every ext_proc stream.
+    accepting = Accepting()
+    server = settled_server(accepting)
+    for number in range(3 * BURST):
+        stream_id = 2 * number + 1
+        server.receive(
+            frames.frame(frames.HEADERS, frames.END_HEADERS, stream_id, BLOCK)
+            + frames.frame(frames.DATA, 0, stream_id, bytes((0, 0, 0, 0, 1, 0)))
+            + frames.frame(frames.DATA, frames.END_STREAM, stream_id)
+            + frames.rst_stream(stream_id, ErrorCode.NO_ERROR)
+        )
+        server.take()
+    assert not server.closed
+    assert not server.streams
+
+
 def test_time_forgives_nuisances() -> None:
     now = 0.0
     calm = Calm(lambda: now)
