@@ -18,7 +18,8 @@ from epp_client.wire.grpcio import start_on_socket
 from epp_client.wire.socket_file import SocketFile
 from epp_client.xds.assignments import Assignments
 from epp_client.xds.clusters import cluster_name, pool_cluster
-from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest
+from epp_client.xds.node import outdated
+from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest, Node
 from epp_client.xds.rests import Rests
 from epp_client.xds.state import CDS, EDS, EnvoyState, Resource
 
@@ -68,6 +69,7 @@ class AdsServer:
         self._expiry: asyncio.TimerHandle | None = None
         self._begun = False
         self._told = asyncio.Event()
+        self._warned = False
         self._server: aio.Server | None = None
         self._file: SocketFile | None = None
         self._unsubscribe = store.subscribe(self._pools_changed)
@@ -202,6 +204,8 @@ class AdsServer:
         try:
             async for raw in requests:
                 request = DiscoveryRequest.FromString(raw)
+                if request.HasField("node"):
+                    self._judge(request.node)
                 news = stream.state.receive(request)
                 if news:
                     stream.rests.acknowledged(news, asyncio.get_running_loop().time())
@@ -217,6 +221,13 @@ class AdsServer:
                 stream.wake.set()
         finally:
             stream.wake.set()
+
+    def _judge(self, node: Node) -> None:
+        """Warn of a bootstrap that is out of date, once: Envoy says its node with each new stream."""
+        problem = outdated(node)
+        if problem is not None and not self._warned:
+            self._warned = True
+            log.warning("an Envoy has an outdated bootstrap", node=node.id, problem=problem)
 
     def _acknowledge(self, names: Collection[str]) -> None:
         """Tell the store the oldest generation of these that any subscribed Envoy has."""

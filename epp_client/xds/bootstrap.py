@@ -42,6 +42,7 @@ from epp_client.xds.clusters import (
     socket_address,
 )
 from epp_client.xds.listener import http_listener
+from epp_client.xds.node import CLUSTER, EDITION, EDITION_KEY
 from epp_client.xds.status_listener import admin_cluster, status_listener
 
 EXT_PROC_FILTER = "envoy.filters.http.ext_proc"
@@ -148,7 +149,9 @@ def envoy_config(
         access_log=access_log,
     )
     bootstrap = bootstrap_v3.Bootstrap(
-        node=core_v3.Node(id=node_id, cluster="epp-client"),
+        node=core_v3.Node(
+            id=node_id, cluster=CLUSTER, metadata=Struct.from_dict({EDITION_KEY: EDITION})
+        ),
         admin=bootstrap_v3.Admin(address=socket_address(*admin)) if admin else None,
         static_resources=bootstrap_v3.BootstrapStaticResources(
             listeners=[
