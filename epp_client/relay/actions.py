@@ -14,11 +14,13 @@ class Timer(IntEnum):
     """The deadlines of an exchange; each runs at most once at a time."""
 
     PICK = 0
-    """From the end of the request to the pick."""
+    """From the end of the request to the pick; while it is being sent, how long nothing moves."""
     ENDPOINT = 1
     """Until the table, or Envoy, has caught up with the picker."""
     RESPONSE = 2
-    """The oldest answer that the picker owes after the pick."""
+    """How long nothing of the response moves while the picker owes an answer to it."""
+    TRAILERS = 3
+    """The answer to trailers, once everything before them is answered."""
 
 
 @final

@@ -20,7 +20,6 @@ from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.relay.actions import (
     Action,
     CancelPicker,
-    Disarm,
     FinishEnvoy,
     FinishPicker,
     Timer,
@@ -33,13 +32,20 @@ from epp_client.relay.request_phase import (
     closed_after_pick,
     judge_again,
     may_retry,
+    pick_rang,
     request_headers,
     request_reply,
     request_rest,
 )
-from epp_client.relay.response_phase import response_message, response_overdue, response_reply
+from epp_client.relay.response_phase import (
+    response_message,
+    response_progress,
+    response_rang,
+    response_reply,
+    trailers_overdue,
+)
 from epp_client.relay.state import State
-from epp_client.relay.without_picker import distrust, drop_picker, without_picker
+from epp_client.relay.without_picker import distrust, without_picker
 
 MAX_PLAIN_ANSWER: Final = 1024 * 1024
 """Bytes of an answer that is not about a body: many times what Envoy takes of headers."""
@@ -118,15 +124,15 @@ class Exchange(State):
         return self.take()
 
     def picker_stalled(self, stalled: bool) -> list[Action]:
-        """The picker takes nothing more for now, or does again. A request that cannot get to its end
-        because of that would never have a deadline."""
-        if self.closed or not self.picker_open or self.request.ended:
+        """The picker takes nothing more for now, or does again. What cannot get to its end because of that
+        would never have a deadline."""
+        if self.closed or not self.picker_open or self.stalled is stalled:
             return []
         self.stalled = stalled
-        if stalled:
+        if not self.request.ended:
+            self.request_watched = False
             self.arm_pick()
-        elif not self.waiting_for_endpoint:
-            self.out.append(Disarm(Timer.PICK))
+        response_progress(self)
         return self.take()
 
     def timer_rang(self, timer: Timer) -> list[Action]:
@@ -134,13 +140,14 @@ class Exchange(State):
         if self.closed:
             return []
         if timer is Timer.PICK:
-            drop_picker(self, Reason.PICKER_TIMEOUT)
+            pick_rang(self)
         elif timer is Timer.ENDPOINT:
             self.waiting_for_endpoint = False
             judge_again(self, last=True)
+        elif timer is Timer.RESPONSE:
+            response_rang(self)
         else:
-            self.response_armed = False
-            response_overdue(self)
+            trailers_overdue(self)
         return self.take()
 
     def pool_changed(self, snapshot: PoolSnapshot) -> list[Action]:

@@ -23,7 +23,7 @@ from epp_client.relay.actions import Arm, Disarm, FinishPicker, OpenPicker, Time
 from epp_client.relay.lane import NotRetained
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.response_phase import owed_trailers, response_progress
-from epp_client.relay.state import State
+from epp_client.relay.state import QUARTERS, State
 from epp_client.relay.without_picker import distrust, drop_picker, go_local, without_picker
 
 MAX_ATTEMPTS: Final = 3
@@ -66,8 +66,6 @@ def ask_picker(state: State) -> None:
     state.picker_open, state.stalled = True, False
     state.attempts += 1
     state.header_reply, state.pick, state.keys = None, None, ()
-    if state.attempts > 1 and not state.request.ended:
-        state.out.append(Disarm(Timer.PICK))  # the one that died had stalled
     state.out += (OpenPicker(), ToPicker(state.headers.raw))
     for raw in state.request.restart():
         state.out.append(ToPicker(raw))
@@ -77,6 +75,9 @@ def ask_picker(state: State) -> None:
         state.waiting_for_endpoint = False
         state.out.append(Disarm(Timer.ENDPOINT))
         state.arm_pick()
+    elif state.attempts > 1 and not state.request.ended:
+        state.request_watched = False  # the one that died had been silent, or had stalled
+        state.arm_pick()
 
 
 def request_rest(state: State, message: Message) -> None:
@@ -84,6 +85,7 @@ def request_rest(state: State, message: Message) -> None:
     if state.request.ended:
         raise MalformedMessage("the request went on after its end")
     state.send(state.request.put(message))
+    state.request_quiet = 0
     if not state.picker_open:
         return
     if message.phase is Phase.REQUEST_TRAILERS:
@@ -101,6 +103,7 @@ def request_rest(state: State, message: Message) -> None:
 def request_reply(state: State, reply: Reply) -> None:
     """The picker has answered a part of the request."""
     lane = state.request
+    state.request_quiet = 0
     if reply.answer is Answer.REQUEST_HEADERS:
         if state.header_reply is not None or lane.headers_sent:
             return  # a second header answer is one too many, and changes nothing
@@ -124,10 +127,13 @@ def request_progress(state: State) -> None:
     lane = state.request
     if lane.headers_sent:
         if lane.complete:
-            state.out.append(Disarm(Timer.PICK))
-            response_progress(state, anew=True)
+            state.disarm_pick()
+            if state.trailers_armed:
+                state.trailers_armed = False
+                state.out.append(Disarm(Timer.TRAILERS))
+            response_progress(state)
         elif lane.waits_for_trailers_only and state.picker_open:
-            state.out.append(Disarm(Timer.PICK))
+            state.disarm_pick()
             owed_trailers(state, lane)
         return
     full = lane.staged_full
@@ -146,6 +152,20 @@ def request_progress(state: State) -> None:
         _commit(state)
 
 
+def pick_rang(state: State) -> None:
+    """The pick is overdue, or a request that is being sent has been silent for a while."""
+    if state.request_watched:
+        state.request_watched = False
+        if not state.request.owes:
+            return  # the picker's part is done so far: the next message starts the deadline anew
+        quiet = state.request_quiet + 1
+        if quiet <= QUARTERS:
+            state.arm_pick()
+            state.request_quiet = quiet
+            return
+    drop_picker(state, Reason.PICKER_TIMEOUT)
+
+
 def judge_pick(state: State, *, last: bool) -> None:
     """Judge the pick by the newest table; `last`: there will be no newer one that could be waited for."""
     assert state.pick is not None
@@ -155,7 +175,8 @@ def judge_pick(state: State, *, last: bool) -> None:
     if verdict.may_change and not last and wait > 0:
         if not state.waiting_for_endpoint:
             state.waiting_for_endpoint = True
-            state.out += (Disarm(Timer.PICK), Arm(Timer.ENDPOINT, wait))
+            state.disarm_pick()
+            state.out.append(Arm(Timer.ENDPOINT, wait))
         return
     if state.waiting_for_endpoint or last:
         state.waiting_for_endpoint = False
@@ -220,6 +241,6 @@ def closed_after_pick(state: State) -> None:
                 without_picker(state, Reason.PICKER_CLOSED)
                 return
             state.request.discard_staged()
-        state.out.append(Disarm(Timer.PICK))
+        state.disarm_pick()
         state.send(state.request.take_over(state.marked(_steered(state))))
         state.send(state.response.take_over())

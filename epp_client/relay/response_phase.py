@@ -11,11 +11,14 @@ from epp_client.picker.protocol import (
     without_destination,
 )
 from epp_client.pool.settings import ResponseMode
-from epp_client.relay.actions import Arm, CancelPicker, Disarm, Timer, ToPicker
+from epp_client.relay.actions import Arm, CancelPicker, Timer, ToPicker
 from epp_client.relay.lane import Lane
 from epp_client.relay.outcome import Outcome
-from epp_client.relay.state import State
+from epp_client.relay.state import QUARTERS, State
 
+TRAILERS_PATIENCE: Final = 1.0
+"""Seconds that the answer to trailers may take at most: so a picker that ignores them is found out."""
+_EVENT_STREAM: Final = b"text/event-stream"
 _NO_MUTATION: Final = 8
 """Bytes of a header answer that is too short to change a header."""
 
@@ -27,6 +30,7 @@ def response_message(state: State, message: Message) -> None:
         if lane.begun:
             raise MalformedMessage("response headers came twice")
         state.response_headers = message.raw
+        state.chunk_by_chunk = _EVENT_STREAM in message.raw
         served, raw = read_served(message.raw)
         if served is not None:
             state.endpoint = served
@@ -43,16 +47,17 @@ def response_message(state: State, message: Message) -> None:
         # It could not be given back: what the picker does not answer then would be lost.
         _pass_response(state, Reason.BODY_NOT_RETAINED)
     state.send(lane.put(message))
+    state.response_quiet = 0
     if not state.picker_open or state.settings.response_mode is ResponseMode.SKIP:
         return
     state.out.append(ToPicker(raw))
     if not lane.passing:
-        response_progress(state, anew=False)
+        response_progress(state)
 
 
 def _abandon_request(state: State) -> None:
     state.outcome = Outcome.CANCELLED
-    state.out.append(Disarm(Timer.PICK))
+    state.disarm_pick()
     if state.picker_open:
         state.picker_open = False
         state.out.append(CancelPicker())
@@ -64,6 +69,7 @@ def _abandon_request(state: State) -> None:
 def response_reply(state: State, reply: Reply) -> None:
     """The picker has answered a part of the response."""
     lane = state.response
+    state.response_quiet = 0
     if reply.has_more:
         reply = read_reply(without_destination(reply.raw))
     if reply.answer is Answer.RESPONSE_HEADERS:
@@ -72,52 +78,66 @@ def response_reply(state: State, reply: Reply) -> None:
             check_mutation(mutation, state.response_headers)
         state.send(lane.answer_headers(reply.raw))
     elif reply.answer is Answer.RESPONSE_BODY:
+        state.chunk_by_chunk = True
         state.send(lane.answer_body(reply))
         if lane.staged_full is not None:
             raise MalformedMessage("body answers without a header answer")
     else:
         state.trailers_answered = True
         state.send(lane.answer_trailers(reply.raw))
-    response_progress(state, anew=True)
+    response_progress(state)
 
 
-def response_progress(state: State, *, anew: bool) -> None:
-    """Keep the deadline of what the picker owes; `anew` when it has just answered something.
-
-    The trailers of the request have the same deadline, and a response does not put theirs off.
-    """
+def response_progress(state: State) -> None:
+    """Start the deadline of what the picker owes to the response, if it does not run."""
     lane = state.response
-    request_waits = state.picker_open and state.request.waits_for_trailers_only
     if lane.waits_for_trailers_only:
         owed_trailers(state, lane)
-    elif lane.owes and not lane.passing:
-        if not state.response_armed or (anew and not request_waits):
-            state.response_armed = True
-            state.out.append(Arm(Timer.RESPONSE, state.settings.response_timeout))
-    elif state.response_armed and not request_waits:
-        state.response_armed = False
-        state.out.append(Disarm(Timer.RESPONSE))
+    elif not state.response_armed and _owed(state):
+        state.response_armed = True
+        state.response_quiet = 0
+        state.out.append(Arm(Timer.RESPONSE, state.settings.response_timeout / QUARTERS))
+
+
+def _owed(state: State) -> bool:
+    """Whether the picker is to answer now. Many answer the whole of a body that is no stream of events, and
+    so not before its end: llm-d's EPP does."""
+    lane = state.response
+    due = not lane.headers_sent or lane.ended or state.chunk_by_chunk or state.stalled
+    return due and lane.owes
+
+
+def response_rang(state: State) -> None:
+    """The response has been silent for a while."""
+    state.response_armed = False
+    lane = state.response
+    if lane.waits_for_trailers_only or not _owed(state):
+        return  # the next message starts the deadline anew
+    quiet = state.response_quiet + 1
+    if quiet > QUARTERS:
+        _pass_response(state, Reason.PICKER_TIMEOUT)
+    else:
+        response_progress(state)
+        state.response_quiet = quiet
 
 
 def owed_trailers(state: State, lane: Lane) -> None:
     """Only the trailers of a lane are unanswered: some pickers never do."""
     if not state.trailers_expected:
         state.send(lane.take_over())
-    elif not state.response_armed:
-        state.response_armed = True
-        state.out.append(Arm(Timer.RESPONSE, state.settings.response_timeout))
+    elif not state.trailers_armed:
+        state.trailers_armed = True
+        seconds = min(TRAILERS_PATIENCE, state.settings.response_timeout)
+        state.out.append(Arm(Timer.TRAILERS, seconds))
 
 
-def response_overdue(state: State) -> None:
-    """The picker has owed an answer for too long."""
+def trailers_overdue(state: State) -> None:
+    """The picker has left trailers without an answer for too long."""
+    state.trailers_armed = False
     for lane in (state.request, state.response):
-        if lane.waits_for_trailers_only:
+        if lane.waits_for_trailers_only and not lane.passing:
             state.trailers_answered = False
             state.send(lane.take_over())
-            response_progress(state, anew=True)  # the response may have begun, and be owed as well
-            return
-    if state.response.owes:
-        _pass_response(state, Reason.PICKER_TIMEOUT)
 
 
 def _pass_response(state: State, reason: Reason) -> None:

@@ -26,6 +26,10 @@ from epp_client.relay.lane import Lane
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.retention import RetentionBudget
 
+QUARTERS: Final = 4
+"""Rings in a deadline for silence. A message clears a count, which costs it nothing; the deadline is kept
+to a quarter: it is never early, and at most a quarter late."""
+
 _DISARM_ALL: Final = [Disarm(timer) for timer in Timer]
 
 
@@ -65,9 +69,14 @@ class State:
         self.waiting_for_endpoint = False
 
         self.picker_open = False
-        self.stalled = False  # it takes nothing of a request that is still being sent
+        self.stalled = False  # it takes nothing for now, so that Envoy is held back
         self.ignore_picker = False  # in the response it still gets copies, but answers too late
+        self.request_watched = False  # Timer.PICK counts the silence of a request being sent
+        self.request_quiet = 0  # rings since something of the request moved
         self.response_armed = False
+        self.response_quiet = 0
+        self.chunk_by_chunk = False  # the response's chunks are to be answered one by one
+        self.trailers_armed = False
         self.out: list[Action] = []
 
         self.outcome: Outcome | None = None
@@ -89,10 +98,23 @@ class State:
         return with_trailers_mark(headers) if self.request.has_trailers else headers
 
     def arm_pick(self) -> None:
-        """Start the pick's deadline, when Envoy has said all that it is about."""
-        due = self.request.ended or self.stalled
-        if due and not self.request.complete and not self.waiting_for_endpoint:
-            self.out.append(Arm(Timer.PICK, self.settings.pick_timeout))
+        """Start the pick's deadline: for good when Envoy has said all that it is about, or cannot; until
+        then it counts how long nothing moves."""
+        if self.request.complete or self.waiting_for_endpoint:
+            return
+        timeout = self.settings.pick_timeout
+        if self.request.ended or self.stalled:
+            self.request_watched = False
+            self.out.append(Arm(Timer.PICK, timeout))
+        elif not self.request_watched:
+            self.request_watched = True
+            self.request_quiet = 0
+            self.out.append(Arm(Timer.PICK, timeout / QUARTERS))
+
+    def disarm_pick(self) -> None:
+        """Stop the pick's deadline."""
+        self.request_watched = False
+        self.out.append(Disarm(Timer.PICK))
 
     def refuse(self, reason: Reason) -> None:
         """Answer the client with an error, or cut off a response that has begun, and end both streams."""

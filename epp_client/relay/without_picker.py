@@ -20,7 +20,8 @@ def drop_picker(state: State, reason: Reason) -> None:
 
 def without_picker(state: State, reason: Reason, *, clean: bool = False) -> None:
     """The failure mode decides before the commitment; after it, the rest goes on unchanged."""
-    state.out += (Disarm(Timer.PICK), Disarm(Timer.ENDPOINT))
+    state.disarm_pick()
+    state.out.append(Disarm(Timer.ENDPOINT))
     state.waiting_for_endpoint = False
     if not state.request.headers_sent:
         state.failure = reason

@@ -81,7 +81,7 @@ class Session(StreamEvents):
         self._picker_paused = False
         self._holding = False  # Envoy back, as the picker takes no more
         self._copied = 0
-        self._timers: list[Deadline | None] = [None, None, None]  # by Timer
+        self._timers: list[Deadline | None] = [None] * len(Timer)
         self._ended_at: float | None = None
         self._pick_seconds: float | None = None
         self._endpoint: str | None = None
@@ -357,10 +357,10 @@ class Session(StreamEvents):
         failure = exchange.failure
         if exchange.outcome in _ANSWERED or failure in _WORDS_OF_PICKER:
             address.picked(self)
-        elif failure is Reason.PICKER_TIMEOUT:
+        elif failure is Reason.PICKER_TIMEOUT and (exchange.request_ended or exchange.stalled):
             address.pick_failed(self, self._picks_before)
         else:
-            address.undecided(self)
+            address.undecided(self)  # so may be a client that stands still
 
     def _end(self) -> None:
         if self._over:

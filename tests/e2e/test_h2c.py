@@ -188,6 +188,29 @@ async def test_a_conversation_flows_while_it_is_still_being_said(
     assert await call.read() is aio.EOF
 
 
+async def test_a_conversation_whose_picker_waits_for_its_end_is_served_without_it(
+    peers: Peers, channel: aio.Channel
+) -> None:
+    """Both ends wait for each other: the deadline runs from when nothing moves."""
+    call = channel.stream_stream(method(peers, "grpc-open", CHAT))()
+    for turn in (b"hello", b"again"):
+        await call.write(turn)
+        assert await call.read() == turn
+    await call.done_writing()
+    assert await call.read() is aio.EOF
+
+
+async def test_a_conversation_whose_picker_waits_for_its_end_is_refused_under_fail_close(
+    peers: Peers, channel: aio.Channel
+) -> None:
+    call = channel.stream_stream(method(peers, "grpc", CHAT))()
+    await call.write(b"hello")
+    with pytest.raises(aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "did not answer in time" in (caught.value.details() or "")
+
+
 async def test_a_conversation_that_is_broken_off_leaves_nothing(
     peers: Peers, channel: aio.Channel
 ) -> None:

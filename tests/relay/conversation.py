@@ -29,6 +29,7 @@ from epp_client.relay.actions import (
 )
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.retention import RetentionBudget
+from epp_client.relay.state import QUARTERS
 
 A, B, C = "10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8000"
 OUTSIDE = "192.0.2.9:8000"
@@ -90,11 +91,15 @@ def trailers(*, response: bool = False) -> bytes:
     return message.SerializeToString()
 
 
-def response_headers(end: bool = False) -> bytes:
-    """A response-headers message."""
+def response_headers(end: bool = False, **headers: Any) -> bytes:
+    """A response-headers message; underscores in names become dashes."""
     message = ProcessingRequest()
     message.response_headers.end_of_stream = end
     message.response_headers.headers.headers.add(key=":status", raw_value=b"200")
+    for key, value in headers.items():
+        message.response_headers.headers.headers.add(
+            key=key.replace("_", "-"), raw_value=value.encode()
+        )
     return message.SerializeToString()
 
 
@@ -228,6 +233,13 @@ class Envoy:
         if timer in self.armed:
             self.armed.discard(timer)
             self.do(self.exchange.timer_rang(timer))
+
+    def silence(self, timer: Timer) -> None:
+        """Let a timer ring for as long as it counts a silence, if it runs."""
+        for _ in range(QUARTERS + 1):
+            if timer not in self.armed:
+                return
+            self.ring(timer)
 
     def _reply(self, raw: bytes) -> None:
         reply = ProcessingResponse.FromString(raw)

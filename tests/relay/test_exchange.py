@@ -339,7 +339,7 @@ def test_request_trailers_end_the_body_for_a_picker_that_ignores_them() -> None:
     marks = envoy.request.headers.dynamic_metadata.fields["epp-client"].struct_value.fields
     assert marks["request-trailers"].bool_value, "Envoy would send the body twice"
     assert envoy.request.headers.request_headers.response.clear_route_cache
-    envoy.do(envoy.exchange.timer_rang(Timer.RESPONSE))
+    envoy.ring(Timer.TRAILERS)
     assert envoy.request.ended
     assert envoy.exchange.trailers_answered is False
 
@@ -357,9 +357,9 @@ def test_trailers_that_are_not_answered_leave_the_response_its_deadline() -> Non
     envoy.send(request_headers(), body(b"hello"), trailers())
     envoy.picker(picked(B), streamed(b"hello", end=True))
     envoy.send(response_headers(end=True))
-    envoy.ring(Timer.RESPONSE)
+    envoy.ring(Timer.TRAILERS)
     assert envoy.request.ended
-    envoy.ring(Timer.RESPONSE)
+    envoy.silence(Timer.RESPONSE)
     assert envoy.response.ended
 
 
@@ -370,7 +370,8 @@ def test_an_answered_response_leaves_the_request_trailers_their_deadline(ended: 
     envoy.picker(picked(B), streamed(b"hello", end=True))
     envoy.send(response_headers(end=ended))
     envoy.picker(answered("response_headers"))
-    envoy.ring(Timer.RESPONSE)
+    envoy.silence(Timer.RESPONSE)
+    envoy.ring(Timer.TRAILERS)
     assert envoy.request.ended
     assert envoy.armed == set()
 
@@ -383,6 +384,7 @@ def test_a_response_that_goes_on_does_not_put_off_the_deadline_of_the_request_tr
     for answer in (answered("response_headers"), streamed(b"chunk", response=True)):
         actions = envoy.exchange.from_picker(answer)
         assert not any(isinstance(action, Arm | Disarm) for action in actions)
+    assert Timer.TRAILERS in envoy.armed
 
 
 def test_the_pickers_trailers_answer_is_given_to_envoy() -> None:
@@ -437,7 +439,7 @@ def test_a_picker_never_breaks_a_response_that_flows(replies: list[bytes]) -> No
 def test_a_silent_picker_is_passed_by_and_still_gets_copies() -> None:
     envoy = steered()
     envoy.send(response_headers())
-    envoy.do(envoy.exchange.timer_rang(Timer.RESPONSE))
+    envoy.silence(Timer.RESPONSE)
     envoy.send(body(b"one", response=True), body(b"", end=True, response=True))
     assert envoy.response.body == b"one"
     assert envoy.response.ended
@@ -451,7 +453,7 @@ def test_a_picker_that_is_passed_by_has_its_say_in_a_request_under_way() -> None
     envoy.picker(picked(B))
     envoy.send(body(b"one"), response_headers())
     envoy.picker(streamed(b"one"))
-    envoy.ring(Timer.RESPONSE)
+    envoy.silence(Timer.RESPONSE)
     envoy.send(body(b"a", response=True), body(b"two"))
     envoy.picker(answered("response_headers"), streamed(b"two"), immediate(500))
     assert (envoy.request.body, envoy.response.body) == (b"onetwo", b"a")
@@ -478,7 +480,7 @@ def test_a_chunk_that_cannot_be_kept_waits_for_no_picker(
     envoy.send(body(chunk, response=True))
     if then == "death":
         envoy.do(envoy.exchange.picker_closed(Reason.PICKER_ERROR))
-    envoy.ring(Timer.RESPONSE)
+    envoy.silence(Timer.RESPONSE)
     envoy.send(body(b"end", end=True, response=True))
     assert (envoy.response.body, envoy.response.ended) == (chunk + b"end", True)
     assert envoy.exchange.passthrough is Reason.BODY_NOT_RETAINED
