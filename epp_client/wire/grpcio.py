@@ -26,6 +26,11 @@ from epp_client.wire.transport import OK, Accept, Status, Stream, StreamEvents
 HIGH_WATER = 256 * 1024
 """Bytes waiting to be written on one stream at which its owner is asked to pause."""
 
+PATIENT_WITH_PINGS: tuple[str, Any] = ("grpc.http2.max_ping_strikes", 0)
+"""For every server that an Envoy connects to. By default the third ping within five minutes without data in
+between ends the connection, and bootstraps have Envoy ping every few seconds. A ping costs nothing, and who
+may open the socket may do worse."""
+
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", -1),
@@ -40,6 +45,8 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # grpc-go and grpcio bear two pings too many in a silence, and end the connection at the next.
+    ("grpc.http2.max_pings_without_data", 2),
     ("grpc.enable_http_proxy", 0),
 ]
 
@@ -301,7 +308,7 @@ class GrpcioTransport:
     async def serve(self, socket_path: str, accept: Accept) -> GrpcioServer:
         if self._serving is not None:
             accept = with_health(accept, self._serving)
-        server = aio.server(options=_OPTIONS)
+        server = aio.server(options=[*_OPTIONS, PATIENT_WITH_PINGS])
         server.add_generic_rpc_handlers((_AnyMethod(accept),))
         return GrpcioServer(server, await start_on_socket(server, socket_path))
 
