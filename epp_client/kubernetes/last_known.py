@@ -107,5 +107,8 @@ class LastKnown:
             if not self._failed:
                 log.error("what is known cannot be written", file=str(self._path), error=str(error))
             self._failed = True
+            # A full disk: what was written of it is of no use, and takes room.
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
             return
         self._failed = False

@@ -1,6 +1,7 @@
 """A start without the API server goes on from what an earlier process knew, until the server speaks."""
 
 import asyncio
+import resource
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -151,6 +152,25 @@ async def test_a_file_that_may_not_be_true_is_of_no_use(tmp_path: Path, text: by
     path = tmp_path / "pools.json"
     path.write_bytes(text)
     assert LastKnown(path).load(100.0) is None
+
+
+async def test_a_full_disk_leaves_the_file_before_and_nothing_beside_it(tmp_path: Path) -> None:
+    file = LastKnown(tmp_path / "pools.json")
+    file.save(memory(100.0))
+    larger = memory(200.0)
+    larger.others["services"] = [("default", "x" * 10_000, {})]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (4096, hard)
+    )  # writes fail half-way, as on a full disk
+    try:
+        file.save(larger)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.load(200.0) == memory(100.0)
+    assert [found.name for found in tmp_path.iterdir()] == ["pools.json"]
+    file.save(larger)
+    assert file.load(200.0) == larger
 
 
 async def test_no_file_and_no_folder(tmp_path: Path) -> None:
