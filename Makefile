@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow test-cluster check protos compiled test-compiled test-image h2spec interop fuzz \
-  audit bench bench-cluster bench-micro chaos soak stopped figures clean
+  audit transparency bench bench-cluster bench-micro chaos soak stopped figures clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test: venv ## Run the tests, two processes beside each other
 
 test-slow: venv ## Run the tests that wait for a minute or more, all at once: they mostly wait
 	EPP_CLIENT_TEST_SLOW=1 $(BIN)/python -m pytest -n 4 tests/slow
+
+transparency: venv ## Compare Envoy with the picker alone and Envoy with us in between, field by field
+	$(BIN)/python -m pytest -q tests/transparency
 
 test-cluster: venv ## Run the tests against a real API server and real pickers (Go builds them, once)
 	$(BIN)/python -m tests.cluster

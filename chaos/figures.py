@@ -13,13 +13,13 @@ Values = dict[str, Any]
 _COUNTS = ("sent", "answered", "refused", "lost as stated", "lost in breach")
 
 
-def replaced(page: str, name: str, figures: str) -> str:
-    """The page with other figures between the marks of this name.
+def replaced(page: str, name: str, figures: str, *, command: str = "make figures") -> str:
+    """The page with other figures between the marks of this name and of the command that writes them.
 
     Raises:
         ValueError: the page has no such marks.
     """
-    before, begin, rest = page.partition(f"<!-- {name}, by `make figures` -->\n")
+    before, begin, rest = page.partition(f"<!-- {name}, by `{command}` -->\n")
     _, end, after = rest.partition(f"<!-- end of {name} -->\n")
     if not (begin and end):
         raise ValueError(f"the page has no marks for {name}")

@@ -33,6 +33,8 @@ STEERING = "test-epp-endpoint-selection"
 SERVED_ECHO = "x-conformance-test-served-endpoint"
 OVERSIZED = 5 * 1024 * 1024
 """Bytes of a header that no gRPC peer with default limits takes."""
+SYSTEM_OWNED = frozenset({"content-length", DESTINATION, SERVED, SUBSET})
+"""Headers that pickers since GAIE 1.3 leave out when they repeat all the others."""
 
 
 class Wait(NamedTuple):
@@ -189,7 +191,15 @@ class Behaviour:
     response_body: Callable[[bytes], bytes] = bytes
     response: tuple[Callable[[str, int, list[Step]], Sequence[Step]], ...] = ()
     """Applied in turn to the steps for one response message: (phase, how many of it, steps)."""
+    answers_request_trailers: bool = True
     answers_trailers: bool = True
+    """Those of the response."""
+    repeats_headers: bool = False
+    """Every header of the request and of the response comes back, set anew without an append action."""
+    repeats_owned: bool = False
+    """SYSTEM_OWNED ones as well."""
+    plain_at_the_end: bool = False
+    """A response that is no event stream is answered at its end alone, in one piece."""
 
 
 @dataclass
@@ -222,6 +232,8 @@ class Conversation:
         self._picked = False
         self._counts: dict[str, int] = {}
         self._response_digest = hashlib.sha256()
+        self._is_event_stream = False
+        self._plain = bytearray()
         self.record: Record | None = None
 
     def receive(self, message: ProcessingRequest) -> Iterator[Step]:
@@ -229,7 +241,8 @@ class Conversation:
         phase = message.WhichOneof("request")
         if phase is None:
             return
-        if phase == "request_headers":
+        if phase == "request_headers" or (phase == "response_headers" and self._request is None):
+            # An answer of Envoy's own begins with response headers, which real pickers answer too.
             self._start(message)
         request, record = self._request, self.record
         if request is None or record is None:
@@ -296,12 +309,27 @@ class Conversation:
         if how.in_header:
             said = pick if how.other_pick is None else how.other_pick
             set_header(common.header_mutation, DESTINATION, said, raw=how.raw)
+        request = self._request
+        # Without a body pickers do not even read the headers.
+        if how.repeats_headers and request is not None and request.has_body:
+            if request.body:
+                set_header(
+                    common.header_mutation,
+                    "Content-Length",
+                    str(len(how.body(bytes(request.body)))),
+                )
+            self._repeat(common.header_mutation, request.headers)
         if how.mutate_request is not None:
             how.mutate_request(common.header_mutation)
         if how.in_metadata:
             lb = reply.dynamic_metadata.fields[LB_NAMESPACE].struct_value
             lb.fields[DESTINATION].string_value = pick
         return reply
+
+    def _repeat(self, mutation: HeaderMutation, headers: dict[str, str]) -> None:
+        for name, value in headers.items():
+            if self._behaviour.repeats_owned or name not in SYSTEM_OWNED:
+                set_header(mutation, name, value)
 
     def _later(self, request: Request, phase: str, message: ProcessingRequest) -> Iterator[Step]:
         how = self._behaviour
@@ -315,10 +343,16 @@ class Conversation:
             self._response_digest.update(part.body)
             if how.body_form is BodyForm.COMMON_RESPONSE:
                 answer.append(unchanged(response=True))
+            elif how.plain_at_the_end and not self._is_event_stream:
+                self._plain += part.body
+                if part.end_of_stream:
+                    answer += self._whole_response(end=True)
             else:
                 body = how.response_body(part.body)
                 answer += streamed(body, end=part.end_of_stream, response=True, size=how.size)
-        elif how.answers_trailers:
+        elif how.answers_request_trailers if phase == "request_trailers" else how.answers_trailers:
+            if phase == "response_trailers" and how.plain_at_the_end and not self._is_event_stream:
+                answer += self._whole_response(end=False)
             reply = ProcessingResponse()
             getattr(reply, phase).SetInParent()
             answer.append(reply)
@@ -327,9 +361,15 @@ class Conversation:
                 answer = list(change(phase, self._counts[phase], answer))
         yield from answer
 
+    def _whole_response(self, *, end: bool) -> list[ProcessingResponse]:
+        how = self._behaviour
+        body = how.response_body(bytes(self._plain))
+        return streamed(body, end=end, response=True, size=how.size)
+
     def _response_headers(self, message: ProcessingRequest) -> ProcessingResponse:
         assert self.record is not None
-        self.record.response_headers = header_map(message.response_headers.headers)
+        self.record.response_headers = headers = header_map(message.response_headers.headers)
+        self._is_event_stream = "text/event-stream" in headers.get("content-type", "")
         namespaces = message.metadata_context.filter_metadata
         reply = ProcessingResponse()
         reply.response_headers.response.SetInParent()
@@ -337,6 +377,9 @@ class Conversation:
         if LB_NAMESPACE in namespaces and SERVED in namespaces[LB_NAMESPACE].fields:
             self.record.served = namespaces[LB_NAMESPACE].fields[SERVED].string_value
             set_header(mutation, SERVED_ECHO, self.record.served)
+        if self._behaviour.repeats_headers:
+            set_header(mutation, "x-went-into-resp-headers", "true")
+            self._repeat(mutation, headers)
         if self._behaviour.mutate_response is not None:
             self._behaviour.mutate_response(mutation)
         return reply
@@ -380,6 +423,23 @@ def _adapter(body: bytes) -> bytes:
     return body.replace(b'"public-name"', b'"adapter-name"')
 
 
+def _public(body: bytes) -> bytes:
+    return body.replace(b'"adapter-name"', b'"public-name"')
+
+
+def _repeating(behaviour: Behaviour) -> Behaviour:
+    """GAIE's EPP since 1.3 and llm-d's, which rewrite a model's name both ways."""
+    return replace(
+        behaviour,
+        repeats_headers=True,
+        plain_at_the_end=True,
+        answers_request_trailers=False,
+        body=_adapter,
+        response_body=_public,
+        size=62_000,
+    )
+
+
 def _half_then_dead(request: Request, answer: list[Step]) -> list[Step]:
     half = streamed(bytes(request.body[: len(request.body) // 2]), end=False)
     return [*answer[:1], *half, Fail("ABORTED", "died")]
@@ -409,14 +469,19 @@ DIALECTS: dict[str, Dialect] = {
     "streaming": lambda b: replace(b, timing=Timing.HEADERS, body_form=BodyForm.AS_IT_COMES),
     "body-before-headers": _answers(lambda _, answer: [*answer[1:], *answer[:1]]),
     "common-response": lambda b: replace(
-        b, body_form=BodyForm.COMMON_RESPONSE, answers_trailers=False
+        b,
+        body_form=BodyForm.COMMON_RESPONSE,
+        answers_request_trailers=False,
+        answers_trailers=False,
     ),
     "rewrite-body": lambda b: replace(b, body=_adapter),
     "replace-body": lambda b: replace(b, body=lambda _: b"other" * 9, size=7),
     "chunked": lambda b: replace(b, size=20_000),
     "close-after-pick": _answers(lambda _, answer: [*answer, Finish()]),
-    "ignore-trailers": lambda b: replace(b, answers_trailers=False),
+    "ignore-trailers": lambda b: replace(b, answers_request_trailers=False, answers_trailers=False),
     "silent-response": _responds(lambda _, __, ___: []),
+    "llm-d-0.10": _repeating,
+    "gaie-1.2": lambda b: replace(_repeating(b), repeats_owned=True, answers_trailers=False),
     "slow": _answers(
         lambda r, answer: [Wait(float(r.headers.get("x-picker-delay-ms", "100")) / 1000), *answer]
     ),

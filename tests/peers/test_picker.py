@@ -173,6 +173,13 @@ def whole(seen: Seen) -> bool:
     return seen.body("request_body") == BODY and seen.body("response_body") == b"Hello world"
 
 
+def repeating(seen: Seen) -> bool:
+    headers = seen.set_headers("request_headers")
+    return headers["test-epp-endpoint-selection"] != b"" and b"adapter-name" in seen.body(
+        "request_body"
+    )
+
+
 def picked(text: str) -> Callable[[Seen], bool]:
     return lambda seen: seen.header == seen.metadata == text
 
@@ -196,6 +203,8 @@ TABLE: dict[str, Expectation] = {
     "chunked": ([*REQUEST, *RESPONSE], OK, lambda s: whole(s) and len(s.replies) > 10),
     "close-after-pick": (REQUEST, OK, lambda s: s.body("request_body") == BODY),
     "ignore-trailers": ([*REQUEST, *RESPONSE[:2]], OK, whole),
+    "llm-d-0.10": ([*REQUEST, *RESPONSE], OK, repeating),
+    "gaie-1.2": ([*REQUEST, *RESPONSE[:2]], OK, repeating),
     "silent-response": (REQUEST, OK, anything),
     "slow": ([*REQUEST, *RESPONSE], OK, whole),
     "mutate": (

@@ -1,0 +1,43 @@
+"""The tables in docs/transparency.md, made from what the suite checks. Pure."""
+
+from pathlib import Path
+
+from chaos.figures import replaced
+from tests.transparency.differences import DIFFERENCES
+from tests.transparency.kinds import ANSWERS, REQUESTS
+from tests.transparency.matrix import ALONE_FAILS, DIALECTS, cases
+
+PAGE = Path(__file__).parents[2] / "docs" / "transparency.md"
+COMMAND = "python -m tests.transparency"
+
+
+def generated(page: str) -> str:
+    """The page with its tables written anew."""
+    for name, text in _tables().items():
+        page = replaced(page, name, text, command=COMMAND)
+    return page
+
+
+def _tables() -> dict[str, str]:
+    differences = ["| name | where | why |", "|---|---|---|"]
+    for entry in DIFFERENCES:
+        fields = ", ".join(f"`{field}`" for field in entry.fields)
+        differences.append(f"| {entry.name} | {fields} | {entry.why} |")
+    failures = ["| picker | request | answer | Envoy alone | why |", "|---|---|---|---|---|"]
+    for failure in ALONE_FAILS:
+        said = "no answer" if failure.outcome == "silent" else f"{failure.outcome}"
+        failures.append(
+            f"| {failure.dialect} | {failure.request} | {failure.answer} | {said} | {failure.why} |"
+        )
+    matrix = [
+        f"- {len(DIALECTS)} dialects of pickers: {', '.join(DIALECTS)}",
+        f"- {len(REQUESTS)} kinds of requests: {', '.join(REQUESTS)}",
+        f"- {len(ANSWERS)} kinds of answers: {', '.join(ANSWERS)}",
+        "- HTTP/1.1 and h2c to the model servers, `override_host` and ORIGINAL_DST, both transports",
+        f"- {len(cases())} cases, in which every two of these meet",
+    ]
+    return {
+        "matrix": "\n".join(matrix) + "\n",
+        "differences": "\n".join(differences) + "\n",
+        "failures": "\n".join(failures) + "\n",
+    }

@@ -1,0 +1,47 @@
+"""Runs one case one way, and waits until everything about it is over."""
+
+import asyncio
+
+from tests.transparency.client import ask
+from tests.transparency.kinds import ANSWER, CASE
+from tests.transparency.matrix import Case
+from tests.transparency.outcome import Outcome, outcome_of
+from tests.transparency.sites import Setting, Site
+
+PATIENCE = 10.0
+"""Seconds for the whole answer."""
+_SETTLING = 5.0
+
+
+async def both(site: Site, case: Case, patience_alone: float = PATIENCE) -> tuple[Outcome, Outcome]:
+    """The outcomes without and with epp-client."""
+    alone = Setting(case.protocol, case.mode, None)
+    with_us = Setting(case.protocol, case.mode, case.transport)
+    return await one(site, case, alone, patience_alone), await one(site, case, with_us)
+
+
+async def one(site: Site, case: Case, setting: Setting, patience: float = PATIENCE) -> Outcome:
+    """The outcome one way; after `patience` seconds it is `silent`."""
+    name = str(case)
+    address = await site.address(setting)
+    extra = (
+        (CASE, name),
+        (ANSWER, case.answer),
+        ("x-picker-dialect", case.dialect),
+        ("test-epp-endpoint-selection", site.endpoints[1]),
+    )
+    client = await ask(address, case.request_kind, extra, site.model.client_of(name), patience)
+    conversations = site.picker.conversations
+    async with asyncio.timeout(_SETTLING):
+        for conversation in conversations:
+            await conversation.ended.wait()
+    outcome = outcome_of(
+        client,
+        site.model.seen.pop(name, []),
+        [(c.asked, c.answered) for c in conversations],
+        held_back=name in site.model.held_back,
+    )
+    site.model.begun.pop(name, None)
+    site.model.held_back.discard(name)
+    conversations.clear()
+    return outcome

@@ -1,0 +1,122 @@
+"""Two ways to serve one pool: Envoy with the picker alone, and Envoy with epp-client in between.
+
+Both have the same picker and the same model servers. Each way is started when a case first needs it.
+"""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from epp_client.app import running
+from epp_client.demo.envoy import running_envoy
+from epp_client.demo.stack import free_ports, inference_pool, pod, service
+from epp_client.pool.inference_pool import AppProtocol, PoolName
+from epp_client.settings import TransportName, UpstreamMode, serve_settings
+from epp_client.xds.bootstrap import envoy_config
+from tests.transparency.alone import bootstrap_alone
+from tests.transparency.model_server import ModelServer, running_model_server
+from tests.transparency.picker import Process, RecordingPicker, recording, simulated
+
+ENVOY_HOST = "127.0.0.80"
+HOSTS = ("127.0.0.81", "127.0.0.82")
+
+Address = tuple[str, int]
+
+
+class Setting(NamedTuple):
+    """How a pool is served."""
+
+    protocol: AppProtocol
+    mode: UpstreamMode
+    transport: TransportName | None
+    """None: without epp-client."""
+
+
+@dataclass
+class Site:
+    """What all cases of a run share."""
+
+    model: ModelServer
+    picker: RecordingPicker
+    endpoints: tuple[str, ...]
+    picker_address: str
+    _owner: AsyncExitStack
+    _addresses: dict[Setting, Address]
+
+    async def address(self, setting: Setting) -> Address:
+        """Where Envoy serves the pool in this way."""
+        if setting not in self._addresses:
+            (port,) = free_ports(ENVOY_HOST, 1)
+            address = (ENVOY_HOST, port)
+            started = _alone if setting.transport is None else _with_us
+            await self._owner.enter_async_context(started(self, setting, address))
+            self._addresses[setting] = address
+        return self._addresses[setting]
+
+
+@asynccontextmanager
+async def running_site(make_picker: Process | None = None) -> AsyncIterator[Site]:
+    """The model servers and the picker. Without `make_picker` the picker is the simulated one."""
+    async with AsyncExitStack() as owner:
+        model = await owner.enter_async_context(running_model_server(HOSTS))
+        endpoints = tuple(f"{host}:{model.port}" for host in HOSTS)
+        process = make_picker or simulated(endpoints)
+        picker, address = await owner.enter_async_context(recording(process))
+        yield Site(model, picker, endpoints, address, owner, {})
+
+
+@asynccontextmanager
+async def _alone(site: Site, setting: Setting, address: Address) -> AsyncIterator[None]:
+    bootstrap = bootstrap_alone(
+        address, site.picker_address, site.endpoints, setting.protocol, setting.mode
+    )
+    async with running_envoy(yaml.safe_dump(bootstrap)):
+        yield
+
+
+@asynccontextmanager
+async def _with_us(site: Site, setting: Setting, address: Address) -> AsyncIterator[None]:
+    over_ads = setting.mode is UpstreamMode.OVERRIDE_HOST
+    name = PoolName("default", "models")
+    with tempfile.TemporaryDirectory(prefix="epp-client-") as made:
+        folder = Path(made)
+        pools = folder / "pools.yaml"
+        pools.write_text(yaml.safe_dump_all(_objects(site, setting)))
+        settings = serve_settings(
+            {
+                "pools": pools,
+                "socket": folder / "ext-proc.sock",
+                "xds_socket": folder / "xds.sock" if over_ads else None,
+                "admin": "127.0.0.1:0",
+                "workers": 0,
+                "transport": setting.transport,
+                "upstream_mode": setting.mode,
+                "pool_defaults": {"tls": {"mode": "plaintext"}},
+            }
+        )
+        async with running(settings):
+            bootstrap = envoy_config(
+                [name],
+                listener=address,
+                admin=("127.0.0.1", 0),
+                ext_proc_sockets=settings.sockets,
+                ads_socket=settings.xds_socket,
+                upstream_mode=setting.mode,
+                app_protocols={name: setting.protocol},
+                access_log=False,
+            )
+            async with running_envoy(bootstrap):
+                yield
+
+
+def _objects(site: Site, setting: Setting) -> list[dict[str, Any]]:
+    pool = inference_pool(
+        "models", site.model.port, "picker", "FailClose", appProtocol=setting.protocol.value
+    )
+    pods = [pod(f"model-{number}", host) for number, host in enumerate(HOSTS)]
+    return [pool, *pods, *service("picker", site.picker_address)]
