@@ -162,6 +162,10 @@ def serve(
     max_retained_body: Annotated[
         int, typer.Option(help="Bytes of one request body kept for a replay.")
     ] = 16 * 1024 * 1024,
+    max_body_growth: Annotated[
+        int,
+        typer.Option(help="Bytes that a picker may answer beyond what Envoy sends of a request."),
+    ] = 16 * 1024 * 1024,
     max_retained_total: Annotated[
         int, typer.Option(help="Bytes of all bodies kept for a replay.")
     ] = 512 * 1024 * 1024,
@@ -211,6 +215,7 @@ def serve(
                 "response_timeout": response_timeout,
                 "response_mode": response_mode,
                 "max_retained_body": max_retained_body,
+                "max_body_growth": max_body_growth,
                 "drain_grace": drain_grace,
                 "endpoint_wait": endpoint_wait,
             },

@@ -218,6 +218,7 @@ _PARSERS: dict[str, Any] = {
     "drain_grace": parse_duration,
     "endpoint_wait": parse_duration,
     "max_retained_body": parse_size,
+    "max_body_growth": parse_size,
     "response_mode": str,
 }
 _TLS_FIELDS = {

@@ -64,6 +64,9 @@ class PoolSettings(BaseModel):
     stream, to a plain body at its end. After it the rest passes through."""
     max_retained_body: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
     """Per request; a larger body still flows, but cannot be replayed."""
+    max_body_growth: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
+    """How much more a picker may answer than Envoy has sent of a request and its response: Envoy keeps what
+    the model server or the client does not take."""
     drain_grace: Annotated[float, Field(ge=0, le=3600)] = 5.0
     """How long an endpoint that stopped being ready stays a valid pick."""
     endpoint_wait: Annotated[float, Field(ge=0, le=10)] = 0.25

@@ -45,10 +45,13 @@ from epp_client.relay.response_phase import (
     trailers_overdue,
 )
 from epp_client.relay.state import State
-from epp_client.relay.without_picker import distrust, without_picker
+from epp_client.relay.without_picker import distrust, drop_picker, without_picker
 
 MAX_PLAIN_ANSWER: Final = 1024 * 1024
 """Bytes of an answer that is not about a body: many times what Envoy takes of headers."""
+
+MESSAGE_OVERHEAD: Final = 1024
+"""Bytes that a message counts beside its own: saying nothing, endlessly, has an end as well."""
 
 _BODIES: Final = (Answer.REQUEST_BODY, Answer.RESPONSE_BODY)
 
@@ -87,6 +90,7 @@ class Exchange(State):
         """Take one ProcessingRequest."""
         if self.closed:
             return []
+        self.sent += len(raw) + MESSAGE_OVERHEAD
         try:
             self._message(read_message(raw))
         except MalformedMessage:
@@ -97,6 +101,9 @@ class Exchange(State):
         """Take one ProcessingResponse."""
         if self.closed or not self.picker_open:
             return []
+        self.said += len(raw) + MESSAGE_OVERHEAD
+        if self.said - self.sent > self.grown and not self._may_grow():
+            return self.take()
         if self.ignore_picker and self.request.complete:
             return []
         try:
@@ -183,6 +190,23 @@ class Exchange(State):
             request_rest(self, message)
         else:
             response_message(self, message)
+
+    def _may_grow(self) -> bool:
+        """Whether the picker may say so much more than it was told. Envoy takes it all at once, and keeps
+        what upstream or client does not take: one exchange has a bound, and all have one together."""
+        growth = self.said - self.sent
+        if growth > self.settings.max_body_growth:
+            self.hint = "max-body-growth"
+            drop_picker(self, Reason.PICKER_PROTOCOL)
+        elif not self.request.headers_sent:
+            return True  # it waits here, and is counted as what waits
+        elif not self.budget.has_room(growth - self.grown):
+            drop_picker(self, Reason.OVERLOADED)
+        else:
+            self.budget.take(growth - self.grown)
+            self.grown = growth
+            return True
+        return False
 
     def _reply(self, reply: Reply) -> None:
         answer = reply.answer

@@ -65,6 +65,7 @@ def ask_picker(state: State) -> None:
     assert state.headers is not None
     state.picker_open, state.stalled = True, False
     state.attempts += 1
+    state.forget_growth()
     state.header_reply, state.pick, state.keys = None, None, ()
     state.out += (OpenPicker(), ToPicker(state.headers.raw))
     for raw in state.request.restart():
@@ -163,6 +164,7 @@ def pick_rang(state: State) -> None:
             state.arm_pick()
             state.request_quiet = quiet
             return
+    state.hint = "pick-timeout"
     drop_picker(state, Reason.PICKER_TIMEOUT)
 
 

@@ -115,6 +115,7 @@ def response_rang(state: State) -> None:
         return  # the next message starts the deadline anew
     quiet = state.response_quiet + 1
     if quiet > QUARTERS:
+        state.hint = "response-timeout"
         _pass_response(state, Reason.PICKER_TIMEOUT)
     else:
         response_progress(state)

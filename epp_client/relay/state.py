@@ -51,6 +51,7 @@ class State:
         self.snapshot = snapshot
         self.settings = snapshot.pool.settings
         self.pool = snapshot.pool
+        self.budget = budget
         self.local_pick = local_pick
         self.trailers_expected = trailers_expected
         self.destinations = destinations
@@ -77,6 +78,9 @@ class State:
         self.response_quiet = 0
         self.chunk_by_chunk = False  # the response's chunks are to be answered one by one
         self.trailers_armed = False
+        self.sent = 0  # what Envoy has sent, counted like `said`
+        self.said = 0  # bytes of the picker's answers, each counted with MESSAGE_OVERHEAD more
+        self.grown = 0  # the most that `said` exceeded `sent` by, taken from the budget
         self.out: list[Action] = []
 
         self.outcome: Outcome | None = None
@@ -85,6 +89,8 @@ class State:
         """Why it was refused or served without the picker."""
         self.failure: Reason | None = None
         """Why no answer of the picker's was used, whatever became of the request then."""
+        self.hint = ""
+        """The setting that decided it, when a bound or a deadline did; the name of its annotation."""
         self.passthrough: Reason | None = None
         """Why the picker had no say in (the rest of) the response."""
         self.endpoint: str | None = None
@@ -132,6 +138,11 @@ class State:
     def _is_grpc(self) -> bool:
         return bool(self.envoy_headers) and is_grpc(self.envoy_headers)
 
+    def forget_growth(self) -> None:
+        """Envoy has got rid of what the picker said, or was never given it."""
+        self.budget.give_back(self.grown)
+        self.grown = self.said = 0
+
     def send(self, messages: list[bytes]) -> None:
         """Have Envoy told, message by message."""
         for message in messages:
@@ -142,6 +153,7 @@ class State:
         self.closed = True
         self.picker_open = False
         self.out += _DISARM_ALL
+        self.forget_growth()
         for lane in (self.request, self.response):
             lane.discard_staged()
             lane.release()

@@ -25,6 +25,7 @@ def without_picker(state: State, reason: Reason, *, clean: bool = False) -> None
     state.waiting_for_endpoint = False
     if not state.request.headers_sent:
         state.failure = reason
+        state.forget_growth()
         if state.pool.failure_mode is FailureMode.FAIL_CLOSE:
             state.refuse(reason)
         elif state.request.lost:

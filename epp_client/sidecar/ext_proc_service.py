@@ -18,6 +18,7 @@ from epp_client.logs import Repeats
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.picker.fallback import InFlight, local_pick
 from epp_client.picker.protocol import Subset, is_grpc
+from epp_client.pool.settings import ANNOTATION_PREFIX
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import UNKNOWN_POOL, Counters
@@ -126,16 +127,19 @@ class ExtProcService:
         if exchange.reason is not None:
             if exchange.outcome is Outcome.FAILED_OPEN:
                 counters.fail_open(exchange.reason)
-                self._warn("failed open", pool=pool, reason=str(exchange.reason))
+                self._warn("failed open", **_why(pool, exchange.reason, exchange.hint))
             else:
                 counters.refuse(exchange.reason)
-                self._warn("refused a request", pool=pool, reason=str(exchange.reason))
+                self._warn("refused a request", **_why(pool, exchange.reason, exchange.hint))
         if exchange.retries:
             counters.retries += exchange.retries
         if exchange.request_lost:
             counters.not_retained += 1
         if exchange.passthrough is not None:
             counters.pass_through(exchange.passthrough)
+            if exchange.hint and exchange.reason is None:
+                why = _why(pool, exchange.passthrough, exchange.hint)
+                self._warn("a response passed its picker by", **why)
         if exchange.trailers_answered is not None:
             self.pickers.learn_trailers(pool, exchange.trailers_answered)
 
@@ -186,6 +190,14 @@ class ExtProcService:
     def close(self) -> None:
         """Stop following the pools."""
         self._unsubscribe()
+
+
+def _why(pool: str, reason: Reason, setting: str) -> dict[str, str]:
+    """What a log line says of a failure; `setting` is the deadline or the bound that decided it."""
+    why = {"pool": pool, "reason": str(reason)}
+    if setting:
+        why["hint"] = f"a setting ended it: raise {ANNOTATION_PREFIX}{setting} if it was too early"
+    return why
 
 
 def _local_pick(

@@ -15,6 +15,7 @@ from chaos.link import Link, Mode
 from epp_client.demo.picker import start_picker
 from epp_client.demo.stack import HOSTS, Stack, inference_pool, pod, running_stack, service
 from epp_client.settings import TransportName
+from tests.e2e import flood
 from tests.e2e.tools import add_objects, echo, ext_proc_service, recording_picker, settled, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
@@ -136,6 +137,67 @@ async def test_an_upstream_that_does_not_read_stops_a_large_upload_and_leaves_me
     assert (answer.status_code, answer.text) == (200, whole.hexdigest())
     await settled(stack)
     assert ext_proc_service(stack).budget.used == 0
+
+
+FLOOD = 480_000_000 // len(flood.PIECE)
+
+
+@pytest.mark.parametrize("direction", ["request", "response"])
+async def test_a_picker_that_answers_480_mb_to_one_request_does_not_fill_envoy(
+    stack: Stack, client: httpx.AsyncClient, direction: str
+) -> None:
+    """Envoy reads from ext_proc whatever its own peers take: nothing but a bound of ours ends that."""
+    slow = SlowUpstream()
+    async with slow.listening():
+        picker = flood.FloodingPicker(f"{HOSTS[0]}:{slow.port}", FLOOD)
+        async with picker.listening():
+            member = pod("slow", HOSTS[0])
+            member["metadata"]["labels"] = {"app": "slow"}
+            pool = inference_pool(
+                "upstream",
+                slow.port,
+                "picker-flood",
+                "FailClose",
+                selector={"matchLabels": {"app": "slow"}},
+            )
+            objects = [pool, member, *service("picker-flood", picker.address)]
+            add_objects(stack, objects, "upstream.yaml")
+            await pool_is_there(client, stack, "upstream")
+            envoy = psutil.Process(stack.envoy.process.pid)
+            before = envoy.memory_info().rss
+            if direction == "response":
+                slow.may_read.set()
+            host, _, port = stack.url.removeprefix("http://").partition(":")
+            reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+            head = b"host: x\r\ntransfer-encoding: chunked\r\n"
+            head += b"x-flood: response\r\n" if direction == "response" else b""
+            writer.write(
+                b"POST /default/upstream/x HTTP/1.1\r\n" + head + b"\r\n5\r\nhello\r\n0\r\n\r\n"
+            )
+            async with asyncio.timeout(60):
+                await picker.ended.wait()
+            assert picker.sent < FLOOD // 5
+            assert envoy.memory_info().rss - before < FLOOD * len(flood.PIECE) // 5
+            assert ext_proc_service(stack).budget.used <= 32 * 1024 * 1024
+            del reader  # a client that reads nothing
+            writer.transport.abort()
+            await settled(stack)
+            assert ext_proc_service(stack).budget.used == 0
+    (stack.manifests / "upstream.yaml").unlink()
+
+
+async def pool_is_there(client: httpx.AsyncClient, stack: Stack, name: str) -> None:
+    """Until the sidecar has a pool, and its picker has been reached."""
+    url = f"http://{stack.sidecar.admin_address}/pools/default/{name}"
+    async with asyncio.timeout(30):
+        while True:
+            answer = await client.get(url)
+            if (
+                answer.status_code == 200
+                and "unknown" in answer.json()["picker"]["health"].values()
+            ):
+                return
+            await asyncio.sleep(0.05)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
