@@ -51,7 +51,11 @@ MAX_PLAIN_ANSWER: Final = 1024 * 1024
 """Bytes of an answer that is not about a body: many times what Envoy takes of headers."""
 
 MESSAGE_OVERHEAD: Final = 1024
-"""Bytes that a message counts beside its own: saying nothing, endlessly, has an end as well."""
+"""Bytes that a message counts beside its own: saying little, endlessly, has an end as well."""
+NOTHING: Final = 10
+"""Bytes of an answer that has neither a header nor a byte of a body."""
+MAX_NOTHINGS: Final = 1000
+"""Such answers to one request, beside one for each of Envoy's messages."""
 
 _BODIES: Final = (Answer.REQUEST_BODY, Answer.RESPONSE_BODY)
 
@@ -90,6 +94,7 @@ class Exchange(State):
         """Take one ProcessingRequest."""
         if self.closed:
             return []
+        self.told += 1
         self.sent += len(raw) + MESSAGE_OVERHEAD
         try:
             self._message(read_message(raw))
@@ -103,6 +108,8 @@ class Exchange(State):
             return []
         self.said += len(raw) + MESSAGE_OVERHEAD
         if self.said - self.sent > self.grown and not self._may_grow():
+            return self.take()
+        if len(raw) <= NOTHING and self._says_nothing():
             return self.take()
         if self.ignore_picker and self.request.complete:
             return []
@@ -207,6 +214,14 @@ class Exchange(State):
             self.grown = growth
             return True
         return False
+
+    def _says_nothing(self) -> bool:
+        """Whether this picker only keeps everybody busy, so that its stream was ended."""
+        self.nothings += 1
+        if self.nothings <= self.told + MAX_NOTHINGS:
+            return False
+        drop_picker(self, Reason.PICKER_PROTOCOL)
+        return True
 
     def _reply(self, reply: Reply) -> None:
         answer = reply.answer

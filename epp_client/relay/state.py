@@ -80,6 +80,8 @@ class State:
         self.trailers_armed = False
         self.sent = 0  # what Envoy has sent, counted like `said`
         self.said = 0  # bytes of the picker's answers, each counted with MESSAGE_OVERHEAD more
+        self.told = 0  # messages of Envoy's
+        self.nothings = 0  # answers of the picker's that are too short to say anything
         self.grown = 0  # the most that `said` exceeded `sent` by, taken from the budget
         self.out: list[Action] = []
 

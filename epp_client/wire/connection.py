@@ -79,6 +79,10 @@ class Http2Connection(Outbox, Generic[S]):
         self.calm = Calm(clock)
         self.settled = False
         """The peer's SETTINGS have come."""
+        self.more = False
+        """Frames that have come wait for the next call of `receive`."""
+        self.work = 0
+        """Frames and messages that this call of `receive` may still look at."""
         self.pongs = 0
         self.draining = False
         self.on_room: Callable[[], None] | None = None
@@ -102,11 +106,16 @@ class Http2Connection(Outbox, Generic[S]):
 
     # --- bytes ---
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, data: bytes, work: int = LARGEST_ID) -> None:
         """Take what came from the socket. Never raises: a peer that breaks the rules is told so
-        with GOAWAY, and the connection is `closed`."""
+        with GOAWAY, and the connection is `closed`.
+
+        After so many frames and messages as `work` says the rest waits for the next call: `more`.
+        """
+        self.more = False
         if self.closed:
             return
+        self.work = work
         if self._partial:
             data = self._partial + data
             self._partial = b""
@@ -116,6 +125,10 @@ class Http2Connection(Outbox, Generic[S]):
             position = self._skip_preface(data)
             end = len(data)
             while position >= 0 and not self.closed and end - position >= 9:
+                if self.work <= 0:
+                    self.more = True
+                    break
+                self.work -= 1
                 size_and_kind = word(data, position)
                 stream_id = word(data, position + 5) & LARGEST_ID
                 start = position + 9

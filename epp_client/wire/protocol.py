@@ -23,6 +23,9 @@ _MOST_PINGS = 2
 """Pings in one silence. gRPC servers end connections that ping more often than they answer calls
 (grpc-go: ENHANCE_YOUR_CALM "too_many_pings"); hosts that vanish are the kernel's keepalive's to find."""
 
+WORK: Final = 256
+"""Frames and messages of one connection that are looked at in one turn of the event loop, which takes some
+milliseconds. A read of 256 KiB can be ten thousand empty messages."""
 CLOSING = 1.0
 """Seconds for the last bytes of a connection that is being closed; then the socket goes without them."""
 GREETING = 10.0
@@ -52,6 +55,8 @@ class Http2Protocol(Generic[C]):
         """Done when the socket is closed."""
         self.transport: asyncio.Transport
         self.connection: C = make(self)
+        self._holding = False  # nothing is read until what has come is done
+        self._again: asyncio.Handle | None = None
 
     def wake(self) -> None:
         """Flush in this turn of the loop."""
@@ -102,15 +107,35 @@ class Http2Protocol(Generic[C]):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        turn = _TURN
+        connection, turn = self.connection, _TURN
         turn.reading = True
         try:
-            self.connection.receive(data)
+            connection.receive(data, WORK)
         finally:
             turn.reading = False
         self.flush()
         while turn.woken:
             turn.woken.pop().flush()
+        if connection.more:
+            self._share()
+        elif self._holding:
+            self._holding = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def _share(self) -> None:
+        """Leave the rest of what came for another turn: other connections have theirs in between."""
+        if not self._holding:
+            self._holding = True
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
+        if self._again is None:
+            self._again = self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._again = None
+        if not self.gone.done():
+            self.data_received(b"")
 
     def eof_received(self) -> None:
         """The peer has closed its half: there is no use for ours."""

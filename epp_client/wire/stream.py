@@ -291,6 +291,7 @@ class Http2Stream(Stream):
         ):
             self.fail(Status(RESOURCE_EXHAUSTED, "too many unfinished messages"))
             return
+        connection.work -= len(messages)
         for message in messages:
             self._message(message)
 

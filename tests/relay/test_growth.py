@@ -5,7 +5,7 @@ import pytest
 from epp_client.errors import Reason
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.relay.actions import CancelPicker, Timer
-from epp_client.relay.exchange import MESSAGE_OVERHEAD
+from epp_client.relay.exchange import MAX_NOTHINGS, MESSAGE_OVERHEAD
 from epp_client.relay.outcome import Outcome
 
 from .conversation import (
@@ -160,3 +160,25 @@ def test_a_picker_that_is_asked_anew_begins_anew() -> None:
     assert envoy.destination == B
     envoy.do(envoy.exchange.envoy_closed())
     assert envoy.exchange.budget.used == 0
+
+
+def test_answers_of_nothing_end_sooner() -> None:
+    envoy = conversation(snapshot(FailureMode.FAIL_CLOSE))
+    envoy.send(*POST)
+    for _ in range(len(POST) + MAX_NOTHINGS):
+        envoy.picker(streamed(b""))
+    assert not cut_off(envoy)
+    envoy.picker(streamed(b""))
+    assert envoy.error == Reason.PICKER_PROTOCOL
+
+
+def test_a_picker_may_answer_each_chunk_with_nothing_until_the_end() -> None:
+    envoy = conversation(snapshot(FailureMode.FAIL_CLOSE))
+    envoy.send(request_headers())
+    envoy.picker(picked(B))
+    for _ in range(3 * MAX_NOTHINGS):
+        envoy.send(body(b"x"))
+        envoy.picker(streamed(b""))
+    envoy.send(body(b"", end=True))
+    envoy.picker(streamed(b"all of it", end=True))
+    assert envoy.request.body == b"all of it"

@@ -155,7 +155,7 @@ async def rig(
     store, counters = PoolStore(), Counters()
     pickers = PickerClients(NativeTransport())
     service = ExtProcService(
-        store, pickers, counters, max_exchanges=1000, max_retained_total=retained_total
+        store, pickers, counters, max_exchanges=3000, max_retained_total=retained_total
     )
     made = Rig(service, pickers, counters, store)
     server = await NativeTransport().serve_socket(sock, made.accept)

@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 
-from epp_client.wire.frames import ACK, PREFACE, SETTINGS, frame, settings
-from epp_client.wire.protocol import ClientProtocol, ServerProtocol
+from epp_client.wire.frames import ACK, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame, settings
+from epp_client.wire.headers import RESPONSE
+from epp_client.wire.protocol import WORK, ClientProtocol, ServerProtocol
 from epp_client.wire.transport import OK, StreamEvents
 
 from .owners import PATH, Owner
 from .raw import data, request
 
 ASKED = request(1) + data(1, b"\0\0\0\0\x05hello")
+ANSWER = frame(HEADERS, END_HEADERS, 1, RESPONSE)
 GREETING = settings({}) + frame(SETTINGS, ACK, 0)
 
 
@@ -23,6 +25,13 @@ class Socket(asyncio.Transport):
         super().__init__()
         self.written: list[bytes] = []
         self.broken = False
+        self.paused = False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
 
     def write(self, data: Any) -> None:
         if self.broken:
@@ -127,3 +136,41 @@ async def test_an_owner_that_raises_holds_no_output_back() -> None:
 
     assert reported
     assert socket.written[0].count(b"hello") == 2
+
+
+async def test_a_read_of_ten_thousand_messages_leaves_turns_for_others_and_loses_nothing() -> None:
+    """Nothing is read meanwhile, so that what waits is one read at most."""
+    protocol, socket = picker()
+    owner = Owner()
+    protocol.connection.open(PATH, {}, owner)
+    await asyncio.sleep(0)
+    many = b"".join(data(1, b"\0\0\0\0\x02%02d" % (n % 100)) for n in range(10_000))
+    protocol.data_received(ANSWER + many)
+    assert len(owner.messages) < WORK
+    assert socket.paused
+    turns = 0
+    while len(owner.messages) < 10_000:
+        before = len(owner.messages)
+        await asyncio.sleep(0)
+        assert len(owner.messages) - before <= WORK
+        turns += 1
+    assert turns >= 10_000 // WORK
+    assert not socket.paused
+    assert owner.messages == [b"%02d" % (n % 100) for n in range(10_000)]
+    owner.messages.clear()
+    protocol.data_received(data(1, b"\0\0\0\0\x02hi"))
+    assert owner.messages == [b"hi"]
+
+
+async def test_messages_that_share_frames_share_turns_as_well() -> None:
+    protocol, socket = picker()
+    owner = Owner()
+    protocol.connection.open(PATH, {}, owner)
+    await asyncio.sleep(0)
+    full = data(1, b"\0\0\0\0\0" * 1000)
+    protocol.data_received(ANSWER + full * 8)
+    assert len(owner.messages) == 1000
+    assert socket.paused
+    protocol.connection_lost(None)
+    await asyncio.sleep(0)
+    assert len(owner.messages) == 1000, "the connection is gone"
