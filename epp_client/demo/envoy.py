@@ -72,12 +72,14 @@ async def running_envoy(
     bootstrap: str,
     admin: tuple[str, int] | None = None,
     *,
+    binary: str = "",
     concurrency: int = 1,
     log_level: str = "warning",
 ) -> AsyncIterator[Envoy]:
     """Run Envoy with `bootstrap` (YAML), ready when its admin page says so.
 
-    `admin` is the host and port of that page; without it Envoy is asked where it has bound it.
+    `admin` is the host and port of that page; without it Envoy is asked where it has bound it. `binary` is
+    another Envoy than the one beside Python.
 
     Raises:
         ProcessFailed: no binary, or Envoy did not become ready; the text has the end of its log.
@@ -86,7 +88,7 @@ async def running_envoy(
         path, bound = Path(folder) / "envoy.yaml", Path(folder) / "admin"
         path.write_text(bootstrap)
         process = await Process.start(
-            envoy_binary(), "-c", str(path), "--use-dynamic-base-id",
+            binary or envoy_binary(), "-c", str(path), "--use-dynamic-base-id",
             "--concurrency", str(concurrency), "-l", log_level, "--admin-address-path", str(bound),
             "--drain-time-s", "1", "--parent-shutdown-time-s", "2",
         )  # fmt: skip
@@ -110,7 +112,7 @@ async def _ready(process: Process, address: str | None, bound: Path) -> Envoy:
                 if address is not None and await _says_ready(session, address):
                     return Envoy(process, f"http://{address}")
                 await asyncio.sleep(0.05)  # Envoy tells nobody when it is ready: it must be asked
-    raise ProcessFailed(f"Envoy did not become ready:\n{process.tail}")
+    raise process.failed("did not become ready")
 
 
 async def _says_ready(session: aiohttp.ClientSession, address: str) -> bool:

@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from epp_client.demo.deaths import Death, ledger, worker_death
 from epp_client.errors import EppClientError
 
 # Asks the kernel to end the child when its parent dies, then becomes the command. A preexec_fn would
@@ -26,6 +27,7 @@ START_TIMEOUT = 60.0
 """Seconds from the start of a Python peer to its first line."""
 _LINE = 1024 * 1024
 _TAIL = 60
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 
 
 class ProcessFailed(EppClientError):
@@ -33,7 +35,10 @@ class ProcessFailed(EppClientError):
 
 
 class Process:
-    """One running child; its output's tail is kept for error reports."""
+    """One running child; its output's tail is kept for error reports.
+
+    An end that nobody had asked for, or another one than was asked for, is a Death.
+    """
 
     def __init__(
         self, process: asyncio.subprocess.Process, name: str, log: Path | None = None
@@ -43,7 +48,12 @@ class Process:
         self._log = log
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._first: asyncio.Queue[str] = asyncio.Queue(1)
+        self._told: set[int] = set()
+        self._awaited = False
+        self._death: Death | None = None
+        self._deaths = ledger()
         self._reader = asyncio.create_task(self._read())
+        self._watcher = asyncio.create_task(self._watch())
 
     @classmethod
     async def start(cls, *command: str, log: Path | None = None) -> "Process":
@@ -84,16 +94,39 @@ class Process:
             async with asyncio.timeout(START_TIMEOUT):
                 return child, json.loads(await child._first_line())
         except (TimeoutError, ValueError) as error:
+            failed = child.failed("did not become ready")
             await child.stop()
-            raise ProcessFailed(f"{module} did not become ready:\n{child.tail}") from error
+            raise failed from error
         except asyncio.CancelledError:
             # Nobody has the child yet who could end it.
             await child.kill()
             raise
 
     async def exited(self) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for its end, whatever it is; the exit code."""
+        self._known()
         return await self._process.wait()
+
+    def failed(self, what: str) -> ProcessFailed:
+        """What to raise when this child is of no use; whoever catches it knows of its end."""
+        self._known()
+        return ProcessFailed(f"{self.name} {what}:\n{self.tail}")
+
+    def _known(self) -> None:
+        """Somebody knows of its end, or will, so that nobody needs to be told."""
+        self._awaited = True
+        if self._death in self._deaths:
+            self._deaths.remove(self._death)
+
+    async def _watch(self) -> None:
+        """Note how it ends, unless somebody waits for that."""
+        code = await self._process.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):  # its last words; a child of its own may keep the pipe
+                await asyncio.shield(self._reader)
+        if not (self._awaited or (self._told and (code == 0 or -code in self._told))):
+            self._death = Death(self.name, self.pid, code, bool(self._told), self.tail)
+            self._deaths.append(self._death)
 
     async def _first_line(self) -> str:
         """The first line of JSON; empty when the child ended without one."""
@@ -110,6 +143,9 @@ class Process:
         async for line in self._process.stdout:
             text = line.decode(errors="replace").rstrip()
             self._tail.append(text)
+            if (died := worker_death(text)) is not None and died[1] != -signal.SIGKILL:
+                worker = f"a worker of {self.name}"
+                self._deaths.append(Death(worker, *died, asked=False, tail=self.tail))
             if text.startswith("{") and self._first.empty():
                 self._first.put_nowait(text)
 
@@ -133,6 +169,8 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to this very process."""
         if self.running:
+            if number in _ENDS:
+                self._told.add(number)
             self._process.send_signal(number)
 
     async def kill(self) -> None:
@@ -154,6 +192,7 @@ class Process:
 
     async def _reap(self) -> None:
         await self._process.wait()
+        await self._watcher
         self._reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reader

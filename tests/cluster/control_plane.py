@@ -18,7 +18,7 @@ import aiohttp
 import trustme
 import yaml
 
-from epp_client.demo.process import Process, ProcessFailed
+from epp_client.demo.process import Process
 from epp_client.demo.stack import free_ports
 from tests.cluster.api import Api, Kubeconfig, Object
 from tests.cluster.binaries import binary, crds
@@ -192,7 +192,7 @@ async def _ready(server: Process, admin: Kubeconfig) -> None:
                         if answer.status == 200:
                             return
                 await asyncio.sleep(0.1)  # it tells nobody when it is ready: it must be asked
-    raise ProcessFailed(f"kube-apiserver did not become ready:\n{server.tail}")
+    raise server.failed("did not become ready")
 
 
 async def _install_crds(api: Api) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from epp_client.demo.envoy import Envoy, running_envoy
-from epp_client.demo.process import Process, ProcessFailed
+from epp_client.demo.process import Process
 from epp_client.demo.stack import free_ports
 from epp_client.pool.inference_pool import PoolName
 from epp_client.xds.bootstrap import envoy_config
@@ -59,7 +59,7 @@ class Sidecar:
                         if status == 200:
                             return
                     await asyncio.sleep(0.05)
-        raise ProcessFailed(f"the sidecar did not become ready: {said}\n{self.process.tail}")
+        raise self.process.failed(f"did not become ready: {said}")
 
     async def until_fresh(self) -> None:
         """Until `/readyz` says nothing of a stale state any more."""

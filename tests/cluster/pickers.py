@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 from grpc import aio
 
-from epp_client.demo.process import Process, ProcessFailed
+from epp_client.demo.process import Process
 from epp_client.demo.stack import free_ports
 from tests.cluster.binaries import binary
 from tests.cluster.network import ADDRESS
@@ -84,4 +84,4 @@ async def _serving(process: Process, program: str, port: int) -> None:
                         if await check(request, timeout=2) == b"\x08\x01":
                             return
                     await asyncio.sleep(0.05)  # nobody tells when: it must be asked
-    raise ProcessFailed(f"{program} did not become ready:\n{process.tail}")
+    raise process.failed("did not become ready")

@@ -117,8 +117,7 @@ async def test_envoy_accepts_the_printed_bootstrap(stack: Stack, tmp_path: Path)
         file.write_text(text)
         envoy = await Process.start(envoy_binary(), "--mode", "validate", "-c", str(file))
         async with asyncio.timeout(30):
-            await envoy._process.wait()
-        assert envoy._process.returncode == 0, envoy.tail
+            assert await envoy.exited() == 0, envoy.tail
         await envoy.stop()
 
 
