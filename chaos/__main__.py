@@ -159,7 +159,8 @@ def soak_(
 ) -> None:
     """Load and gentle faults for a long time; exit 1 when memory or descriptors grow, or on a loss."""
     from chaos.curves import draw
-    from chaos.soak import soak, write_samples
+    from chaos.samples import write_samples
+    from chaos.soak import soak
 
     seed, console = _begin(seed)
     settings = _settings("make soak", seed, duration)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import matplotlib
 
-from chaos.soak import Curves
+from chaos.samples import Curves
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -16,6 +16,7 @@ from chaos.link import Link
 from chaos.looks import AdminPage, children, ended, listened
 from chaos.peers import started
 from chaos.source import ApiServer, ManifestFolder, SourceName
+from epp_client.demo.deaths import Death, ledger, worker_death
 from epp_client.demo.envoy import Envoy, running_envoy
 from epp_client.demo.process import Process, ProcessFailed
 from epp_client.demo.stack import (
@@ -75,6 +76,8 @@ class Installation:
         self.objects: list[dict[str, Any]] = []
         self.exits: list[int] = []
         """Exit codes of the sidecars that were asked to end."""
+        self._killed: set[int] = set()
+        self._log_read = 0
         self.source_name = source
         self.holds = hold and transport is TransportName.NATIVE
         """Whether somebody holds the relay's sockets while the sidecar restarts."""
@@ -170,6 +173,7 @@ class Installation:
         if self._holder is not None:
             await self._holder.stop()
         await self.page.close()
+        self.note_deaths()
 
     # --- its parts ---
 
@@ -253,18 +257,22 @@ class Installation:
         self.exits.append(code)
         return code
 
-    async def start_envoy(self) -> None:
-        """Start (again) Envoy with the same configuration."""
-        bootstrap = envoy_config(
+    def bootstrap(self, listener: tuple[str, int], admin: tuple[str, int]) -> str:
+        """The configuration of an Envoy that serves its pools at (address, port)."""
+        return envoy_config(
             self.pools,
-            listener=self.listener,
-            admin=self._envoy_admin,
+            listener=listener,
+            admin=admin,
             ext_proc_sockets=self.sockets,
             ads_socket=self.folder / "xds.sock",
             upstream_mode=self.mode,
             app_protocols={PoolName("default", "h2c"): AppProtocol.H2C},
             access_log=False,
         )
+
+    async def start_envoy(self) -> None:
+        """Start (again) Envoy with the same configuration."""
+        bootstrap = self.bootstrap(self.listener, self._envoy_admin)
         self._envoy = await self._envoy_life.enter_async_context(
             running_envoy(bootstrap, self._envoy_admin)
         )
@@ -280,6 +288,12 @@ class Installation:
     def worker_pids(self) -> list[int]:
         """The control process's children."""
         return children(self.sidecar.pid)
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """The sidecar's processes by name: `control`, `worker 0`…"""
+        workers = {f"worker {n}": pid for n, pid in enumerate(sorted(self.worker_pids))}
+        return {"control": self.sidecar.pid} | workers
 
     @property
     def relaying(self) -> bool:
@@ -328,7 +342,23 @@ class Installation:
 
     def signal(self, pid: int, number: signal.Signals) -> None:
         """Signal one of our own processes."""
+        if number is signal.SIGKILL:
+            self._killed.add(pid)
         os.kill(pid, number)
+
+    def note_deaths(self) -> None:
+        """Note the workers that have died, as the sidecar's log has it, and that nobody has killed."""
+        if not self.log.exists():
+            return
+        with self.log.open("rb") as log:
+            log.seek(self._log_read)
+            whole, _, rest = log.read().rpartition(b"\n")
+            self._log_read = log.tell() - len(rest)
+        for line in whole.decode(errors="replace").splitlines():
+            died = worker_death(line)
+            if died is None or (died[0] in self._killed and died[1] == -signal.SIGKILL):
+                continue
+            ledger().append(Death("a relay worker", *died, asked=False, tail=line))
 
     async def gone(self, pid: int) -> None:
         """Until a process that was killed has let go of its connections. Raises NotBack."""

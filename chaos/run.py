@@ -17,6 +17,7 @@ from chaos.installation import Installation, NotBack, clock_library
 from chaos.load import BOUND
 from chaos.pool_faults import POOL_FAULTS
 from chaos.promise import PROMISES
+from epp_client.demo.deaths import Death, deaths_noted
 from epp_client.demo.process import Process, ProcessFailed
 from epp_client.settings import TransportName, UpstreamMode
 
@@ -121,6 +122,28 @@ async def run_part(
 ) -> Part:
     """Run one part of `seconds` of load; the installation is stopped afterwards."""
     part = Part(installation.transport, installation.mode, account([], [], {}), [], [])
+    with deaths_noted() as deaths:
+        await _load_and_hurt(installation, deck, dice, seconds, part, rate, progress, tell, deaths)
+    part.failures += map(str, deaths)
+    part.failures += [f"a sidecar ended with {code}" for code in installation.exits if code]
+    part.account = account(part.lines, part.windows, PROMISES)
+    if part.failures or part.account.breaches:
+        log = installation.log
+        part.log = log.read_text(errors="replace")[-20_000:] if log.exists() else ""
+    return part
+
+
+async def _load_and_hurt(
+    installation: Installation,
+    deck: Deck,
+    dice: random.Random,
+    seconds: float,
+    part: Part,
+    rate: float,
+    progress: Told,
+    tell: Tell,
+    deaths: list[Death],
+) -> None:
     try:
         await installation.start()
         load, lines = await start_load(
@@ -129,10 +152,15 @@ async def run_part(
         began = time.monotonic()
 
         async def watch() -> None:
+            told = 0
             while True:
                 await asyncio.sleep(0.25)
                 lines.read()
                 progress(time.monotonic() - began, lines.outcomes)
+                installation.note_deaths()
+                for death in deaths[told:]:
+                    tell(f"DIED: {death}")
+                told = len(deaths)
 
         watching = asyncio.create_task(watch())
         try:
@@ -151,12 +179,6 @@ async def run_part(
         part.failures.append(str(error))
     finally:
         await installation.stop()
-    part.failures += [f"a sidecar ended with {code}" for code in installation.exits if code]
-    part.account = account(part.lines, part.windows, PROMISES)
-    if part.failures or part.account.breaches:
-        log = installation.log
-        part.log = log.read_text(errors="replace")[-20_000:] if log.exists() else ""
-    return part
 
 
 async def _hurt(

@@ -46,6 +46,10 @@ class Ask:
     seed: int
     pause_ms: int = 20
     """Between two tokens of a stream."""
+    tokens: int = 0
+    """Of a stream; 0: as many as the seed says."""
+    first_ms: int = 0
+    """Before a stream begins."""
 
     @property
     def fail_close(self) -> bool:
@@ -80,7 +84,8 @@ class Ask:
         return {
             "seed": self.seed,
             "stream": True,
-            "max_tokens": 10 + self.seed % 40,
+            "max_tokens": self.tokens or 10 + self.seed % 40,
+            "first_token_ms": self.first_ms,
             "token_interval_ms": self.pause_ms,
         }
 

@@ -242,6 +242,7 @@ async def _complete(exchange: _Exchange, server: ModelServer, kind: str) -> None
         return
     tokens = min(int(exchange.number("max_tokens", TOKENS, request)), MAX_TOKENS)
     pause = exchange.number("token_interval_ms", TOKEN_INTERVAL_MS, request) / 1000
+    await asyncio.sleep(exchange.number("first_token_ms", 0, request) / 1000)
     await exchange.start(200, {"content-type": "text/event-stream"})
     for event in events(request, kind, tokens):
         await exchange.write(event)

@@ -13,6 +13,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from epp_client.demo.deaths import deaths_noted
 from epp_client.demo.stack import Stack, running_stack
 from epp_client.logs import configure
 
@@ -148,6 +149,15 @@ async def run_demo(*, keep: bool) -> int:
     configure("console", "error")
     console = Console(width=None if os.isatty(1) else 140)
     console.print("starting Envoy, the sidecar, 2 pickers and 3 model servers ...")
+    with deaths_noted() as deaths:
+        failed = await _show(console, keep=keep)
+    for death in deaths:
+        console.print(str(death), style="red", markup=False)
+    return 1 if failed or deaths else 0
+
+
+async def _show(console: Console, *, keep: bool) -> int:
+    """Run the steps and say what happened; how many have failed."""
     async with running_stack() as stack, httpx.AsyncClient(timeout=15) as client:
         table = Table(title="What happened")
         for heading in ("step", "must be", "was", ""):
@@ -164,7 +174,7 @@ async def run_demo(*, keep: bool) -> int:
         console.print(table)
         if keep:
             await _stay(stack, console)
-    return 1 if failed else 0
+    return failed
 
 
 async def _stay(stack: Stack, console: Console) -> None:

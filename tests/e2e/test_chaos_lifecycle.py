@@ -1,7 +1,6 @@
 """The sidecar as a process: it starts in any order, drains, dies, is restarted and upgraded under load."""
 
 import asyncio
-import os
 import resource
 import signal
 from collections.abc import AsyncIterator
@@ -389,7 +388,7 @@ async def test_a_worker_that_dies_while_descriptors_are_short_is_replaced_later(
     limits = resource.prlimit(control, resource.RLIMIT_NOFILE)
     limit = (first_free_descriptor(control), limits[1])
     resource.prlimit(control, resource.RLIMIT_NOFILE, limit)
-    os.kill(victim, signal.SIGKILL)
+    running.signal(victim, signal.SIGKILL)
     await running.until(lambda: victim not in running.worker_pids, "the worker is gone")
     assert (await ask(session, running.url, SMALL[0]))["outcome"] == "answered"  # by the other one
     resource.prlimit(control, resource.RLIMIT_NOFILE, limits)

@@ -1,7 +1,6 @@
 """The relay's sockets outlive the sidecar in the hands of a holder: a restart loses no request."""
 
 import asyncio
-import os
 import signal
 import socket
 import sys
@@ -176,7 +175,7 @@ async def test_what_comes_after_the_whole_sidecar_was_killed_waits_for_the_next(
             await asyncio.sleep(0.02)
     pids = [installation.sidecar.pid, *installation.worker_pids]
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        installation.signal(pid, signal.SIGKILL)
     await installation.sidecar.exited()
     async with asyncio.timeout(20):
         while not all(map(ended, pids[1:])):  # until then they may be given requests
