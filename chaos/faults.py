@@ -1,6 +1,7 @@
 """Faults of processes and connections: pickers, model servers, the sidecar, Envoy, the clock."""
 
 import asyncio
+import contextlib
 import random
 import resource
 import signal
@@ -132,6 +133,19 @@ async def workers_replaced(inst: Installation, dice: random.Random, window: Wind
     await inst.workers_replaced(old)
 
 
+@FAULTS.add("signal storm", "sidecar")
+async def signal_storm(inst: Installation, dice: random.Random, window: Window) -> None:
+    """SIGHUP and SIGUSR2 at random moments, also while the one before is still carried out."""
+    old = inst.worker_pids
+    for _ in range(dice.randrange(2, 8)):
+        number = dice.choice((signal.SIGHUP, signal.SIGUSR2))
+        window.notes.append(number.name)
+        inst.sidecar.signal(number)
+        await hold(dice, 0.0, dice.choice((0.02, 0.2, 1.0)))
+    await inst.workers_replaced(old)
+    await inst.ready()
+
+
 async def _started(inst: Installation, window: Window, began: float) -> None:
     await inst.start_sidecar()
     await inst.ready()
@@ -139,7 +153,7 @@ async def _started(inst: Installation, window: Window, began: float) -> None:
 
 
 async def _restarted(inst: Installation, window: Window) -> None:
-    began = time.monotonic()
+    began = window.refuses = time.monotonic()
     code = await inst.drain_sidecar()
     window.notes.append(f"exit {code} after {time.monotonic() - began:.1f} s")
     await _started(inst, window, began)
@@ -227,7 +241,8 @@ async def descriptors_exhausted(inst: Installation, dice: random.Random, window:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
     await hold(dice, 0.5, 2.5)
     for pid, limits in before.items():
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        with contextlib.suppress(ProcessLookupError):  # a worker that was told to leave has left
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     await inst.ready()
 
 
@@ -248,13 +263,19 @@ async def clock_jumps(inst: Installation, dice: random.Random, window: Window) -
 # --- Envoy ---
 
 
-@FAULTS.add("Envoy restarted", "envoy")
+@FAULTS.add("Envoy killed", "envoy")
+async def envoy_killed(inst: Installation, dice: random.Random, window: Window) -> None:
+    """SIGKILL, and started again."""
+    cut(window, "SIGKILL")
+    await inst.envoy.process.kill()
+    gone(window)
+    await envoy_restarted(inst, dice, window)
+
+
+@FAULTS.add("Envoy restarted (SIGTERM)", "envoy")
 async def envoy_restarted(inst: Installation, dice: random.Random, window: Window) -> None:
-    """Killed or asked to end, and started again."""
-    if dice.random() < 0.5:
-        cut(window, "SIGKILL")
-        await inst.envoy.process.kill()
-        gone(window)
+    """Told to end, and started again; it waits for nobody."""
+    del dice, window
     await inst.stop_envoy()
     await inst.start_envoy()
     await inst.ready()

@@ -42,8 +42,8 @@ def chaos(runs: Sequence[Values]) -> str:
     return "\n\n".join(
         (
             "\n".join(f"- {_command(run)}: {_verdict(run)}" for run in runs),
-            _table(["part", *_COUNTS], summary),
-            _table(["fault", "times", *_COUNTS], by_fault),
+            table(["part", *_COUNTS], summary),
+            table(["fault", "times", *_COUNTS], by_fault),
         )
     )
 
@@ -62,8 +62,34 @@ def soak(run: Values) -> str:
             f"{minutes:g} minutes of {name}, {total.sent} requests: {total.answered} answered, "
             f"{total.refused.total()} refused with a reason, {total.lost} lost as stated, "
             f"{total.breaches} lost in breach. {_command(run)}: {_verdict(run)}.",
-            _table(["curve", "level", "growth", "allowed", ""], trends),
+            table(["curve", "level", "growth", "allowed", ""], trends),
             "![Memory, descriptors and requests in flight](images/soak.png)",
+        )
+    )
+
+
+def quiet(run: Values) -> str:
+    """What each version of Envoy went through behind each sidecar, and the worst curve."""
+    told, gateways = run["settings"], run["gateways"]
+    sums = {
+        name: sum(one[name] for one in gateways)
+        for name in ("asked", "answered", "lost", "dead", "ADS cut", "relay cut")
+    }
+    head = list(gateways[0])
+    growth = [
+        [name, what, f"{t['growth']:+.1f}", f"{t['allowed']:.1f}", _flat(t)]
+        for name, found in run["growth"].items()
+        for what, t in found.items()
+    ]
+    return "\n\n".join(
+        (
+            f"`{told['command']}` (the machine's load {told['load']}): {told['seconds'] / 60:g} minutes, "
+            f"{len(gateways)} Envoys behind {len(run['growth'])} sidecars, {sums['asked']} requests: "
+            f"{sums['answered']} answered, {sums['lost']} lost; {sums['dead']} Envoys dead, "
+            f"{sums['ADS cut']} ADS streams and {sums['relay cut']} connections to the relay cut: "
+            f"{_verdict(run)}.",
+            table(head, [[str(one[name]) for name in head] for one in gateways]),
+            table(["sidecar", "the curve that grows most", "growth", "allowed", ""], growth),
         )
     )
 
@@ -83,7 +109,7 @@ def stopped(run: Values) -> str:
         ]
         for transport, felt in run["felt"].items()
     ]
-    return _table([*head, "waited", "lost"], rows)
+    return table([*head, "waited", "lost"], rows)
 
 
 def _row(values: Values) -> Row:
@@ -111,6 +137,7 @@ def _flat(trend: Values) -> str:
     return "flat" if trend["growth"] <= trend["allowed"] else "**not flat**"
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

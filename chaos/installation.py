@@ -4,6 +4,7 @@ Starts, restarts and asks after its parts; when and why is for `faults`.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -63,6 +64,7 @@ class Installation:
         hold: bool = False,
         workers: int = 2,
         seed: int = 0,
+        drain: float = DRAIN_TIMEOUT,
         options: tuple[str, ...] = (),
         clock: Path | None = None,
     ) -> None:
@@ -70,6 +72,7 @@ class Installation:
         self.transport = transport
         self.mode = mode
         self.workers = workers
+        self.drain = drain
         self.models: dict[str, Process] = {}
         self.pickers: dict[str, Process] = {}
         self.links = {name: Link(seed + n) for n, name in enumerate(("open", "close"))}
@@ -164,7 +167,7 @@ class Installation:
         """Leave nothing running."""
         await self.stop_envoy()
         if self._sidecar is not None and self._sidecar.running:
-            self.exits.append(await self._sidecar.stop(DRAIN_TIMEOUT + 10))
+            self.exits.append(await self._sidecar.stop(self.drain + 10))
         for link in self.links.values():
             await link.down()
         for process in (*self.pickers.values(), *self.models.values()):
@@ -200,7 +203,7 @@ class Installation:
             "--transport", self.transport, "--workers", str(self.workers),
             "--upstream-mode", self.mode, "--picker-tls", "plaintext",
             *(("--hold", str(self._hold_socket)) if self.holds else ()),
-            "--pick-timeout", str(PICK_TIMEOUT), "--drain-timeout", str(DRAIN_TIMEOUT),
+            "--pick-timeout", str(PICK_TIMEOUT), "--drain-timeout", str(self.drain),
             *self._options,
         ]  # fmt: skip
 
@@ -253,7 +256,7 @@ class Installation:
     async def drain_sidecar(self) -> int:
         """SIGTERM, and wait; the exit code."""
         self._away = True
-        code = await self.sidecar.stop(DRAIN_TIMEOUT + 10)
+        code = await self.sidecar.stop(self.drain + 10)
         self.exits.append(code)
         return code
 
@@ -317,13 +320,9 @@ class Installation:
                 await asyncio.sleep(0.05)
 
     async def workers_replaced(self, old: list[int]) -> None:
-        """Until none of `old` is left and as many new ones serve. Raises NotBack."""
+        """Until as many new ones serve; some of `old` may still finish what they relay. Raises NotBack."""
         await self.until(
-            lambda: (
-                not set(old) & set(self.worker_pids)
-                and len(self.worker_pids) >= self.workers
-                and self.relaying
-            ),
+            lambda: len(set(self.worker_pids) - set(old)) >= self.workers and self.relaying,
             "the workers are replaced",
         )
         async with _patience("the new workers serve"):
@@ -344,7 +343,8 @@ class Installation:
         """Signal one of our own processes."""
         if number is signal.SIGKILL:
             self._killed.add(pid)
-        os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has left by itself
+            os.kill(pid, number)
 
     def note_deaths(self) -> None:
         """Note the workers that have died, as the sidecar's log has it, and that nobody has killed."""

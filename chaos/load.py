@@ -15,16 +15,23 @@ from typing import Any, TextIO
 import aiohttp
 import uvloop
 
-from chaos.workload import Ask, requests
+from chaos.workload import LONG, Ask, requests
 
 BOUND = 30.0
-"""Seconds until a request that has no whole answer is lost."""
+"""Seconds until a request that has no whole answer is lost, besides those that its tokens take."""
+
+LAST = BOUND + LONG[1] + 10.0
+"""Seconds after which the client's last request has an outcome."""
 
 
 async def ask(
     session: aiohttp.ClientSession, base: str, request: Ask, bound: float = BOUND
 ) -> dict[str, Any]:
-    """Ask once; the line for the account. Times are of CLOCK_MONOTONIC, the same in all processes."""
+    """Ask once; the line for the account. An answer may take `bound` seconds longer than its tokens do.
+
+    Times are of CLOCK_MONOTONIC, the same in all processes.
+    """
+    bound += request.seconds
     line: dict[str, Any] = {
         "number": request.number,
         "pool": request.pool,

@@ -1,5 +1,7 @@
 """The promise, fault by fault: what each may cost. docs/reliability.md says why. Pure."""
 
+from collections.abc import Callable
+
 from chaos.account import NO_FAULT, Line, Promise, Window
 
 ENVOY_KEEPS = 64 * 1024
@@ -12,21 +14,32 @@ CLIENT_WAITS = 29.5
 """Seconds after which our client gives up waiting on a held socket; Envoy would wait for a minute."""
 
 
+DRAIN = 10.0
+"""Seconds that whoever leaves finishes what it relays; `--drain-timeout`."""
+
+
+def _outlived_drain(line: Line, window: Window) -> bool:
+    # It was there before what it went through left, and longer than that stays.
+    refuses = window.ended if window.refuses is None else window.refuses
+    left = window.began if window.refuses is None else window.refuses
+    return line.began <= refuses and line.ended >= left + DRAIN - 1
+
+
+def _cut(line: Line, window: Window) -> bool:
+    return window.cut(line)
+
+
 def _large_or_cut(line: Line, window: Window) -> bool:
     # grpcio's workers bind their sockets themselves: a dead one's refuses until the next has bound it.
     return _large_over_grpcio(line, window) or window.cut(line)
 
 
 def _large_or_waited(line: Line, _: Window) -> bool:
-    return line.size > ENVOY_KEEPS or line.ended - line.began > ENVOY_ASKS
+    return line.size > ENVOY_KEEPS or line.waited > ENVOY_ASKS
 
 
 def _waited_for_held(line: Line, _: Window) -> bool:
-    return line.ended - line.began > CLIENT_WAITS
-
-
-def _cut_or_waited(line: Line, window: Window) -> bool:
-    return window.cut(line) or _waited_for_held(line, window)
+    return line.waited > CLIENT_WAITS
 
 
 def _large_over_grpcio(line: Line, window: Window) -> bool:
@@ -38,14 +51,22 @@ def _served_there(line: Line, window: Window) -> bool:
     return window.cut(line) or not line.ranked
 
 
+def _either(*rules: Callable[[Line, Window], bool]) -> Callable[[Line, Window], bool]:
+    return lambda line, window: any(rule(line, window) for rule in rules)
+
+
 def _any(_: Line, __: Window) -> bool:
     return True
 
 
 NOTHING = Promise("nothing")
+_ENVOY = Promise(
+    "what Envoy was serving: the connection is its own; what comes while it is away", _any
+)
 _PICKER = Promise("nothing; FailClose is refused with the reason")
 _TAKEN_OVER = Promise(
-    "nothing; with grpcio bodies above 64 KiB that come just then", _large_over_grpcio
+    "what is still open after the drain; with grpcio bodies above 64 KiB that come just then",
+    _either(_outlived_drain, _large_over_grpcio),
 )
 
 PROMISES = {
@@ -74,18 +95,25 @@ PROMISES = {
         "what it was relaying; with grpcio bodies above 64 KiB until it is replaced", _large_or_cut
     ),
     "workers replaced (SIGHUP)": _TAKEN_OVER,
-    "sidecar restarted": Promise("nothing, as long as the client waits", _waited_for_held),
+    "signal storm": _TAKEN_OVER,
+    "sidecar restarted": Promise(
+        "what is still open after the drain; nothing else, as long as the client waits",
+        _either(_outlived_drain, _waited_for_held),
+    ),
     "sidecar restarted, not held": Promise(
-        "bodies above 64 KiB while it is away, the others after 10 s", _large_or_waited
+        "what is still open after the drain; bodies above 64 KiB while it is away, others after 10 s",
+        _either(_outlived_drain, _large_or_waited),
     ),
     "sidecar killed, workers too": Promise(
-        "what it was relaying, as far as Envoy cannot ask anew", _cut_or_waited
+        "what it was relaying, as far as Envoy cannot ask anew",
+        _either(_cut, _waited_for_held),
     ),
     "holder restarted": NOTHING,
     "sidecar killed": _TAKEN_OVER,
     "sidecar upgraded (SIGUSR2)": _TAKEN_OVER,
     "descriptors exhausted": NOTHING,
-    "Envoy restarted": Promise("what Envoy was serving, and connections while it is away", _any),
+    "Envoy killed": _ENVOY,
+    "Envoy restarted (SIGTERM)": _ENVOY,
     "clock jumps": NOTHING,
 }
 """By fault; a request that no fault overlapped, or whose picker spoke a dialect, may never be lost."""

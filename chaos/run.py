@@ -14,7 +14,7 @@ from chaos.account import Account, Line, Window, account, line_of
 from chaos.fault import Fault
 from chaos.faults import CLOCK_JUMPS, FAULTS
 from chaos.installation import Installation, NotBack, clock_library
-from chaos.load import BOUND
+from chaos.load import LAST
 from chaos.pool_faults import POOL_FAULTS
 from chaos.promise import PROMISES
 from epp_client.demo.deaths import Death, deaths_noted
@@ -166,7 +166,7 @@ async def _load_and_hurt(
         try:
             await _hurt(installation, deck, dice, began + seconds, part, tell)
         finally:
-            load_code = await load.stop(BOUND + 10)
+            load_code = await load.stop(LAST)
             watching.cancel()
             lines.read()
             lines.close()

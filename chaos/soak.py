@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chaos.account import account
 from chaos.installation import Installation, NotBack
-from chaos.load import BOUND
+from chaos.load import LAST
 from chaos.promise import PROMISES
 from chaos.run import Part, Tell, Told, known_faults, one_fault, start_load
 from chaos.samples import Curves, Sampler
@@ -82,7 +82,7 @@ async def soak(
                 for task in (hurting, sampling):
                     task.cancel()
                 await asyncio.gather(hurting, sampling, return_exceptions=True)
-                if code := await load.stop(BOUND + 10):
+                if code := await load.stop(LAST):
                     part.failures.append(f"the client ended with {code}:\n{load.tail}")
                 lines.read()
                 lines.close()

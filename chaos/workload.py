@@ -7,14 +7,20 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from epp_client.demo.model_server import DONE, events, pattern
 
-KINDS = {"0 B": 0, "1 KB": 1_000, "60 KB": 60_000, "1 MB": 1_000_000, "stream": 400, "download": 0}
+KINDS = {
+    "0 B": 0, "1 KB": 1_000, "60 KB": 60_000, "1 MB": 1_000_000, "stream": 400, "long": 400, "download": 0
+}  # fmt: skip
 """Kinds of requests and about how many bytes of body each of them sends."""
-_WEIGHTS = {"0 B": 4, "1 KB": 6, "60 KB": 4, "1 MB": 1, "stream": 5, "download": 2}
+_WEIGHTS = {
+    "0 B": 4, "1 KB": 6, "60 KB": 4, "1 MB": 1, "stream": 5, "long": 0.3, "download": 2
+}  # fmt: skip
+LONG = (4.0, 40.0)
+"""Seconds of a long answer."""
 DOWNLOAD = 300_000
 POOLS = ("open", "close", "observe", "skip", "h2c")
 FAIL_CLOSE = {"close"}
@@ -62,9 +68,24 @@ class Ask:
         return KINDS[self.kind]
 
     @property
+    def streamed(self) -> bool:
+        """Whether it is answered token by token."""
+        return self.kind in ("stream", "long")
+
+    @property
+    def seconds(self) -> float:
+        """How long its answer takes at least."""
+        return (self.first_ms + self.length * self.pause_ms) / 1000 if self.streamed else 0.0
+
+    @property
+    def length(self) -> int:
+        """Tokens of its answer."""
+        return self.tokens or 10 + self.seed % 40
+
+    @property
     def path(self) -> str:
         """Where it is sent, after Envoy's address."""
-        if self.kind == "stream":
+        if self.streamed:
             return f"/default/{self.pool}/v1/chat/completions"
         query = f"?size={DOWNLOAD}&chunks=20" if self.kind == "download" else ""
         return f"/default/{self.pool}/echo{query}"
@@ -76,7 +97,7 @@ class Ask:
 
     def body(self) -> bytes:
         """Its content, the same every time."""
-        if self.kind == "stream":
+        if self.streamed:
             return json.dumps(self._chat()).encode()
         return random.Random(self.seed).randbytes(self.size)
 
@@ -84,14 +105,14 @@ class Ask:
         return {
             "seed": self.seed,
             "stream": True,
-            "max_tokens": self.tokens or 10 + self.seed % 40,
+            "max_tokens": self.length,
             "first_token_ms": self.first_ms,
             "token_interval_ms": self.pause_ms,
         }
 
     def wrong(self, answer: bytes) -> str:
         """What is wrong with a 200's body; empty when nothing is."""
-        if self.kind == "stream":
+        if self.streamed:
             request = self._chat()
             events_ = events(request, "chat.completion", request["max_tokens"])
             return _differs(b"".join((*events_, DONE)), answer)
@@ -128,4 +149,8 @@ def requests(seed: int, faulty_share: float, *, ranked: bool) -> Iterator[Ask]:
         if dice.random() < faulty_share:
             dialect = dice.choice(DIALECTS)
         kind = dice.choices(kinds, weights)[0]
-        yield Ask(number, dice.choice(POOLS), kind, dialect, dice.getrandbits(48))
+        request = Ask(number, dice.choice(POOLS), kind, dialect, dice.getrandbits(48))
+        if kind == "long":
+            pause = dice.uniform(*LONG) * 1000 / request.length
+            request = replace(request, pause_ms=round(pause))
+        yield request

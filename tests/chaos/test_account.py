@@ -66,21 +66,33 @@ COSTS = {
     ),
     "and no small ones": (LOST, (window("sidecar restarted, not held"),), 1),
     "unless it takes too long": (
-        replace(LOST, ended=20.0),
+        replace(LOST, first=None, ended=20.0),
         (window("sidecar restarted, not held", 9.0, 30.0),),
         0,
     ),
     "a held restart costs nothing": (LARGE, (window("sidecar restarted"),), 1),
     "however long it takes": (
-        replace(LARGE, pool="skip", ended=39.0),
-        (window("sidecar restarted", 9.0, 45.0),),
+        replace(LARGE, pool="skip", first=None, ended=39.0),
+        (replace(window("sidecar restarted", 9.0, 45.0), refuses=9.0),),
         1,
     ),
     "but the client gives up": (
-        replace(LARGE, ended=40.0),
-        (window("sidecar restarted", 9.0, 45.0),),
+        replace(LARGE, first=None, ended=40.0),
+        (replace(window("sidecar restarted", 9.0, 45.0), refuses=9.0),),
         0,
     ),
+    "or it was open before, and is when the drain ends": (
+        replace(LOST, began=5.0, first=6.0, ended=19.1),
+        (replace(window("sidecar restarted", 8.0, 45.0), refuses=9.0),),
+        0,
+    ),
+    "and not sooner": (
+        replace(LOST, began=5.0, first=6.0, ended=16.0),
+        (replace(window("sidecar restarted", 8.0, 45.0), refuses=9.0),),
+        1,
+    ),
+    "signals cost nothing": (LOST, (window("signal storm"),), 1),
+    "but what outlives the drain": (replace(LOST, ended=19.5), (window("signal storm"),), 0),
     "a killed container costs what it relayed": (
         LARGE,
         (window("sidecar killed, workers too", 9.0, 12.0, 10.5),),
@@ -100,10 +112,10 @@ COSTS = {
     ),
     "other bytes are never excused": (
         replace(LOST, status=200, detail=CORRUPT + "the model server got another body"),
-        (window("Envoy restarted", 9.0, 12.0, 10.5), window("model server resets")),
+        (window("Envoy killed", 9.0, 12.0, 10.5), window("model server resets")),
         1,
     ),
-    "one of two faults excuses it": (LOST, (window("picker killed"), window("Envoy restarted")), 0),
+    "one of two faults excuses it": (LOST, (window("picker killed"), window("Envoy killed")), 0),
 }
 
 

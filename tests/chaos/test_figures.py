@@ -43,9 +43,35 @@ RUN: dict[str, Any] = {
         }
     },
 }
+GATEWAY = {
+    "sidecar": "grpcio/original_dst",
+    "Envoy": "1.37.0",
+    "asked": 5,
+    "answered": 4,
+    "lost": 1,
+    "longest": "61 s",
+    "dead": 1,
+    "ADS cut": 2,
+    "relay cut": 0,
+}
+IDLE = {
+    **GATEWAY,
+    "Envoy": "1.37.0, idle",
+    "asked": 2,
+    "answered": 2,
+    "lost": 0,
+    "dead": 0,
+    "ADS cut": 1,
+}
+QUIET: dict[str, Any] = {
+    "settings": {"command": "make quiet SEED=1", "seconds": 120, "load": "2 on 2 cores"},
+    "kept": False,
+    "gateways": [GATEWAY, IDLE],
+    "growth": {"grpcio/original_dst": {"memory of Envoy": {"growth": 4.0, "allowed": 3.0}}},
+}
 
 
-@pytest.mark.parametrize("name", ["chaos", "stopped", "soak"])
+@pytest.mark.parametrize("name", ["chaos", "quiet", "stopped", "soak"])
 def test_the_page_has_a_place_for_each(name: str) -> None:
     once = figures.replaced(PAGE.read_text(), name, "| new |")
     assert "| new |" in once
@@ -72,6 +98,16 @@ def test_a_curve_that_is_not_flat_is_called_so() -> None:
     assert "10 minutes of native/override_host, 10 requests: 7 answered" in text
     assert "| memory of control, MB | 90.0 | +0.2 | 3.0 | flat |" in text
     assert "| descriptors of control | 30.0 | +4.0 | 3.0 | **not flat** |" in text
+
+
+def test_a_quiet_run_is_told_by_envoy() -> None:
+    text = figures.quiet(QUIET)
+    assert (
+        "2 Envoys behind 1 sidecars, 7 requests: 6 answered, 1 lost; 1 Envoys dead, 3 ADS" in text
+    )
+    assert "| grpcio/original_dst | 1.37.0 | 5 | 4 | 1 | 61 s | 1 | 2 | 0 |" in text
+    assert "| grpcio/original_dst | memory of Envoy | +4.0 | 3.0 | **not flat** |" in text
+    assert "**the promise was broken**" in text
 
 
 def test_a_stopped_picker_is_told_by_transport() -> None:
