@@ -29,6 +29,8 @@ PAGE = Path("docs/reliability.md")
 ENVOYS = Path("build/envoy")
 """Where `make quiet` installs other versions."""
 OUTCOMES = ("answered", "refused", "lost")
+TOLD_EVERY = 60.0
+"""Seconds between two lines of progress where there is no terminal."""
 QUIET_OUTCOMES = ("under way", *OUTCOMES, "ADS cuts", "dead")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -43,11 +45,15 @@ def _shown(
 ) -> tuple[Told, Tell]:
     """What to call as a part goes on, and when something has happened."""
     task = shown.add_task(name, total=total, counts="starting")
-    began = time.monotonic()
+    began, told = time.monotonic(), 0.0
 
     def progress(done: float, counts: Counter[str]) -> None:
         text = ", ".join(f"{counts[outcome]} {outcome}" for outcome in outcomes)
         shown.update(task, completed=done, counts=text)
+        nonlocal told
+        if not shown.console.is_terminal and done >= told + TOLD_EVERY:
+            told = done
+            shown.console.print(f"  {done:6.1f} s  {name}: {text}")
 
     def tell(text: str) -> None:
         shown.console.print(f"  {time.monotonic() - began:6.1f} s  {text}", style="dim")

@@ -11,24 +11,23 @@ import os
 import random
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import yaml
 
+from chaos.gateway import Gateway, Stack
 from chaos.installation import Installation, NotBack
 from chaos.lanes import CROSSES, ask_for, lane
 from chaos.load import BOUND, ask
-from chaos.samples import Curves, Sampler
+from chaos.run import Tell, Told
+from chaos.samples import Sampler
 from chaos.source import SourceName
 from chaos.workload import POOLS, Ask
-from epp_client.demo.deaths import Death, deaths_noted
-from epp_client.demo.envoy import Envoy, running_envoy
+from epp_client.demo.deaths import deaths_noted
+from epp_client.demo.envoy import running_envoy
 from epp_client.demo.process import ProcessFailed
 from epp_client.demo.stack import ENVOY_HOST, free_ports
 from epp_client.settings import TransportName, UpstreamMode
@@ -38,116 +37,10 @@ THREADS = 4
 EVERY = 5.0
 """Seconds between two looks at memory, descriptors and Envoy's statistics."""
 IDLE = "idle"
+_ATTEMPTS = 30
+"""To get an answer of each pool before it begins."""
 _LATE = 30.0
 """Seconds that an answer may take longer than it should, on a busy machine."""
-_CUT = (
-    "upstream_cx_destroy_local_with_active_rq",
-    "upstream_cx_destroy_remote_with_active_rq",
-)
-_OPENED = ("upstream_cx_total", "upstream_rq_total")
-
-Tell = Callable[[str], None]
-Told = Callable[[float, Counter[str]], None]
-
-
-@dataclass
-class Gateway:
-    """One Envoy in front of a sidecar, and what came of it."""
-
-    version: str
-    envoy: Envoy
-    url: str
-    idle: bool
-    sampler: Sampler
-    before: dict[str, int] = field(default_factory=dict)
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    open: int = 0
-    ads_cut: int = 0
-    """How often its ADS stream or connection was opened again."""
-    relay_cut: int = 0
-    """Connections to the relay that ended while streams were open."""
-
-    async def look(self) -> None:
-        """Take its statistics: what has been cut since the beginning."""
-        now = await _statistics(self.envoy)
-        self.before = self.before or now
-        grown = {name: now[name] - self.before[name] for name in now}
-        self.ads_cut = max(grown[f"epp-client-xds.{name}"] for name in _OPENED)
-        self.relay_cut = sum(grown[f"epp-client.{name}"] for name in _CUT)
-
-
-@dataclass
-class Stack:
-    """One sidecar, its Envoys, and what came of them."""
-
-    transport: TransportName
-    mode: UpstreamMode
-    gateways: list[Gateway] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    curves: Curves = field(default_factory=Curves)
-    deaths: list[Death] = field(default_factory=list)
-    log: str = ""
-
-    @property
-    def name(self) -> str:
-        """Such as `native/override_host`."""
-        return f"{self.transport}/{self.mode}"
-
-    @property
-    def good(self) -> bool:
-        """Whether nothing has gone wrong."""
-        return not self.failures
-
-    def counts(self) -> Counter[str]:
-        """What is under way, and what came of the rest."""
-        counts = Counter(line["outcome"] for one in self.gateways for line in one.lines)
-        counts["under way"] = sum(one.open for one in self.gateways)
-        counts["ADS cuts"] = sum(one.ads_cut for one in self.gateways)
-        counts["dead"] = len(self.deaths)
-        return counts
-
-    def judge(self) -> None:
-        """Say what must not be."""
-        self.failures += map(str, self.deaths)
-        curves = {"the sidecar": self.curves}
-        for one in self.gateways:
-            envoy = f"Envoy {one.version}{', idle' if one.idle else ''}"
-            curves[envoy] = one.sampler.curves
-            self.failures += [
-                f"{envoy}: {line['kind']} of pool {line['pool']} {line['outcome']} after"
-                f" {line['ended'] - line['began']:.1f} s: {line['status']} {line['reason']}"
-                f" {line['detail']}"
-                for line in one.lines
-                if line["outcome"] != "answered"
-            ]
-            if one.ads_cut:
-                self.failures.append(
-                    f"{envoy}: its ADS stream was opened again {one.ads_cut} times"
-                )
-            if one.relay_cut:
-                self.failures.append(f"{envoy}: {one.relay_cut} connections to the relay were cut")
-        self.failures += [
-            f"{who}: {name} is {found.says}"
-            for who, drawn in curves.items()
-            for name, found in drawn.trends.items()
-            if not found.flat
-        ]
-
-
-async def _statistics(envoy: Envoy) -> dict[str, int]:
-    """Envoy's counters of its connections to us."""
-    wanted = [
-        *(f"epp-client-xds.{name}" for name in _OPENED),
-        *(f"epp-client.{name}" for name in _CUT),
-    ]
-    async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
-        session.get(f"{envoy.admin}/stats?filter=^cluster.epp-client") as answer,
-    ):
-        text = await answer.text()
-    lines = (line.partition(": ") for line in text.splitlines())
-    found = {name.removeprefix("cluster."): value for name, _, value in lines}
-    return {name: int(found.get(name, "0")) for name in wanted}
 
 
 def _with_runtime(bootstrap: str, runtime: Mapping[str, bool]) -> str:
@@ -308,26 +201,63 @@ async def _running(
             stack.log = installation.log.read_text(errors="replace")[-20_000:]
 
 
+async def _answering(installation: Installation) -> None:
+    """Until every pool answers, through an Envoy that takes no other part. Raises NotBack."""
+    async with aiohttp.ClientSession() as session:
+        for pool in POOLS:
+            for _ in range(_ATTEMPTS):
+                line = await ask(session, installation.url, Ask(0, pool, "1 KB", "", 1))
+                if line["outcome"] == "answered":
+                    break
+                await asyncio.sleep(1)
+            else:
+                raise NotBack(f"pool {pool} does not answer: {line['status']} {line['reason']}")
+
+
+class _Start:
+    """Stacks start one after the other, as they would take one another's processors, and begin together:
+    pickers that are slow while others start are refusals."""
+
+    def __init__(self, stacks: int) -> None:
+        self._one = asyncio.Lock()
+        self._left = stacks
+        self._begin = asyncio.Event()
+
+    async def __aenter__(self) -> None:
+        await self._one.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._one.release()
+        self._left -= 1
+        if not self._left:
+            self._begin.set()
+
+    async def all(self) -> None:
+        """Until all have started, or failed to."""
+        await self._begin.wait()
+
+
 async def _run_stack(
     stack: Stack,
     seconds: float,
     envoys: Mapping[str, str],
     runtime: Mapping[str, bool],
     dice: random.Random,
-    starting: asyncio.Lock,
+    start: "_Start",
     shown: Callable[[], tuple[Told, Tell]],
 ) -> None:
     with deaths_noted() as deaths:
         stack.deaths = deaths
         try:
             async with AsyncExitStack() as owner:
-                async with starting:  # together they would wait for one another's processors
+                async with start:
                     running = _running(stack, envoys, runtime, dice.getrandbits(32))
                     installation = await owner.enter_async_context(running)
+                await start.all()
                 progress, tell = shown()
-                await Quiet(stack, installation, dice, seconds).run(
-                    time.monotonic(), progress, tell
-                )
+                await _answering(installation)
+                profile = Quiet(stack, installation, dice, seconds)
+                await profile.run(time.monotonic(), progress, tell)
         except (ProcessFailed, NotBack) as error:
             stack.failures.append(str(error))
     stack.judge()
@@ -344,8 +274,8 @@ async def quiet(
     """Run all stacks side by side: they are idle. `envoys` are binaries by version; `runtime` are flags
     that those are given."""
     dice = random.Random(seed)
-    starting = asyncio.Lock()
     stacks = [Stack(transport, mode) for transport, mode in combinations]
+    start = _Start(len(stacks))
     async with asyncio.TaskGroup() as running:
         for stack in stacks:
             running.create_task(
@@ -355,7 +285,7 @@ async def quiet(
                     envoys,
                     runtime,
                     random.Random(dice.getrandbits(32)),
-                    starting,
+                    start,
                     lambda stack=stack: shown(stack.name),  # type: ignore[misc]
                 )
             )

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos.figures import table
-from chaos.quiet import Gateway, Stack
+from chaos.gateway import Gateway, Stack
 
 HEADINGS = (
     "sidecar", "Envoy", "asked", "answered", "lost", "longest", "dead", "ADS cut", "relay cut"

@@ -22,6 +22,7 @@ collect_ignore = [folder for folder, switch in _TIERS.items() if switch not in o
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
+
 def _note_worker(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Workers of a sidecar in this process; SIGKILL comes from the test itself."""
     if event["event"] == WORKER_DIED and event["exit_code"] not in (None, -signal.SIGKILL):

@@ -1,0 +1,118 @@
+"""What came of the gateways of a quiet run: one Envoy in front of a sidecar, and those of one sidecar."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from chaos.samples import Curves, Sampler
+from epp_client.demo.deaths import Death
+from epp_client.demo.envoy import Envoy
+from epp_client.settings import TransportName, UpstreamMode
+
+_CUT = (
+    "upstream_cx_destroy_local_with_active_rq",
+    "upstream_cx_destroy_remote_with_active_rq",
+)
+_OPENED = ("upstream_cx_total", "upstream_rq_total")
+
+
+@dataclass
+class Gateway:
+    """One Envoy in front of a sidecar, and what came of it."""
+
+    version: str
+    envoy: Envoy
+    url: str
+    idle: bool
+    sampler: Sampler
+    before: dict[str, int] = field(default_factory=dict)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    open: int = 0
+    ads_cut: int = 0
+    """How often its ADS stream or connection was opened again."""
+    relay_cut: int = 0
+    """Connections to the relay that ended while streams were open."""
+
+    async def look(self) -> None:
+        """Take its statistics: what has been cut since the beginning."""
+        now = await _statistics(self.envoy)
+        self.before = self.before or now
+        grown = {name: now[name] - self.before[name] for name in now}
+        self.ads_cut = max(grown[f"epp-client-xds.{name}"] for name in _OPENED)
+        self.relay_cut = sum(grown[f"epp-client.{name}"] for name in _CUT)
+
+
+@dataclass
+class Stack:
+    """One sidecar, its Envoys, and what came of them."""
+
+    transport: TransportName
+    mode: UpstreamMode
+    gateways: list[Gateway] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    curves: Curves = field(default_factory=Curves)
+    deaths: list[Death] = field(default_factory=list)
+    log: str = ""
+
+    @property
+    def name(self) -> str:
+        """Such as `native/override_host`."""
+        return f"{self.transport}/{self.mode}"
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing has gone wrong."""
+        return not self.failures
+
+    def counts(self) -> Counter[str]:
+        """What is under way, and what came of the rest."""
+        counts = Counter(line["outcome"] for one in self.gateways for line in one.lines)
+        counts["under way"] = sum(one.open for one in self.gateways)
+        counts["ADS cuts"] = sum(one.ads_cut for one in self.gateways)
+        counts["dead"] = len(self.deaths)
+        return counts
+
+    def judge(self) -> None:
+        """Say what must not be."""
+        self.failures += map(str, self.deaths)
+        curves = {"the sidecar": self.curves}
+        for one in self.gateways:
+            envoy = f"Envoy {one.version}{', idle' if one.idle else ''}"
+            curves[envoy] = one.sampler.curves
+            self.failures += [
+                f"{envoy}: {line['kind']} of pool {line['pool']} {line['outcome']} after"
+                f" {line['ended'] - line['began']:.1f} s: {line['status']} {line['reason']}"
+                f" {line['detail']}"
+                for line in one.lines
+                if line["outcome"] != "answered"
+            ]
+            if one.ads_cut:
+                self.failures.append(
+                    f"{envoy}: its ADS stream was opened again {one.ads_cut} times"
+                )
+            if one.relay_cut:
+                self.failures.append(f"{envoy}: {one.relay_cut} connections to the relay were cut")
+        self.failures += [
+            f"{who}: {name} is {found.says}"
+            for who, drawn in curves.items()
+            for name, found in drawn.trends.items()
+            if not found.flat
+        ]
+
+
+async def _statistics(envoy: Envoy) -> dict[str, int]:
+    """Envoy's counters of its connections to us."""
+    wanted = [
+        *(f"epp-client-xds.{name}" for name in _OPENED),
+        *(f"epp-client.{name}" for name in _CUT),
+    ]
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
+        session.get(f"{envoy.admin}/stats?filter=^cluster.epp-client") as answer,
+    ):
+        text = await answer.text()
+    lines = (line.partition(": ") for line in text.splitlines())
+    found = {name.removeprefix("cluster."): value for name, _, value in lines}
+    return {name: int(found.get(name, "0")) for name in wanted}
