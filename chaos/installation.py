@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.link import Link
-from chaos.looks import AdminPage, children, ended, listened
+from chaos.looks import AdminPage, News, children, ended, listened
 from chaos.peers import started
 from chaos.source import ApiServer, ManifestFolder, SourceName
 from epp_client.demo.deaths import Death, ledger, worker_death
@@ -80,7 +80,6 @@ class Installation:
         self.exits: list[int] = []
         """Exit codes of the sidecars that were asked to end."""
         self._killed: set[int] = set()
-        self._log_read = 0
         self.source_name = source
         self.holds = hold and transport is TransportName.NATIVE
         """Whether somebody holds the relay's sockets while the sidecar restarts."""
@@ -101,7 +100,9 @@ class Installation:
             if source is SourceName.API
             else ManifestFolder(folder)
         )
+        self._hold_socket = folder / "hold.sock"
         self.log = folder / "sidecar.log"
+        self._news = News(self.log)
         self.page = AdminPage(self.admin)
 
     @property
@@ -124,7 +125,7 @@ class Installation:
     # --- the whole ---
 
     async def start_peers(self) -> None:
-        """Model servers, pickers, and what names them."""
+        """Model servers, pickers, what names them."""
         await self.page.open()
         await self.source.start()
         (port,) = free_ports(HOSTS[0], 1)
@@ -226,10 +227,6 @@ class Installation:
         """Start (again) the control process, which starts its workers."""
         self._sidecar = await Process.start(*self.serve_command(), log=self.log)
         self._away = False
-
-    @property
-    def _hold_socket(self) -> Path:
-        return self.folder / "hold.sock"
 
     async def start_holder(self) -> None:
         """Start (again) who holds the relay's sockets; the sidecar gives them to it."""
@@ -348,17 +345,10 @@ class Installation:
 
     def note_deaths(self) -> None:
         """Note the workers that have died, as the sidecar's log has it, and that nobody has killed."""
-        if not self.log.exists():
-            return
-        with self.log.open("rb") as log:
-            log.seek(self._log_read)
-            whole, _, rest = log.read().rpartition(b"\n")
-            self._log_read = log.tell() - len(rest)
-        for line in whole.decode(errors="replace").splitlines():
+        for line in self._news.lines():
             died = worker_death(line)
-            if died is None or (died[0] in self._killed and died[1] == -signal.SIGKILL):
-                continue
-            ledger().append(Death("a relay worker", *died, asked=False, tail=line))
+            if died and not (died[0] in self._killed and died[1] == -signal.SIGKILL):
+                ledger().append(Death("a relay worker", *died, asked=False, tail=line))
 
     async def gone(self, pid: int) -> None:
         """Until a process that was killed has let go of its connections. Raises NotBack."""

@@ -61,6 +61,24 @@ class AdminPage:
         ]
 
 
+class News:
+    """What has been added to a log since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+
+    def lines(self) -> list[str]:
+        """The new whole lines; none while there is no such file."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as log:
+            log.seek(self._read)
+            whole, _, rest = log.read().rpartition(b"\n")
+            self._read = log.tell() - len(rest)
+        return whole.decode(errors="replace").splitlines()
+
+
 def children(pid: int) -> list[int]:
     """The processes that a process has started."""
     try:

@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import tests.conftest
+from chaos.installation import Installation
 from epp_client.demo.deaths import DEATHS, Death, deaths_noted, worker_death
 from epp_client.demo.envoy import running_envoy
 from epp_client.demo.process import Process
@@ -92,3 +94,24 @@ def test_every_test_fails_for_a_death() -> None:
         tests.conftest._fail_for_deaths()
     assert "the last line" in str(failed.value)
     assert DEATHS == []
+
+
+@pytest.mark.parametrize(
+    ("number", "ours", "noted"), [("9", True, 0), ("9", False, 1), ("11", True, 1)]
+)
+async def test_a_worker_of_an_installation_that_nobody_killed_is_noted(
+    tmp_path: Path, number: str, ours: bool, noted: int
+) -> None:
+    installation = Installation(tmp_path)
+    if ours:
+        child = await Process.start("sleep", "60")
+        installation.signal(child.pid, signal.SIGKILL)
+        assert await child.exited() == -signal.SIGKILL
+        await child.stop()
+    pid = str(child.pid) if ours else "17"
+    line = WORKER_LINE.replace("-11", f"-{number}").replace("17", pid)
+    installation.log.write_text('{"event": "serving"}\n' + line + "\n" + line[:20])
+    with deaths_noted() as deaths:
+        installation.note_deaths()
+        installation.note_deaths()  # what has been read is not read again
+    assert [(death.pid, death.code) for death in deaths] == [(int(pid), -int(number))] * noted
