@@ -6,6 +6,7 @@ that several of them can be combined.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -33,7 +34,13 @@ STEERING = "test-epp-endpoint-selection"
 SERVED_ECHO = "x-conformance-test-served-endpoint"
 OVERSIZED = 5 * 1024 * 1024
 """Bytes of a header that no gRPC peer with default limits takes."""
-SYSTEM_OWNED = frozenset({"content-length", DESTINATION, SERVED, SUBSET})
+MODEL_REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
+"""The request header with the name that a model has at the model server, and its name before llm-d."""
+CONTROLS = frozenset(
+    {*MODEL_REWRITE, "x-gateway-inference-objective", "x-gateway-inference-fairness-id"}
+)
+"""Headers for the picker alone, which no picker repeats."""
+SYSTEM_OWNED = CONTROLS | {"content-length", DESTINATION, SERVED, SUBSET}
 """Headers that pickers since GAIE 1.3 leave out when they repeat all the others."""
 
 
@@ -196,8 +203,16 @@ class Behaviour:
     """Those of the response."""
     repeats_headers: bool = False
     """Every header of the request and of the response comes back, set anew without an append action."""
-    repeats_owned: bool = False
-    """SYSTEM_OWNED ones as well."""
+    left_out: frozenset[str] = SYSTEM_OWNED
+    """But for these."""
+    encodes_json: bool = False
+    """Request bodies are read and written anew, with the model's name that a header asks for."""
+    restores_name: bool = False
+    """The model's name of the request comes back in the response."""
+    echoes_served: bool = True
+    """The served endpoint comes back in a response header, as in GAIE's conformance tests."""
+    plain_response: Callable[[bytes], bytes] = bytes
+    """What becomes of a whole response that is no event stream."""
     plain_at_the_end: bool = False
     """A response that is no event stream is answered at its end alone, in one piece."""
 
@@ -234,6 +249,7 @@ class Conversation:
         self._response_digest = hashlib.sha256()
         self._is_event_stream = False
         self._plain = bytearray()
+        self._names: tuple[str, str] | None = None
         self.record: Record | None = None
 
     def receive(self, message: ProcessingRequest) -> Iterator[Step]:
@@ -294,7 +310,7 @@ class Conversation:
         elif is_body and how.body_form is BodyForm.AS_IT_COMES:
             answer += streamed(message.request_body.body, end=end, size=how.size)
         elif is_body and end:
-            answer += streamed(how.body(bytes(request.body)), size=how.size)
+            answer += streamed(self._request_body(request), size=how.size)
         # Changes apply to the message that completes a pick, never to mere echoes before it.
         if end or (how.timing is Timing.HEADERS and not is_body):
             for change in how.answer:
@@ -312,12 +328,8 @@ class Conversation:
         request = self._request
         # Without a body pickers do not even read the headers.
         if how.repeats_headers and request is not None and request.has_body:
-            if request.body:
-                set_header(
-                    common.header_mutation,
-                    "Content-Length",
-                    str(len(how.body(bytes(request.body)))),
-                )
+            if body := self._request_body(request):
+                set_header(common.header_mutation, "Content-Length", str(len(body)))
             self._repeat(common.header_mutation, request.headers)
         if how.mutate_request is not None:
             how.mutate_request(common.header_mutation)
@@ -328,8 +340,9 @@ class Conversation:
 
     def _repeat(self, mutation: HeaderMutation, headers: dict[str, str]) -> None:
         for name, value in headers.items():
-            if self._behaviour.repeats_owned or name not in SYSTEM_OWNED:
-                set_header(mutation, name, value)
+            if name not in self._behaviour.left_out:
+                header = mutation.set_headers.add().header
+                header.key, header.raw_value = name, value.encode("latin-1")
 
     def _later(self, request: Request, phase: str, message: ProcessingRequest) -> Iterator[Step]:
         how = self._behaviour
@@ -348,7 +361,7 @@ class Conversation:
                 if part.end_of_stream:
                     answer += self._whole_response(end=True)
             else:
-                body = how.response_body(part.body)
+                body = self._renamed(how.response_body(part.body))
                 answer += streamed(body, end=part.end_of_stream, response=True, size=how.size)
         elif how.answers_request_trailers if phase == "request_trailers" else how.answers_trailers:
             if phase == "response_trailers" and how.plain_at_the_end and not self._is_event_stream:
@@ -361,9 +374,33 @@ class Conversation:
                 answer = list(change(phase, self._counts[phase], answer))
         yield from answer
 
+    def _request_body(self, request: Request) -> bytes:
+        body = self._behaviour.body(bytes(request.body))
+        if not self._behaviour.encodes_json:
+            return body
+        target = next((request.headers[n] for n in MODEL_REWRITE if n in request.headers), None)
+        try:
+            fields = json.loads(body)
+        except ValueError:
+            return body
+        if target is not None:
+            self._names = (target, fields["model"])
+            fields["model"] = target
+        return as_go_writes(fields)
+
+    def _renamed(self, body: bytes) -> bytes:
+        if self._names is None or not self._behaviour.restores_name:
+            return body
+        target, public = (json.dumps(name) for name in self._names)
+        for between in (":", ": "):
+            found = f'"model"{between}{target}'.encode()
+            if found in body:
+                return body.replace(found, f'"model"{between}{public}'.encode())
+        return body
+
     def _whole_response(self, *, end: bool) -> list[ProcessingResponse]:
         how = self._behaviour
-        body = how.response_body(bytes(self._plain))
+        body = self._renamed(how.plain_response(how.response_body(bytes(self._plain))))
         return streamed(body, end=end, response=True, size=how.size)
 
     def _response_headers(self, message: ProcessingRequest) -> ProcessingResponse:
@@ -376,7 +413,8 @@ class Conversation:
         mutation = reply.response_headers.response.header_mutation
         if LB_NAMESPACE in namespaces and SERVED in namespaces[LB_NAMESPACE].fields:
             self.record.served = namespaces[LB_NAMESPACE].fields[SERVED].string_value
-            set_header(mutation, SERVED_ECHO, self.record.served)
+            if self._behaviour.echoes_served:
+                set_header(mutation, SERVED_ECHO, self.record.served)
         if self._behaviour.repeats_headers:
             set_header(mutation, "x-went-into-resp-headers", "true")
             self._repeat(mutation, headers)
@@ -423,8 +461,16 @@ def _adapter(body: bytes) -> bytes:
     return body.replace(b'"public-name"', b'"adapter-name"')
 
 
-def _public(body: bytes) -> bytes:
-    return body.replace(b'"adapter-name"', b'"public-name"')
+def as_go_writes(fields: object) -> bytes:
+    """JSON as Go's encoding/json writes a map."""
+    return json.dumps(fields, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+
+
+def _encoded_anew(body: bytes) -> bytes:
+    try:
+        return as_go_writes(json.loads(body))
+    except ValueError:
+        return body
 
 
 def _repeating(behaviour: Behaviour) -> Behaviour:
@@ -434,8 +480,9 @@ def _repeating(behaviour: Behaviour) -> Behaviour:
         repeats_headers=True,
         plain_at_the_end=True,
         answers_request_trailers=False,
-        body=_adapter,
-        response_body=_public,
+        echoes_served=False,
+        encodes_json=True,
+        restores_name=True,
         size=62_000,
     )
 
@@ -481,7 +528,13 @@ DIALECTS: dict[str, Dialect] = {
     "ignore-trailers": lambda b: replace(b, answers_request_trailers=False, answers_trailers=False),
     "silent-response": _responds(lambda _, __, ___: []),
     "llm-d-0.10": _repeating,
-    "gaie-1.2": lambda b: replace(_repeating(b), repeats_owned=True, answers_trailers=False),
+    "gaie-1.2": lambda b: replace(
+        _repeating(b),
+        left_out=CONTROLS,
+        answers_trailers=False,
+        restores_name=False,
+        plain_response=_encoded_anew,
+    ),
     "slow": _answers(
         lambda r, answer: [Wait(float(r.headers.get("x-picker-delay-ms", "100")) / 1000), *answer]
     ),

@@ -1,7 +1,7 @@
 """The programs and CRDs of this tier: found, or built once from Go modules into a cache.
 
 Every version is pinned by a go.mod under `go/`: one for etcd, kube-apiserver and kustomize, one for each
-of the real pickers, which are two versions of one module. Nothing is started here.
+of the real pickers, which are versions of one module. Nothing is started here.
 """
 
 import fcntl
@@ -23,6 +23,7 @@ PROGRAMS = {
     "kustomize": ("kubernetes", "sigs.k8s.io/kustomize/kustomize/v5"),
     "lwepp": ("lwepp", f"{GAIE}/cmd/lwepp"),
     "epp": ("epp", f"{GAIE}/cmd/epp"),
+    "epp-1.2": ("epp-1.2", f"{GAIE}/cmd/epp"),
 }
 """The folder under `go/` and the main package of each."""
 CRDS = {
@@ -48,11 +49,17 @@ class Unavailable(Exception):
 
 
 def cache_folder() -> Path:
-    """Where built programs stay: of this user, not of a clone, and of these very versions."""
-    pinned = [path.read_text() for path in sorted(MODULES.glob("*/go.mod"))]
-    text = json.dumps([pinned, list(PROGRAMS.items()), list(CRDS.items()), LDFLAGS])
+    """Where built programs and CRDs stay: of this user, not of a clone."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "epp-client" / f"cluster-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return Path(base) / "epp-client" / "cluster"
+
+
+def _cached(name: str) -> Path:
+    """Where a program of this very version stays: another version of one builds none of the others."""
+    module, package = PROGRAMS[name]
+    pinned = (MODULES / module / "go.mod").read_text()
+    version = hashlib.sha256(json.dumps([pinned, package, LDFLAGS]).encode()).hexdigest()[:12]
+    return cache_folder() / f"{name}-{version}"
 
 
 def binary(name: str) -> Path:
@@ -62,10 +69,10 @@ def binary(name: str) -> Path:
         Unavailable: it is in neither.
     """
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    for folder in (*([Path(assets)] if assets else []), cache_folder()):
-        if os.access(folder / name, os.X_OK):
-            return folder / name
-    raise Unavailable(f"there is no {name} in {cache_folder()}: run `make test-cluster`")
+    for path in (*([Path(assets) / name] if assets else []), _cached(name)):
+        if os.access(path, os.X_OK):
+            return path
+    raise Unavailable(f"there is no {_cached(name)}: run `make test-cluster`")
 
 
 def crds() -> list[Path]:
@@ -74,10 +81,14 @@ def crds() -> list[Path]:
     Raises:
         Unavailable: they are not in the cache.
     """
-    found = [cache_folder() / Path(path).name for paths in CRDS.values() for path in paths]
+    found = [_manifest(module, path) for module, paths in CRDS.items() for path in paths]
     if missing := [path for path in found if not path.exists()]:
         raise Unavailable(f"there is no {missing[0]}: run `make test-cluster`")
     return found
+
+
+def _manifest(module: str, path: str) -> Path:
+    return cache_folder() / module.replace("/", "-") / Path(path).name
 
 
 def ensure() -> None:
@@ -91,13 +102,14 @@ def ensure() -> None:
     with _locked(folder / "lock"):
         for name in PROGRAMS:
             if not _there(name):
-                _build(name, folder / name)
+                _build(name, _cached(name))
         for module, paths in CRDS.items():
-            missing = [path for path in paths if not (folder / Path(path).name).exists()]
+            missing = [path for path in paths if not _manifest(module, path).exists()]
             if missing:
                 source = _downloaded(module)
                 for path in missing:
-                    shutil.copyfile(source / path, folder / Path(path).name)
+                    _manifest(module, path).parent.mkdir(exist_ok=True)
+                    shutil.copyfile(source / path, _manifest(module, path))
 
 
 def _there(name: str) -> bool:
@@ -124,7 +136,7 @@ def _go() -> str:
 def _build(name: str, target: Path) -> None:
     print(f"{name}: building (once, some minutes) ...", flush=True)
     module, package = PROGRAMS[name]
-    new = target.with_suffix(".new")
+    new = target.with_name(f"{target.name}.new")
     started = told = time.monotonic()
     with subprocess.Popen(
         (_go(), "build", "-v", "-trimpath", f"-ldflags={LDFLAGS}", "-o", str(new), package),

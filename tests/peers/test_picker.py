@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from epp_client.demo.dialects import DIALECTS, OVERSIZED, Record
+from epp_client.demo.dialects import DIALECTS, OVERSIZED, Record, as_go_writes
 from epp_client.demo.picker import HEALTH_CHECK, start_picker
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from epp_client.picker.client import PROCESS
@@ -175,9 +176,8 @@ def whole(seen: Seen) -> bool:
 
 def repeating(seen: Seen) -> bool:
     headers = seen.set_headers("request_headers")
-    return headers["test-epp-endpoint-selection"] != b"" and b"adapter-name" in seen.body(
-        "request_body"
-    )
+    body = seen.body("request_body") == as_go_writes(json.loads(BODY))
+    return body and headers["test-epp-endpoint-selection"] == B.encode()
 
 
 def picked(text: str) -> Callable[[Seen], bool]:

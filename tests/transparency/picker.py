@@ -77,6 +77,27 @@ async def recording(process: Process) -> AsyncIterator[tuple[RecordingPicker, st
         await server.stop(0)
 
 
-def simulated(endpoints: tuple[str, ...]) -> Process:
+@asynccontextmanager
+async def simulated(endpoints: tuple[str, ...]) -> AsyncIterator[Process]:
     """A picker of ours, whose dialect each request names."""
-    return ReferencePicker(endpoints).process
+    yield ReferencePicker(endpoints).process
+
+
+@asynccontextmanager
+async def forwarded(address: str) -> AsyncIterator[Process]:
+    """A picker that another process is, at `ip:port` without TLS."""
+    options = [("grpc.max_receive_message_length", -1)]
+    async with aio.insecure_channel(address, options=options) as channel:
+        stream = channel.stream_stream(PROCESS)
+
+        async def process(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            call = stream(messages)
+            try:
+                async for raw in call:
+                    yield raw
+            except aio.AioRpcError as error:
+                await context.abort(error.code(), error.details())
+            finally:
+                call.cancel()
+
+        yield process

@@ -29,6 +29,7 @@ async def one(site: Site, case: Case, setting: Setting, patience: float = PATIEN
         (ANSWER, case.answer),
         ("x-picker-dialect", case.dialect),
         ("test-epp-endpoint-selection", site.endpoints[1]),
+        ("x-gateway-model-name-rewrite", "adapter-name"),
     )
     client = await ask(address, case.request_kind, extra, site.model.client_of(name), patience)
     conversations = site.picker.conversations

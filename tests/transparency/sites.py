@@ -4,15 +4,15 @@ Both have the same picker and the same model servers. Each way is started when a
 """
 
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from epp_client.app import running
+from epp_client.app import Sidecar, running
 from epp_client.demo.envoy import running_envoy
 from epp_client.demo.stack import free_ports, inference_pool, pod, service
 from epp_client.pool.inference_pool import AppProtocol, PoolName
@@ -26,6 +26,8 @@ ENVOY_HOST = "127.0.0.80"
 HOSTS = ("127.0.0.81", "127.0.0.82")
 
 Address = tuple[str, int]
+Start = Callable[[tuple[str, ...]], AbstractAsyncContextManager[Process]]
+"""Starts a picker that picks among these endpoints."""
 
 
 class Setting(NamedTuple):
@@ -47,6 +49,7 @@ class Site:
     picker_address: str
     _owner: AsyncExitStack
     _addresses: dict[Setting, Address]
+    sidecars: dict[Setting, Sidecar]
 
     async def address(self, setting: Setting) -> Address:
         """Where Envoy serves the pool in this way."""
@@ -60,14 +63,14 @@ class Site:
 
 
 @asynccontextmanager
-async def running_site(make_picker: Process | None = None) -> AsyncIterator[Site]:
-    """The model servers and the picker. Without `make_picker` the picker is the simulated one."""
+async def running_site(start: Start = simulated) -> AsyncIterator[Site]:
+    """The model servers and the picker that `start` starts."""
     async with AsyncExitStack() as owner:
         model = await owner.enter_async_context(running_model_server(HOSTS))
         endpoints = tuple(f"{host}:{model.port}" for host in HOSTS)
-        process = make_picker or simulated(endpoints)
+        process = await owner.enter_async_context(start(endpoints))
         picker, address = await owner.enter_async_context(recording(process))
-        yield Site(model, picker, endpoints, address, owner, {})
+        yield Site(model, picker, endpoints, address, owner, {}, {})
 
 
 @asynccontextmanager
@@ -99,7 +102,7 @@ async def _with_us(site: Site, setting: Setting, address: Address) -> AsyncItera
                 "pool_defaults": {"tls": {"mode": "plaintext"}},
             }
         )
-        async with running(settings):
+        async with running(settings) as site.sidecars[setting]:
             bootstrap = envoy_config(
                 [name],
                 listener=address,
