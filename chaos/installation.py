@@ -122,8 +122,6 @@ class Installation:
         """The relay workers' sockets."""
         return worker_sockets(self.folder / "ext-proc.sock", self.workers)
 
-    # --- the whole ---
-
     async def start_peers(self) -> None:
         """Model servers, pickers, what names them."""
         await self.page.open()
