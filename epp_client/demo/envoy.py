@@ -19,7 +19,7 @@ import aiohttp
 from epp_client.demo.process import Process, ProcessFailed
 from epp_client.pool.endpoints import endpoint_key
 
-READY_TIMEOUT = 20.0
+READY_TIMEOUT = 60.0
 """Seconds from the start of Envoy to its readiness; past it the start has failed."""
 ADMIN_TIMEOUT = 2.0
 """Seconds for one answer of the admin page."""
