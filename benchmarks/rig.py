@@ -25,7 +25,8 @@ from epp_client.demo.process import Process
 from epp_client.demo.stack import free_ports, inference_pool, pod, service
 from epp_client.pool.inference_pool import PoolName
 from epp_client.wire import frames as wire
-from epp_client.xds.bootstrap import SIDECAR_CLUSTER, envoy_config
+from epp_client.xds.bootstrap import envoy_config
+from epp_client.xds.own_clusters import SIDECAR_CLUSTER
 
 HOST = "127.0.0.10"
 UPSTREAM_HOST = "127.0.0.11"

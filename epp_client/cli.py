@@ -384,7 +384,9 @@ def envoy_config(
         "/run/epp-client/xds.sock"
     ),
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST,
-    response_mode: ResponseMode = ResponseMode.RELAY,
+    response_mode: Annotated[
+        ResponseMode, typer.Option(help="Of pools without the annotation, as given to `serve`.")
+    ] = ResponseMode.RELAY,
 ) -> None:
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets none."""
     from epp_client.pool.manifests import build_world, load
@@ -392,7 +394,7 @@ def envoy_config(
     from epp_client.xds.bootstrap import envoy_config as render
 
     loaded = load(pools)
-    world, faults = build_world(loaded, PoolSettings(), {})
+    world, faults = build_world(loaded, PoolSettings(response_mode=response_mode), {})
     for problem in (*loaded.problems, *faults):
         if problem.severity is Severity.ERROR:
             typer.echo(f"error: {problem}", err=True)
@@ -406,7 +408,7 @@ def envoy_config(
         ext_proc_sockets=worker_sockets(socket, workers),
         ads_socket=None if upstream_mode is UpstreamMode.ORIGINAL_DST else xds_socket,
         upstream_mode=upstream_mode,
-        response_mode=response_mode,
+        response_modes={name: pool.settings.response_mode for name, pool in world.pools.items()},
         app_protocols={name: pool.app_protocol for name, pool in world.pools.items()},
     )
     typer.echo(text)
@@ -414,7 +416,7 @@ def envoy_config(
 
 def _route(text: str) -> Any:
     from epp_client.pool.inference_pool import PoolName
-    from epp_client.xds.bootstrap import Route
+    from epp_client.xds.routes import Route
 
     prefix, _, pool = text.partition("=")
     namespace, slash, name = pool.partition("/")

@@ -18,6 +18,7 @@ from epp_client.demo.envoy import Envoy, running_envoy
 from epp_client.demo.process import Process
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.parse import API_VERSION
+from epp_client.pool.settings import ResponseMode
 from epp_client.settings import serve_settings
 from epp_client.xds.bootstrap import envoy_config
 
@@ -214,6 +215,7 @@ async def running_stack(
                 ads_socket=sidecar_settings.xds_socket,
                 upstream_mode=sidecar_settings.upstream_mode,
                 app_protocols={PoolName("default", "h2c"): AppProtocol.H2C},
+                response_modes={PoolName("default", "skip"): ResponseMode.SKIP},
                 access_log=False,
             )
         )

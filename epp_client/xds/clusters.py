@@ -25,6 +25,12 @@ UPSTREAM_CONNECT_TIMEOUT = 2.0
 UNBOUNDED = 1_000_000
 """A circuit breaker threshold that never trips: sidecar and picker decide what is too much."""
 
+MAX_HEADERS = 200
+"""Of a request, and of a response. Envoy's default is 100, and what Envoy and the sidecar add to the
+client's headers counts when ext_proc changes them: with 96 to 100 headers came an empty 503."""
+MAX_HEADERS_KB = 96
+"""KiB, all headers of a request or of a response; Envoy's default is 60."""
+
 
 def socket_address(host: str, port: int) -> core_v3.Address:
     """Where something listens, as Envoy writes it."""
@@ -113,13 +119,17 @@ def _http_options(app_protocol: AppProtocol) -> upstreams_http.HttpProtocolOptio
             keepalive = core_v3.KeepaliveSettings(
                 interval=timedelta(seconds=30), timeout=timedelta(seconds=10)
             )
-            return explicit_http2(core_v3.Http2ProtocolOptions(connection_keepalive=keepalive))
+            options = explicit_http2(core_v3.Http2ProtocolOptions(connection_keepalive=keepalive))
         case AppProtocol.HTTP:
-            return upstreams_http.HttpProtocolOptions(
+            options = upstreams_http.HttpProtocolOptions(
                 explicit_http_config=upstreams_http.HttpProtocolOptionsExplicitHttpConfig(
                     http_protocol_options=core_v3.Http1ProtocolOptions()
                 )
             )
+    options.common_http_protocol_options = core_v3.HttpProtocolOptions(
+        max_headers_count=MAX_HEADERS, max_response_headers_kb=MAX_HEADERS_KB
+    )
+    return options
 
 
 def _override_host() -> override_host.OverrideHost:

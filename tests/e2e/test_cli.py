@@ -17,6 +17,8 @@ from epp_client.demo.picker import start_picker, tls_credentials
 from epp_client.demo.process import Process
 from epp_client.demo.stack import Stack, inference_pool, pod, service
 
+from .tools import connection_manager
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 COMMAND = (sys.executable, "-m", "epp_client.cli")
 
@@ -53,6 +55,24 @@ async def test_check_accepts_good_manifests_and_points_at_bad_ones(
     code, text = await run("check", str(bad))
     assert code == 1
     assert f"{bad}:7 InferencePool default/llama spec.targetPorts[0].number: 70000 is not" in text
+
+
+async def test_envoy_config_takes_the_response_mode_from_each_pool(stack: Stack) -> None:
+    code, text = await run("envoy-config", "--pools", str(stack.manifests))
+    assert code == 0, text
+    bootstrap = yaml.safe_load(text[text.index("node:") :])
+    routes = connection_manager(bootstrap)["route_config"]["virtual_hosts"][0]["routes"]
+    past = {
+        route["name"]
+        for route in routes
+        for per_route in route["typed_per_filter_config"].values()
+        if "processing_mode" in per_route["overrides"]
+    }
+    assert past == {"default/skip", "default/skip with trailers"}
+    code, text = await run(
+        "envoy-config", "--pools", str(stack.manifests), "--response-mode", "skip"
+    )
+    assert text.count("response_trailer_mode: SKIP") > 2, "pools without the annotation"
 
 
 async def test_pick_prints_what_the_picker_says(stack: Stack) -> None:

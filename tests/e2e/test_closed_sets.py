@@ -50,7 +50,8 @@ def _routes(bootstrap: dict[str, Any]) -> None:
     routes = connection_manager(bootstrap)["route_config"]["virtual_hosts"][0]["routes"]
     unnamed = deepcopy(routes[0])
     unnamed["match"] = {"prefix": "/default/unnamed/"}
-    del unnamed["typed_per_filter_config"]
+    for per_route in unnamed["typed_per_filter_config"].values():
+        del per_route["overrides"]["grpc_initial_metadata"]
     routes.insert(0, unnamed)
 
 

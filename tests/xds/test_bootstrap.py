@@ -11,7 +11,8 @@ from epp_client.errors import SettingsError
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import ResponseMode
 from epp_client.settings import UpstreamMode
-from epp_client.xds.bootstrap import Route, envoy_config
+from epp_client.xds.bootstrap import envoy_config
+from epp_client.xds.routes import Route
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "envoy"
 LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")
@@ -62,16 +63,27 @@ def test_the_longest_prefix_comes_first() -> None:
     assert prefixes == ["/qwen/", "/qwen/", "/", "/"], "each once more for requests with trailers"
 
 
-def test_skip_sends_no_response_body_to_the_sidecar() -> None:
+def test_skip_sends_no_response_body_of_that_pool_to_the_sidecar() -> None:
     text = envoy_config(
-        [LLAMA], ext_proc_sockets=EXT_PROC, ads_socket=XDS, response_mode=ResponseMode.SKIP
+        [LLAMA, QWEN],
+        ext_proc_sockets=EXT_PROC,
+        ads_socket=XDS,
+        response_modes={LLAMA: ResponseMode.SKIP, QWEN: ResponseMode.OBSERVE},
     )
-    listener = yaml.safe_load(text)["static_resources"]["listeners"][0]
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    mode = manager["http_filters"][0]["typed_config"]["processing_mode"]
-    assert mode.get("response_body_mode", "NONE") == "NONE"
-    assert mode["response_trailer_mode"] == "SKIP"
-    assert mode["request_body_mode"] == "FULL_DUPLEX_STREAMED"
+    modes = {}
+    for route in _routes(text):
+        [per_route] = route["typed_per_filter_config"].values()  # type: ignore[attr-defined]
+        modes[route["name"]] = per_route["overrides"].get("processing_mode")
+    skip = modes["default/llama"]
+    assert skip.get("response_body_mode", "NONE") == "NONE"
+    assert skip["response_trailer_mode"] == "SKIP"
+    assert skip["request_body_mode"] == "FULL_DUPLEX_STREAMED"
+    assert modes == {
+        "default/llama": skip,
+        "default/llama with trailers": skip,
+        "default/qwen": None,
+        "default/qwen with trailers": None,
+    }
 
 
 @pytest.mark.parametrize(

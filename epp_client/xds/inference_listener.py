@@ -1,0 +1,105 @@
+"""The listener that clients come to: its HTTP connection manager and its access log. Pure."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import NamedTuple
+
+import envoy_data_plane.envoy.config.accesslog.v3 as accesslog_v3
+import envoy_data_plane.envoy.config.core.v3 as core_v3
+import envoy_data_plane.envoy.config.listener.v3 as listener_v3
+import envoy_data_plane.envoy.config.route.v3 as route_v3
+import envoy_data_plane.envoy.extensions.access_loggers.stream.v3 as stream_log
+import envoy_data_plane.envoy.extensions.filters.http.router.v3 as router_v3
+import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm_v3
+from envoy_data_plane.google.protobuf import Any, Struct
+
+from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
+from epp_client.xds.clusters import MAX_HEADERS, MAX_HEADERS_KB
+from epp_client.xds.ext_proc_filter import ext_proc_filter
+from epp_client.xds.listener import http_listener
+
+
+class Edge(NamedTuple):
+    """What clients may do, and for how long. Times in seconds; 0 is no limit."""
+
+    idle_timeout: float = 7200.0
+    """A stream with no byte in either direction for so long ends; the longest silent prefill is shorter."""
+    request_timeout: float = 0.0
+    """From the end of a request to the end of its response."""
+
+
+EDGE = Edge()
+
+
+def inference_listener(
+    address: tuple[str, int],
+    edge: Edge,
+    routes: route_v3.RouteConfiguration,
+    *,
+    access_log: bool,
+) -> listener_v3.Listener:
+    """The listener at `address` (host, port)."""
+    return http_listener("inference", address, _manager(edge, routes, access_log))
+
+
+def _manager(
+    edge: Edge, routes: route_v3.RouteConfiguration, access_log: bool
+) -> hcm_v3.HttpConnectionManager:
+    return hcm_v3.HttpConnectionManager(
+        codec_type=hcm_v3.HttpConnectionManagerCodecType.AUTO,
+        stat_prefix="inference",
+        route_config=routes,
+        http_filters=[
+            ext_proc_filter(),
+            hcm_v3.HttpFilter(
+                name="envoy.filters.http.router", typed_config=Any.pack(router_v3.Router())
+            ),
+        ],
+        # Escaped slashes stay as they are: model names in paths contain them.
+        normalize_path=True,
+        merge_slashes=True,
+        use_remote_address=True,
+        stream_idle_timeout=timedelta(seconds=edge.idle_timeout),
+        request_headers_timeout=timedelta(seconds=10),
+        max_request_headers_kb=MAX_HEADERS_KB,
+        common_http_protocol_options=core_v3.HttpProtocolOptions(
+            idle_timeout=timedelta(hours=1), max_headers_count=MAX_HEADERS
+        ),
+        http2_protocol_options=core_v3.Http2ProtocolOptions(
+            max_concurrent_streams=1000,
+            initial_stream_window_size=1024 * 1024,
+            initial_connection_window_size=16 * 1024 * 1024,
+        ),
+        access_log=[_access_log()] if access_log else [],
+    )
+
+
+def _access_log() -> accesslog_v3.AccessLog:
+    # REQ and RESP, not their longer names: Envoy 1.36 does not know those.
+    fields: Mapping[str, object] = {
+        "time": "%START_TIME%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+        "protocol": "%PROTOCOL%",
+        "status": "%RESPONSE_CODE%",
+        "flags": "%RESPONSE_FLAGS%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        "error": "%RESP(X-INFERENCE-ERROR)%",
+        "pool": "%ROUTE_NAME%",
+        "picked": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{DESTINATION})%",
+        "served": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{SERVED})%",
+        "upstream": "%UPSTREAM_HOST%",
+        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "bytes_received": "%BYTES_RECEIVED%",
+        "bytes_sent": "%BYTES_SENT%",
+        "duration_ms": "%DURATION%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
+    }
+    return accesslog_v3.AccessLog(
+        name="envoy.access_loggers.stdout",
+        typed_config=Any.pack(
+            stream_log.StdoutAccessLog(
+                log_format=core_v3.SubstitutionFormatString(json_format=Struct.from_dict(fields))
+            )
+        ),
+    )
