@@ -22,6 +22,7 @@ from chaos.promise import DRAIN
 from chaos.report import describe, good, print_tables, write
 from chaos.run import Deck, Part, Tell, Told, known_faults, run_part
 from chaos.source import SourceName
+from epp_client.demo.deaths import deaths_noted
 from epp_client.settings import TransportName, UpstreamMode
 
 RESULTS = Path("build/chaos")
@@ -250,8 +251,11 @@ def stopped_() -> None:
     _, console = _begin(1)
     good_, results = True, {}
     for transport in TransportName:
-        felt = uvloop.run(measure(transport))
-        good_ &= felt.within
+        with deaths_noted() as deaths:
+            felt = uvloop.run(measure(transport))
+        for death in deaths:
+            console.print(str(death), style="red", markup=False)
+        good_ &= felt.within and not deaths
         results[transport] = asdict(felt)
         console.print(
             f"{transport}: pick timeout {PICK_TIMEOUT:g} s; p99 before {felt.p99_before * 1000:.0f} ms,"

@@ -85,8 +85,6 @@ class Quiet:
         stack = self._stack
         sampler = Sampler(self._installation.processes, self._installation.metrics)
         stack.curves = sampler.curves
-        for one in stack.gateways:
-            await one.look()
         watching = asyncio.create_task(self._watch(sampler, began, progress, tell))
         try:
             async with asyncio.TaskGroup() as lanes:
