@@ -15,6 +15,8 @@ from epp_client.kubernetes.resources import Resource
 from tests.kubernetes.double import ApiDouble
 from tests.kubernetes.objects import ALL, Change, Objects
 
+BOOKMARK_EVERY = 60.0
+"""Seconds, about as long as a kube-apiserver leaves an idle watch without one."""
 _BY_NAME: dict[str, Resource] = {str(resource): resource for resource in ALL}
 
 
@@ -47,6 +49,13 @@ class Journal:
         self._file.write(json.dumps(line).encode() + b"\n")
 
 
+async def _bookmark(double: ApiDouble) -> None:
+    """As a kube-apiserver does: a watch on which nothing happens is not silent."""
+    while True:
+        await asyncio.sleep(BOOKMARK_EVERY)
+        double.bookmark()
+
+
 async def _serve(journal: Journal) -> None:
     double = ApiDouble()
     journal.replay(double.objects)
@@ -61,8 +70,10 @@ async def _serve(journal: Journal) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGUSR1, forget)
     await double.start()
+    bookmarks = asyncio.create_task(_bookmark(double))
     print(json.dumps({"address": f"{double.host}:{double.port}"}), flush=True)
     await stop.wait()
+    bookmarks.cancel()
     await double.close()
 
 

@@ -73,7 +73,7 @@ def quiet(run: Values) -> str:
     told, gateways = run["settings"], run["gateways"]
     sums = {
         name: sum(one[name] for one in gateways)
-        for name in ("asked", "answered", "lost", "dead", "ADS cut", "relay cut")
+        for name in ("asked", "answered", "refused", "lost", "dead", "ADS cut", "relay cut")
     }
     head = list(gateways[0])
     growth = [
@@ -85,7 +85,8 @@ def quiet(run: Values) -> str:
         (
             f"`{told['command']}` (the machine's load {told['load']}): {told['seconds'] / 60:g} minutes, "
             f"{len(gateways)} Envoys behind {len(run['growth'])} sidecars, {sums['asked']} requests: "
-            f"{sums['answered']} answered, {sums['lost']} lost; {sums['dead']} Envoys dead, "
+            f"{sums['answered']} answered, {sums['refused']} refused with a reason, {sums['lost']} "
+            f"lost; {sums['dead']} Envoys dead, "
             f"{sums['ADS cut']} ADS streams and {sums['relay cut']} connections to the relay cut: "
             f"{_verdict(run)}.",
             table(head, [[str(one[name]) for name in head] for one in gateways]),

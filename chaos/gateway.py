@@ -6,6 +6,7 @@ from typing import Any
 
 import aiohttp
 
+from chaos.account import line_of, refusal_stands
 from chaos.samples import Curves, Sampler
 from epp_client.demo.deaths import Death
 from epp_client.demo.envoy import Envoy
@@ -30,10 +31,21 @@ class Gateway:
     before: dict[str, int] = field(default_factory=dict)
     lines: list[dict[str, Any]] = field(default_factory=list)
     open: int = 0
+    """Requests that are under way."""
     ads_cut: int = 0
     """How often its ADS stream or connection was opened again."""
     relay_cut: int = 0
     """Connections to the relay that ended while streams were open."""
+
+    @property
+    def refused(self) -> list[dict[str, Any]]:
+        """FailClose without a pick: a picker that a busy machine has kept from answering for seconds."""
+        return [line for line in self.lines if _stands(line)]
+
+    @property
+    def lost(self) -> list[dict[str, Any]]:
+        """What must not be."""
+        return [line for line in self.lines if line["outcome"] != "answered" and not _stands(line)]
 
     async def look(self) -> None:
         """Take its statistics: what has been cut since the beginning."""
@@ -85,8 +97,7 @@ class Stack:
                 f"{envoy}: {line['kind']} of pool {line['pool']} {line['outcome']} after"
                 f" {line['ended'] - line['began']:.1f} s: {line['status']} {line['reason']}"
                 f" {line['detail']}"
-                for line in one.lines
-                if line["outcome"] != "answered"
+                for line in one.lost
             ]
             if one.ads_cut:
                 self.failures.append(
@@ -100,6 +111,10 @@ class Stack:
             for name, found in drawn.trends.items()
             if not found.flat
         ]
+
+
+def _stands(line: dict[str, Any]) -> bool:
+    return line["outcome"] == "refused" and refusal_stands(line_of(line))
 
 
 async def _statistics(envoy: Envoy) -> dict[str, int]:

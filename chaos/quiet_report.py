@@ -12,7 +12,7 @@ from chaos.figures import table
 from chaos.gateway import Gateway, Stack
 
 HEADINGS = (
-    "sidecar", "Envoy", "asked", "answered", "lost", "longest", "dead", "ADS cut", "relay cut"
+    "sidecar", "Envoy", "asked", "answered", "refused", "lost", "longest", "dead", "ADS cut", "relay cut"
 )  # fmt: skip
 
 
@@ -24,7 +24,8 @@ def _row(stack: Stack, one: Gateway) -> dict[str, Any]:
         "Envoy": one.version + (", idle" if one.idle else ""),
         "asked": len(one.lines),
         "answered": outcomes["answered"],
-        "lost": len(one.lines) - outcomes["answered"],
+        "refused": len(one.refused),
+        "lost": len(one.lost),
         "longest": f"{max(took, default=0.0):.0f} s",
         "dead": sum(death.pid == one.envoy.process.pid for death in stack.deaths),
         "ADS cut": one.ads_cut,
