@@ -18,20 +18,17 @@ import uvloop
 from chaos.workload import LONG, Ask, requests
 
 BOUND = 30.0
-"""Seconds until a request that has no whole answer is lost, besides those that its tokens take."""
+"""Seconds until a request is lost that has no head, and then until one is that is not whole."""
 
-LAST = BOUND + LONG[1] + 10.0
+LAST = 2 * BOUND + LONG[1] + 10.0
 """Seconds after which the client's last request has an outcome."""
 
 
 async def ask(
     session: aiohttp.ClientSession, base: str, request: Ask, bound: float = BOUND
 ) -> dict[str, Any]:
-    """Ask once; the line for the account. An answer may take `bound` seconds longer than its tokens do.
-
-    Times are of CLOCK_MONOTONIC, the same in all processes.
-    """
-    bound += request.seconds
+    """Ask once; the line for the account. The head may take `bound` seconds, and the rest as many more,
+    besides what the model server takes. Times are of CLOCK_MONOTONIC, the same in all processes."""
     line: dict[str, Any] = {
         "number": request.number,
         "pool": request.pool,
@@ -46,19 +43,21 @@ async def ask(
     }
     try:
         async with (
-            asyncio.timeout(bound),
+            asyncio.timeout(bound + request.first_ms / 1000) as limit,
             session.post(
                 base + request.path, data=request.body(), headers=request.headers
             ) as answer,
         ):
             line["first"] = time.monotonic()
+            limit.reschedule(asyncio.get_running_loop().time() + bound + request.seconds)
             line["status"] = answer.status
             line["server"] = answer.headers.get("x-model-server", "")
             line["reason"] = answer.headers.get("x-inference-error", "")
             body = await answer.read()
         line |= _judged(request, answer.status, line["reason"], body)
     except TimeoutError:
-        line |= {"outcome": "lost", "detail": f"no whole answer within {bound:g} s"}
+        what = "no head" if line["first"] is None else "no whole answer"
+        line |= {"outcome": "lost", "detail": f"{what} within {bound:g} s"}
     except (aiohttp.ClientError, OSError) as error:
         line |= {"outcome": "lost", "detail": f"{type(error).__name__}: {error}"}
     line["ended"] = time.monotonic()
