@@ -57,7 +57,12 @@ class Sidecar:
         else:
             self.relay = DataPlane(settings, self.store, wanted=lambda pool: self.want((pool,)))
         self.admin = AdminServer(
-            settings.admin, self.store, self.metrics, self.relay, self.readiness
+            settings.admin,
+            self.store,
+            self.metrics,
+            self.relay,
+            self.readiness,
+            settings.admin_hosts,
         )
         self.admin_address = ""
         self._ads: AdsServer | None = None

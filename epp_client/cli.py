@@ -122,6 +122,14 @@ def serve(
     admin: Annotated[
         str, typer.Option(help="host:port of the admin page.", envvar="EPP_CLIENT_ADMIN")
     ] = "127.0.0.1:9902",
+    admin_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further name by which the admin page may be asked for, repeatable. Always allowed: "
+            "localhost, the address that a request came to, the host of --admin, this machine's name.",
+            envvar="EPP_CLIENT_ADMIN_HOSTS",
+        ),
+    ] = None,
     transport: Annotated[
         TransportName,
         typer.Option(help="Our own gRPC wire, or grpcio.", envvar="EPP_CLIENT_TRANSPORT"),
@@ -200,6 +208,7 @@ def serve(
             "hold": hold,
             "xds_socket": xds_socket if xds else None,
             "admin": admin,
+            "admin_hosts": admin_host or (),
             "transport": transport,
             "workers": workers,
             "upstream_mode": upstream_mode,

@@ -61,6 +61,12 @@ def _address(text: str) -> str:
     return text
 
 
+def _host_name(text: str) -> str:
+    if not text or any(sign in text for sign in "/@ *") or text.count(":") == 1:
+        raise ValueError("is not a host name or address, without a port")
+    return text
+
+
 DEFAULT_CONTROLLER = "epp-client.dev/gateway"
 _CONTROLLER = (
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
@@ -111,6 +117,8 @@ class ServeSettings(BaseModel):
     """Unix socket for Envoy's ADS stream; None serves no xDS."""
     admin: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9902"
     """`host:port` of the admin page."""
+    admin_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = ()
+    """Names by which the admin page may be asked for, beside loopback's and this machine's own."""
     transport: TransportName = TransportName.NATIVE
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST
     max_exchanges: Annotated[int, Field(ge=1)] = 10_000

@@ -6,7 +6,7 @@ Read-only, loopback by default. Never touches a request.
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -14,11 +14,13 @@ from aiohttp import web
 
 from epp_client import __version__
 from epp_client.admin import dashboard, summary
+from epp_client.admin.hosts import only_for
 from epp_client.admin.patience import Door, punctual
 from epp_client.metrics import Metrics, current
 from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint
 from epp_client.pool.problems import Problem
+from epp_client.pool.settings import PickerTls
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
@@ -80,7 +82,9 @@ class AdminServer:
         metrics: Metrics,
         counters: CounterSource,
         readiness: Readiness,
+        hosts: Collection[str] = (),
     ) -> None:
+        """`hosts` are further names by which the page may be asked for, see `hosts`."""
         self._address = address
         self._store = store
         self._metrics = metrics
@@ -88,7 +92,8 @@ class AdminServer:
         self._readiness = readiness
         self._dashboard = dashboard.load()
         self._started = time.monotonic()
-        application = web.Application(middlewares=[punctual])
+        bound, _ = host_port(address)
+        application = web.Application(middlewares=[punctual, only_for(bound, hosts)])
         application.router.add_get("/", self._index)
         application.router.add_get("/livez", self._livez)
         application.router.add_get("/readyz", self._readyz)
@@ -251,6 +256,16 @@ def _endpoint(endpoint: Endpoint) -> dict[str, str]:
     }
 
 
+def _describe_tls(tls: PickerTls) -> dict[str, str | bool | None]:
+    """Without the files: where keys are is nobody's business here."""
+    return {
+        "mode": str(tls.mode),
+        "server_name": tls.server_name,
+        "own_ca": tls.ca_file is not None,
+        "client_certificate": tls.cert_file is not None,
+    }
+
+
 def _describe(
     snapshot: PoolSnapshot, problems: Sequence[Problem], health: Mapping[str, Health]
 ) -> dict[str, Any]:
@@ -271,7 +286,10 @@ def _describe(
             "health": {a: health.get(a, Health.UNTRIED) for a in snapshot.picker.addresses},
             "problem": snapshot.picker.problem,
         },
-        "settings": pool.settings.model_dump(mode="json"),
+        "settings": {
+            **pool.settings.model_dump(mode="json", exclude={"tls"}),
+            "tls": _describe_tls(pool.settings.tls),
+        },
         "problems": [str(problem) for problem in problems if problem.subject == subject],
         "generation": snapshot.table.generation,
         "acknowledgedGeneration": snapshot.acknowledged,

@@ -66,7 +66,15 @@ class Access:
         if self.in_cluster:
             return "the Pod's ServiceAccount"
         context = f" context {self.context}" if self.context else ""
-        return f"kubeconfig {self.kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')}{context}"
+        return f"kubeconfig {self._path}{context}"
+
+    @property
+    def _path(self) -> str:
+        return str(self.kubeconfig or os.environ.get("KUBECONFIG", "~/.kube/config"))
+
+    def without_path(self, text: str) -> str:
+        """`text`, for people who need not know where the credentials are."""
+        return text.replace(self._path, "file")
 
 
 def tls_files(configuration: Configuration) -> tuple[tuple[str, int] | None, ...]:

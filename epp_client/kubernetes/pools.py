@@ -42,7 +42,8 @@ class KubernetesPools:
         listed: Callable[[str], None],
     ) -> None:
         """`listed` is told what has not been listed yet, in words; empty when nothing is missing."""
-        self._api = KubernetesApi(Access(settings.kubeconfig, settings.context))
+        self._access = Access(settings.kubeconfig, settings.context)
+        self._api = KubernetesApi(self._access)
         pools = tuple(PoolName(*name.split("/", 1)) for name in settings.named_pools)
         scope = Scope(settings.namespaces, pools)
         self._source = KubernetesSource(self._api, scope, store, defaults, clock, listed)
@@ -117,7 +118,7 @@ class KubernetesPools:
         seconds = self._source.stale()
         if not seconds:
             return ""
-        why = next((str(error) for error in self._source.failures()), "")
+        why = next((self._access.without_path(str(error)) for error in self._source.failures()), "")
         return f"stale for {seconds:.0f} s, the last state serves: {why}"
 
     # --- what metrics ask ---

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
 import aiohttp
@@ -19,6 +21,7 @@ from epp_client.pool.inference_pool import (
     PoolName,
 )
 from epp_client.pool.problems import Problem, Severity
+from epp_client.pool.settings import PickerTls, PickerTlsMode
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
@@ -133,6 +136,32 @@ async def test_a_note_is_said_though_we_are_ready(
 async def test_a_store_that_is_not_synced_says_so(client: aiohttp.ClientSession) -> None:
     async with client.get("/pools") as answer:
         assert await answer.json() == {"synced": False, "pools": [], "problems": []}
+
+
+async def test_no_page_tells_where_keys_and_certificates_are(
+    client: aiohttp.ClientSession, store: PoolStore
+) -> None:
+    tls = PickerTls(
+        mode=PickerTlsMode.VERIFIED,
+        ca_file=Path("/secret/ca"),
+        server_name="epp.example",
+        cert_file=Path("/secret/cert"),
+        key_file=Path("/secret/key"),
+    )
+    pool = SNAPSHOTS[LLAMA].pool
+    pool = replace(pool, settings=pool.settings.model_copy(update={"tls": tls}))
+    store.publish({LLAMA: replace(SNAPSHOTS[LLAMA], pool=pool)})
+    for page in ("/pools", "/pools/default/llama", "/summary", "/readyz", "/metrics"):
+        async with client.get(page) as answer:
+            assert answer.status == 200
+            assert "/secret" not in await answer.text()
+    async with client.get("/pools/default/llama") as answer:
+        assert (await answer.json())["settings"]["tls"] == {
+            "mode": "verified",
+            "server_name": "epp.example",
+            "own_ca": True,
+            "client_certificate": True,
+        }
 
 
 async def test_a_pool_is_described_in_full(client: aiohttp.ClientSession, store: PoolStore) -> None:

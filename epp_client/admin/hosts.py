@@ -1,0 +1,54 @@
+"""By which names the admin page may be asked for: a page of another site that has its own name lead to this
+address (DNS rebinding) is not answered.
+"""
+
+import socket
+from collections.abc import Collection
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+OPEN = frozenset(("/livez",))
+"""Pages that say nothing: whoever probes them may use any name."""
+
+
+def only_for(bound: str, more: Collection[str]) -> Middleware:
+    """Middleware that answers 403 unless `Host` names loopback, the address that the request came to (a
+    Pod's own, for the kubelet and Prometheus), the `bound` host, this machine's name, or one of `more`.
+
+    A `Host` without a name, which HTTP/1.0 may leave out, is no browser's.
+    """
+    names = {_canonical(name) for name in (*LOOPBACK, bound, socket.gethostname(), *more)}
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        name = host_name(request.headers.get("host", ""))
+        if name and name not in names and name != _arrived_at(request) and request.path not in OPEN:
+            raise web.HTTPForbidden(
+                text=f"this page is not shown by the name {name[:100]!r}; "
+                "allow it with --admin-host, or EPP_CLIENT_ADMIN_HOSTS\n"
+            )
+        return await handler(request)
+
+    return check
+
+
+def host_name(host: str) -> str:
+    """The name or address in a `Host` header, without its port and brackets."""
+    host = host.strip()
+    if host.startswith("["):
+        return _canonical(host.partition("]")[0])
+    name, colon, port = host.rpartition(":")
+    return _canonical(name if colon and port.isdigit() and ":" not in name else host)
+
+
+def _canonical(name: str) -> str:
+    return name.strip("[]").rstrip(".").lower()
+
+
+def _arrived_at(request: web.Request) -> str:
+    """The local address of the connection."""
+    transport = request.transport
+    address = transport.get_extra_info("sockname") if transport is not None else None
+    return _canonical(str(address[0]).removeprefix("::ffff:")) if address else ""
