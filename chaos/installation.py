@@ -103,6 +103,10 @@ class Installation:
         self._hold_socket = folder / "hold.sock"
         self.log = folder / "sidecar.log"
         self._news = News(self.log)
+        self.program = ["epp_client.cli"]
+        """The sidecar's module, and what comes before `serve`."""
+        self.ads_socket = folder / "xds.sock"
+        """Where Envoy looks for the sidecar's ADS."""
         self.page = AdminPage(self.admin)
 
     @property
@@ -196,7 +200,7 @@ class Installation:
     def serve_command(self) -> list[str]:
         """How the sidecar is started."""
         return [
-            *self._clock_command(), sys.executable, "-m", "epp_client.cli", "serve",
+            *self._clock_command(), sys.executable, "-m", *self.program, "serve",
             *self.source.options, "--socket", str(self.folder / "ext-proc.sock"),
             "--xds-socket", str(self.folder / "xds.sock"), "--admin", self.admin,
             "--transport", self.transport, "--workers", str(self.workers),
@@ -262,7 +266,7 @@ class Installation:
             listener=listener,
             admin=admin,
             ext_proc_sockets=self.sockets,
-            ads_socket=self.folder / "xds.sock",
+            ads_socket=self.ads_socket,
             upstream_mode=self.mode,
             app_protocols={PoolName("default", "h2c"): AppProtocol.H2C},
             access_log=False,

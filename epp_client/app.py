@@ -22,6 +22,7 @@ from epp_client.pool.manifests import ManifestSource
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings, UpstreamMode
 from epp_client.sidecar.data_plane import DataPlane
+from epp_client.workers.claims import Claims
 from epp_client.workers.predecessor import Left, known_on, left_on
 from epp_client.workers.supervisor import Workers
 from epp_client.xds.ads import AdsServer
@@ -29,14 +30,13 @@ from epp_client.xds.ads import AdsServer
 log = structlog.get_logger(__name__)
 
 SYNC_PATIENCE = 5.0
-"""Seconds that the relay's sockets wait for the pools: less than Envoy goes on asking (about 10 s). After
-it requests get a clear refusal instead of no answer at all, unless somebody else serves or keeps them."""
+"""Seconds that the pools may take before we look who serves or keeps requests meanwhile. If nobody does,
+they get a clear refusal instead of no answer at all: Envoy goes on asking for about 10 s."""
 KEPT_PATIENCE = 30.0
-"""As long at most for pools that are slow to come, while a holder keeps requests; Envoy waits a minute."""
-HANDOVER_PATIENCE = 5.0
-"""Seconds for relays from before to say what they know, and for Envoy to be told; they serve meanwhile."""
+"""Seconds for all that a start waits for, while requests are kept (in sockets that we have claimed, or by
+a holder: Envoy waits a minute) or somebody else serves them. Then they get what answer there is."""
 UNSERVED_PATIENCE = 0.5
-"""As long at most for either while requests wait: Envoy connects again within half of it."""
+"""As long at most for an Envoy, or for relays from before, of whom there is no sign."""
 LEFT_BEHIND = "EPP_CLIENT_LEFT_BEHIND"
 """Environment variable with which an upgraded process is told of its children from before."""
 
@@ -44,14 +44,16 @@ LEFT_BEHIND = "EPP_CLIENT_LEFT_BEHIND"
 class Sidecar:
     """All parts of one process."""
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, claims: Claims | None = None) -> None:
+        """`claims` are the relay's sockets as far as they have been claimed already."""
         self.settings = settings
+        self._claims = claims or Claims(settings.sockets)
         self.store = PoolStore()
         self.metrics = Metrics(transport=str(settings.transport))
         self.readiness = Readiness()
         self.relay: DataPlane | Workers
         if settings.workers:
-            workers = Workers(settings, self.store, self._workers_changed, self.want)
+            workers = Workers(settings, self.store, self._workers_changed, self.want, self._claims)
             self.readiness.note("hold", lambda: workers.unheld)
             self.relay = workers
         else:
@@ -74,11 +76,11 @@ class Sidecar:
         self._stopped = False
 
     async def start(self) -> None:
-        """Bind the admin page and ADS, read the pools, tell Envoy, then bind the relay's sockets.
+        """Claim the relay's sockets, bind the admin page and ADS, read the pools, tell Envoy, then serve.
 
-        The relay waits up to `SYNC_PATIENCE` for the pools: Envoy, which asks again meanwhile, then
-        meets a restarted sidecar that knows its pools, instead of one that refuses. It waits longer while
-        a holder keeps the requests, and as long as workers of the process before serve them.
+        Requests that come meanwhile wait in the claimed sockets, so they meet a sidecar that knows its
+        pools and whose Envoy knows them too, however slow the machine is. Where somebody else serves the
+        sockets (workers of the process before) or keeps them (a holder), that is who the requests are with.
 
         Envoy has an endpoint before we pick it, and as long as those workers may.
 
@@ -88,20 +90,30 @@ class Sidecar:
         settings = self.settings
         self.readiness.set("pools", ok=False, reason="the pools have not been read yet")
         self.readiness.set("serving", ok=False, reason="starting")
+        kept_until = asyncio.get_running_loop().time() + KEPT_PATIENCE
         try:
+            self._claim()
             self.admin_address = await self.admin.start()
             if settings.xds_socket is not None:
                 self._ads = AdsServer(
-                    self.store, str(settings.xds_socket), settings.upstream_mode, self.metrics
+                    self.store,
+                    str(settings.xds_socket),
+                    settings.upstream_mode,
+                    self.metrics,
+                    self._followed,
                 )
                 await self._ads.start()
             self._follow_pools()
-            known = await self._known_before()
-            await self._pools_known()
-            self._check_source()
+            asking = asyncio.create_task(self._known_before())
+            try:
+                await self._pools_known(kept_until)
+                self._check_source()
+                known = await self._answered(asking)
+            finally:
+                asking.cancel()
             if self._ads is not None:
                 self._ads.begin(known)
-                await self._ads.told(HANDOVER_PATIENCE if known else UNSERVED_PATIENCE)
+                await self._envoy_told(self._ads, kept_until, served=bool(known))
             await self.relay.start()
         except (OSError, RuntimeError, SettingsError) as error:
             await self.stop(0)
@@ -111,26 +123,46 @@ class Sidecar:
         collector.settle()
         log.info("serving", sockets=[*map(str, settings.sockets)], admin=self.admin_address)
 
+    def _claim(self) -> None:
+        if self.settings.workers:  # else the relay binds its socket itself, in this process
+            self._claims.claim()
+
     async def _known_before(self) -> Known:
         """What relays from before may pick, if Envoy takes endpoints from us: else it matters to nobody."""
-        settings = self.settings
-        if self._ads is None or settings.upstream_mode is UpstreamMode.ORIGINAL_DST:
+        if self._ads is None or self.settings.upstream_mode is UpstreamMode.ORIGINAL_DST:
             return {}
-        # A holder's sockets take questions also when nobody is there to answer.
-        unserved = settings.hold is not None and LEFT_BEHIND not in os.environ
-        return await known_on(
-            settings.sockets, UNSERVED_PATIENCE if unserved else HANDOVER_PATIENCE
-        )
+        return await known_on(self._claims.others, KEPT_PATIENCE)
 
-    async def _pools_known(self) -> None:
+    async def _answered(self, asking: "asyncio.Task[Known]") -> Known:
+        """What they say. A holder's sockets take the question also when nobody is there to answer: then it
+        had the time that the pools took, and `UNSERVED_PATIENCE`."""
+        if self.settings.hold is not None and LEFT_BEHIND not in os.environ:
+            await asyncio.wait({asking}, timeout=UNSERVED_PATIENCE)
+            return asking.result() if asking.done() else {}
+        return await asking
+
+    async def _envoy_told(self, ads: AdsServer, kept_until: float, *, served: bool) -> None:
+        """Until an Envoy has acknowledged what we have, if there is a sign of one: it is connected, or has
+        requests in the claimed sockets, or somebody else has `served` it till now."""
+        if await ads.told(UNSERVED_PATIENCE):
+            return
+        if served or ads.connected or self._claims.knocked:
+            left = kept_until - asyncio.get_running_loop().time()
+            if not await ads.told(max(0.0, left)):
+                log.warning(
+                    "no Envoy has acknowledged its endpoints: picks may name some that it does not have",
+                    connected=ads.connected,
+                )
+
+    async def _pools_known(self, kept_until: float) -> None:
         loop = asyncio.get_running_loop()
-        kept_until = loop.time() + KEPT_PATIENCE
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SYNC_PATIENCE):
                     await self._synced.wait()
                 return
-            left = await left_on(self.settings.sockets)
+            self._claim()  # who served when we looked first may have gone since
+            left = await left_on(self._claims.others, self._claims.any)
             if left is not Left.SERVING and self._recall is not None:
                 recall, self._recall = self._recall, None
                 if recall():
@@ -168,6 +200,10 @@ class Sidecar:
         if self.settings.kubernetes is None:
             self._listed("")
         self.metrics.pools_changed(self.store, changed)
+
+    async def _followed(self) -> None:
+        if isinstance(self.relay, Workers):
+            await self.relay.followed()
 
     def want(self, pools: Collection[str]) -> None:
         """Picks wait for endpoints of these pools."""
@@ -238,8 +274,10 @@ async def running(settings: ServeSettings) -> AsyncIterator[Sidecar]:
         await sidecar.stop(0)
 
 
-async def serve(settings: ServeSettings) -> None:
+async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal cuts the drain short.
+
+    `claims` are the relay's sockets as far as they have been claimed already.
 
     SIGHUP replaces the relay workers. SIGUSR2 replaces the whole program by the one that is installed now.
     """
@@ -247,7 +285,7 @@ async def serve(settings: ServeSettings) -> None:
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    sidecar = Sidecar(settings)
+    sidecar = Sidecar(settings, claims)
     replacing: set[asyncio.Task[None]] = set()
 
     def replace() -> None:

@@ -185,8 +185,8 @@ def serve(
 ) -> None:
     """Run the sidecar until SIGTERM, then drain."""
     _quiet_grpc()
-    from epp_client.app import serve as serve_app
     from epp_client.logs import configure
+    from epp_client.workers.claims import Claims
 
     configure(log_format, log_level)
     settings = serve_settings(
@@ -230,7 +230,12 @@ def serve(
             },
         }
     )
-    uvloop.run(serve_app(settings))
+    claims = Claims(settings.sockets)
+    if workers:
+        claims.claim()  # before the imports that take most of a start
+    from epp_client.app import serve as serve_app
+
+    uvloop.run(serve_app(settings, claims))
 
 
 def _tls(mode: PickerTlsMode, ca: Path | None, cert: Path | None, key: Path | None) -> PickerTls:

@@ -26,6 +26,9 @@ from epp_client.relay.response_phase import owed_trailers, response_progress
 from epp_client.relay.state import QUARTERS, State
 from epp_client.relay.without_picker import distrust, drop_picker, go_local, without_picker
 
+ACKNOWLEDGEMENT_WAIT: Final = 5.0
+"""Seconds, if `endpoint_wait` is not longer, for Envoy to have an endpoint that our table has. It is on its
+way there, but a busy Envoy takes its time, and would answer 503 before it has it."""
 MAX_ATTEMPTS: Final = 3
 """Streams that one request may open: a rolling restart of the picker costs it one more, or two."""
 
@@ -175,9 +178,12 @@ def judge_pick(state: State, *, last: bool) -> None:
     verdict = judge(state.pick, state.snapshot, state.headers.subset)
     wait = state.settings.endpoint_wait
     if verdict.may_change and not last and wait > 0:
+        if verdict.keys:
+            wait = max(wait, ACKNOWLEDGEMENT_WAIT)
         if not state.waiting_for_endpoint:
-            state.waiting_for_endpoint = True
             state.disarm_pick()
+        if not state.waiting_for_endpoint or wait > state.endpoint_wait:
+            state.waiting_for_endpoint, state.endpoint_wait = True, wait
             state.out.append(Arm(Timer.ENDPOINT, wait))
         return
     if state.waiting_for_endpoint or last:

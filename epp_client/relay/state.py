@@ -68,6 +68,7 @@ class State:
         self.pick: Pick | None = None
         self.keys: tuple[str, ...] = ()
         self.waiting_for_endpoint = False
+        self.endpoint_wait = 0.0  # seconds, that it waits now
 
         self.picker_open = False
         self.stalled = False  # it takes nothing for now, so that Envoy is held back

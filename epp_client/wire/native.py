@@ -19,12 +19,11 @@ from epp_client.wire.protocol import (
     as_protocol,
 )
 from epp_client.wire.server_stream import ServerStream
-from epp_client.wire.socket_file import BoundSocket
+from epp_client.wire.socket_file import BACKLOG, BoundSocket
 from epp_client.wire.stream import NO_OWNER, Tally
 from epp_client.wire.tls import TlsStore, unreachable
 from epp_client.wire.transport import Accept, Status, Stream, StreamEvents
 
-BACKLOG = 1024
 LONGEST_DEADLINE = 24 * 3600.0
 """Seconds; a longer grpc-timeout needs no timer."""
 SETTLING = 1.0

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+BACKLOG = 1024
+"""Connections that wait to be accepted; Envoy opens one from each of its threads."""
 MODE = 0o660
 """Whoever can write to the socket can speak as Envoy: its user and its group."""
 

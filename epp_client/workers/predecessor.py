@@ -30,9 +30,10 @@ class Left(IntEnum):
     """Workers that know the pools go on without their control process."""
 
 
-async def left_on(sockets: Sequence[Path]) -> Left:
-    """The worst of them."""
-    return min(await asyncio.gather(*map(_left_on, sockets)), default=Left.REFUSING)
+async def left_on(sockets: Sequence[Path], claimed: bool = False) -> Left:
+    """The worst of them, given whether others beside them are `claimed`: those keep requests."""
+    left = await asyncio.gather(*map(_left_on, sockets))
+    return min([*left, *[Left.KEEPING] * claimed], default=Left.REFUSING)
 
 
 async def _left_on(path: Path) -> Left:

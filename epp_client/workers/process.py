@@ -70,6 +70,8 @@ class WorkerProcess:
         self._told: dict[str, PoolSnapshot] = {}
         self._untold: set[str] = set(store.snapshots)
         self._news = asyncio.Event()
+        self._fed = asyncio.Event()
+        """Set, and forgotten, when it has been told all that was untold."""
         if store.synced:
             self._news.set()
         self._number = 0
@@ -131,6 +133,20 @@ class WorkerProcess:
         """Tell it when it has read what it was told before."""
         self._untold |= names
         self._news.set()
+
+    async def followed(self) -> None:
+        """Until it has taken in what the store has now, or is gone."""
+        asking = asyncio.create_task(self._has_followed())
+        try:
+            await asyncio.wait({asking, self.exited}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _has_followed(self) -> None:
+        if self._untold:
+            await self._fed.wait()
+        await self.count()  # it reads one message after the other
 
     async def count(self) -> None:
         """Have `counters` brought up to date.
@@ -227,7 +243,9 @@ class WorkerProcess:
                     continue
                 changed.append(difference(self._told.get(name), snapshot))
                 self._told[name] = snapshot
+            fed, self._fed = self._fed, asyncio.Event()
             await self._send(Pools(tuple(changed), tuple(gone)))
+            fed.set()
             # To find a change among thousands of endpoints takes about a millisecond.
             await asyncio.sleep(min(LONGEST_REST, REST * (loop.time() - began)))
 

@@ -48,9 +48,19 @@ class Slot:
             self.bound.close()
         self.bound = bound
 
+    def claim(self, bound: BoundSocket) -> None:
+        """`bound` is listened on already, for a worker to come: what connects may outlive us."""
+        self.adopt(bound)
+        if self._hold is not None:
+            self._hold.keep(self.settings.socket, bound)
+
     def listens(self, worker: WorkerProcess, ready: "asyncio.Future[None]") -> None:
         """A worker of this place listens, if it is `ready`: what connects from now on may outlive us."""
-        if ready.cancelled() or ready.exception() is not None or worker.bound is not self.bound:
+        if ready.cancelled() or ready.exception() is not None:
+            return
+        if worker.bound is None:
+            self.adopt(None)  # it has bound the name itself: who waits here is to ask again
+        if worker.bound is not self.bound:
             return
         if self._hold is not None and self.bound is not None:
             self._hold.keep(self.settings.socket, self.bound)

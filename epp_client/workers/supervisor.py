@@ -12,6 +12,7 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
 from epp_client.settings import ServeSettings, TransportName
+from epp_client.workers.claims import Claims
 from epp_client.workers.hold import Hold
 from epp_client.workers.process import Want, WorkerProcess
 from epp_client.workers.slot import Slot
@@ -37,8 +38,10 @@ class Workers:
         store: PoolStore,
         changed: Callable[["Workers"], None],
         want: Want = lambda _: None,
+        claims: Claims | None = None,
     ) -> None:
         self._want = want
+        self._claims = claims or Claims()
         self._store = store
         self._settings = settings
         self._changed = changed
@@ -77,13 +80,16 @@ class Workers:
         return [worker.pid for slot in self._slots for worker in slot.processes]
 
     async def start(self) -> None:
-        """Start every worker; returns when all serve.
+        """Start every worker, on the claimed sockets if there are some; returns when all serve.
 
         Raises:
             SettingsError: a worker cannot bind its socket; `drain` and `close` end the others.
         """
         if self._hold is not None:
             await self._hold.open()
+        for slot in self._slots:
+            if (claimed := self._claims.take(slot.settings.socket)) is not None:
+                slot.claim(claimed)
         for slot in self._slots:
             self._install(slot, await self._spawn(slot))
         await asyncio.gather(*(slot.worker.ready for slot in self._slots if slot.worker))
@@ -108,7 +114,8 @@ class Workers:
             slot.leaving.add(old)
             self._own(old.drain(self._settings.drain_timeout))
         slot.worker, slot.began = worker, self._loop.time()
-        slot.adopt(worker.bound)
+        if worker.bound is not None:
+            slot.adopt(worker.bound)
         worker.ready.add_done_callback(lambda ready: slot.listens(worker, ready))
         worker.leaving.add_done_callback(lambda told: self._left(slot, worker, told))
         worker.exited.add_done_callback(lambda _: self._exited(slot, worker))
@@ -246,6 +253,11 @@ class Workers:
 
     # --- pools ---
 
+    async def followed(self) -> None:
+        """Until every worker has taken in what the store has now."""
+        workers = [worker for slot in self._slots for worker in slot.processes]
+        await asyncio.gather(*(worker.followed() for worker in workers))
+
     def _pools_changed(self, changed: set[PoolName]) -> None:
         names = set(map(str, changed))
         for slot in self._slots:
@@ -268,6 +280,7 @@ class Workers:
 
     async def close(self) -> None:
         """Leave nothing running, after `drain`."""
+        self._claims.close()
         self._unsubscribe()
         for task in list(self._tasks):
             task.cancel()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import grpc
@@ -52,12 +52,24 @@ class _Stream:
             self._rested = None
 
 
+async def _at_once() -> None:
+    """For relays in this process: they have what the store has."""
+
+
 class AdsServer:
     """Serves the pools of a store as clusters and endpoints."""
 
     def __init__(
-        self, store: PoolStore, socket_path: str, mode: UpstreamMode, metrics: Metrics
+        self,
+        store: PoolStore,
+        socket_path: str,
+        mode: UpstreamMode,
+        metrics: Metrics,
+        followed: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
+        """`followed` returns when every relay has taken in what the store had when it was called."""
+        self._followed = followed
+        self._expiring: asyncio.Task[None] | None = None
         self._store = store
         self._path = socket_path
         self._mode = mode
@@ -93,19 +105,29 @@ class AdsServer:
         self._begun = True
         self._tell({})
 
-    async def told(self, patience: float) -> None:
-        """Wait until an Envoy has acknowledged all that it asked for, up to `patience` seconds. Not for
-        original_dst, which goes wherever it is sent."""
+    @property
+    def connected(self) -> int:
+        """Envoys that have a stream to us."""
+        return len(self._streams)
+
+    async def told(self, patience: float) -> bool:
+        """Wait until an Envoy has acknowledged all that it asked for, up to `patience` seconds; whether it
+        has. Not for original_dst, which goes wherever it is sent."""
         if self._mode is UpstreamMode.OVERRIDE_HOST:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._told.wait()
+            return self._told.is_set()
+        return True
 
     async def close(self) -> None:
         """Stop serving; Envoy keeps what it has."""
         self._unsubscribe()
         if self._expiry is not None:
             self._expiry.cancel()
+        if self._expiring is not None:
+            self._expiring.cancel()
+            await asyncio.wait({self._expiring})
         if self._server is not None:
             await self._server.stop(0)
         if self._file is not None:
@@ -140,12 +162,19 @@ class AdsServer:
 
     def _expire_in_time(self, loop: asyncio.AbstractEventLoop) -> None:
         at = self._assignments.next_change()
-        if at is not None and self._expiry is None:
-            self._expiry = loop.call_at(at, self._expire, loop)
+        if at is not None and self._expiry is None and self._expiring is None:
+            self._expiry = loop.call_at(at, self._begin_to_expire, loop)
 
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin_to_expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._expiry = None
-        self._tell({EDS: self._assignments.expire(loop.time())})
+        self._expiring = asyncio.create_task(self._expire(loop))
+
+    async def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let go of who has lingered enough, once no relay picks them: a busy one may hear of it late."""
+        now = loop.time()
+        await self._followed()
+        self._expiring = None
+        self._tell({EDS: self._assignments.expire(now)})
         self._expire_in_time(loop)
 
     def _tell(self, touched: Mapping[str, set[str]]) -> None:

@@ -2,7 +2,8 @@
 
 Relays judge picks, and hear of a departure at about the time when Envoy would. Were Envoy faster, a request
 that was steered a moment ago would find its host gone: the strict fallback answers 503 then. So relays stop
-first and Envoy follows; nobody picks in between.
+first and Envoy follows; nobody picks in between. Whoever calls `expire` has made sure that they have
+stopped: no time is long enough for that on a busy machine.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 
 LINGER = 1.0
-"""Seconds. Relays are told within a tenth of one, and a steered request is with Envoy in milliseconds."""
+"""Seconds at least; a request that was steered before its relay knew is with Envoy in milliseconds."""
 HANDOVER = 60.0
 """Seconds for those that only relays of another control process know, which nobody tells. They serve until
 ours do, and then bring to an end what waits for a pick."""

@@ -19,7 +19,7 @@ from chaos.looks import first_free_descriptor
 from chaos.promise import ENVOY_ASKS
 from chaos.source import ApiServer, ManifestFolder, SourceName
 from chaos.workload import Ask
-from epp_client.app import SYNC_PATIENCE
+from epp_client.app import KEPT_PATIENCE, SYNC_PATIENCE
 from epp_client.settings import TransportName
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
@@ -184,7 +184,7 @@ async def test_not_ready_until_the_manifests_can_be_read(
         code, why = await status(session, f"http://{installation.admin}/readyz")
         assert code == 503
         assert "pools" in why
-        refused = await ask(session, installation.url, SMALL[0])
+        refused = await ask(session, installation.url, SMALL[0], KEPT_PATIENCE + 60)
         assert (refused["outcome"], refused["reason"]) == ("refused", "pool_not_synced")
         await installation.source.write(installation.objects)
         await installation.ready()

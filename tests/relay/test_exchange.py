@@ -1,5 +1,6 @@
 """The Exchange, dialect by dialect and failure by failure, as tables."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import Arm, Disarm, Timer
 from epp_client.relay.exchange import MAX_PLAIN_ANSWER
 from epp_client.relay.outcome import Outcome
+from epp_client.relay.request_phase import ACKNOWLEDGEMENT_WAIT
 
 from .conversation import (
     OUTSIDE,
@@ -281,6 +283,38 @@ def test_a_pick_that_envoy_has_not_acknowledged_waits_for_the_acknowledgement() 
     envoy.picker(picked(A))
     assert envoy.request.headers is None
     envoy.do(envoy.exchange.pool_changed(snapshot(CLOSE, members=members, acknowledged=2)))
+    assert envoy.destination == A
+
+
+def waits(envoy: Envoy) -> list[float]:
+    """The seconds for which the pick was made to wait, one time after the other."""
+    return [
+        item.seconds
+        for item in envoy.actions
+        if isinstance(item, Arm) and item.timer is Timer.ENDPOINT
+    ]
+
+
+def test_a_pick_of_ours_waits_for_a_busy_envoy_longer_than_for_the_table() -> None:
+    """The endpoint is on its way to Envoy, which would answer 503 to a request that is there first."""
+    behind = snapshot(CLOSE, members=table(A, OUTSIDE, generation=2), acknowledged=1)
+    envoy = conversation(snapshot(CLOSE, acknowledged=1))
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked(OUTSIDE))
+    assert waits(envoy) == [0.25]
+    envoy.do(envoy.exchange.pool_changed(behind))
+    assert waits(envoy) == [0.25, ACKNOWLEDGEMENT_WAIT]
+    envoy.do(envoy.exchange.pool_changed(replace(behind, table=table(A, OUTSIDE, generation=3))))
+    assert waits(envoy) == [0.25, ACKNOWLEDGEMENT_WAIT]
+    envoy.ring(Timer.ENDPOINT)
+    assert envoy.destination == OUTSIDE
+
+
+def test_who_wants_no_wait_has_none() -> None:
+    members = table(A, generation=2)
+    envoy = conversation(snapshot(CLOSE, members=members, acknowledged=1, endpoint_wait=0.0))
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked(A))
     assert envoy.destination == A
 
 

@@ -1,7 +1,7 @@
 """An ADS server, and the Envoy end of a stream to it: one request and one response at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -39,10 +39,14 @@ def publish(store: PoolStore, generation: int) -> None:
 
 @asynccontextmanager
 async def serving(
-    store: PoolStore, path: Path, mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST
+    store: PoolStore,
+    path: Path,
+    mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST,
+    followed: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[AdsServer]:
     """A server that has not begun to tell anything."""
-    server = AdsServer(store, str(path), mode, Metrics(transport="native"))
+    more = {} if followed is None else {"followed": followed}
+    server = AdsServer(store, str(path), mode, Metrics(transport="native"), **more)
     await server.start()
     try:
         yield server

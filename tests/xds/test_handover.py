@@ -69,6 +69,39 @@ async def test_nobody_waits_for_an_envoy_that_goes_wherever_it_is_sent(tmp_path:
         await server.told(60)
 
 
+async def test_envoy_keeps_who_has_left_until_every_relay_knows_of_it(tmp_path: Path) -> None:
+    """Relays on a busy machine hear of a departure late, and pick meanwhile."""
+    store, path = PoolStore(), tmp_path / "xds"
+    asked, know = asyncio.Event(), asyncio.Event()
+
+    async def followed() -> None:
+        asked.set()
+        await know.wait()
+
+    async with (
+        asyncio.timeout(30),
+        serving(store, path, followed=followed) as server,
+        talking_envoy(path) as envoy,
+    ):
+        publish(store, 1)
+        server.begin({})
+        await connected(server, envoy)
+        await envoy.hears(CDS)
+        envoy.say(EDS, CLUSTER, nonce=(await envoy.hears(EDS)).nonce)
+        publish(store, 2)
+        both = await envoy.hears(EDS)
+        envoy.say(EDS, CLUSTER, nonce=both.nonce)
+        assert len(read_assignment(both.resources[0].value)[1]) == 2
+        await asked.wait()  # its time is up
+        publish(store, 3)
+        now = await envoy.hears(EDS)
+        envoy.say(EDS, CLUSTER, nonce=now.nonce)
+        assert len(read_assignment(now.resources[0].value)[1]) == 3
+        know.set()
+        later = await envoy.hears(EDS)
+        assert ("10.0.0.1", 8000) not in read_assignment(later.resources[0].value)[1]
+
+
 async def test_an_envoy_that_has_gone_has_what_it_had(tmp_path: Path) -> None:
     """A new endpoint waits until it is connected again: its cluster would answer 503."""
     store, path = PoolStore(), tmp_path / "xds"
