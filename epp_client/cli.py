@@ -151,11 +151,12 @@ def serve(
     picker_key: PickerKey = None,
     connect_timeout: Annotated[float, typer.Option(help="Seconds to reach a picker.")] = 1.0,
     pick_timeout: Annotated[
-        float, typer.Option(help="Seconds from the end of the request to the pick.")
-    ] = 10.0,
+        float,
+        typer.Option(help="Seconds from the end of the request to the pick, queueing included."),
+    ] = 300.0,
     response_timeout: Annotated[
         float, typer.Option(help="Seconds for an answer in the response phase.")
-    ] = 1.0,
+    ] = 10.0,
     response_mode: Annotated[
         ResponseMode, typer.Option(help="What pickers get to do with responses.")
     ] = ResponseMode.RELAY,

@@ -86,14 +86,15 @@ async def _check_health(request: bytes, context: Any) -> bytes:
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self, picker: ReferencePicker) -> None:
+    def __init__(self, picker: ReferencePicker, health: bool) -> None:
         self._picker = picker
+        self._health = health
 
     def service(self, handler_call_details: Any) -> Any:
         match handler_call_details.method:
             case method if method == PROCESS:
                 return grpc.stream_stream_rpc_method_handler(self._picker.process)
-            case method if method == HEALTH_CHECK:
+            case method if method == HEALTH_CHECK and self._health:
                 return grpc.unary_unary_rpc_method_handler(_check_health)
         return None
 
@@ -104,15 +105,20 @@ async def start_picker(
     credentials: grpc.ServerCredentials | None = None,
     dialects: Sequence[str] = (),
     on_record: Callable[[Record], object] | None = None,
+    health: bool = True,
 ) -> tuple[aio.Server, str]:
-    """Start a picker at `ip:port` (0: any port); returns the server and its bound address."""
+    """Start a picker at `ip:port` (0: any port); returns the server and its bound address.
+
+    Without `health` it has no health service, as pickers that serve it on another port.
+    """
     unlimited = [
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),
     ]
     server = aio.server(options=unlimited)
-    server.add_generic_rpc_handlers((_Handler(ReferencePicker(endpoints, dialects, on_record)),))
+    picker = ReferencePicker(endpoints, dialects, on_record)
+    server.add_generic_rpc_handlers((_Handler(picker, health),))
     if credentials is None:
         port = server.add_insecure_port(address)
     else:
@@ -135,7 +141,11 @@ async def _main(arguments: argparse.Namespace) -> None:
     if arguments.tls_cert is not None:
         credentials = tls_credentials(arguments.tls_cert, arguments.tls_key, arguments.client_ca)
     server, address = await start_picker(
-        arguments.listen, arguments.endpoints, credentials, arguments.dialect
+        arguments.listen,
+        arguments.endpoints,
+        credentials,
+        arguments.dialect,
+        health=not arguments.no_health,
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -161,6 +171,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dialect", default=[], type=_dialects, help="NAME[,NAME...]")
     parser.add_argument("--tls-cert", type=Path, help="PEM file; plaintext without it")
     parser.add_argument("--tls-key", type=Path, help="PEM file")
+    parser.add_argument("--no-health", action="store_true", help="serve no health checks")
     parser.add_argument("--client-ca", type=Path, help="PEM file; clients must show a certificate")
     arguments = parser.parse_args()
     if (arguments.tls_cert is None) != (arguments.tls_key is None):

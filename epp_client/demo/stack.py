@@ -131,11 +131,11 @@ async def _start_models(stack: Stack, owner: AsyncExitStack) -> int:
     return port
 
 
-async def start_picker(stack: Stack, name: str, listen: str = "127.0.0.1:0") -> str:
-    """Start (again) the picker called `name`; its address."""
+async def start_picker(stack: Stack, name: str, listen: str = "127.0.0.1:0", *options: str) -> str:
+    """Start (again) the picker called `name`; its address. `options`: see `demo.picker`."""
     live = ",".join(stack.endpoints)
     process, ready = await Process.python(
-        "epp_client.demo.picker", "--listen", listen, "--endpoints", live
+        "epp_client.demo.picker", "--listen", listen, "--endpoints", live, *options
     )
     stack.pickers[name] = process
     return str(ready["address"])

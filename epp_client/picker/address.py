@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 RETIRE_GRACE = 600.0
 """Seconds that streams may take to end on a connection that is not wanted any more."""
 QUIET_CHECKS = 30
-"""Checks without a request in between, after which they become rarer by `QUIET_FACTOR`."""
+"""Checks without a request, new or waiting, after which they become rarer by `QUIET_FACTOR`."""
 QUIET_FACTOR = 5
 REFUSED_AGAIN = 0.05
 """Seconds between two attempts at a new address that refuses."""
@@ -31,10 +31,13 @@ _RELEASED_AT_ONCE = 64
 
 
 class Waiting(Protocol):
-    """A request that waits for a pick."""
+    """A request with an open stream to the address."""
 
     def address_given_up(self) -> None:
         """The address is out: there will be no pick from it."""
+
+    def address_silent(self) -> None:
+        """The address answers nothing for now, health checks included: what it owes does not come."""
 
 
 class Owner(Protocol):
@@ -84,6 +87,9 @@ class PickerAddress:
         self.picks = 0
         """Requests that it has answered."""
         self.waiting: set[Waiting] = set()
+        """Who waits for a pick."""
+        self.following: set[Waiting] = set()
+        """Who has got one, and still has answers to expect."""
         self._owner = owner
         self._tls = tls
         self._server_name = server_name
@@ -157,6 +163,15 @@ class PickerAddress:
             self.waiting.pop().address_given_up()
         if self.waiting:
             self._loop.call_soon(self._release)
+
+    def _tell_silent(self, told: list[Waiting]) -> None:
+        """Tell those who had their pick, some per turn, that the address is silent."""
+        for _ in range(min(len(told), _RELEASED_AT_ONCE)):
+            request = told.pop()
+            if request in self.following:
+                request.address_silent()
+        if told and self.health.state is Health.SILENT:
+            self._loop.call_soon(self._tell_silent, told)
 
     # --- connecting ---
 
@@ -250,6 +265,8 @@ class PickerAddress:
             # A stall of our own proves nothing: the answer may be in the socket.
             if not self.heard and self._loop.time() - due < patience / 4:
                 self._told(lambda: self.health.unanswered(self._loop.time()))
+                if self.health.state is Health.SILENT:
+                    self._tell_silent(list(self.following))
             return
         self.heard = True
         if said is not None:
@@ -258,7 +275,8 @@ class PickerAddress:
     async def _rest(self) -> None:
         """Until the next check is due, or somebody asks after a quiet time."""
         owner = self._owner
-        self._quiet = self._quiet + 1 if owner.asked == self._asked else 0
+        used = owner.asked != self._asked or self.waiting or self.following
+        self._quiet = 0 if used else self._quiet + 1
         self._asked = owner.asked
         seconds = self.health.retry_after
         if not seconds:

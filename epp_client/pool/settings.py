@@ -56,10 +56,10 @@ class PoolSettings(BaseModel):
 
     connect_timeout: Seconds = 1.0
     """Reaching a picker."""
-    pick_timeout: Seconds = 10.0
+    pick_timeout: Seconds = 300.0
     """From the end of the request to the pick; a late answer is no answer. While the request is being sent:
     how long nothing of it moves."""
-    response_timeout: Seconds = 1.0
+    response_timeout: Seconds = 10.0
     """How long nothing of the response moves while the picker owes an answer: to a chunk of an event
     stream, to a plain body at its end. After it the rest passes through."""
     max_retained_body: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024

@@ -15,7 +15,26 @@ from epp_client.relay.outcome import Outcome
 UNKNOWN_POOL = "unknown"
 """Stands for the pools that Envoy asks for and nobody has defined: their names are not ours to bound."""
 
-PICK_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+PICK_BUCKETS = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    120,
+    300,
+)
 """Upper bounds in seconds."""
 
 

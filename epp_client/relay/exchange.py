@@ -38,7 +38,9 @@ from epp_client.relay.request_phase import (
     request_rest,
 )
 from epp_client.relay.response_phase import (
+    pass_response,
     response_message,
+    response_owed,
     response_progress,
     response_rang,
     response_reply,
@@ -147,6 +149,17 @@ class Exchange(State):
             self.request_watched = False
             self.arm_pick()
         response_progress(self)
+        return self.take()
+
+    def picker_silent(self) -> list[Action]:
+        """The picker answers nothing for now, health checks included, and was asked for its pick before:
+        what it owes to the request or the response does not come. What it does not owe can wait."""
+        if self.closed or not self.picker_open or self.outcome is None:
+            return []
+        if self.request.owes:
+            drop_picker(self, Reason.PICKER_UNHEALTHY)
+        elif response_owed(self):
+            pass_response(self, Reason.PICKER_UNHEALTHY)
         return self.take()
 
     def timer_rang(self, timer: Timer) -> list[Action]:

@@ -191,6 +191,8 @@ def judge_pick(state: State, *, last: bool) -> None:
         state.out.append(Disarm(Timer.ENDPOINT))
         state.arm_pick()
     if verdict.problem is not None:
+        if verdict.may_change:
+            state.hint = "endpoint-wait"
         drop_picker(state, verdict.problem)
         return
     state.keys = verdict.keys[: state.destinations]

@@ -45,7 +45,7 @@ def response_message(state: State, message: Message) -> None:
         raw = message.raw
     if message.phase is Phase.RESPONSE_BODY and not lane.has_room(message):
         # It could not be given back: what the picker does not answer then would be lost.
-        _pass_response(state, Reason.BODY_NOT_RETAINED)
+        pass_response(state, Reason.BODY_NOT_RETAINED)
     state.send(lane.put(message))
     state.response_quiet = 0
     if not state.picker_open or state.settings.response_mode is ResponseMode.SKIP:
@@ -93,13 +93,13 @@ def response_progress(state: State) -> None:
     lane = state.response
     if lane.waits_for_trailers_only:
         owed_trailers(state, lane)
-    elif not state.response_armed and _owed(state):
+    elif not state.response_armed and response_owed(state):
         state.response_armed = True
         state.response_quiet = 0
         state.out.append(Arm(Timer.RESPONSE, state.settings.response_timeout / QUARTERS))
 
 
-def _owed(state: State) -> bool:
+def response_owed(state: State) -> bool:
     """Whether the picker is to answer now. Many answer the whole of a body that is no stream of events, and
     so not before its end: llm-d's EPP does."""
     lane = state.response
@@ -111,12 +111,12 @@ def response_rang(state: State) -> None:
     """The response has been silent for a while."""
     state.response_armed = False
     lane = state.response
-    if lane.waits_for_trailers_only or not _owed(state):
+    if lane.waits_for_trailers_only or not response_owed(state):
         return  # the next message starts the deadline anew
     quiet = state.response_quiet + 1
     if quiet > QUARTERS:
         state.hint = "response-timeout"
-        _pass_response(state, Reason.PICKER_TIMEOUT)
+        pass_response(state, Reason.PICKER_TIMEOUT)
     else:
         response_progress(state)
         state.response_quiet = quiet
@@ -141,7 +141,7 @@ def trailers_overdue(state: State) -> None:
             state.send(lane.take_over())
 
 
-def _pass_response(state: State, reason: Reason) -> None:
+def pass_response(state: State, reason: Reason) -> None:
     """It still gets copies of the response (usage data), but has no say in it any more."""
     if not state.response.passing:
         state.passthrough = reason

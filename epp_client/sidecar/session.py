@@ -140,6 +140,8 @@ class Session(StreamEvents):
         self._picker_events = None
         died = status.code in _DIED
         address = self._address
+        if address is not None:
+            address.following.discard(self)
         if address is not None and self._exchange.outcome is None:
             connection = address.connection
             if status.code == UNAVAILABLE and connection is not None and connection.usable:
@@ -162,6 +164,11 @@ class Session(StreamEvents):
         """See `Waiting`: the address is out, and there is no use in waiting for its pick."""
         self._leave_picker(cancel=True)
         self._do(self._exchange.picker_closed(Reason.PICKER_UNHEALTHY, died=True))
+        self._account()
+
+    def address_silent(self) -> None:
+        """See `Waiting`: what the picker owes is not waited for."""
+        self._do(self._exchange.picker_silent())
         self._account()
 
     def pause_picker(self) -> None:
@@ -321,6 +328,8 @@ class Session(StreamEvents):
         if self._picker_events is not None:
             self._picker_events.session = None
             self._picker_events = None
+        if self._address is not None:
+            self._address.following.discard(self)
         if picker is not None:
             picker.resume_reading()
             if cancel:
@@ -348,6 +357,8 @@ class Session(StreamEvents):
             )
             if self._address is not None:
                 self._judge_address(self._address)
+                if self._picker is not None:
+                    self._address.following.add(self)
         if exchange.closed:
             self._end()
 

@@ -334,7 +334,8 @@ class GrpcioTransport:
 
 
 def _explain(address: str, tls: PickerTls, error: Exception) -> str:
-    cause = "timed out" if isinstance(error, TimeoutError) else str(error) or "refused"
+    late = "timed out (epp-client.dev/connect-timeout)"
+    cause = late if isinstance(error, TimeoutError) else str(error) or "refused"
     return unreachable(address, tls, cause)
 
 

@@ -239,7 +239,7 @@ def _keep_alive(transport: asyncio.Transport, interval: float, timeout: float) -
 def _explain(address: str, tls: PickerTls, error: Exception) -> str:
     match error:
         case TimeoutError():
-            cause = "timed out"
+            cause = "timed out (epp-client.dev/connect-timeout)"
         case ssl.SSLCertVerificationError():
             cause = f"its certificate was refused: {error.verify_message}"
         case ConnectionRefusedError():

@@ -15,6 +15,7 @@ from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.problems import Problem, Severity
+from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import PICK_BUCKETS, Counters, PoolCounters
@@ -192,10 +193,12 @@ def test_a_reason_is_the_label(sidecar: Sidecar, count: str, name: str) -> None:
     assert value(sidecar, name, pool="default/llama", reason="picker_timeout") == 1
 
 
-def test_pick_buckets_reach_from_half_a_millisecond_to_ten_seconds(sidecar: Sidecar) -> None:
+def test_pick_buckets_reach_from_half_a_millisecond_to_the_default_deadline(
+    sidecar: Sidecar,
+) -> None:
     sidecar.pool("default/llama").picked(0.0004)
     name = "epp_client_pick_seconds_bucket"
-    assert (PICK_BUCKETS[0], PICK_BUCKETS[-1]) == (0.0005, 10)
+    assert (PICK_BUCKETS[0], PICK_BUCKETS[-1]) == (0.0005, PoolSettings().pick_timeout)
     assert value(sidecar, name, pool="default/llama", le="0.0005") == 1
 
 

@@ -170,7 +170,7 @@ async def test_a_pool_is_described_in_full(client: aiohttp.ClientSession, store:
         assert answer.status == 200
         pool = await answer.json()
     settings = pool.pop("settings")
-    assert settings["pick_timeout"] == 10.0
+    assert settings["pick_timeout"] == 300.0
     assert pool == {
         "namespace": "default",
         "name": "llama",

@@ -128,9 +128,13 @@ class Request:
 
     def __init__(self) -> None:
         self.given_up = 0
+        self.silences = 0
 
     def address_given_up(self) -> None:
         self.given_up += 1
+
+    def address_silent(self) -> None:
+        self.silences += 1
 
 
 @asynccontextmanager
@@ -266,6 +270,28 @@ async def test_who_waits_for_a_silent_address_is_let_go_at_once() -> None:
         assert client.ready() is None
         transport.peers[ONE].answer = SERVING
         await until(lambda: client.ready() is address)
+
+
+async def test_who_follows_a_silent_address_is_told_for_as_long_as_it_is_silent() -> None:
+    transport = FakeTransport()
+    async with following(transport, ONE) as client:
+        await until(lambda: client.ready() is not None)
+        address = client.ready()
+        assert address is not None
+        requests = [Request() for _ in range(200)]
+        address.following.update(requests)
+        gone = requests.pop()
+        address.following.discard(gone)
+        transport.peers[ONE].answer = None
+        await until(lambda: all(request.silences > 1 for request in requests))
+        assert {request.given_up for request in requests} == {0}
+        assert gone.silences == 0
+        transport.peers[ONE].answer = SERVING
+        await until(lambda: client.states[ONE] is Health.SERVING)
+        told = [request.silences for request in requests]
+        checks = len(transport.peers[ONE].checks)
+        await until(lambda: len(transport.peers[ONE].checks) > checks)
+        assert [request.silences for request in requests] == told
 
 
 async def test_an_address_that_still_says_something_is_not_silent() -> None:

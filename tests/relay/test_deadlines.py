@@ -1,11 +1,14 @@
 """What has a deadline, from when it runs, and what becomes of the request and of the response then."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from epp_client.errors import Reason
+from epp_client.picker.health import JITTER, pace
 from epp_client.pool.inference_pool import FailureMode
+from epp_client.pool.settings import PoolSettings
 from epp_client.relay.actions import Timer
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.state import QUARTERS
@@ -22,6 +25,7 @@ from .conversation import (
     response_headers,
     snapshot,
     streamed,
+    table,
     trailers,
 )
 
@@ -219,3 +223,103 @@ def test_what_is_answered_in_time_arms_no_timer_per_chunk() -> None:
         envoy.send(body(b"token", response=True))
         envoy.picker(streamed(b"token", response=True))
     assert len(envoy.actions) - before == 100 + (Timer.RESPONSE not in envoy.armed)
+
+
+# --- a picker that is silent altogether, health checks included ---
+
+
+def test_a_silent_picker_loses_its_say_in_what_it_owes_a_response() -> None:
+    envoy = steered()
+    envoy.send(response_headers(**SSE), body(b"one", response=True))
+    envoy.do(envoy.exchange.picker_silent())
+    assert envoy.response.body == b"one"
+    assert envoy.exchange.passthrough is Reason.PICKER_UNHEALTHY
+    envoy.send(body(b"two", end=True, response=True))
+    assert (envoy.response.body, envoy.response.ended) == (b"onetwo", True)
+    assert envoy.to_picker[-1].response_body.body == b"two", "it still gets copies"
+
+
+@pytest.mark.parametrize("when", ["before the response", "all answered", "amid a plain body"])
+def test_a_silent_picker_that_owes_nothing_may_come_back(when: str) -> None:
+    envoy = steered()
+    if when != "before the response":
+        envoy.send(response_headers(**JSON))
+        envoy.picker(answered("response_headers"))
+    if when == "amid a plain body":
+        envoy.send(body(b"one", response=True))
+    envoy.do(envoy.exchange.picker_silent())
+    assert envoy.exchange.passthrough is None
+    if when == "before the response":
+        envoy.send(response_headers(**JSON))
+        envoy.picker(answered("response_headers"))
+    envoy.send(body(b"two", end=True, response=True))
+    envoy.picker(streamed(b"changed", end=True, response=True))
+    assert (envoy.response.body, envoy.response.ended) == (b"changed", True)
+
+
+def test_a_silent_picker_holds_up_no_request_that_it_has_begun_to_answer() -> None:
+    envoy = conversation(snapshot(FailureMode.FAIL_CLOSE))
+    envoy.send(request_headers())
+    envoy.picker(picked(B))
+    envoy.send(body(b"one"), body(b"two", end=True))
+    envoy.picker(streamed(b"one"))
+    envoy.do(envoy.exchange.picker_silent())
+    assert (envoy.destination, envoy.request.body, envoy.request.ended) == (B, b"onetwo", True)
+
+
+# --- the defaults ---
+
+
+def test_flow_control_may_queue_for_minutes_with_the_defaults() -> None:
+    """llm-d's and GAIE's queue requests for 60 s by default; pools scale from zero in minutes."""
+    defaults = PoolSettings()
+    assert defaults.pick_timeout >= 4 * 60
+    interval, patience = pace(defaults.pick_timeout)
+    assert interval * (1 + JITTER) + patience < 6, "a stopped picker is found out by its health"
+
+
+# --- what is said of it ---
+
+
+def overdue_pick() -> Envoy:
+    envoy = conversation()
+    envoy.send(request_headers(end=True))
+    envoy.ring(Timer.PICK)
+    return envoy
+
+
+def overdue_response() -> Envoy:
+    envoy = steered()
+    envoy.send(response_headers(end=True))
+    envoy.silence(Timer.RESPONSE)
+    return envoy
+
+
+def overdue_endpoint() -> Envoy:
+    envoy = conversation(snapshot(members=table(A), acknowledged=1))
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked(B))
+    envoy.silence(Timer.ENDPOINT)
+    return envoy
+
+
+def dead() -> Envoy:
+    envoy = conversation()
+    envoy.send(request_headers(end=True))
+    envoy.do(envoy.exchange.picker_closed(Reason.PICKER_ERROR))
+    return envoy
+
+
+@pytest.mark.parametrize(
+    ("made", "setting"),
+    [
+        (overdue_pick, "pick-timeout"),
+        (overdue_response, "response-timeout"),
+        (overdue_endpoint, "endpoint-wait"),
+        (dead, ""),
+    ],
+)
+def test_what_a_deadline_ended_names_its_setting_and_what_a_fault_ended_does_not(
+    made: Callable[[], Envoy], setting: str
+) -> None:
+    assert made().exchange.hint == setting

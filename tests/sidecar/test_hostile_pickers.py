@@ -262,7 +262,7 @@ async def test_gigabytes_for_an_answer_are_cut_off_at_the_bound() -> None:
         for _ in range(400):
             stream.send(streamed(b"y" * CHUNK))
 
-    async with rig(max_retained_body=2_000_000) as made:
+    async with rig(max_retained_body=2_000_000, pick_timeout=30.0) as made:
         made.behave = flood
         envoy = made.envoy()
         for message in POST:
