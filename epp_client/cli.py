@@ -13,7 +13,13 @@ from rich.table import Table
 
 from epp_client import __version__
 from epp_client.errors import EppClientError, SettingsError
-from epp_client.pool.settings import PickerTls, PickerTlsMode, PoolSettings, ResponseMode
+from epp_client.pool.settings import (
+    STEERING_HEADERS,
+    PickerTls,
+    PickerTlsMode,
+    PoolSettings,
+    ResponseMode,
+)
 from epp_client.settings import (
     MAX_WORKERS,
     TransportName,
@@ -167,6 +173,13 @@ def serve(
     endpoint_wait: Annotated[
         float, typer.Option(help="Seconds that a pick may wait for the table, or Envoy, to follow.")
     ] = 0.25,
+    strip_headers: Annotated[
+        str,
+        typer.Option(
+            help="Request headers that are taken out of what clients send, with commas; empty: none. "
+            "The destination headers always are."
+        ),
+    ] = ",".join(STEERING_HEADERS),
     max_exchanges: Annotated[int, typer.Option(help="Requests held at once.")] = 10_000,
     max_retained_body: Annotated[
         int, typer.Option(help="Bytes of one request body kept for a replay.")
@@ -228,6 +241,7 @@ def serve(
                 "max_body_growth": max_body_growth,
                 "drain_grace": drain_grace,
                 "endpoint_wait": endpoint_wait,
+                "strip_headers": strip_headers,
             },
         }
     )

@@ -40,6 +40,25 @@ class Reason(StrEnum):
     ENVOY_PROTOCOL = "envoy_protocol"
 
 
+class LeftOut(StrEnum):
+    """What was left out of an answer of a picker's, because it breaks HTTP or cannot be applied."""
+
+    HEADER_NAME = "header_name"
+    """A name that is none, to be set or removed."""
+    HEADER_VALUE = "header_value"
+    """A control character in a value, or a path that is none."""
+    PSEUDO_HEADER = "pseudo_header"
+    """One that does not exist here, or that nobody may change."""
+    CONNECTION_HEADER = "connection_header"
+    """A header about the connection or the framing: `connection`, `upgrade`, `transfer-encoding` ..."""
+    HEADER_LIMIT = "header_limit"
+    """All changes of a response's headers or trailers: there would be more than Envoy takes."""
+    STATUS = "status"
+    """An HTTP status that does not exist."""
+    REPLACEMENT = "replacement"
+    """CONTINUE_AND_REPLACE without a body to put in place: the body stays."""
+
+
 class EppClientError(Exception):
     """Base of every error this package raises on purpose; its text tells the user what to do."""
 

@@ -67,6 +67,11 @@ class _Requests(Collector):
             "Responses that went on without the picker, by reason.",
             labels=["pool", "reason"],
         )
+        left_out = CounterMetricFamily(
+            "epp_client_answers_left_out",
+            "Parts of pickers' answers that break HTTP or cannot be applied, by what they are.",
+            labels=["pool", "what"],
+        )
         in_flight = GaugeMetricFamily(
             "epp_client_in_flight", "Requests being relayed.", labels=["pool"]
         )
@@ -105,6 +110,8 @@ class _Requests(Collector):
             ):
                 for reason, count in counts.items():
                     family.add_metric([pool, reason], count)
+            for what, count in counters.left_out.items():
+                left_out.add_metric([pool, what], count)
             in_flight.add_metric([pool], counters.in_flight)
             picks.add_metric([pool], _buckets(counters.picks), counters.pick_seconds)
             retries.add_metric([pool], counters.retries)
@@ -118,6 +125,7 @@ class _Requests(Collector):
             fail_open,
             refused,
             passthrough,
+            left_out,
             in_flight,
             retries,
             not_retained,

@@ -6,7 +6,8 @@ from benchmarks.churn import large
 from epp_client.ext_proc.messages import Answer
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
 from epp_client.ext_proc.replies import EMPTY, streamed_body
-from epp_client.picker.protocol import LB_NAMESPACE, SERVED, destination_reply
+from epp_client.picker.protocol import LB_NAMESPACE, SERVED
+from epp_client.picker.steering import destination_reply
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import (
     EndpointPickerRef,

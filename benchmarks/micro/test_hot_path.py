@@ -14,7 +14,7 @@ from epp_client.ext_proc.messages import Answer, read_message, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
 from epp_client.ext_proc.replies import streamed_body
 from epp_client.picker.fallback import InFlight, local_pick
-from epp_client.picker.protocol import Pick, judge
+from epp_client.picker.pick import Pick, judge
 from epp_client.pool.delta import apply, difference
 from epp_client.relay.actions import ToEnvoy
 from epp_client.relay.exchange import Exchange

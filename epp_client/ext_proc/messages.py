@@ -37,6 +37,9 @@ class Answer(IntEnum):
     REQUEST_TRAILERS = 5
     RESPONSE_TRAILERS = 6
     IMMEDIATE = 7
+    STREAMED_IMMEDIATE = 11
+    MORE_TIME = 10
+    """Of its own field: `override_message_timeout`, and no answer."""
 
 
 class BodyForm(IntEnum):
@@ -96,8 +99,9 @@ _FIXED64: Final = 1
 _BYTES: Final = 2
 _FIXED32: Final = 5
 _PHASES: Final = {int(phase): phase for phase in Phase}
-_ANSWERS: Final = {int(answer): answer for answer in Answer}
-_DYNAMIC_METADATA: Final = 8
+_ANSWERS: Final = {int(answer): answer for answer in Answer if answer is not Answer.MORE_TIME}
+_BESIDE: Final = frozenset((8, 9, Answer.MORE_TIME, 12))
+"""Metadata, and what is said about the ext_proc stream itself."""
 
 
 FIXED: Final = 0
@@ -194,16 +198,20 @@ def read_reply(raw: bytes) -> Reply:
     answer: Answer | None = None
     start = end = at = 0
     size = len(raw)
-    has_more = False
+    has_more = asks_for_time = False
     while at < size:
         number, field_start, field_end, at = next_field(raw, at, size)
         if number in _ANSWERS:
             if answer is not None or field_end < 0:
                 raise MalformedMessage("a ProcessingResponse must carry one answer")
             answer, start, end = _ANSWERS[number], field_start, field_end
-        elif number == _DYNAMIC_METADATA:
+        elif number in _BESIDE:
             has_more = True
+            if number == Answer.MORE_TIME:
+                asks_for_time = True
     if answer is None:
+        if asks_for_time:
+            return Reply(Answer.MORE_TIME, raw)
         raise MalformedMessage("a ProcessingResponse must carry one answer")
     if answer is not Answer.REQUEST_BODY and answer is not Answer.RESPONSE_BODY:
         return Reply(answer, raw, has_more=has_more)

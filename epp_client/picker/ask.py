@@ -11,7 +11,8 @@ from epp_client.errors import MalformedMessage, PickerUnreachable, Reason
 from epp_client.ext_proc.messages import Answer, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderMutation, ProcessingRequest
 from epp_client.picker.client import PROCESS
-from epp_client.picker.protocol import judge, parse_reply, read_pick
+from epp_client.picker.pick import judge, read_pick
+from epp_client.picker.protocol import parse_reply
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.wire.transport import Connection, Status, StreamEvents, Transport
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from epp_client.picker.protocol import Subset
+from epp_client.picker.preparation import Subset
 from epp_client.pool.snapshot import PoolSnapshot
 
 _Item = TypeVar("_Item")

@@ -4,15 +4,55 @@ The defaults come from the command line; annotations `epp-client.dev/<name>` on 
 override them one by one.
 """
 
+import re
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 ANNOTATION_PREFIX = "epp-client.dev/"
+
+
+STEERING_HEADERS: Final = (
+    # llm-d's routing sidecar connects to what these name.
+    "x-data-parallel-host-port",
+    "x-encoder-hosts-ports",
+    "x-kv-cache-source-host-port",
+    "x-prefiller-host-port",
+    "x-prefiller-url",
+    # vLLM, SGLang and Dynamo choose a rank or a worker by these.
+    "x-data-parallel-rank",
+    "x-dp-rank",
+    "x-dynamo-routing-mode",
+    "x-dynamo-token-data",
+    "x-prefill-dp-rank",
+    "x-prefill-instance-id",
+    "x-worker-instance-id",
+)
+"""Request headers that a picker says to the model servers, and a client must not.
+
+Objectives, fairness ids, SLOs, sessions and `EPP-Profile` are a client's legitimate input to the picker."""
+
+DESTINATION_PREFIX: Final = "x-gateway-destination-endpoint"
+"""Begins the names of what the Endpoint Picker Protocol says; stripped from what clients send, always."""
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+
+
+def _header_names(value: object) -> object:
+    """Lower-case names, of a list or of a text with commas."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        return value
+    found = dict.fromkeys(lower for name in names if (lower := name.strip().lower()))
+    for name in found:
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a header")
+    return tuple(found)
 
 
 class ResponseMode(StrEnum):
@@ -72,4 +112,16 @@ class PoolSettings(BaseModel):
     endpoint_wait: Annotated[float, Field(ge=0, le=10)] = 0.25
     """How long a pick may wait for the table, or Envoy, to learn of its endpoint."""
     response_mode: ResponseMode = ResponseMode.RELAY
+    strip_headers: Annotated[tuple[str, ...], BeforeValidator(_header_names)] = STEERING_HEADERS
+    """Taken out of what clients send, so that neither picker nor endpoint sees them."""
     tls: PickerTls = PickerTls()
+
+    @cached_property
+    def strip_pattern(self) -> re.Pattern[bytes]:
+        """Finds the name of one of `strip_headers`, or of a destination header, in a message of Envoy's.
+        Envoy has names in lower case.
+
+        What all names begin with is looked for first: this costs no more than a search for one name.
+        """
+        names = map(re.escape, (DESTINATION_PREFIX, *self.strip_headers))
+        return re.compile("|".join(names).encode())

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from epp_client.errors import Reason
+from epp_client.errors import LeftOut, Reason
 from epp_client.picker.health import Health
 from epp_client.relay.outcome import Outcome
 
@@ -47,6 +47,7 @@ class PoolCounters:
     failed_open: dict[Reason, int] = field(default_factory=dict)
     refused: dict[Reason, int] = field(default_factory=dict)
     passthrough: dict[Reason, int] = field(default_factory=dict)
+    left_out: dict[LeftOut, int] = field(default_factory=dict)
     picks: list[int] = field(default_factory=lambda: [0] * (len(PICK_BUCKETS) + 1))
     """Picks by bucket, not cumulative; the last is beyond every bound."""
     pick_seconds: float = 0.0
@@ -77,6 +78,10 @@ class PoolCounters:
         """Count a response of which the picker did not have its say to the end."""
         self.passthrough[reason] = self.passthrough.get(reason, 0) + 1
 
+    def leave_out(self, what: LeftOut, count: int) -> None:
+        """Count what was left out of the answers of a picker."""
+        self.left_out[what] = self.left_out.get(what, 0) + count
+
     def add(self, other: "PoolCounters") -> None:
         """Add another process's numbers for the same pool."""
         self.in_flight += other.in_flight
@@ -85,6 +90,7 @@ class PoolCounters:
             (self.failed_open, other.failed_open),
             (self.refused, other.refused),
             (self.passthrough, other.passthrough),
+            (self.left_out, other.left_out),
         ):
             _add(mine, theirs)
         self.picks = [a + b for a, b in zip(self.picks, other.picks, strict=True)]

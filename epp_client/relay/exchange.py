@@ -16,6 +16,7 @@ from typing import Final
 
 from epp_client.errors import MalformedMessage, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_message, read_reply
+from epp_client.picker.immediate import immediate_response, streamed_immediate_response
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.relay.actions import (
     Action,
@@ -47,7 +48,7 @@ from epp_client.relay.response_phase import (
     trailers_overdue,
 )
 from epp_client.relay.state import State
-from epp_client.relay.without_picker import distrust, drop_picker, without_picker
+from epp_client.relay.without_picker import cut_off, distrust, drop_picker, without_picker
 
 MAX_PLAIN_ANSWER: Final = 1024 * 1024
 """Bytes of an answer that is not about a body: many times what Envoy takes of headers."""
@@ -94,7 +95,7 @@ class Exchange(State):
 
     def from_envoy(self, raw: bytes) -> list[Action]:
         """Take one ProcessingRequest."""
-        if self.closed:
+        if self.closed or self.answering:
             return []
         self.told += 1
         self.sent += len(raw) + MESSAGE_OVERHEAD
@@ -102,6 +103,8 @@ class Exchange(State):
             self._message(read_message(raw))
         except MalformedMessage:
             self.refuse(Reason.ENVOY_PROTOCOL)
+        except NotRetained as error:
+            distrust(self, error)
         return self.take()
 
     def from_picker(self, raw: bytes) -> list[Action]:
@@ -127,6 +130,9 @@ class Exchange(State):
         if self.closed or not self.picker_open:
             return []
         self.picker_open = False
+        if self.answering:
+            cut_off(self)
+            return self.take()
         if died and may_retry(self):
             ask_picker(self)
             return self.take()
@@ -240,8 +246,14 @@ class Exchange(State):
         answer = reply.answer
         if len(reply.raw) > MAX_PLAIN_ANSWER and answer not in _BODIES:
             raise MalformedMessage("an answer of megabytes that is not about a body")
+        if self.answering and answer is not Answer.STREAMED_IMMEDIATE:
+            return
         if answer is Answer.IMMEDIATE:
             self._immediate(reply)
+        elif answer is Answer.STREAMED_IMMEDIATE:
+            self._streamed_immediate(reply)
+        elif answer is Answer.MORE_TIME:
+            return  # Envoy has no deadline in full-duplex mode that it could put off
         elif (
             answer is Answer.REQUEST_BODY
             or answer is Answer.REQUEST_HEADERS
@@ -257,6 +269,22 @@ class Exchange(State):
         """A refusal is an answer, also under FailOpen; but it may not break a flowing response."""
         if self.response.headers_sent or (self.response.begun and self.response.passing):
             raise MalformedMessage("an ImmediateResponse came after the response had begun")
+        raw = immediate_response(reply.raw, self.left_out)
         self.outcome = Outcome.REFUSED_BY_PICKER
-        self.out += (ToEnvoy(reply.raw), FinishPicker(), FinishEnvoy())
+        self.out += (ToEnvoy(raw), FinishPicker(), FinishEnvoy())
         self.close()
+
+    def _streamed_immediate(self, reply: Reply) -> None:
+        """An answer of the picker's in several messages. Envoy takes it in place of a header answer."""
+        if self.request.headers_sent or self.response.begun:
+            raise MalformedMessage("a StreamedImmediateResponse came after the header answer")
+        raw, last = streamed_immediate_response(reply.raw, self.left_out, first=not self.answering)
+        if not self.answering:
+            self.answering = True
+            self.outcome = Outcome.REFUSED_BY_PICKER
+            self.waiting_for_endpoint = False
+            self.forget()
+        self.out.append(ToEnvoy(raw))
+        if last:
+            self.out += (FinishPicker(), FinishEnvoy())
+            self.close()

@@ -9,7 +9,7 @@ from collections import deque
 from typing import Final
 
 from epp_client.errors import EppClientError, Reason
-from epp_client.ext_proc.messages import Answer, BodyForm, Message, Phase, Reply
+from epp_client.ext_proc.messages import Answer, BodyForm, Message, Phase, Reply, read_reply
 from epp_client.ext_proc.replies import EMPTY, END_OF_REQUEST_BODY, streamed_body
 from epp_client.relay.retention import RetentionBudget
 
@@ -48,6 +48,10 @@ class Lane:
         """A body outgrew its bound: originals are gone, taking over is impossible."""
         self.rewritten = False
         """The picker's body is not the original's."""
+        self.headers_only = False
+        """Envoy's message has neither body nor trailers."""
+        self.answered_whole = False
+        """The picker has said all about this direction, and is to hear no more of it."""
 
         self._bodies: deque[Message] = deque()
         self._offset = 0  # bytes of the first of _bodies that are answered already
@@ -59,6 +63,7 @@ class Lane:
         self._staged_bytes = 0
         self._overdrawn = False  # what all exchanges may hold together is used up
         self._trailers_reply: bytes | None = None
+        self._kept_whole = False  # with the header answer the rest goes on unchanged
 
     # --- from Envoy ---
 
@@ -66,7 +71,7 @@ class Lane:
         """Take Envoy's next message of this direction; answers it at once after `take_over`."""
         if message.phase is Phase.REQUEST_HEADERS or message.phase is Phase.RESPONSE_HEADERS:
             self.begun = True
-            self.ended = self._body_ended = message.end_of_stream
+            self.ended = self._body_ended = self.headers_only = message.end_of_stream
             if self._passing:
                 self.headers_sent = True
                 self._body_done = self.complete = message.end_of_stream
@@ -162,6 +167,8 @@ class Lane:
         """Whether the staged answers make a whole body: nothing can go wrong with it any more."""
         if not self.ended:
             return False
+        if self._kept_whole:
+            return True
         if self._body_ended and not self._bodies and not self._staged and not self.lost:
             return True  # ended with the headers
         if self.has_trailers and self._trailers_reply is not None:
@@ -183,6 +190,11 @@ class Lane:
         """
         if self.headers_sent:
             return []
+        if self._kept_whole:
+            self._kept_whole = False
+            if self.lost:
+                raise NotRetained("a body that is to stay as it is was not kept")
+            return self.take_over(raw)
         self.headers_sent = True
         staged = self._staged
         self.discard_staged()
@@ -208,6 +220,22 @@ class Lane:
             self.hold(reply.raw)
             return []
         return self._settle(self._answer(reply))
+
+    def answer_whole(self, payload: bytes | None) -> list[bytes]:
+        """Take `payload` for the whole body, None for the original; the picker says no more of it.
+
+        Raises:
+            NotRetained: the original is gone.
+        """
+        self.answered_whole = True
+        if payload is None:
+            if self.headers_sent:
+                return self.take_over()
+            self._kept_whole = True
+            return []
+        self._trailers_reply = EMPTY[self._trailers_answer]
+        raw = streamed_body(self._body_answer, payload, True)
+        return self.answer_body(read_reply(raw))
 
     def hold(self, raw: bytes) -> None:
         """Count an answer that waits, for the header answer or for the pick to be judged."""
@@ -338,7 +366,7 @@ class Lane:
         """Forget what the picker has said, of which nothing was released; Envoy's body messages and
         the synthetic end, for a picker that is asked anew. Only while nothing is `lost`."""
         self.discard_staged()
-        self._trailers_reply = None
+        self._trailers_reply, self._kept_whole, self.answered_whole = None, False, False
         return [
             END_OF_REQUEST_BODY if message is _SYNTHETIC_END else message.raw
             for message in self._bodies
@@ -369,6 +397,12 @@ class Lane:
         if self._picker_ended:
             self.release()
         return self._settle(out + self._flush())
+
+    def abandon(self) -> None:
+        """Envoy waits for no answer of this direction any more."""
+        self.discard_staged()
+        self.release()
+        self._passing = self.headers_sent = self._body_done = self.complete = True
 
     @property
     def passing(self) -> bool:

@@ -10,14 +10,10 @@ from typing import Final
 from epp_client.errors import MalformedMessage, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_reply
 from epp_client.ext_proc.replies import END_OF_REQUEST_BODY
-from epp_client.picker.protocol import (
-    HeaderReply,
-    judge,
-    parse_reply,
-    prepare_request_headers,
-    read_pick,
-    without_destination,
-)
+from epp_client.picker.pick import judge, read_pick
+from epp_client.picker.preparation import prepare_request_headers
+from epp_client.picker.protocol import parse_reply
+from epp_client.picker.steering import HeaderReply, trailers_reply, without_destination
 from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import Arm, Disarm, FinishPicker, OpenPicker, Timer, ToPicker
 from epp_client.relay.lane import NotRetained
@@ -90,11 +86,12 @@ def request_rest(state: State, message: Message) -> None:
         raise MalformedMessage("the request went on after its end")
     state.send(state.request.put(message))
     state.request_quiet = 0
-    if not state.picker_open:
+    if message.phase is Phase.REQUEST_TRAILERS:
+        state.envoy_trailers = message.raw
+    if not state.picker_open or state.request.answered_whole:
         return
     if message.phase is Phase.REQUEST_TRAILERS:
         # GAIE's picker picks at the end of the body and never looks at trailers.
-        state.envoy_trailers = message.raw
         if not state.request.passing:
             state.request.expect_end_answer()
         state.out.append(ToPicker(END_OF_REQUEST_BODY))
@@ -111,9 +108,13 @@ def request_reply(state: State, reply: Reply) -> None:
     if reply.answer is Answer.REQUEST_HEADERS:
         if state.header_reply is not None or lane.headers_sent:
             return  # a second header answer is one too many, and changes nothing
-        state.header_reply = HeaderReply(reply.raw, state.envoy_headers)
+        state.header_reply = said = HeaderReply(
+            reply.raw, state.envoy_headers, state.left_out, headers_only=lane.headers_only
+        )
         lane.hold(reply.raw)
-        state.pick = state.header_reply.pick or state.pick
+        state.pick = said.pick or state.pick
+        if said.replacement is not None:
+            state.send(lane.answer_whole(said.replacement.payload))
     elif reply.answer is Answer.REQUEST_BODY:
         if reply.has_more:
             if state.pick is None:
@@ -122,7 +123,8 @@ def request_reply(state: State, reply: Reply) -> None:
         state.send(lane.answer_body(reply))
     else:
         state.trailers_answered = True
-        state.send(lane.answer_trailers(without_destination(reply.raw)))
+        answer = trailers_reply(reply.raw, state.envoy_trailers, state.left_out)
+        state.send(lane.answer_trailers(answer))
     request_progress(state)
 
 

@@ -4,12 +4,14 @@ from typing import Final
 
 from epp_client.errors import MalformedMessage, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_reply
-from epp_client.picker.protocol import (
-    check_mutation,
-    parse_reply,
-    read_served,
+from epp_client.picker.mutations import MAX_HEADER_BYTES, MAX_HTTP1_RESPONSE_BYTES
+from epp_client.picker.preparation import read_served
+from epp_client.picker.steering import (
+    response_headers_reply,
+    trailers_reply,
     without_destination,
 )
+from epp_client.pool.inference_pool import AppProtocol
 from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import Arm, CancelPicker, Timer, ToPicker
 from epp_client.relay.lane import Lane
@@ -19,8 +21,8 @@ from epp_client.relay.state import QUARTERS, State
 TRAILERS_PATIENCE: Final = 1.0
 """Seconds that the answer to trailers may take at most: so a picker that ignores them is found out."""
 _EVENT_STREAM: Final = b"text/event-stream"
-_NO_MUTATION: Final = 8
-"""Bytes of a header answer that is too short to change a header."""
+_NO_MUTATION: Final = 4
+"""Bytes of an answer to headers or trailers that is too short to change any."""
 
 
 def response_message(state: State, message: Message) -> None:
@@ -43,12 +45,16 @@ def response_message(state: State, message: Message) -> None:
         raise MalformedMessage("a response message came out of order")
     else:
         raw = message.raw
+        if message.phase is Phase.RESPONSE_TRAILERS:
+            state.response_trailers = raw
     if message.phase is Phase.RESPONSE_BODY and not lane.has_room(message):
         # It could not be given back: what the picker does not answer then would be lost.
         pass_response(state, Reason.BODY_NOT_RETAINED)
     state.send(lane.put(message))
     state.response_quiet = 0
     if not state.picker_open or state.settings.response_mode is ResponseMode.SKIP:
+        return
+    if lane.answered_whole:
         return
     state.out.append(ToPicker(raw))
     if not lane.passing:
@@ -61,8 +67,7 @@ def _abandon_request(state: State) -> None:
     if state.picker_open:
         state.picker_open = False
         state.out.append(CancelPicker())
-    # Envoy has stopped waiting for answers to the request.
-    state.request.take_over()
+    state.request.abandon()
     state.response.take_over()
 
 
@@ -70,21 +75,34 @@ def response_reply(state: State, reply: Reply) -> None:
     """The picker has answered a part of the response."""
     lane = state.response
     state.response_quiet = 0
-    if reply.has_more:
-        reply = read_reply(without_destination(reply.raw))
+    raw = reply.raw
     if reply.answer is Answer.RESPONSE_HEADERS:
-        if len(reply.raw) > _NO_MUTATION:
-            mutation = parse_reply(reply.raw).response_headers.response.header_mutation
-            check_mutation(mutation, state.response_headers)
-        state.send(lane.answer_headers(reply.raw))
+        if len(raw) <= _NO_MUTATION:
+            state.send(lane.answer_headers(raw))
+        else:
+            http1 = state.pool.app_protocol is AppProtocol.HTTP
+            raw, replacement = response_headers_reply(
+                raw,
+                state.response_headers,
+                state.left_out,
+                MAX_HTTP1_RESPONSE_BYTES if http1 else MAX_HEADER_BYTES,
+                headers_only=lane.headers_only,
+            )
+            state.send(lane.answer_headers(raw))
+            if replacement is not None:
+                state.send(lane.answer_whole(replacement.payload))
     elif reply.answer is Answer.RESPONSE_BODY:
         state.chunk_by_chunk = True
+        if reply.has_more:
+            reply = read_reply(without_destination(raw))
         state.send(lane.answer_body(reply))
         if lane.staged_full is not None:
             raise MalformedMessage("body answers without a header answer")
     else:
         state.trailers_answered = True
-        state.send(lane.answer_trailers(reply.raw))
+        if len(raw) > _NO_MUTATION:
+            raw = trailers_reply(raw, state.response_trailers, state.left_out)
+        state.send(lane.answer_trailers(raw))
     response_progress(state)
 
 

@@ -10,7 +10,10 @@ from typing import Final
 from epp_client.errors import Reason
 from epp_client.ext_proc.messages import Answer
 from epp_client.ext_proc.replies import refusal, with_trailers_mark
-from epp_client.picker.protocol import HeaderReply, LocalPick, Pick, RequestHeaders, is_grpc
+from epp_client.picker.mutations import Omissions
+from epp_client.picker.pick import Pick
+from epp_client.picker.preparation import LocalPick, RequestHeaders, is_grpc
+from epp_client.picker.steering import HeaderReply
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.relay.actions import (
     Action,
@@ -62,6 +65,7 @@ class State:
         self.envoy_headers = b""
         self.response_headers = b""
         self.envoy_trailers = b""
+        self.response_trailers = b""
         self.attempts = 0
 
         self.header_reply: HeaderReply | None = None
@@ -71,6 +75,7 @@ class State:
         self.endpoint_wait = 0.0  # seconds, that it waits now
 
         self.picker_open = False
+        self.answering = False  # the client, in the model server's place, message by message
         self.stalled = False  # it takes nothing for now, so that Envoy is held back
         self.ignore_picker = False  # in the response it still gets copies, but answers too late
         self.request_watched = False  # Timer.PICK counts the silence of a request being sent
@@ -98,6 +103,8 @@ class State:
         """Why the picker had no say in (the rest of) the response."""
         self.endpoint: str | None = None
         """The served endpoint, or the destination endpoint while that is not known."""
+        self.left_out: Omissions = {}
+        """What was left out of the picker's answers."""
         self.trailers_answered: bool | None = None
         """What this exchange saw of the picker's habit with trailers."""
         self.closed = False
@@ -155,6 +162,10 @@ class State:
         """The exchange is over: no timer runs, and nothing is kept."""
         self.closed = True
         self.picker_open = False
+        self.forget()
+
+    def forget(self) -> None:
+        """No timer runs, and nothing is kept."""
         self.out += _DISARM_ALL
         self.forget_growth()
         for lane in (self.request, self.response):

@@ -2,16 +2,27 @@
 it. Pure."""
 
 from epp_client.errors import EppClientError, Reason
-from epp_client.picker.protocol import destination_reply
+from epp_client.picker.steering import destination_reply
 from epp_client.pool.inference_pool import FailureMode
-from epp_client.relay.actions import CancelPicker, Disarm, Timer
+from epp_client.relay.actions import CancelPicker, Disarm, FailEnvoy, Timer
 from epp_client.relay.lane import NotRetained
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.state import State
 
 
+def cut_off(state: State) -> None:
+    """The picker's answer in the model server's place has begun, and will not be whole."""
+    if state.picker_open:
+        state.out.append(CancelPicker())
+    state.out.append(FailEnvoy())
+    state.close()
+
+
 def drop_picker(state: State, reason: Reason) -> None:
     """The picker is of no use any more: end its stream and go on without it."""
+    if state.answering:
+        cut_off(state)
+        return
     if state.picker_open:
         state.picker_open = False
         state.out.append(CancelPicker())

@@ -17,7 +17,7 @@ from epp_client.ext_proc.replies import refusal
 from epp_client.logs import Repeats
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.picker.fallback import InFlight, local_pick
-from epp_client.picker.protocol import Subset, is_grpc
+from epp_client.picker.preparation import Subset, is_grpc
 from epp_client.pool.settings import ANNOTATION_PREFIX
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
@@ -140,6 +140,9 @@ class ExtProcService:
             if exchange.hint and exchange.reason is None:
                 why = _why(pool, exchange.passthrough, exchange.hint)
                 self._warn("a response passed its picker by", **why)
+        for what, (count, name) in exchange.left_out.items():
+            counters.leave_out(what, count)
+            self._warn("left out of a picker's answer", pool=pool, reason=str(what), name=name)
         if exchange.trailers_answered is not None:
             self.pickers.learn_trailers(pool, exchange.trailers_answered)
 

@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp_client.errors import Reason
+from epp_client.errors import LeftOut, Reason
 from epp_client.metrics import Metrics
 from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint, EndpointTable
@@ -30,6 +30,7 @@ FAMILIES = {
     "epp_client_fail_open": ("counter", {"pool", "reason"}),
     "epp_client_refused": ("counter", {"pool", "reason"}),
     "epp_client_response_passthrough": ("counter", {"pool", "reason"}),
+    "epp_client_answers_left_out": ("counter", {"pool", "what"}),
     "epp_client_in_flight": ("gauge", {"pool"}),
     "epp_client_endpoints": ("gauge", {"pool", "state"}),
     "epp_client_picker_addresses": ("gauge", {"pool", "state"}),
@@ -118,6 +119,8 @@ def use_everything(sidecar: Sidecar, pool: str) -> None:
         series.fail_open(reason)
         series.refuse(reason)
         series.pass_through(reason)
+    for what in LeftOut:
+        series.leave_out(what, 1)
 
 
 def test_the_families_are_the_documented_ones(sidecar: Sidecar, store: PoolStore) -> None:

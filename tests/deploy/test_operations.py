@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp_client.errors import ApiFault, Reason
+from epp_client.errors import ApiFault, LeftOut, Reason
 from epp_client.kubernetes.report import WriteResult
 from epp_client.relay.outcome import Outcome
 from tests.admin.fleet import Fleet, Followed
@@ -36,6 +36,8 @@ def scrape() -> dict[str, tuple[str, set[str]]]:
         numbers.fail_open(reason)
         numbers.refuse(reason)
         numbers.pass_through(reason)
+    for what in LeftOut:
+        numbers.leave_out(what, 1)
     found: dict[str, tuple[str, set[str]]] = {}
     for family in text_string_to_metric_families(
         fleet.metrics.scrape(fleet.counters).body.decode()

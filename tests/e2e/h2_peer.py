@@ -9,6 +9,7 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 
 Fields = dict[str, str]
 
@@ -82,8 +83,8 @@ async def h2_server(host: str, answer: Message) -> AsyncIterator[tuple[int, list
             async for stream, request in peer.receive():
                 seen.append(request)
                 await peer.send(stream, [(":status", "200")], answer)
-        except ConnectionError:
-            pass
+        except (ConnectionError, h2.exceptions.ProtocolError):
+            await peer.flush()  # the GOAWAY, when the client has broken the protocol
         finally:
             writer.close()
 

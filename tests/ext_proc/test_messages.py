@@ -1,5 +1,6 @@
 """Our trimmed messages and the reading without decoding, against Envoy's own full set."""
 
+from datetime import timedelta
 from typing import Any
 
 import betterproto2
@@ -21,6 +22,7 @@ REPLIES: dict[Answer, dict[str, Any]] = {
     Answer.REQUEST_TRAILERS: {"request_trailers": envoy.TrailersResponse()},
     Answer.RESPONSE_TRAILERS: {"response_trailers": envoy.TrailersResponse()},
     Answer.IMMEDIATE: {"immediate_response": envoy.ImmediateResponse()},
+    Answer.STREAMED_IMMEDIATE: {"streamed_immediate_response": envoy.StreamedImmediateResponse()},
 }
 REQUESTS: dict[Phase, dict[str, Any]] = {
     Phase.REQUEST_HEADERS: {"request_headers": envoy.HttpHeaders(end_of_stream=True)},
@@ -32,12 +34,20 @@ REQUESTS: dict[Phase, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("answer", Answer)
+@pytest.mark.parametrize("answer", REPLIES)
 def test_answers_have_envoys_field_numbers(answer: Answer) -> None:
     raw = bytes(envoy.ProcessingResponse(**REPLIES[answer]))
     assert read_reply(raw).answer is answer
     name = next(iter(REPLIES[answer]))
     assert ProcessingResponse.FromString(raw).WhichOneof("response") == name
+
+
+def test_a_request_for_more_time_is_no_answer() -> None:
+    asks = envoy.ProcessingResponse(override_message_timeout=timedelta(seconds=5))
+    assert read_reply(bytes(asks)).answer is Answer.MORE_TIME
+    asks.request_headers = envoy.HeadersResponse()
+    located = read_reply(bytes(asks))
+    assert (located.answer, located.has_more) == (Answer.REQUEST_HEADERS, True)
 
 
 @pytest.mark.parametrize("phase", Phase)

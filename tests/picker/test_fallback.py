@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp_client.picker.fallback import RETRIES, InFlight, local_pick
-from epp_client.picker.protocol import Subset
+from epp_client.picker.preparation import Subset
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.snapshot import PoolSnapshot

@@ -6,7 +6,8 @@ from typing import Any
 
 from epp_client.ext_proc.messages import Answer, BodyForm, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
-from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, Subset
+from epp_client.picker.preparation import Subset
+from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import (
     EndpointPickerRef,

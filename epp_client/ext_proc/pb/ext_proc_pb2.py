@@ -22,10 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0e\x65xt_proc.proto\x12\x13\x65pp_client.ext_proc\x1a\x1cgoogle/protobuf/struct.proto\"\xa6\x01\n\x08Metadata\x12J\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32\x31.epp_client.ext_proc.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"<\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\">\n\tHeaderMap\x12\x31\n\x07headers\x18\x01 \x03(\x0b\x32 .epp_client.ext_proc.HeaderValue\"\\\n\x11HeaderValueOption\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .epp_client.ext_proc.HeaderValue\x12\x15\n\rappend_action\x18\x03 \x01(\x05\"U\n\x0bHttpHeaders\x12/\n\x07headers\x18\x01 \x01(\x0b\x32\x1e.epp_client.ext_proc.HeaderMap\x12\x15\n\rend_of_stream\x18\x03 \x01(\x08\"/\n\x08HttpBody\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x15\n\rend_of_stream\x18\x02 \x01(\x08\"@\n\x0cHttpTrailers\x12\x30\n\x08trailers\x18\x01 \x01(\x0b\x32\x1e.epp_client.ext_proc.HeaderMap\"\xd8\x04\n\x11ProcessingRequest\x12;\n\x0frequest_headers\x18\x02 \x01(\x0b\x32 .epp_client.ext_proc.HttpHeadersH\x00\x12<\n\x10response_headers\x18\x03 \x01(\x0b\x32 .epp_client.ext_proc.HttpHeadersH\x00\x12\x35\n\x0crequest_body\x18\x04 \x01(\x0b\x32\x1d.epp_client.ext_proc.HttpBodyH\x00\x12\x36\n\rresponse_body\x18\x05 \x01(\x0b\x32\x1d.epp_client.ext_proc.HttpBodyH\x00\x12=\n\x10request_trailers\x18\x06 \x01(\x0b\x32!.epp_client.ext_proc.HttpTrailersH\x00\x12>\n\x11response_trailers\x18\x07 \x01(\x0b\x32!.epp_client.ext_proc.HttpTrailersH\x00\x12\x37\n\x10metadata_context\x18\x08 \x01(\x0b\x32\x1d.epp_client.ext_proc.Metadata\x12J\n\nattributes\x18\t \x03(\x0b\x32\x36.epp_client.ext_proc.ProcessingRequest.AttributesEntry\x1aJ\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\x42\t\n\x07request\"e\n\x0eHeaderMutation\x12;\n\x0bset_headers\x18\x01 \x03(\x0b\x32&.epp_client.ext_proc.HeaderValueOption\x12\x16\n\x0eremove_headers\x18\x02 \x03(\t\";\n\x14StreamedBodyResponse\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x15\n\rend_of_stream\x18\x02 \x01(\x08\"\x88\x01\n\x0c\x42odyMutation\x12\x0e\n\x04\x62ody\x18\x01 \x01(\x0cH\x00\x12\x14\n\nclear_body\x18\x02 \x01(\x08H\x00\x12\x46\n\x11streamed_response\x18\x03 \x01(\x0b\x32).epp_client.ext_proc.StreamedBodyResponseH\x00\x42\n\n\x08mutation\"\xe5\x01\n\x0e\x43ommonResponse\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12<\n\x0fheader_mutation\x18\x02 \x01(\x0b\x32#.epp_client.ext_proc.HeaderMutation\x12\x38\n\rbody_mutation\x18\x03 \x01(\x0b\x32!.epp_client.ext_proc.BodyMutation\x12\x30\n\x08trailers\x18\x04 \x01(\x0b\x32\x1e.epp_client.ext_proc.HeaderMap\x12\x19\n\x11\x63lear_route_cache\x18\x05 \x01(\x08\"H\n\x0fHeadersResponse\x12\x35\n\x08response\x18\x01 \x01(\x0b\x32#.epp_client.ext_proc.CommonResponse\"E\n\x0c\x42odyResponse\x12\x35\n\x08response\x18\x01 \x01(\x0b\x32#.epp_client.ext_proc.CommonResponse\"P\n\x10TrailersResponse\x12<\n\x0fheader_mutation\x18\x01 \x01(\x0b\x32#.epp_client.ext_proc.HeaderMutation\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"\x1c\n\nGrpcStatus\x12\x0e\n\x06status\x18\x01 \x01(\r\"\xcf\x01\n\x11ImmediateResponse\x12/\n\x06status\x18\x01 \x01(\x0b\x32\x1f.epp_client.ext_proc.HttpStatus\x12\x34\n\x07headers\x18\x02 \x01(\x0b\x32#.epp_client.ext_proc.HeaderMutation\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x34\n\x0bgrpc_status\x18\x04 \x01(\x0b\x32\x1f.epp_client.ext_proc.GrpcStatus\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\t\"\x9a\x04\n\x12ProcessingResponse\x12?\n\x0frequest_headers\x18\x01 \x01(\x0b\x32$.epp_client.ext_proc.HeadersResponseH\x00\x12@\n\x10response_headers\x18\x02 \x01(\x0b\x32$.epp_client.ext_proc.HeadersResponseH\x00\x12\x39\n\x0crequest_body\x18\x03 \x01(\x0b\x32!.epp_client.ext_proc.BodyResponseH\x00\x12:\n\rresponse_body\x18\x04 \x01(\x0b\x32!.epp_client.ext_proc.BodyResponseH\x00\x12\x41\n\x10request_trailers\x18\x05 \x01(\x0b\x32%.epp_client.ext_proc.TrailersResponseH\x00\x12\x42\n\x11response_trailers\x18\x06 \x01(\x0b\x32%.epp_client.ext_proc.TrailersResponseH\x00\x12\x44\n\x12immediate_response\x18\x07 \x01(\x0b\x32&.epp_client.ext_proc.ImmediateResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructB\n\n\x08responseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0e\x65xt_proc.proto\x12\x13\x65pp_client.ext_proc\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xa6\x01\n\x08Metadata\x12J\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32\x31.epp_client.ext_proc.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"<\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\">\n\tHeaderMap\x12\x31\n\x07headers\x18\x01 \x03(\x0b\x32 .epp_client.ext_proc.HeaderValue\"\xa2\x01\n\x11HeaderValueOption\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .epp_client.ext_proc.HeaderValue\x12*\n\x06\x61ppend\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x15\n\rappend_action\x18\x03 \x01(\x05\x12\x18\n\x10keep_empty_value\x18\x04 \x01(\x08\"U\n\x0bHttpHeaders\x12/\n\x07headers\x18\x01 \x01(\x0b\x32\x1e.epp_client.ext_proc.HeaderMap\x12\x15\n\rend_of_stream\x18\x03 \x01(\x08\"/\n\x08HttpBody\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x15\n\rend_of_stream\x18\x02 \x01(\x08\"@\n\x0cHttpTrailers\x12\x30\n\x08trailers\x18\x01 \x01(\x0b\x32\x1e.epp_client.ext_proc.HeaderMap\"\xd8\x04\n\x11ProcessingRequest\x12;\n\x0frequest_headers\x18\x02 \x01(\x0b\x32 .epp_client.ext_proc.HttpHeadersH\x00\x12<\n\x10response_headers\x18\x03 \x01(\x0b\x32 .epp_client.ext_proc.HttpHeadersH\x00\x12\x35\n\x0crequest_body\x18\x04 \x01(\x0b\x32\x1d.epp_client.ext_proc.HttpBodyH\x00\x12\x36\n\rresponse_body\x18\x05 \x01(\x0b\x32\x1d.epp_client.ext_proc.HttpBodyH\x00\x12=\n\x10request_trailers\x18\x06 \x01(\x0b\x32!.epp_client.ext_proc.HttpTrailersH\x00\x12>\n\x11response_trailers\x18\x07 \x01(\x0b\x32!.epp_client.ext_proc.HttpTrailersH\x00\x12\x37\n\x10metadata_context\x18\x08 \x01(\x0b\x32\x1d.epp_client.ext_proc.Metadata\x12J\n\nattributes\x18\t \x03(\x0b\x32\x36.epp_client.ext_proc.ProcessingRequest.AttributesEntry\x1aJ\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\x42\t\n\x07request\"e\n\x0eHeaderMutation\x12;\n\x0bset_headers\x18\x01 \x03(\x0b\x32&.epp_client.ext_proc.HeaderValueOption\x12\x16\n\x0eremove_headers\x18\x02 \x03(\t\"\x83\x01\n\x14StreamedBodyResponse\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x15\n\rend_of_stream\x18\x02 \x01(\x08\x12%\n\x1d\x65nd_of_stream_without_message\x18\x03 \x01(\x08\x12\x1f\n\x17grpc_message_compressed\x18\x04 \x01(\x08\"\x88\x01\n\x0c\x42odyMutation\x12\x0e\n\x04\x62ody\x18\x01 \x01(\x0cH\x00\x12\x14\n\nclear_body\x18\x02 \x01(\x08H\x00\x12\x46\n\x11streamed_response\x18\x03 \x01(\x0b\x32).epp_client.ext_proc.StreamedBodyResponseH\x00\x42\n\n\x08mutation\"\xe5\x01\n\x0e\x43ommonResponse\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12<\n\x0fheader_mutation\x18\x02 \x01(\x0b\x32#.epp_client.ext_proc.HeaderMutation\x12\x38\n\rbody_mutation\x18\x03 \x01(\x0b\x32!.epp_client.ext_proc.BodyMutation\x12\x30\n\x08trailers\x18\x04 \x01(\x0b\x32\x1e.epp_client.ext_proc.HeaderMap\x12\x19\n\x11\x63lear_route_cache\x18\x05 \x01(\x08\"H\n\x0fHeadersResponse\x12\x35\n\x08response\x18\x01 \x01(\x0b\x32#.epp_client.ext_proc.CommonResponse\"E\n\x0c\x42odyResponse\x12\x35\n\x08response\x18\x01 \x01(\x0b\x32#.epp_client.ext_proc.CommonResponse\"P\n\x10TrailersResponse\x12<\n\x0fheader_mutation\x18\x01 \x01(\x0b\x32#.epp_client.ext_proc.HeaderMutation\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"\x1c\n\nGrpcStatus\x12\x0e\n\x06status\x18\x01 \x01(\r\"\xcf\x01\n\x11ImmediateResponse\x12/\n\x06status\x18\x01 \x01(\x0b\x32\x1f.epp_client.ext_proc.HttpStatus\x12\x34\n\x07headers\x18\x02 \x01(\x0b\x32#.epp_client.ext_proc.HeaderMutation\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x34\n\x0bgrpc_status\x18\x04 \x01(\x0b\x32\x1f.epp_client.ext_proc.GrpcStatus\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\t\"\xe6\x01\n\x19StreamedImmediateResponse\x12<\n\x10headers_response\x18\x01 \x01(\x0b\x32 .epp_client.ext_proc.HttpHeadersH\x00\x12\x42\n\rbody_response\x18\x02 \x01(\x0b\x32).epp_client.ext_proc.StreamedBodyResponseH\x00\x12;\n\x11trailers_response\x18\x03 \x01(\x0b\x32\x1e.epp_client.ext_proc.HeaderMapH\x00\x42\n\n\x08response\"\x10\n\x0eProcessingMode\"\x81\x06\n\x12ProcessingResponse\x12?\n\x0frequest_headers\x18\x01 \x01(\x0b\x32$.epp_client.ext_proc.HeadersResponseH\x00\x12@\n\x10response_headers\x18\x02 \x01(\x0b\x32$.epp_client.ext_proc.HeadersResponseH\x00\x12\x39\n\x0crequest_body\x18\x03 \x01(\x0b\x32!.epp_client.ext_proc.BodyResponseH\x00\x12:\n\rresponse_body\x18\x04 \x01(\x0b\x32!.epp_client.ext_proc.BodyResponseH\x00\x12\x41\n\x10request_trailers\x18\x05 \x01(\x0b\x32%.epp_client.ext_proc.TrailersResponseH\x00\x12\x42\n\x11response_trailers\x18\x06 \x01(\x0b\x32%.epp_client.ext_proc.TrailersResponseH\x00\x12\x44\n\x12immediate_response\x18\x07 \x01(\x0b\x32&.epp_client.ext_proc.ImmediateResponseH\x00\x12U\n\x1bstreamed_immediate_response\x18\x0b \x01(\x0b\x32..epp_client.ext_proc.StreamedImmediateResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12:\n\rmode_override\x18\t \x01(\x0b\x32#.epp_client.ext_proc.ProcessingMode\x12;\n\x18override_message_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rrequest_drain\x18\x0c \x01(\x08\x42\n\n\x08responseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,46 +38,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METADATA_FILTERMETADATAENTRY']._serialized_options = b'8\001'
   _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_METADATA']._serialized_start=70
-  _globals['_METADATA']._serialized_end=236
-  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_start=158
-  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_end=236
-  _globals['_HEADERVALUE']._serialized_start=238
-  _globals['_HEADERVALUE']._serialized_end=298
-  _globals['_HEADERMAP']._serialized_start=300
-  _globals['_HEADERMAP']._serialized_end=362
-  _globals['_HEADERVALUEOPTION']._serialized_start=364
-  _globals['_HEADERVALUEOPTION']._serialized_end=456
-  _globals['_HTTPHEADERS']._serialized_start=458
-  _globals['_HTTPHEADERS']._serialized_end=543
-  _globals['_HTTPBODY']._serialized_start=545
-  _globals['_HTTPBODY']._serialized_end=592
-  _globals['_HTTPTRAILERS']._serialized_start=594
-  _globals['_HTTPTRAILERS']._serialized_end=658
-  _globals['_PROCESSINGREQUEST']._serialized_start=661
-  _globals['_PROCESSINGREQUEST']._serialized_end=1261
-  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_start=1176
-  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_end=1250
-  _globals['_HEADERMUTATION']._serialized_start=1263
-  _globals['_HEADERMUTATION']._serialized_end=1364
-  _globals['_STREAMEDBODYRESPONSE']._serialized_start=1366
-  _globals['_STREAMEDBODYRESPONSE']._serialized_end=1425
-  _globals['_BODYMUTATION']._serialized_start=1428
-  _globals['_BODYMUTATION']._serialized_end=1564
-  _globals['_COMMONRESPONSE']._serialized_start=1567
-  _globals['_COMMONRESPONSE']._serialized_end=1796
-  _globals['_HEADERSRESPONSE']._serialized_start=1798
-  _globals['_HEADERSRESPONSE']._serialized_end=1870
-  _globals['_BODYRESPONSE']._serialized_start=1872
-  _globals['_BODYRESPONSE']._serialized_end=1941
-  _globals['_TRAILERSRESPONSE']._serialized_start=1943
-  _globals['_TRAILERSRESPONSE']._serialized_end=2023
-  _globals['_HTTPSTATUS']._serialized_start=2025
-  _globals['_HTTPSTATUS']._serialized_end=2051
-  _globals['_GRPCSTATUS']._serialized_start=2053
-  _globals['_GRPCSTATUS']._serialized_end=2081
-  _globals['_IMMEDIATERESPONSE']._serialized_start=2084
-  _globals['_IMMEDIATERESPONSE']._serialized_end=2291
-  _globals['_PROCESSINGRESPONSE']._serialized_start=2294
-  _globals['_PROCESSINGRESPONSE']._serialized_end=2832
+  _globals['_METADATA']._serialized_start=134
+  _globals['_METADATA']._serialized_end=300
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_start=222
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_end=300
+  _globals['_HEADERVALUE']._serialized_start=302
+  _globals['_HEADERVALUE']._serialized_end=362
+  _globals['_HEADERMAP']._serialized_start=364
+  _globals['_HEADERMAP']._serialized_end=426
+  _globals['_HEADERVALUEOPTION']._serialized_start=429
+  _globals['_HEADERVALUEOPTION']._serialized_end=591
+  _globals['_HTTPHEADERS']._serialized_start=593
+  _globals['_HTTPHEADERS']._serialized_end=678
+  _globals['_HTTPBODY']._serialized_start=680
+  _globals['_HTTPBODY']._serialized_end=727
+  _globals['_HTTPTRAILERS']._serialized_start=729
+  _globals['_HTTPTRAILERS']._serialized_end=793
+  _globals['_PROCESSINGREQUEST']._serialized_start=796
+  _globals['_PROCESSINGREQUEST']._serialized_end=1396
+  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_start=1311
+  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_end=1385
+  _globals['_HEADERMUTATION']._serialized_start=1398
+  _globals['_HEADERMUTATION']._serialized_end=1499
+  _globals['_STREAMEDBODYRESPONSE']._serialized_start=1502
+  _globals['_STREAMEDBODYRESPONSE']._serialized_end=1633
+  _globals['_BODYMUTATION']._serialized_start=1636
+  _globals['_BODYMUTATION']._serialized_end=1772
+  _globals['_COMMONRESPONSE']._serialized_start=1775
+  _globals['_COMMONRESPONSE']._serialized_end=2004
+  _globals['_HEADERSRESPONSE']._serialized_start=2006
+  _globals['_HEADERSRESPONSE']._serialized_end=2078
+  _globals['_BODYRESPONSE']._serialized_start=2080
+  _globals['_BODYRESPONSE']._serialized_end=2149
+  _globals['_TRAILERSRESPONSE']._serialized_start=2151
+  _globals['_TRAILERSRESPONSE']._serialized_end=2231
+  _globals['_HTTPSTATUS']._serialized_start=2233
+  _globals['_HTTPSTATUS']._serialized_end=2259
+  _globals['_GRPCSTATUS']._serialized_start=2261
+  _globals['_GRPCSTATUS']._serialized_end=2289
+  _globals['_IMMEDIATERESPONSE']._serialized_start=2292
+  _globals['_IMMEDIATERESPONSE']._serialized_end=2499
+  _globals['_STREAMEDIMMEDIATERESPONSE']._serialized_start=2502
+  _globals['_STREAMEDIMMEDIATERESPONSE']._serialized_end=2732
+  _globals['_PROCESSINGMODE']._serialized_start=2734
+  _globals['_PROCESSINGMODE']._serialized_end=2750
+  _globals['_PROCESSINGRESPONSE']._serialized_start=2753
+  _globals['_PROCESSINGRESPONSE']._serialized_end=3522
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,120 @@
+"""What a picker's answer says about the destination, and whether the pool has it. Pure."""
+
+from typing import Final, final
+
+from mypy_extensions import mypyc_attr
+
+from epp_client.errors import Reason
+from epp_client.ext_proc.pb.ext_proc_pb2 import (
+    HeaderMutation,
+    HeaderValueOption,
+    ProcessingResponse,
+)
+from epp_client.picker.preparation import Subset
+from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE
+from epp_client.pool.endpoints import parse_endpoint
+from epp_client.pool.snapshot import PoolSnapshot
+
+MAX_PICK_ENTRIES: Final = 256
+"""A longer ordered list is no list of retries but a fault of the picker's."""
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Pick:
+    """What a picker's answer says about the destination, not yet judged."""
+
+    __slots__ = ("problem", "text")
+
+    def __init__(self, text: str = "", problem: Reason | None = None) -> None:
+        self.text = text
+        self.problem = problem
+
+
+def read_pick(reply: ProcessingResponse) -> Pick | None:
+    """Read the destination endpoint from the header mutation and the metadata; None when absent.
+
+    The protocol wants both, with equal values; one alone is enough for us.
+    """
+    values: list[str] = []
+    for option in _mutation(reply).set_headers:
+        if option.header.key.lower() == DESTINATION:
+            try:
+                values += texts(option)
+            except UnicodeDecodeError:
+                return Pick(problem=Reason.PICK_MALFORMED)
+    fields = reply.dynamic_metadata.fields
+    if LB_NAMESPACE in fields and DESTINATION in fields[LB_NAMESPACE].struct_value.fields:
+        value = fields[LB_NAMESPACE].struct_value.fields[DESTINATION]
+        if value.WhichOneof("kind") != "string_value":
+            return Pick(problem=Reason.PICK_MALFORMED)
+        values.append(value.string_value)
+    if not values:
+        return None
+    if any(value != values[0] for value in values):
+        return Pick(problem=Reason.PICK_DISAGREES)
+    return Pick(values[0])
+
+
+def texts(option: HeaderValueOption) -> list[str]:
+    """What an option says: its `raw_value`, its `value`, or one that says both, which may differ.
+
+    Raises:
+        UnicodeDecodeError: not text.
+    """
+    header = option.header
+    if header.raw_value and header.value:
+        return [header.raw_value.decode(), header.value]
+    return [header.raw_value.decode() or header.value]
+
+
+def _mutation(reply: ProcessingResponse) -> HeaderMutation:
+    if reply.HasField("request_body"):
+        return reply.request_body.response.header_mutation
+    return reply.request_headers.response.header_mutation
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Verdict:
+    """A judged pick. With a `problem` there is no usable endpoint, at least not yet."""
+
+    __slots__ = ("keys", "may_change", "problem")
+
+    def __init__(
+        self,
+        keys: tuple[str, ...] = (),
+        problem: Reason | None = None,
+        may_change: bool = False,
+    ) -> None:
+        """`keys` are members, in the picker's order. `may_change`: the table, or Envoy, may only be some
+        milliseconds behind the picker."""
+        self.keys = keys
+        self.problem = problem
+        self.may_change = may_change
+
+
+def judge(pick: Pick, snapshot: PoolSnapshot, subset: Subset | None) -> Verdict:
+    """Keep the members of the pool (and of the subset), in order. Nothing else is ever routed to."""
+    if pick.problem is not None:
+        return Verdict(problem=pick.problem)
+    by_key = snapshot.table.by_key
+    if subset is None and pick.text in by_key:  # one endpoint, spelt as we do
+        return Verdict((pick.text,), may_change=not snapshot.routable(pick.text))
+    entries = [entry for part in pick.text.split(",") if (entry := part.strip())]
+    if not entries:
+        return Verdict(problem=Reason.PICK_MISSING)
+    if len(entries) > MAX_PICK_ENTRIES:
+        return Verdict(problem=Reason.PICK_MALFORMED)
+    named = [e if e in by_key else parse_endpoint(e) for e in entries]
+    keys = dict.fromkeys(key for key in named if key is not None)
+    if not keys:
+        return Verdict(problem=Reason.PICK_MALFORMED)
+    members = tuple(key for key in keys if key in by_key)
+    allowed = members if subset is None else tuple(k for k in members if k in subset.members)
+    if not allowed:
+        if members:
+            return Verdict(problem=Reason.PICK_OUTSIDE_SUBSET)
+        # With a subset, an endpoint that joins the pool later is not in it either.
+        return Verdict(problem=Reason.PICK_OUTSIDE_POOL, may_change=subset is None)
+    return Verdict(allowed, may_change=not any(snapshot.routable(key) for key in allowed))

@@ -1,0 +1,147 @@
+"""What the picker gets: the client's request headers without what only a picker may say, the subset hint
+narrowed to the pool, the served endpoint where the protocol wants it. Pure."""
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, final
+
+from mypy_extensions import mypyc_attr
+
+from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderValue, ProcessingRequest
+from epp_client.ext_proc.plain import plain_served
+from epp_client.picker.protocol import (
+    LB_NAMESPACE,
+    SERVED,
+    SUBSET,
+    SUBSET_NAMESPACE,
+    UPSTREAM_ADDRESS,
+    parse_request,
+)
+from epp_client.pool.endpoints import parse_endpoint
+from epp_client.pool.settings import DESTINATION_PREFIX
+from epp_client.pool.snapshot import PoolSnapshot
+
+_LB_BYTES: Final = LB_NAMESPACE.encode()
+_SERVED_BYTES: Final = SERVED.encode()
+
+
+class Subset(NamedTuple):
+    """The endpoints that a request may go to, when Envoy sent a subset hint."""
+
+    members: frozenset[str]
+    """Keys of all members in the subset, draining ones included: valid picks."""
+    ready: tuple[str, ...]
+    """Keys of those that are ready: what the picker is told."""
+
+
+@final
+@mypyc_attr(acyclic=True)
+class RequestHeaders:
+    """Request headers as the picker may see them."""
+
+    __slots__ = ("raw", "stripped", "subset")
+
+    def __init__(self, raw: bytes, stripped: tuple[str, ...], subset: Subset | None) -> None:
+        """`raw` is the ProcessingRequest for the picker, `stripped` the names of the client's headers
+        that were taken out, and that the upstream must not see."""
+        self.raw = raw
+        self.stripped = stripped
+        self.subset = subset
+
+
+def prepare_request_headers(raw: bytes, snapshot: PoolSnapshot) -> RequestHeaders:
+    """Strip what only a picker may say from the client's headers, and narrow the subset hint to the pool.
+
+    Raises:
+        MalformedMessage: `raw` is not a ProcessingRequest.
+    """
+    settings = snapshot.pool.settings
+    if settings.strip_pattern.search(raw) is None:
+        return RequestHeaders(raw, (), None)
+    message = parse_request(raw)
+    headers = message.request_headers.headers.headers
+    kept: list[HeaderValue] = []
+    names: set[str] = set()
+    for header in headers:
+        name = header.key.lower()
+        if name.startswith(DESTINATION_PREFIX) or name in settings.strip_headers:
+            names.add(header.key)
+        else:
+            kept.append(header)
+    stripped = tuple(sorted(names))
+    if stripped:
+        del headers[:]
+        headers.extend(kept)
+    wanted = _subset_hint(message)
+    if wanted is None:
+        return RequestHeaders(message.SerializeToString() if stripped else raw, stripped, None)
+    subset = _narrow(wanted, snapshot)
+    hint = message.metadata_context.filter_metadata[SUBSET_NAMESPACE]
+    hint.fields[SUBSET].Clear()
+    for key in subset.ready:
+        hint.fields[SUBSET].list_value.values.add().string_value = key
+    return RequestHeaders(message.SerializeToString(), stripped, subset)
+
+
+def _subset_hint(message: ProcessingRequest) -> list[str] | None:
+    """The hint's entries, from a list or, as seen in the wild, a comma-separated string."""
+    metadata = message.metadata_context.filter_metadata
+    if SUBSET_NAMESPACE not in metadata or SUBSET not in metadata[SUBSET_NAMESPACE].fields:
+        return None
+    value = metadata[SUBSET_NAMESPACE].fields[SUBSET]
+    if value.WhichOneof("kind") == "list_value":
+        texts = [item.string_value for item in value.list_value.values]
+    else:
+        texts = [value.string_value]
+    return [entry.strip() for text in texts for entry in text.split(",") if entry.strip()]
+
+
+def _narrow(wanted: Iterable[str], snapshot: PoolSnapshot) -> Subset:
+    """Members named by `ip:port`, or by `ip` alone, which means all of its ports."""
+    table = snapshot.table
+    keys: set[str] = set()
+    addresses: set[str] = set()
+    for entry in wanted:
+        key = entry if entry in table.by_key else parse_endpoint(entry)
+        if key is None:
+            addresses.add(entry.strip("[]"))
+        else:
+            keys.add(key)
+    members = [e for e in table.by_key.values() if e.key in keys or e.ip in addresses]
+    return Subset(frozenset(e.key for e in members), tuple(e.key for e in members if e.ready))
+
+
+def read_served(raw: bytes) -> tuple[str | None, bytes]:
+    """The served endpoint of a response-headers message, and the message as the picker gets it.
+
+    Envoy's `selected_host_key` writes it into metadata; with ORIGINAL_DST it is only known as the
+    attribute `upstream.address`, and is put where the protocol wants it.
+
+    Raises:
+        MalformedMessage: `raw` is not a ProcessingRequest.
+    """
+    served = plain_served(raw, _LB_BYTES, _SERVED_BYTES)
+    if served is not None:
+        return served, raw
+    message = parse_request(raw)
+    metadata = message.metadata_context.filter_metadata
+    if LB_NAMESPACE in metadata and SERVED in metadata[LB_NAMESPACE].fields:
+        return metadata[LB_NAMESPACE].fields[SERVED].string_value, raw
+    for attributes in message.attributes.values():
+        if address := attributes.fields[UPSTREAM_ADDRESS].string_value:
+            metadata[LB_NAMESPACE].fields[SERVED].string_value = address
+            return address, message.SerializeToString()
+    return None, raw
+
+
+def is_grpc(raw: bytes) -> bool:
+    """Whether a request-headers message is of a gRPC call."""
+    headers = parse_request(raw).request_headers.headers.headers
+    return any(
+        header.key.lower() == "content-type"
+        and (header.raw_value or header.value.encode()).startswith(b"application/grpc")
+        for header in headers
+    )
+
+
+LocalPick = Callable[[PoolSnapshot, Subset | None], tuple[str, ...]]
+"""Chooses endpoints of our own: an ordered list of keys, empty when none is ready."""

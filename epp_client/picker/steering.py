@@ -1,0 +1,244 @@
+"""What Envoy gets of a picker's answers: the judged destination, and nothing else that steers. Pure."""
+
+from collections.abc import MutableMapping, Sequence
+from typing import Final, NamedTuple
+
+from google.protobuf.struct_pb2 import Value
+
+from epp_client.errors import LeftOut, MalformedMessage
+from epp_client.ext_proc.pb.ext_proc_pb2 import CommonResponse, HeaderMutation, ProcessingResponse
+from epp_client.ext_proc.plain import plain_pick
+from epp_client.ext_proc.replies import MARKS_NAMESPACE, OVERWRITE
+from epp_client.picker.mutations import MAX_HEADER_BYTES, Omissions, Part, leave_out, sanitise
+from epp_client.picker.pick import Pick, read_pick, texts
+from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED, parse_reply
+
+CONTINUE_AND_REPLACE: Final = 1
+_DESTINATION_BYTES: Final = DESTINATION.encode()
+_LB_BYTES: Final = LB_NAMESPACE.encode()
+
+
+class Replacement(NamedTuple):
+    """What a header answer with CONTINUE_AND_REPLACE says of the body: the picker answers no more of it."""
+
+    payload: bytes | None
+    """None: the body stays as it is."""
+
+
+class HeaderReply:
+    """A picker's header answer: parsed only when it is not plain, or has to be changed."""
+
+    __slots__ = ("_raw", "_text", "pick", "replacement")
+
+    def __init__(
+        self, raw: bytes, original: bytes, omissions: Omissions, *, headers_only: bool
+    ) -> None:
+        """`original` is Envoy's message with the headers that the answer is about, `headers_only` whether
+        they are all of the request. `omissions` counts what is left out.
+
+        Raises:
+            MalformedMessage: not a ProcessingResponse, or more headers than Envoy takes.
+        """
+        self._raw = raw
+        self._text = plain_pick(raw, _LB_BYTES, _DESTINATION_BYTES)
+        self.pick: Pick | None
+        self.replacement: Replacement | None = None
+        if self._text is not None:
+            self.pick = Pick(self._text)
+            return
+        reply = parse_reply(raw)
+        common = reply.request_headers.response
+        sanitise(common.header_mutation, original, Part.REQUEST, omissions)
+        self.replacement = take_replacement(common, omissions, headers_only=headers_only)
+        strip_control(reply)
+        self._raw = reply.SerializeToString()
+        self.pick = read_pick(reply)
+
+    def steered(self, keys: Sequence[str], stripped: Sequence[str]) -> bytes:
+        """The answer with the judged destination in its header and metadata."""
+        if not stripped and self._text is not None and self._text == ",".join(keys):
+            return self._raw
+        return steer(parse_reply(self._raw), self._raw, keys, stripped)
+
+
+def take_replacement(
+    common: CommonResponse, omissions: Omissions, *, headers_only: bool
+) -> Replacement | None:
+    """Take CONTINUE_AND_REPLACE out of a header answer; what it says of the body, if it is there.
+
+    Envoy 1.40 does it in full-duplex mode only while the picker says nothing more of the body, and empties
+    the body of a message when there is nothing to put in its place. To a message without a body it can
+    add one: that is left to it.
+    """
+    if common.status != CONTINUE_AND_REPLACE:
+        return None
+    mutation = common.body_mutation
+    kind = mutation.WhichOneof("mutation")
+    payload: bytes | None = None
+    if kind == "body":
+        payload = mutation.body
+    elif kind == "clear_body" and mutation.clear_body:
+        payload = b""
+    if headers_only and payload is not None:
+        return None
+    common.status = 0
+    common.ClearField("body_mutation")
+    if payload is None:
+        leave_out(omissions, LeftOut.REPLACEMENT, "CONTINUE_AND_REPLACE")
+    return None if headers_only else Replacement(payload)
+
+
+def strip_control(reply: ProcessingResponse) -> None:
+    """Take out what is said to Envoy about the ext_proc stream itself, which is ours.
+
+    With `override_message_timeout` Envoy would not read the rest of the message at all.
+    """
+    reply.ClearField("mode_override")
+    reply.ClearField("override_message_timeout")
+    reply.ClearField("request_drain")
+
+
+def response_headers_reply(
+    raw: bytes, original: bytes, omissions: Omissions, limit: int, *, headers_only: bool
+) -> tuple[bytes, Replacement | None]:
+    """A picker's answer to response headers as Envoy gets it, and what it says of the body. `limit`: how
+    many bytes of headers Envoy takes.
+
+    Raises:
+        MalformedMessage: `raw` is not a ProcessingResponse.
+    """
+    reply = parse_reply(raw)
+    common = reply.response_headers.response
+    if not _fits(common.header_mutation, original, Part.RESPONSE, omissions, limit):
+        common.ClearField("header_mutation")
+    replacement = take_replacement(common, omissions, headers_only=headers_only)
+    _strip_steering(reply)
+    return reply.SerializeToString(), replacement
+
+
+def trailers_reply(raw: bytes, original: bytes, omissions: Omissions) -> bytes:
+    """A picker's answer to trailers as Envoy gets it.
+
+    Raises:
+        MalformedMessage: `raw` is not a ProcessingResponse.
+    """
+    reply = parse_reply(raw)
+    request = reply.HasField("request_trailers")
+    trailers = reply.request_trailers if request else reply.response_trailers
+    if not _fits(trailers.header_mutation, original, Part.TRAILERS, omissions):
+        trailers.ClearField("header_mutation")
+    _strip_steering(reply)
+    return reply.SerializeToString()
+
+
+def _fits(
+    mutation: HeaderMutation,
+    original: bytes,
+    part: Part,
+    omissions: Omissions,
+    limit: int = MAX_HEADER_BYTES,
+) -> bool:
+    """Sanitise `mutation`; whether Envoy would take what came of it. What has been given by the model
+    server, or released, is not refused for it."""
+    try:
+        sanitise(mutation, original, part, omissions, limit)
+    except MalformedMessage as error:
+        leave_out(omissions, LeftOut.HEADER_LIMIT, str(error))
+        return False
+    return True
+
+
+def steer(
+    reply: ProcessingResponse, raw: bytes, keys: Sequence[str], stripped: Sequence[str]
+) -> bytes:
+    """The picker's header answer with the judged destination in its header and metadata.
+
+    A picker chooses endpoints, never routes: with `clear_route_cache` its other changes could choose
+    another route, whose cluster is none of this pool.
+    """
+    text = ",".join(keys)
+    fields = reply.dynamic_metadata.fields
+    response = reply.request_headers.response
+    changed = _strip_metadata(fields)
+    if response.clear_route_cache:
+        response.clear_route_cache = False
+        changed = True
+    metadata = fields[LB_NAMESPACE].struct_value.fields[DESTINATION]
+    mutation = response.header_mutation
+    named = [o for o in mutation.set_headers if o.header.key.lower() == DESTINATION]
+    if (
+        not stripped
+        and metadata.string_value == text
+        and all(texts(option) == [text] for option in named)
+    ):
+        return reply.SerializeToString() if changed else raw
+    metadata.string_value = text
+    for option in named:
+        mutation.set_headers.remove(option)
+    _set_destination(mutation, text, stripped)
+    return reply.SerializeToString()
+
+
+def _strip_metadata(fields: MutableMapping[str, Value]) -> bool:
+    """Take out what only Envoy or we may say: the served endpoint, our marks. Whether there was any."""
+    found = False
+    if MARKS_NAMESPACE in fields:
+        del fields[MARKS_NAMESPACE]
+        found = True
+    if LB_NAMESPACE in fields:
+        lb = fields[LB_NAMESPACE].struct_value.fields
+        if SERVED in lb:
+            del lb[SERVED]
+            found = True
+    return found
+
+
+def without_destination(raw: bytes) -> bytes:
+    """A picker's answer to a body that steers nothing.
+
+    Raises:
+        MalformedMessage: `raw` is not a ProcessingResponse.
+    """
+    reply = parse_reply(raw)
+    _strip_steering(reply)
+    return reply.SerializeToString()
+
+
+def _strip_steering(reply: ProcessingResponse) -> None:
+    """Take all that steers out of an answer to anything but the request headers.
+
+    Envoy takes metadata from every answer, also after ours has named the judged endpoints, and walks
+    it anew for a retry.
+    """
+    strip_control(reply)
+    fields = reply.dynamic_metadata.fields
+    _strip_metadata(fields)
+    if LB_NAMESPACE in fields:
+        fields[LB_NAMESPACE].struct_value.fields.pop(DESTINATION, None)
+    if reply.HasField("request_body"):
+        reply.request_body.response.clear_route_cache = False
+        mutation = reply.request_body.response.header_mutation
+    elif reply.HasField("request_trailers"):
+        mutation = reply.request_trailers.header_mutation
+    else:
+        return
+    for option in [o for o in mutation.set_headers if o.header.key.lower() == DESTINATION]:
+        mutation.set_headers.remove(option)
+
+
+def destination_reply(keys: Sequence[str], stripped: Sequence[str]) -> bytes:
+    """A header answer of our own that sends the request to `keys`."""
+    text = ",".join(keys)
+    reply = ProcessingResponse()
+    _set_destination(reply.request_headers.response.header_mutation, text, stripped)
+    lb = reply.dynamic_metadata.fields[LB_NAMESPACE].struct_value
+    lb.fields[DESTINATION].string_value = text
+    return reply.SerializeToString()
+
+
+def _set_destination(mutation: HeaderMutation, text: str, stripped: Sequence[str]) -> None:
+    # Envoy removes before it sets, so the client's header may go and ours come in one mutation.
+    mutation.remove_headers.extend(stripped)
+    option = mutation.set_headers.add(append_action=OVERWRITE)
+    option.header.key = DESTINATION
+    option.header.raw_value = text.encode()

@@ -1,0 +1,137 @@
+"""Every field of a picker's answer, through Envoy alone and through Envoy with us.
+
+While the picker is healthy the two outcomes are the same, but where Envoy alone breaks HTTP or loses a
+request or a response.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from epp_client.errors import LeftOut
+from epp_client.ext_proc.fields import FIELDS
+from epp_client.pool.settings import STEERING_HEADERS
+from epp_client.settings import TransportName
+from tests.e2e.answer_cases import PICK, Case, at, cases, sets
+from tests.e2e.answers import ALONE, Http, Outcome, Rig, running_rig
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CASES = list(cases())
+VARYING = frozenset(
+    ("date", "server", "x-envoy-upstream-service-time", "x-forwarded-for", "x-request-id")
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def rig(
+    transport: TransportName, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Rig]:
+    async with running_rig(tmp_path_factory.mktemp("rig"), transport=transport) as made:
+        yield made
+
+
+def comparable(message: Http | str | None) -> Any:
+    """What must be equal of two messages."""
+    if not isinstance(message, Http):
+        return message
+    headers = sorted((k, v) for k, v in message.headers if k not in VARYING)
+    return message.start, headers, message.body, message.trailers, message.framing
+
+
+def check(case: Case, outcome: Outcome, status: int) -> None:
+    """Whether the outcome is what the case says."""
+    assert (outcome.status, outcome.fault) == (status, ""), outcome
+    if case.close is not None and status == case.close:
+        assert outcome.header("x-inference-error") == "picker_protocol"
+        assert outcome.request is None
+        return
+    request = outcome.request
+    assert outcome.body == case.body
+    for name, text in case.headers.items():
+        assert outcome.header(name) == text
+    assert (request.body if request is not None else None) == case.payload
+    if request is not None:
+        method = "GET" if case.asks.get("body", b"") is None else "POST"
+        assert request.start == (case.start or f"{method} /v1/echo?a=b HTTP/1.1")
+        for name, text in case.upstream.items():
+            assert request.get(name) == text
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.row}: {case.name}")
+async def test_what_becomes_of_a_field(rig: Rig, case: Case) -> None:
+    opened = await rig.ask("open", case.edit, **case.asks)
+    check(case, opened, case.status)
+    closed = await rig.ask("close", case.edit, **case.asks)
+    check(case, closed, case.close or case.status)
+    if case.same:
+        alone = await rig.ask(ALONE, case.edit, **case.asks)
+        check(case, alone, case.status)
+        for outcome in (opened, closed):
+            assert comparable(outcome.response) == comparable(alone.response)
+            assert comparable(outcome.request) == comparable(alone.request)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if "answer" not in case.asks],
+    ids=lambda case: f"{case.row}: {case.name}",
+)
+async def test_an_h2c_model_server_sees_nothing_that_breaks_http2(rig: Rig, case: Case) -> None:
+    """Its peer resets a stream that breaks RFC 9113, and the client would get a 503."""
+    outcome = await rig.ask("h2c", case.edit, **case.asks)
+    assert outcome.status == case.status, outcome
+    if case.payload is None:
+        assert outcome.h2_request is None
+    else:
+        assert outcome.h2_request is not None
+        assert outcome.h2_request.body == case.payload
+
+
+async def test_every_field_has_a_case() -> None:
+    shown = {case.row for case in CASES} | {
+        # Shown by every case, or by the tests of trailers.
+        "ProcessingResponse.request_trailers",
+        "ProcessingResponse.response_trailers",
+        "TrailersResponse.header_mutation",
+    }
+    assert {row.field for row in FIELDS} - shown == set()
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["steered", "failed open"])
+async def test_a_client_cannot_steer_inside_the_model_servers(rig: Rig, fails: bool) -> None:
+    spoofed = [(name, "192.0.2.1:1") for name in STEERING_HEADERS]
+    broken = at(PICK, lambda reply: reply.ClearField("response"))
+    outcome = await rig.ask(
+        "open", broken if fails else lambda _, __: None, headers=[*spoofed, ("x-kept", "yes")]
+    )
+    assert outcome.status == 200
+    assert outcome.request is not None
+    seen = {header.key for header in rig.picker.requests[0].request_headers.headers.headers}
+    reached = {key.lower() for key, _ in outcome.request.headers}
+    assert not seen & {*STEERING_HEADERS}
+    assert not reached & {*STEERING_HEADERS}
+    assert "x-kept" in seen
+    assert "x-kept" in reached
+
+
+async def test_what_the_picker_itself_says_to_the_model_servers_passes(rig: Rig) -> None:
+    name = "x-prefiller-host-port"
+    said = at(PICK, sets((name, b"10.0.0.1:8000")))
+    outcome = await rig.ask("open", said, headers=[(name, "192.0.2.1:1")])
+    assert outcome.request is not None
+    assert outcome.request.get(name) == "10.0.0.1:8000"
+
+
+async def test_what_is_left_out_is_counted_by_pool(rig: Rig) -> None:
+    counters = await rig.counters("open")
+    before = counters.left_out.get(LeftOut.CONNECTION_HEADER, 0)
+    outcome = await rig.ask("open", at(PICK, sets(("connection", b"close"), ("upgrade", b"h2c"))))
+    assert outcome.status == 200
+    async with asyncio.timeout(5):
+        while counters.left_out.get(LeftOut.CONNECTION_HEADER, 0) == before:
+            await asyncio.sleep(0.01)
+    assert counters.left_out[LeftOut.CONNECTION_HEADER] == before + 2
