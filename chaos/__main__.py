@@ -245,8 +245,7 @@ def _combinations(
 @app.command("stopped")
 def stopped_() -> None:
     """Measure how long a SIGSTOPped picker is felt under FailOpen; exit 1 when longer than promised."""
-    from chaos.installation import PICK_TIMEOUT
-    from chaos.stopped import measure
+    from chaos.stopped import PICK_TIMEOUT, measure
 
     _, console = _begin(1)
     good_, results = True, {}

@@ -13,13 +13,22 @@ from typing import Any
 
 import aiohttp
 
-from chaos.installation import PICK_TIMEOUT, running_installation
+from chaos.installation import running_installation
 from chaos.load import ask
 from chaos.workload import Ask
+from epp_client.picker.health import JITTER, pace
+from epp_client.pool.settings import PoolSettings
 from epp_client.settings import TransportName
 
 RATE = 50
-BEFORE, DURING = 3.0, 5 * PICK_TIMEOUT
+PICK_TIMEOUT = PoolSettings().pick_timeout
+"""The default, which is minutes: what is stopped is found by its health."""
+_PACE = pace(PICK_TIMEOUT)
+FOUND = _PACE.interval * (1 + JITTER) + _PACE.patience
+"""Seconds within which silence is found out."""
+BEFORE, DURING = 3.0, 2.5 * FOUND
+_WAITED = 0.5
+"""Seconds; a picker that is waited for costs at least the patience for its silence."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,8 @@ class Felt:
 
     @property
     def within(self) -> bool:
-        """The promise: normal within twice the pick timeout, nobody waits longer, nothing is lost."""
-        bound = 2 * PICK_TIMEOUT
+        """The promise: normal once silence is found out, nobody waits longer, nothing is lost."""
+        bound = FOUND + 1
         return self.until_normal <= bound and self.longest <= bound and not self.lost
 
 
@@ -48,7 +57,9 @@ async def measure(transport: TransportName) -> Felt:
     """Stop the picker of pool `open` under load, let it go on, and look."""
     with tempfile.TemporaryDirectory(prefix="epp-client-stopped-") as folder:
         async with (
-            running_installation(Path(folder), transport=transport) as installation,
+            running_installation(
+                Path(folder), transport=transport, options=("--pick-timeout", str(PICK_TIMEOUT))
+            ) as installation,
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
         ):
             await _load(session, installation.url, 1.0)  # nobody is measured cold
@@ -73,8 +84,7 @@ async def _load(session: aiohttp.ClientSession, url: str, seconds: float) -> lis
 
 def _felt(before: Sequence[dict[str, Any]], during: Sequence[dict[str, Any]]) -> Felt:
     usual = median(_took(line) for line in before)
-    # Far from both: a picker that is waited for costs at least the patience for its silence.
-    waited = [line for line in during if _took(line) > max(0.25 * PICK_TIMEOUT, 3 * usual)]
+    waited = [line for line in during if _took(line) > max(_WAITED, 3 * usual)]
     first = min((line["began"] for line in waited), default=0.0)
     last = max((line["ended"] for line in waited), default=0.0)
     after = [line for line in during if line["began"] > last]

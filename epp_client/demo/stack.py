@@ -198,7 +198,11 @@ async def running_stack(
                 "xds_socket": folder / "xds.sock",
                 "admin": "127.0.0.1:0",
                 "workers": 0,
-                "pool_defaults": {"tls": {"mode": "plaintext"}, "pick_timeout": 3.0},
+                "pool_defaults": {
+                    "tls": {"mode": "plaintext"},
+                    "pick_timeout": 3.0,
+                    "response_timeout": 1.0,
+                },
                 **settings,
             }
         )
