@@ -12,10 +12,7 @@ from epp_client.demo.deaths import Death
 from epp_client.demo.envoy import Envoy
 from epp_client.settings import TransportName, UpstreamMode
 
-_CUT = (
-    "upstream_cx_destroy_local_with_active_rq",
-    "upstream_cx_destroy_remote_with_active_rq",
-)
+_CLOSED = "epp-client.upstream_cx_destroy"
 _OPENED = ("upstream_cx_total", "upstream_rq_total")
 
 
@@ -35,7 +32,7 @@ class Gateway:
     ads_cut: int = 0
     """How often its ADS stream or connection was opened again."""
     relay_cut: int = 0
-    """Connections to the relay that ended while streams were open."""
+    """Connections to the relay that ended: nobody replaces a worker, and idle ones stay."""
 
     @property
     def refused(self) -> list[dict[str, Any]]:
@@ -53,7 +50,7 @@ class Gateway:
         self.before = self.before or now
         grown = {name: now[name] - self.before[name] for name in now}
         self.ads_cut = max(grown[f"epp-client-xds.{name}"] for name in _OPENED)
-        self.relay_cut = sum(grown[f"epp-client.{name}"] for name in _CUT)
+        self.relay_cut = grown[_CLOSED]
 
 
 @dataclass
@@ -119,10 +116,7 @@ def _stands(line: dict[str, Any]) -> bool:
 
 async def _statistics(envoy: Envoy) -> dict[str, int]:
     """Envoy's counters of its connections to us."""
-    wanted = [
-        *(f"epp-client-xds.{name}" for name in _OPENED),
-        *(f"epp-client.{name}" for name in _CUT),
-    ]
+    wanted = [*(f"epp-client-xds.{name}" for name in _OPENED), _CLOSED]
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
         session.get(f"{envoy.admin}/stats?filter=^cluster.epp-client") as answer,

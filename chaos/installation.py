@@ -229,10 +229,11 @@ class Installation:
     async def start_sidecar(self) -> None:
         """Start (again) the control process, which starts its workers."""
         self._sidecar = await Process.start(*self.serve_command(), log=self.log)
+        self._sidecar.name = "the sidecar"
         self._away = False
 
     async def start_holder(self) -> None:
-        """Start (again) who holds the relay's sockets; the sidecar gives them to it."""
+        """Start (again) who holds the relay's sockets."""
         self._holder = await Process.start(
             sys.executable, "-m", "epp_client.cli", "hold", "--socket", str(self._hold_socket)
         )
@@ -284,8 +285,6 @@ class Installation:
         """End Envoy and its connections."""
         await self._envoy_life.aclose()
         self._envoy_life = AsyncExitStack()
-
-    # --- looking ---
 
     @property
     def worker_pids(self) -> list[int]:
