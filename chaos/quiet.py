@@ -39,6 +39,8 @@ EVERY = 5.0
 IDLE = "idle"
 _ATTEMPTS = 30
 """To get an answer of each pool before it begins."""
+_WARM, _WARMED = 20 * THREADS, "open"
+"""Requests, and of which pool, that an Envoy is asked before it is quiet."""
 _LATE = 30.0
 """Seconds that an answer may take longer than it should, on a busy machine."""
 
@@ -212,6 +214,17 @@ async def _answering(installation: Installation) -> None:
                 raise NotBack(f"pool {pool} does not answer: {line['status']} {line['reason']}")
 
 
+async def _warm(one: Gateway) -> None:
+    """Have every thread of an Envoy open its connections to the workers, which then stay: otherwise they
+    come one by one, for as long as the run is quiet, and what grows cannot be told from a leak."""
+    if one.idle:
+        return
+    connector = aiohttp.TCPConnector(force_close=True)  # each of its own, and so of any thread
+    async with aiohttp.ClientSession(connector=connector) as session:
+        for number in range(_WARM):
+            await ask(session, one.url, Ask(number, _WARMED, "0 B", "", 1))
+
+
 class _Start:
     """Stacks start one after the other, as they would take one another's processors, and begin together:
     pickers that are slow while others start are refusals."""
@@ -254,6 +267,8 @@ async def _run_stack(
                 await start.all()
                 progress, tell = shown()
                 await _answering(installation)
+                for one in stack.gateways:
+                    await _warm(one)
                 profile = Quiet(stack, installation, dice, seconds)
                 await profile.run(time.monotonic(), progress, tell)
         except (ProcessFailed, NotBack) as error:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from chaos.figures import table
 from chaos.gateway import Gateway, Stack
+from chaos.samples import Curves, write_samples
 
 HEADINGS = (
     "sidecar", "Envoy", "asked", "answered", "refused", "lost", "longest", "dead", "ADS cut", "relay cut"
@@ -48,6 +49,23 @@ def _growth(stack: Stack) -> dict[str, dict[str, float]]:
     return found
 
 
+def _all_curves(stacks: list[Stack]) -> Curves:
+    """Those of every process, by its long name."""
+    found = Curves()
+    for stack in stacks:
+        curves = {stack.name: stack.curves}
+        for one in stack.gateways:
+            curves[f"{stack.name}, {one.version}, idle {one.idle}"] = one.sampler.curves
+        for who, drawn in curves.items():
+            for mine, theirs in (
+                (found.memory, drawn.memory),
+                (found.descriptors, drawn.descriptors),
+                (found.counts, drawn.counts),
+            ):
+                mine.update({f"{who}: {name}": curve for name, curve in theirs.items()})
+    return found
+
+
 def rows(stacks: list[Stack]) -> list[dict[str, Any]]:
     """A row for each Envoy."""
     return [_row(stack, one) for stack in stacks for one in stack.gateways]
@@ -74,6 +92,7 @@ def write(folder: Path, stacks: list[Stack], settings: dict[str, Any]) -> None:
         "failures": {stack.name: stack.failures for stack in stacks},
     }
     (folder / "quiet.json").write_text(json.dumps(values, indent=1))
+    write_samples(folder / "quiet.csv", _all_curves(stacks))
     text = ["# Quiet", "", *(f"- {key}: {value}" for key, value in settings.items()), ""]
     text.append(table(HEADINGS, ([str(row[h]) for h in HEADINGS] for row in rows(stacks))))
     for stack in stacks:
