@@ -10,6 +10,9 @@ ENVOY_KEEPS = 64 * 1024
 ENVOY_ASKS = 7.0
 """Seconds that Envoy asks for a pick at least, about 10 on average."""
 
+SILENCE = 50.0
+"""Seconds of silence after which Envoy gives up a connection to a held socket, and what waits there."""
+
 CLIENT_WAITS = 29.5
 """Seconds after which our client gives up waiting on a held socket; Envoy would wait for a minute."""
 
@@ -40,6 +43,10 @@ def _large_or_waited(line: Line, _: Window) -> bool:
 
 def _waited_for_held(line: Line, _: Window) -> bool:
     return line.waited > CLIENT_WAITS
+
+
+def _silent_for_long(line: Line, window: Window) -> bool:
+    return line.ended > window.began + SILENCE
 
 
 def _large_over_grpcio(line: Line, window: Window) -> bool:
@@ -97,8 +104,8 @@ PROMISES = {
     "workers replaced (SIGHUP)": _TAKEN_OVER,
     "signal storm": _TAKEN_OVER,
     "sidecar restarted": Promise(
-        "what is still open after the drain; nothing else, as long as the client waits",
-        _either(_outlived_drain, _waited_for_held),
+        "what is still open after the drain; the rest when the client gives up or nobody listens for 50 s",
+        _either(_outlived_drain, _waited_for_held, _silent_for_long),
     ),
     "sidecar restarted, not held": Promise(
         "what is still open after the drain; bodies above 64 KiB while it is away, others after 10 s",
@@ -106,7 +113,7 @@ PROMISES = {
     ),
     "sidecar killed, workers too": Promise(
         "what it was relaying, as far as Envoy cannot ask anew",
-        _either(_cut, _waited_for_held),
+        _either(_cut, _waited_for_held, _silent_for_long),
     ),
     "holder restarted": NOTHING,
     "sidecar killed": _TAKEN_OVER,

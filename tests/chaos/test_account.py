@@ -91,6 +91,16 @@ COSTS = {
         (replace(window("sidecar restarted", 8.0, 45.0), refuses=9.0),),
         1,
     ),
+    "or nobody listens for 50 s": (
+        replace(LOST, began=40.0, first=59.5, ended=59.5),
+        (window("sidecar killed, workers too", 9.0, 70.0, 9.5),),
+        0,
+    ),
+    "and not before": (
+        replace(LOST, began=40.0, first=55.0, ended=55.0),
+        (window("sidecar killed, workers too", 9.0, 70.0, 9.5),),
+        1,
+    ),
     "signals cost nothing": (LOST, (window("signal storm"),), 1),
     "but what outlives the drain": (replace(LOST, ended=19.5), (window("signal storm"),), 0),
     "a killed container costs what it relayed": (
