@@ -263,9 +263,7 @@ class Metrics:
     def _count_when_scraped(self, name: str, table: EndpointTable) -> None:
         """Not at each change: a large pool may change a hundred times between two scrapes."""
         self.endpoints.labels(name, "ready").set_function(lambda: len(table.ready))
-        self.endpoints.labels(name, "draining").set_function(
-            lambda: len(table.by_key) - len(table.ready)
-        )
+        self.endpoints.labels(name, "draining").set_function(lambda: table.draining)
 
     def _forget_gauges(self, name: str) -> None:
         for state in ("ready", "draining"):

@@ -7,7 +7,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -225,7 +225,8 @@ class AdminServer:
         described = _describe(snapshot, self._store.problems, health)
         if "endpoints" in request.query:
             draining = (endpoint for endpoint in members if not endpoint.ready)
-            first = islice((*draining, *snapshot.table.ready), _number(request, "endpoints", 0))
+            ready = (endpoint for endpoint in members if endpoint.ready)
+            first = islice(chain(draining, ready), _number(request, "endpoints", 0))
             described["endpointCount"] = len(members)
         else:
             first = islice(members, None)

@@ -111,7 +111,7 @@ def _row(
         "targetPorts": list(pool.target_ports),
         "responseMode": str(pool.settings.response_mode),
         "ready": len(table.ready),
-        "draining": len(table.by_key) - len(table.ready),
+        "draining": table.draining,
         "picker": None
         if snapshot.picker is None
         else {

@@ -1,5 +1,6 @@
 """What a picker's answer says about the destination, and whether the pool has it. Pure."""
 
+from collections.abc import Mapping
 from typing import Final, final
 
 from mypy_extensions import mypyc_attr
@@ -12,7 +13,7 @@ from epp_client.ext_proc.pb.ext_proc_pb2 import (
 )
 from epp_client.picker.preparation import Subset
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE
-from epp_client.pool.endpoints import parse_endpoint
+from epp_client.pool.endpoints import Endpoint, parse_endpoint, unbracketed
 from epp_client.pool.snapshot import PoolSnapshot
 
 MAX_PICK_ENTRIES: Final = 256
@@ -106,7 +107,7 @@ def judge(pick: Pick, snapshot: PoolSnapshot, subset: Subset | None) -> Verdict:
         return Verdict(problem=Reason.PICK_MISSING)
     if len(entries) > MAX_PICK_ENTRIES:
         return Verdict(problem=Reason.PICK_MALFORMED)
-    named = [e if e in by_key else parse_endpoint(e) for e in entries]
+    named = [e if e in by_key else _read(e, by_key) for e in entries]
     keys = dict.fromkeys(key for key in named if key is not None)
     if not keys:
         return Verdict(problem=Reason.PICK_MALFORMED)
@@ -118,3 +119,11 @@ def judge(pick: Pick, snapshot: PoolSnapshot, subset: Subset | None) -> Verdict:
         # With a subset, an endpoint that joins the pool later is not in it either.
         return Verdict(problem=Reason.PICK_OUTSIDE_POOL, may_change=subset is None)
     return Verdict(allowed, may_change=not any(snapshot.routable(key) for key in allowed))
+
+
+def _read(entry: str, by_key: Mapping[str, Endpoint]) -> str | None:
+    """The endpoint that a picker means, in our spelling; None when it is none."""
+    key = parse_endpoint(entry)
+    if key is None and (meant := unbracketed(entry)) in by_key:
+        return meant
+    return key

@@ -21,6 +21,14 @@ class Endpoint(NamedTuple):
     """False while draining: still a valid pick and in EDS, never a local pick or in a subset hint."""
     since: int = 0
     """Generation of the table that first had this endpoint."""
+    other: bool = False
+    """Whether this is a further address of its Pod (dual stack), whose first one is a member too: a valid
+    pick and in EDS, never a local pick, as the Pod would count twice."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be picked locally."""
+        return self.ready and not self.other
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,16 @@ class EndpointTable:
 
     @cached_property
     def ready(self) -> tuple[Endpoint, ...]:
-        """Members that are not draining, in a stable order.
+        """Members that are not draining, in a stable order, each Pod by its first address.
 
         Found when first asked for: most tables of a large pool that changes are replaced before.
         """
-        return tuple([endpoint for endpoint in self.by_key.values() if endpoint.ready])
+        return tuple([endpoint for endpoint in self.by_key.values() if endpoint.usable])
+
+    @property
+    def draining(self) -> int:
+        """How many members drain."""
+        return sum(not endpoint.ready for endpoint in self.by_key.values())
 
 
 def canonical_ip(text: str) -> str | None:
@@ -53,6 +66,13 @@ def canonical_ip(text: str) -> str | None:
     if address.version == 6 and address.ipv4_mapped is not None:
         return None
     return str(address)
+
+
+def unbracketed(text: str) -> str | None:
+    """The key of an IPv6 address that is written without its brackets, as `fd99::5:8000`; None for anything
+    else. It could be an address without a port, so it counts only where the table has the endpoint."""
+    host, _, port = text.strip(" \t").rpartition(":")
+    return parse_endpoint(f"[{host}]:{port}") if ":" in host and "[" not in host else None
 
 
 def endpoint_key(ip: str, port: int) -> str:

@@ -20,7 +20,7 @@ from watchfiles import DefaultFilter, awatch
 from epp_client.errors import ManifestError
 from epp_client.pool.documents import Located, read
 from epp_client.pool.inference_pool import InferencePool, PoolName
-from epp_client.pool.parse import parse_inference_pool
+from epp_client.pool.parse import API_VERSION, parse_inference_pool
 from epp_client.pool.pods import pod_facts
 from epp_client.pool.problems import Fault, Problem, Severity
 from epp_client.pool.resolve import Resolution, World, resolve
@@ -35,7 +35,13 @@ LOOK = 1.0
 """Seconds between two looks at what the path leads to: no watch tells of a directory, or of a link to one,
 that is replaced."""
 SUFFIXES = (".yaml", ".yml", ".json")
-_KINDS = ("InferencePool", "Pod", "Service", "EndpointSlice")
+_GROUPS = {
+    "InferencePool": "inference.networking.k8s.io",
+    "Pod": "",
+    "Service": "",
+    "EndpointSlice": "discovery.k8s.io",
+}
+"""What is read, by kind; of another group it is something else, whatever its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +107,9 @@ def build_world(
 
     A pool that is there but not valid any more stays as `last_good` has it.
     """
-    problems: list[Problem] = []
+    problems: list[Problem] = [*_not_read(loaded)]
     pools: dict[PoolName, InferencePool] = {}
-    others: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in _KINDS}
+    others: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in _GROUPS}
     seen: dict[str, Located] = {}
     for found in _ours(loaded):
         metadata = found.data.get("metadata")
@@ -137,12 +143,35 @@ def build_world(
 
 
 def _ours(loaded: Loaded) -> Iterable[Located]:
-    return (
-        found
-        for file in loaded.objects.values()
-        for found in file
-        if found.data.get("kind") in _KINDS
-    )
+    return (found for file in loaded.objects.values() for found in file if _is_ours(found))
+
+
+def _is_ours(found: Located) -> bool:
+    kind, version = found.data.get("kind"), found.data.get("apiVersion")
+    return kind in _GROUPS and (version is None or _group(version) == _GROUPS[kind])
+
+
+def _group(version: object) -> str:
+    group, slash, _ = str(version).rpartition("/")
+    return group if slash else ""
+
+
+def _not_read(loaded: Loaded) -> Iterable[Problem]:
+    """What could be taken for a pool that is served, and is not."""
+    for found in (item for file in loaded.objects.values() for item in file):
+        kind = str(found.data.get("kind"))
+        if kind.lower() != "inferencepool" or _is_ours(found):
+            continue
+        group = _group(found.data.get("apiVersion"))
+        if kind != "InferencePool":
+            text = f"{kind!r} is not read; write InferencePool"
+            fault = Fault(("kind",), text, Severity.WARNING)
+        else:
+            text = f"{found.data.get('apiVersion')!r} is not read; write {API_VERSION}"
+            fault = Fault(("apiVersion",), text, Severity.WARNING)
+        # Not the subject of a pool that is read and has the same name.
+        subject = found.subject.replace(kind, f"{kind}.{group}" if group else kind, 1)
+        yield found.problem(fault)._replace(subject=subject)
 
 
 def _other_kind(found: Located) -> str | None:

@@ -36,9 +36,12 @@ def picker_target(
     spec = service.get("spec") or {}
     if spec.get("type") == "ExternalName":
         return PickerTarget(problem=f"{name} is of type ExternalName, which a picker must not be")
-    port = next((p for p in spec.get("ports") or [] if p.get("port") == ref.port), None)
+    ports = [p for p in spec.get("ports") or [] if (p.get("protocol") or "TCP") == "TCP"]
+    port = next((p for p in ports if p.get("port") == ref.port), None)
     if port is None:
-        return PickerTarget(problem=f"{name} has no port {ref.port}")
+        known = ", ".join(str(p.get("port")) for p in ports) or "none"
+        text = f"{name} has no port {ref.port} for TCP; the ports are {known}"
+        return PickerTarget(problem=text)
     server_name = f"{ref.name}.{namespace}.svc"
     if slices:
         addresses = _slice_addresses(slices, str(port.get("name") or ""))

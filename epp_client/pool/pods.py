@@ -20,12 +20,19 @@ class PodFacts(NamedTuple):
     namespace: str
     labels: Mapping[str, str]
     ip: str | None
-    """In canonical spelling; None while it has no address."""
+    """Its first address, in canonical spelling; None while it has none."""
     ready: bool
     active_ports: str | None
     """The annotation as it is written; None when absent."""
     named_ports: Mapping[str, int]
-    """Its containers' ports that have a name."""
+    """Its containers' TCP ports that have a name; those of native sidecars as well."""
+    other_ips: tuple[str, ...] = ()
+    """Its further addresses: dual stack."""
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """All of its addresses, the first one first."""
+        return () if self.ip is None else (self.ip, *self.other_ips)
 
     def has(self, pairs: Iterable[tuple[str, str]]) -> bool:
         """Whether it carries every label of `pairs`."""
@@ -35,14 +42,16 @@ class PodFacts(NamedTuple):
 def pod_facts(pod: Object) -> PodFacts:
     """Read a Pod. Its shape is that of the API (`shapes` checks it where it comes from files)."""
     metadata = pod.get("metadata") or {}
+    ip, *others = _pod_ips(pod) or [None]
     return PodFacts(
         str(metadata.get("name", "")),
         str(metadata.get("namespace") or "default"),
         metadata.get("labels") or {},
-        _pod_ip(pod),
+        ip,
         is_ready(pod),
         (metadata.get("annotations") or {}).get(ACTIVE_PORTS_ANNOTATION),
         _named_ports(pod),
+        tuple(filter(None, others)),
     )
 
 
@@ -59,11 +68,11 @@ def is_ready(pod: Object) -> bool:
     )
 
 
-def _pod_ip(pod: Object) -> str | None:
+def _pod_ips(pod: Object) -> list[str | None]:
     status = pod.get("status") or {}
-    ips = [entry.get("ip") for entry in status.get("podIPs") or []]
-    text = status.get("podIP") or next((ip for ip in ips if ip), None)
-    return canonical_ip(text) if text else None
+    texts = [status.get("podIP"), *(entry.get("ip") for entry in status.get("podIPs") or [])]
+    ips = (canonical_ip(text) for text in texts if text)
+    return [*dict.fromkeys(ip for ip in ips if ip is not None)]
 
 
 _NO_PORTS: Mapping[str, int] = {}
@@ -71,8 +80,11 @@ _NO_PORTS: Mapping[str, int] = {}
 
 def _named_ports(pod: Object) -> Mapping[str, int]:
     found: dict[str, int] = {}
-    for container in (pod.get("spec") or {}).get("containers") or []:
+    spec = pod.get("spec") or {}
+    # An init container that is restarted always runs beside the others: a native sidecar.
+    sidecars = [c for c in spec.get("initContainers") or [] if c.get("restartPolicy") == "Always"]
+    for container in (*(spec.get("containers") or []), *sidecars):
         for port in container.get("ports") or []:
-            if port.get("name"):
+            if port.get("name") and (port.get("protocol") or "TCP") == "TCP":
                 found.setdefault(port["name"], int(port["containerPort"]))
     return found or _NO_PORTS

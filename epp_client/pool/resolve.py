@@ -6,6 +6,7 @@ what a member or a draining endpoint is.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from types import MappingProxyType
 from typing import Any
 
@@ -99,8 +100,8 @@ def _members(
     for pod in pods:
         if pod.ip is None or not pod.has(pool.match_labels):
             continue
-        for port in _ports(pool, pod, problems):
-            key = endpoint_key(pod.ip, port)
+        for ip, port in product(pod.ips, _ports(pool, pod, problems)):
+            key, other = endpoint_key(ip, port), ip != pod.ip
             before = known.get(key)
             # By the Pod's name as well: an address can pass to a Pod that never was ready.
             stays = before is not None and before.pod == pod.name
@@ -120,11 +121,11 @@ def _members(
                     continue
             else:
                 draining.pop(key, None)
-            if before is not None and stays and before.ready == pod.ready:
+            if before is not None and stays and (before.ready, before.other) == (pod.ready, other):
                 members[key] = before  # the very object: what has not changed is seen at a glance
             else:
                 since = before.since if before else -1
-                members[key] = Endpoint(key, pod.ip, port, pod.name, pod.ready, since)
+                members[key] = Endpoint(key, ip, port, pod.name, pod.ready, since, other)
     return members, draining
 
 
@@ -146,8 +147,8 @@ def _left(
         return {}
     owners: dict[str, set[str]] = {}
     for pod in pods:
-        if pod.ip is not None:
-            owners.setdefault(pod.ip, set()).add(pod.name)
+        for ip in pod.ips:
+            owners.setdefault(ip, set()).add(pod.name)
     left: dict[str, float] = {}
     for endpoint in missing:
         began = previous.left_since.get(endpoint.key, now if endpoint.ready else None)

@@ -76,14 +76,17 @@ class _PodStatus(Raw):
 class _ContainerPort(Raw):
     name: StrictStr = ""
     containerPort: StrictInt  # noqa: N815
+    protocol: StrictStr = "TCP"
 
 
 class _Container(Raw):
+    restartPolicy: StrictStr = ""  # noqa: N815
     ports: list[_ContainerPort] = Field(default_factory=list)
 
 
 class _PodSpec(Raw):
     containers: list[_Container] = Field(default_factory=list)
+    initContainers: list[_Container] = Field(default_factory=list)  # noqa: N815
 
 
 class _Pod(_Object):
@@ -94,6 +97,7 @@ class _Pod(_Object):
 class _ServicePort(Raw):
     name: StrictStr = ""
     port: StrictInt
+    protocol: StrictStr = "TCP"
     targetPort: StrictInt | StrictStr | None = None  # noqa: N815
 
 

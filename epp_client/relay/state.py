@@ -36,6 +36,13 @@ to a quarter: it is never early, and at most a quarter late."""
 _DISARM_ALL: Final = [Disarm(timer) for timer in Timer]
 
 
+MAX_QUOTED: Final = 200
+"""Characters of a picker's words in a log line."""
+_NAMED: Final = frozenset(
+    (Reason.PICK_MALFORMED, Reason.PICK_OUTSIDE_POOL, Reason.PICK_OUTSIDE_SUBSET)
+)
+
+
 class State:
     """What one exchange knows. `out` are the actions that nobody has taken yet."""
 
@@ -131,6 +138,13 @@ class State:
         """Stop the pick's deadline."""
         self.request_watched = False
         self.out.append(Disarm(Timer.PICK))
+
+    @property
+    def misread(self) -> str:
+        """The beginning of what the picker named, if that was why its answer was of no use."""
+        if self.pick is None or self.failure not in _NAMED:
+            return ""
+        return self.pick.text[:MAX_QUOTED]
 
     def refuse(self, reason: Reason) -> None:
         """Answer the client with an error, or cut off a response that has begun, and end both streams."""

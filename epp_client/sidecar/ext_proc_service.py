@@ -127,10 +127,12 @@ class ExtProcService:
         if exchange.reason is not None:
             if exchange.outcome is Outcome.FAILED_OPEN:
                 counters.fail_open(exchange.reason)
-                self._warn("failed open", **_why(pool, exchange.reason, exchange.hint))
+                why = _why(pool, exchange.reason, exchange.hint, exchange.misread)
+                self._warn("failed open", **why)
             else:
                 counters.refuse(exchange.reason)
-                self._warn("refused a request", **_why(pool, exchange.reason, exchange.hint))
+                why = _why(pool, exchange.reason, exchange.hint, exchange.misread)
+                self._warn("refused a request", **why)
         if exchange.retries:
             counters.retries += exchange.retries
         if exchange.request_lost:
@@ -195,9 +197,12 @@ class ExtProcService:
         self._unsubscribe()
 
 
-def _why(pool: str, reason: Reason, setting: str) -> dict[str, str]:
-    """What a log line says of a failure; `setting` is the deadline or the bound that decided it."""
+def _why(pool: str, reason: Reason, setting: str, said: str = "") -> dict[str, str]:
+    """What a log line says of a failure; `setting` is the deadline or the bound that decided it, `said` the
+    picker's words that were of no use."""
     why = {"pool": pool, "reason": str(reason)}
+    if said:
+        why["picker_said"] = said
     if setting:
         why["hint"] = f"a setting ended it: raise {ANNOTATION_PREFIX}{setting} if it was too early"
     return why

@@ -22,6 +22,7 @@ from ..relay.conversation import (
     Envoy,
     body,
     conversation,
+    picked,
     request_headers,
     response_headers,
     snapshot,
@@ -228,3 +229,31 @@ def test_odd_spellings_are_no_endpoints() -> None:
     canonical = {"[2001:db8:0:0:0:0:0:1]:8000", "[2001:DB8::1]:8000"}
     for text in ODD:
         assert parse_endpoint(text) == (V6 if text in canonical else None), text
+
+
+@given(st.booleans())
+def test_an_ipv6_pick_without_brackets_is_read_when_the_table_has_it(spaced: bool) -> None:
+    envoy = conversation(snapshot(FailureMode.FAIL_CLOSE, members=table(A, V6)))
+    envoy.send(request_headers(end=True))
+    text = f"2001:0db8::1:8000{' ' * spaced},{A}"
+    envoy.picker(picked(text))
+    assert envoy.destination == f"{V6},{A}"
+
+
+def test_an_ipv6_pick_without_brackets_that_the_table_lacks_could_be_anything() -> None:
+    envoy = conversation(snapshot(FailureMode.FAIL_CLOSE, members=table(A, V6), endpoint_wait=0.0))
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked("2001:db8::2:8000"))
+    assert envoy.error == Reason.PICK_MALFORMED
+
+
+def test_what_the_picker_said_is_quoted_when_it_is_of_no_use() -> None:
+    for said, reason in ((OUTSIDE, Reason.PICK_OUTSIDE_POOL), ("x" * 1000, Reason.PICK_MALFORMED)):
+        envoy = conversation(snapshot(FailureMode.FAIL_CLOSE, endpoint_wait=0.0))
+        envoy.send(request_headers(end=True))
+        envoy.picker(picked(said))
+        assert (envoy.error, envoy.exchange.misread) == (reason, said[:200])
+    envoy = conversation(snapshot(FailureMode.FAIL_CLOSE))
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked(A))
+    assert envoy.exchange.misread == ""

@@ -304,3 +304,50 @@ async def test_cancellation_ends_the_source(tmp_path: Path) -> None:
         await live.until(lambda: live.store.synced)
     assert live.task.cancelled()
     assert asyncio.all_tasks() == before
+
+
+def renamed(item: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {**item, **fields}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_object_of_another_group_with_the_same_kind_and_name_disturbs_nothing(
+    tmp_path: Path, first: bool
+) -> None:
+    old = renamed(
+        POOL,
+        apiVersion="inference.networking.x-k8s.io/v1alpha2",
+        spec={
+            "selector": {"app": "model"},
+            "targetPortNumber": 8000,
+            "extensionRef": {"name": "epp"},
+        },
+    )
+    knative = renamed(OBJECTS[2], apiVersion="serving.knative.dev/v1", spec={"template": {}})
+    foreign = [old, knative]
+    (tmp_path / "all.yaml").write_text(text_of(*(foreign if first else []), *OBJECTS, *foreign))
+    store = PoolStore()
+    ManifestSource(tmp_path, store, PoolSettings(), lambda: 0.0).reload()
+    (snapshot,) = store.snapshots.values()
+    assert [*snapshot.table.by_key] == ["10.0.0.1:8000"]
+    assert snapshot.picker is not None
+    assert snapshot.picker.addresses == ("10.1.0.1:9002",)
+    # Named all the same: somebody may believe that it is served.
+    assert {(p.severity, p.subject, p.text) for p in store.problems} == {
+        (
+            Severity.WARNING,
+            "InferencePool.inference.networking.x-k8s.io default/p",
+            "'inference.networking.x-k8s.io/v1alpha2' is not read; "
+            "write inference.networking.k8s.io/v1",
+        )
+    }
+
+
+@pytest.mark.parametrize("kind", ["inferencepool", "InferencePOOL", "Inferencepool"])
+def test_a_kind_in_other_letters_is_named(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "all.yaml").write_text(text_of(renamed(POOL, kind=kind), *OBJECTS[1:]))
+    problems = lint(tmp_path, PoolSettings())
+    assert [p.text for p in problems if p.field == "kind"] == [
+        f"{kind!r} is not read; write InferencePool"
+    ]
+    assert any(p.severity is Severity.ERROR for p in problems)

@@ -302,3 +302,74 @@ def test_tables_follow_the_pods_through_any_history(
         assert again.snapshots == then.snapshots
         last, served, before_ready = then, ready | draining, ready
         left = {n: at for n, at in left.items() if n in served}
+
+
+def dual_stack(name: str, *ips: str) -> dict[str, Any]:
+    made = pod(name, ips[0])
+    made["status"]["podIPs"] = [{"ip": ip} for ip in ips]
+    return made
+
+
+def test_every_address_of_a_pod_is_a_member_and_the_first_one_alone_is_picked_locally() -> None:
+    both = world(dual_stack("a", "10.0.0.1", "fd00::0:1"), pod("b", "10.0.0.2"))
+    table = resolve(both, None, 0).snapshots[NAME].table
+    assert [*table.by_key] == ["10.0.0.1:8000", "10.0.0.2:8000", "[fd00::1]:8000"]
+    assert [endpoint.key for endpoint in table.ready] == ["10.0.0.1:8000", "10.0.0.2:8000"]
+    assert table.draining == 0
+    assert table.by_key["[fd00::1]:8000"].pod == "a"
+
+
+def test_a_pod_whose_addresses_change_places_is_picked_by_the_one_that_is_first_now() -> None:
+    first = resolve(world(dual_stack("a", "10.0.0.1", "fd00::1")), None, 0)
+    turned = resolve(world(dual_stack("a", "fd00::1", "10.0.0.1")), first, 1)
+    table = turned.snapshots[NAME].table
+    assert table.generation == 1
+    assert [endpoint.key for endpoint in table.ready] == ["[fd00::1]:8000"]
+
+
+def test_all_addresses_of_a_pod_drain_together() -> None:
+    first = resolve(world(dual_stack("a", "10.0.0.1", "fd00::1")), None, 0)
+    sick = dual_stack("a", "10.0.0.1", "fd00::1")
+    sick["status"]["conditions"][0]["status"] = "False"
+    second = resolve(world(sick), first, 1)
+    assert second.snapshots[NAME].table.draining == 2
+    assert keys(resolve(world(sick), second, 6)) == []
+
+
+@pytest.mark.parametrize("containers", ["containers", "initContainers"])
+def test_a_named_port_is_found_in_native_sidecars_as_well(containers: str) -> None:
+    def container(protocol: str, port: int, **more: str) -> dict[str, Any]:
+        ports = [{"name": "grpc", "containerPort": port, "protocol": protocol}]
+        return {"name": protocol, "ports": ports, **more}
+
+    always = {"restartPolicy": "Always"} if containers == "initContainers" else {}
+    member = pod("epp", "10.0.0.9")
+    member["metadata"]["labels"] = {"app": "epp"}
+    member["spec"] = {"initContainers": [container("TCP", 1)]}  # one that has ended by now
+    member["spec"].setdefault(containers, [])
+    member["spec"][containers] += [container("UDP", 2), container("TCP", 9002, **always)]
+    picker, _ = service("epp", "10.1.0.1:9002")
+    picker["spec"] |= {
+        "selector": {"app": "epp"},
+        "ports": [
+            {"name": "u", "port": 9002, "protocol": "UDP", "targetPort": 7},
+            {"name": "t", "port": 9002, "targetPort": "grpc"},
+        ],
+    }
+    found = resolve(world(member, objects=[picker]), None, 0).snapshots[NAME].picker
+    assert found is not None
+    assert found.addresses == ("10.0.0.9:9002",)
+
+
+def test_a_picker_s_port_is_one_of_tcp() -> None:
+    picker, slices = service("epp", "10.1.0.1:9002")
+    picker["spec"]["ports"] = [
+        {"port": 9002, "protocol": "UDP"},
+        {"name": "a", "port": 9003},
+        {"name": "b", "port": 9004},
+    ]
+    found = resolve(world(objects=[picker, slices]), None, 0).snapshots[NAME].picker
+    assert found is not None
+    assert found.problem == (
+        "Service default/epp has no port 9002 for TCP; the ports are 9003, 9004"
+    )
