@@ -1,6 +1,7 @@
 """Writing the ext_proc answers that the sidecar gives by itself. Pure: values in, bytes out."""
 
 import json
+from functools import cache
 from typing import Final
 
 from epp_client.errors import Reason
@@ -39,6 +40,8 @@ END_OF_REQUEST_BODY: Final = _field(4, b"\x10\x01")
 and ignores trailers (GAIE's) that there will be no more of it."""
 
 
+FALLBACK: Final = "x-inference-fallback"
+"""Response header of a request that was served without its picker: why."""
 MARKS_NAMESPACE: Final = "epp-client"
 REQUEST_TRAILERS_MARK = "request-trailers"
 
@@ -57,6 +60,16 @@ def with_trailers_mark(headers: bytes) -> bytes:
     reply.request_headers.response.clear_route_cache = True
     marks = reply.dynamic_metadata.fields[MARKS_NAMESPACE].struct_value
     marks.fields[REQUEST_TRAILERS_MARK].bool_value = True
+    return reply.SerializeToString()
+
+
+@cache
+def fallback_mark(reason: Reason) -> bytes:
+    """A response-headers answer with `x-inference-fallback`: the client sees that no picker chose."""
+    reply = ProcessingResponse()
+    mutation = reply.response_headers.response.header_mutation
+    option = mutation.set_headers.add(append_action=OVERWRITE)
+    option.header.key, option.header.raw_value = FALLBACK, str(reason).encode()
     return reply.SerializeToString()
 
 

@@ -8,8 +8,8 @@ from epp_client.pool.snapshot import PoolSnapshot
 
 _Item = TypeVar("_Item")
 
-RETRIES = 3
-"""Length of the ordered list: the choice and what Envoy may try after it."""
+LONGEST_LIST = 16
+"""Length of the ordered list at most: the choice and what Envoy may try after it."""
 
 
 class InFlight:
@@ -59,7 +59,7 @@ def local_pick(
 
 
 def _draw(items: Sequence[_Item], below: Callable[[int], int]) -> list[_Item]:
-    """Two random items, then the ones behind the second: `RETRIES` in all, without a repetition."""
+    """Two random items, then the ones behind the second: `LONGEST_LIST` in all, without a repetition."""
     size = len(items)
     if size < 2:
         return list(items)
@@ -67,7 +67,7 @@ def _draw(items: Sequence[_Item], below: Callable[[int], int]) -> list[_Item]:
     second = (first + 1 + below(size - 1)) % size
     drawn = [first, second]
     at = second
-    while len(drawn) < min(RETRIES, size):
+    while len(drawn) < min(LONGEST_LIST, size):
         at = (at + 1) % size
         if at != first:
             drawn.append(at)

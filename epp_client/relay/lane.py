@@ -59,11 +59,16 @@ class Lane:
         self._body_done = False  # Envoy has had the body's last answer (trailers may be owed)
         self._picker_ended = False  # the picker has ended its body; what it replaces is dropped
         self._passing = False  # taken over: every message is answered as it comes
+        self._headers_reply = EMPTY[answer]  # to headers that come then
         self._staged: list[Reply] = []
         self._staged_bytes = 0
         self._overdrawn = False  # what all exchanges may hold together is used up
         self._trailers_reply: bytes | None = None
         self._kept_whole = False  # with the header answer the rest goes on unchanged
+
+    def pass_with(self, headers: bytes) -> None:
+        """Answer the headers with this, if they come when the direction has been taken over."""
+        self._headers_reply = headers
 
     # --- from Envoy ---
 
@@ -75,7 +80,7 @@ class Lane:
             if self._passing:
                 self.headers_sent = True
                 self._body_done = self.complete = message.end_of_stream
-                return [EMPTY[self._headers_answer]]
+                return [self._headers_reply]
         elif message.phase is Phase.REQUEST_BODY or message.phase is Phase.RESPONSE_BODY:
             if message.end_of_stream:
                 self.ended = self._body_ended = True

@@ -2,6 +2,7 @@
 it. Pure."""
 
 from epp_client.errors import EppClientError, Reason
+from epp_client.ext_proc.replies import fallback_mark
 from epp_client.picker.steering import destination_reply
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.relay.actions import CancelPicker, Disarm, FailEnvoy, Timer
@@ -67,6 +68,8 @@ def go_local(state: State, outcome: Outcome, reason: Reason | None) -> None:
         return
     state.outcome, state.reason = outcome, reason
     state.endpoint = keys[0]
+    if reason is not None:
+        state.response.pass_with(fallback_mark(reason))
     steered = destination_reply(keys, state.headers.stripped)
     state.send(state.request.take_over(state.marked(steered)))
     state.send(state.response.take_over())

@@ -85,6 +85,7 @@ def _access_log() -> accesslog_v3.AccessLog:
         "flags": "%RESPONSE_FLAGS%",
         "details": "%RESPONSE_CODE_DETAILS%",
         "error": "%RESP(X-INFERENCE-ERROR)%",
+        "fallback": "%RESP(X-INFERENCE-FALLBACK)%",
         "pool": "%ROUTE_NAME%",
         "picked": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{DESTINATION})%",
         "served": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{SERVED})%",

@@ -8,6 +8,7 @@ import envoy_data_plane.envoy.config.route.v3 as route_v3
 import envoy_data_plane.envoy.type.matcher.v3 as matcher_v3
 
 from epp_client.ext_proc.replies import MARKS_NAMESPACE, REQUEST_TRAILERS_MARK
+from epp_client.picker.pick import MAX_PICK_ENTRIES
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import ResponseMode
 from epp_client.xds.clusters import cluster_name
@@ -75,7 +76,8 @@ def _routes(route: Route, terms: Terms) -> list[route_v3.Route]:
     retrying.request_body_buffer_limit = terms.retry_body_limit
     retrying.route.retry_policy = route_v3.RetryPolicy(
         retry_on=SAFE_RETRIES,
-        num_retries=3,
+        # As long as a list can be: each entry is tried once, and behind the last one Envoy answers itself.
+        num_retries=MAX_PICK_ENTRIES,
         retry_back_off=route_v3.RetryPolicyRetryBackOff(
             base_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=50)
         ),

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp_client.demo.stack import Stack, start_picker
+from epp_client.demo.stack import Stack, pod, start_picker
 
-from .tools import echo, ext_proc_service, settled, until
+from .tools import add_objects, echo, ext_proc_service, settled, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -35,11 +35,40 @@ async def test_a_killed_picker_and_its_return(own_stack: Stack, client: httpx.As
     address = next(iter(stack.sidecar.store.snapshots["default/close"].picker.addresses))  # type: ignore[union-attr]
     for name in ("open", "close"):
         await stack.pickers[name].kill()
-    assert (await echo(client, stack, "open")).status_code == 200
+    answer = await echo(client, stack, "open")
+    assert (answer.status_code, answer.headers["x-inference-fallback"]) == (
+        200,
+        "picker_unreachable",
+    )
     refused = await echo(client, stack, "close")
     assert refused.headers["x-inference-error"] == "picker_unreachable"
     await start_picker(stack, "close", address)
     await until(client, stack, "close", lambda answer: answer.status_code == 200)
+
+
+async def test_a_list_is_walked_past_every_dead_entry(
+    own_stack: Stack, client: httpx.AsyncClient
+) -> None:
+    good = own_stack.endpoints[2]
+    port = good.rpartition(":")[2]
+    hosts = [f"127.0.0.{number}" for number in range(91, 98)]
+    dead = [f"{host}:{port}" for host in hosts]
+    add_objects(own_stack, [pod(f"gone-{host}", host) for host in hosts], "gone.yaml")
+    async with asyncio.timeout(30):
+        while True:
+            snapshot = own_stack.sidecar.store.snapshots["default/close"]
+            if all(map(snapshot.routable, dead)):
+                break
+            await asyncio.sleep(0.02)
+    answer = await echo(
+        client,
+        own_stack,
+        "close",
+        x_picker_dialect="pick-list",
+        x_picker_list=",".join((*dead, good)),
+    )
+    assert (answer.status_code, answer.headers.get("x-model-server")) == (200, good)
+    assert "x-inference-fallback" not in answer.headers
 
 
 async def test_a_stopped_picker_costs_the_pick_timeout_at_most(

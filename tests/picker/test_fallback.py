@@ -5,7 +5,7 @@ from types import MappingProxyType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp_client.picker.fallback import RETRIES, InFlight, local_pick
+from epp_client.picker.fallback import LONGEST_LIST, InFlight, local_pick
 from epp_client.picker.preparation import Subset
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
@@ -18,16 +18,16 @@ endpoints = st.builds(
     lambda number, ready, since: Endpoint(
         f"10.0.0.{number}:8000", f"10.0.0.{number}", 8000, "pod", ready, since
     ),
-    st.integers(1, 9),
+    st.integers(1, 20),
     st.booleans(),
     st.integers(1, GENERATION),
 )
 
 
 @given(
-    st.lists(endpoints, unique_by=lambda endpoint: endpoint.key, max_size=9),
+    st.lists(endpoints, unique_by=lambda endpoint: endpoint.key, max_size=20),
     st.none() | st.integers(-1, GENERATION),
-    st.none() | st.sets(st.integers(1, 9)),
+    st.none() | st.sets(st.integers(1, 20)),
     st.data(),
 )
 def test_only_ready_members_and_those_that_envoy_has_while_there_are_any(
@@ -48,4 +48,4 @@ def test_only_ready_members_and_those_that_envoy_has_while_there_are_any(
     picked = local_pick(snapshot, subset, InFlight(), below)
     best = [key for key in ready if snapshot.routable(key)] or ready
     assert set(picked) <= set(best)
-    assert len(picked) == len(set(picked)) == min(RETRIES, len(best))
+    assert len(picked) == len(set(picked)) == min(LONGEST_LIST, len(best))

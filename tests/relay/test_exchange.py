@@ -7,6 +7,7 @@ import pytest
 
 from epp_client.errors import Reason
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from epp_client.ext_proc.replies import FALLBACK
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.pool.settings import ResponseMode
@@ -138,6 +139,29 @@ def test_fail_open_replays_the_body(replies: list[bytes], how: object, reason: R
     envoy.send(response_headers(), body(b"answer", end=True, response=True))
     assert envoy.response.body == b"answer"
     assert envoy.response.ended
+    assert fallback(envoy) == str(reason)
+
+
+def fallback(envoy: Envoy) -> str:
+    """What the client is told of why no picker chose; empty when one did."""
+    assert envoy.response.headers is not None
+    mutation = envoy.response.headers.response_headers.response.header_mutation
+    return "".join(
+        option.header.raw_value.decode()
+        for option in mutation.set_headers
+        if option.header.key == FALLBACK
+    )
+
+
+@pytest.mark.parametrize("picker", [True, False])
+def test_a_request_that_is_served_as_its_pool_wants_has_no_word_of_a_fallback(picker: bool) -> None:
+    envoy = conversation(snapshot(OPEN, picker=picker))
+    envoy.send(request_headers(end=True))
+    if picker:
+        envoy.picker(picked(A))
+        envoy.do(envoy.exchange.picker_closed(None))
+    envoy.send(response_headers(end=True))
+    assert fallback(envoy) == ""
 
 
 @pytest.mark.parametrize(("replies", "how", "reason"), FAILURES.values(), ids=FAILURES.keys())
