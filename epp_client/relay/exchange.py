@@ -210,9 +210,9 @@ class Exchange(State):
     def _message(self, message: Message) -> None:
         if message.phase is Phase.REQUEST_HEADERS:
             request_headers(self, message)
-        elif self.headers is None:
-            raise MalformedMessage("Envoy began with something else than request headers")
         elif message.phase is Phase.REQUEST_BODY or message.phase is Phase.REQUEST_TRAILERS:
+            if self.headers is None:
+                raise MalformedMessage("Envoy began with something else than headers")
             request_rest(self, message)
         else:
             response_message(self, message)

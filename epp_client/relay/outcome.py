@@ -16,5 +16,7 @@ class Outcome(StrEnum):
     """Answered by us with an error."""
     REFUSED_BY_PICKER = "refused_by_picker"
     """Answered by the picker: a refusal is an answer."""
+    LOCAL_REPLY = "local_reply"
+    """Answered by Envoy itself, or by another of its filters, before there was a decision."""
     CANCELLED = "cancelled"
     """The client, or Envoy, went away before there was a decision."""

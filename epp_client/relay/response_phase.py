@@ -37,7 +37,7 @@ def response_message(state: State, message: Message) -> None:
         if served is not None:
             state.endpoint = served
         if state.outcome is None:
-            # An answer of Envoy's own, before there was a pick: nothing to steer any more.
+            # An answer of Envoy's own, or of another filter, before there was a pick: nothing to steer.
             _abandon_request(state)
         if state.settings.response_mode is not ResponseMode.RELAY and not lane.passing:
             lane.take_over()
@@ -62,7 +62,7 @@ def response_message(state: State, message: Message) -> None:
 
 
 def _abandon_request(state: State) -> None:
-    state.outcome = Outcome.CANCELLED
+    state.outcome = Outcome.LOCAL_REPLY
     state.disarm_pick()
     if state.picker_open:
         state.picker_open = False

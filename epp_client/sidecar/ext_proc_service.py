@@ -11,13 +11,12 @@ from functools import partial
 
 import structlog
 
-from epp_client.errors import MalformedMessage, PickerUnreachable, Reason
+from epp_client.errors import PickerUnreachable, Reason
 from epp_client.ext_proc.messages import POOL_KEY
-from epp_client.ext_proc.replies import refusal
 from epp_client.logs import Repeats
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.picker.fallback import InFlight, local_pick
-from epp_client.picker.preparation import Subset, is_grpc
+from epp_client.picker.preparation import Subset
 from epp_client.pool.settings import ANNOTATION_PREFIX
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
@@ -27,6 +26,7 @@ from epp_client.relay.outcome import Outcome
 from epp_client.relay.retention import RetentionBudget
 from epp_client.sidecar.deadlines import Deadlines
 from epp_client.sidecar.handover import KNOWN_ENDPOINTS, Handover
+from epp_client.sidecar.refusing import Refused, Refusing
 from epp_client.sidecar.session import Session
 from epp_client.wire.grpc import UNIMPLEMENTED
 from epp_client.wire.transport import OK, Status, Stream, StreamEvents
@@ -77,7 +77,7 @@ class ExtProcService:
             if path == KNOWN_ENDPOINTS:
                 return self._handover.accept(stream)
             stream.finish(Status(UNIMPLEMENTED, f"{path} is not served here; {PROCESS} is"))
-            return _Refused()
+            return Refused()
         name = metadata.get(POOL_KEY, "")
         snapshot = self.store.snapshots.get(name)
         reason: Reason | None = None
@@ -107,11 +107,14 @@ class ExtProcService:
         return session
 
     def _refuse(self, stream: Stream, pool: str, reason: Reason) -> StreamEvents:
-        counters = self._counters.pool(pool)
-        counters.outcome(Outcome.REFUSED)
-        counters.refuse(reason)
-        self._warn("refused a request", pool=pool, reason=str(reason))
-        return _RefusedAtOnce(stream, reason, pool if pool != UNKNOWN_POOL else "")
+        def ended(outcome: Outcome) -> None:
+            counters = self._counters.pool(pool)
+            counters.outcome(outcome)
+            if outcome is Outcome.REFUSED:
+                counters.refuse(reason)
+                self._warn("refused a request", pool=pool, reason=str(reason))
+
+        return Refusing(stream, reason, pool if pool != UNKNOWN_POOL else "", ended)
 
     def session_ended(
         self, session: Session, exchange: Exchange, pick_seconds: float | None
@@ -212,42 +215,3 @@ def _local_pick(
     in_flight: InFlight, snapshot: PoolSnapshot, subset: Subset | None
 ) -> tuple[str, ...]:
     return local_pick(snapshot, subset, in_flight, random.randrange)
-
-
-class _Refused(StreamEvents):
-    """Owner of a stream that has been finished already: nothing is owed to anyone."""
-
-    def message_received(self, message: bytes) -> None:
-        """Too late."""
-
-    def half_closed(self) -> None:
-        """The status is on its way."""
-
-    def closed(self, status: Status) -> None:
-        """Nothing is open."""
-
-    def pause_writing(self) -> None:
-        """One small message needs no back-pressure."""
-
-    def resume_writing(self) -> None:
-        """See `pause_writing`."""
-
-
-class _RefusedAtOnce(_Refused):
-    """Owner of a stream that is refused as soon as Envoy has said what it is about."""
-
-    def __init__(self, stream: Stream, reason: Reason, pool: str) -> None:
-        self._stream = stream
-        self._reason = reason
-        self._pool = pool
-
-    def message_received(self, message: bytes) -> None:
-        try:
-            grpc = is_grpc(message)
-        except MalformedMessage:
-            grpc = False
-        self._stream.send(refusal(self._reason, self._pool, grpc=grpc))
-        self._stream.finish(OK)
-
-    def half_closed(self) -> None:
-        self._stream.finish(OK)

@@ -16,7 +16,7 @@ from grpc import aio
 
 from epp_client.demo.stack import Stack, free_ports, inference_pool, running_stack, service
 from epp_client.errors import Reason
-from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
+from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from epp_client.picker.client import PROCESS
 from epp_client.pool.inference_pool import PoolName
 from epp_client.relay.outcome import Outcome
@@ -248,6 +248,16 @@ async def _reject_endpoints(stack: Stack) -> None:
                 await asyncio.sleep(0.01)
 
 
+async def _reply_locally(stack: Stack) -> None:
+    """What an Envoy sends whose other filter has answered."""
+    message = ProcessingRequest()
+    message.response_headers.end_of_stream = True
+    socket = f"unix:{stack.sidecar.settings.socket}"
+    named = {"x_inference_pool": "default/close"}
+    [answer] = await raw_stream(socket, PROCESS, [message.SerializeToString()], **named)
+    assert ProcessingResponse.FromString(answer).WhichOneof("response") == "response_headers"
+
+
 ELSEWHERE = {
     "epp_client_workers": "tests/workers",
     "epp_client_worker_restarts": "tests/workers",
@@ -264,6 +274,7 @@ async def test_every_metric_moves(stack: Stack, client: httpx.AsyncClient) -> No
     await echo(client, stack, "open", x_picker_dialect="pick-outside")
     await echo(client, stack, "close", x_picker_dialect="pick-outside")
     await _cancel(client, stack)
+    await _reply_locally(stack)
     await REASONS[Reason.BODY_NOT_RETAINED](client, stack)
     await _reject_endpoints(stack)
     await settled(stack)

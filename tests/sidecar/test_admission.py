@@ -3,15 +3,16 @@
 import pytest
 
 from epp_client.errors import Reason
-from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
+from epp_client.ext_proc.pb.ext_proc_pb2 import HeadersResponse, ProcessingResponse
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
+from epp_client.relay.outcome import Outcome
 from epp_client.sidecar.ext_proc_service import ExtProcService
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.transport import OK, Status, Stream
 
-from ..relay.conversation import request_headers, snapshot
+from ..relay.conversation import body, request_headers, response_headers, snapshot
 
 
 class EnvoyStream(Stream):
@@ -110,3 +111,36 @@ async def test_another_method_is_unimplemented() -> None:
     service().accept(stream, "/other.Service/Call", {})
     assert stream.status is not None
     assert stream.status.code == 12
+
+
+@pytest.mark.parametrize("pool", [None, "default/ghost", "default/llama"])
+@pytest.mark.parametrize("synced", [True, False])
+async def test_a_local_reply_passes_whatever_pool_it_names(pool: str | None, synced: bool) -> None:
+    made, stream = service(synced=synced, max_exchanges=0), EnvoyStream()
+    owner = made.accept(stream, PROCESS, {} if pool is None else {"x-inference-pool": pool})
+    owner.message_received(response_headers())
+    owner.message_received(body(b"denied", True, response=True))
+    owner.half_closed()
+    headers, reply = (ProcessingResponse.FromString(raw) for raw in stream.sent)
+    assert headers == ProcessingResponse(response_headers=HeadersResponse())
+    streamed = reply.response_body.response.body_mutation.streamed_response
+    assert (streamed.body, streamed.end_of_stream) == (b"denied", True)
+    assert stream.status == OK
+    [counted] = made._counters.pools.values()
+    assert {name: n for name, n in counted.outcomes.items() if n} == {Outcome.LOCAL_REPLY: 1}
+    assert not counted.refused
+    made.close()
+
+
+async def test_a_refusal_is_counted_once_and_a_client_that_goes_first_is_none() -> None:
+    made = service(synced=False)
+    refused = made.accept(EnvoyStream(), PROCESS, {})
+    refused.message_received(request_headers())
+    refused.message_received(body(b"x"))
+    refused.closed(Status(1))
+    made.accept(EnvoyStream(), PROCESS, {}).closed(Status(1))
+    [counted] = made._counters.pools.values()
+    outcomes = {name: n for name, n in counted.outcomes.items() if n}
+    assert outcomes == {Outcome.REFUSED: 1, Outcome.CANCELLED: 1}
+    assert counted.refused == {Reason.POOL_NOT_NAMED: 1}
+    made.close()

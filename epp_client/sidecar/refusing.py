@@ -1,0 +1,98 @@
+"""Streams of Envoy's that no Exchange is made for: refused as soon as Envoy has said what they are about.
+
+A stream that begins with a response is refused by nobody: Envoy itself, or another of its filters, has
+answered the client, and the sidecar only lets that through.
+"""
+
+from collections.abc import Callable
+
+from epp_client.errors import MalformedMessage, Reason
+from epp_client.ext_proc.messages import Answer, Phase, read_message
+from epp_client.ext_proc.replies import refusal
+from epp_client.picker.preparation import is_grpc
+from epp_client.relay.lane import Lane
+from epp_client.relay.outcome import Outcome
+from epp_client.relay.retention import RetentionBudget
+from epp_client.wire.grpc import INTERNAL
+from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+
+_OF_RESPONSE = (Phase.RESPONSE_HEADERS, Phase.RESPONSE_BODY, Phase.RESPONSE_TRAILERS)
+
+
+class Refused(StreamEvents):
+    """Owner of a stream that has been finished already: nothing is owed to anyone."""
+
+    def message_received(self, message: bytes) -> None:
+        """Too late."""
+
+    def half_closed(self) -> None:
+        """The status is on its way."""
+
+    def closed(self, status: Status) -> None:
+        """Nothing is open."""
+
+    def pause_writing(self) -> None:
+        """One small message needs no back-pressure."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+
+
+class Refusing(Refused):
+    """Owner of a stream that the sidecar cannot serve, for `reason`; `outcome` is told how it ended."""
+
+    def __init__(
+        self, stream: Stream, reason: Reason, pool: str, outcome: Callable[[Outcome], None]
+    ) -> None:
+        self._stream = stream
+        self._reason = reason
+        self._pool = pool
+        self._outcome: Callable[[Outcome], None] | None = outcome
+        self._reply: Lane | None = None
+
+    def message_received(self, message: bytes) -> None:
+        """The first message decides; every message of a local reply goes back as it came."""
+        try:
+            read = read_message(message)
+            if self._outcome is None and self._reply is None:
+                return  # refused already
+            if self._reply is None and read.phase is Phase.RESPONSE_HEADERS:
+                self._decided(Outcome.LOCAL_REPLY)
+                self._reply = Lane(Answer.RESPONSE_HEADERS, RetentionBudget(0), 0)
+                self._reply.take_over()
+            if self._reply is not None:
+                if read.phase not in _OF_RESPONSE:
+                    raise MalformedMessage("a request behind its response")
+                for answer in self._reply.put(read):
+                    self._stream.send(answer)
+                return
+            grpc = is_grpc(message)
+        except MalformedMessage:
+            if self._reply is not None:
+                self._stream.finish(Status(INTERNAL, "not an ext_proc message"))
+                return
+            grpc = False
+        self._decided(Outcome.REFUSED)
+        self._stream.send(refusal(self._reason, self._pool, grpc=grpc))
+        self._stream.finish(OK)
+
+    def half_closed(self) -> None:
+        self._decided(Outcome.REFUSED)
+        self._stream.finish(OK)
+
+    def closed(self, status: Status) -> None:
+        del status
+        self._decided(Outcome.CANCELLED)
+
+    def pause_writing(self) -> None:
+        """Envoy takes no more for now: neither do we."""
+        self._stream.pause_reading()
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+        self._stream.resume_reading()
+
+    def _decided(self, outcome: Outcome) -> None:
+        if self._outcome is not None:
+            tell, self._outcome = self._outcome, None
+            tell(outcome)
