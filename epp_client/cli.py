@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from epp_client import __version__
+from epp_client.envoy_command import envoy_config
 from epp_client.errors import EppClientError, SettingsError
 from epp_client.pool.settings import (
     STEERING_HEADERS,
@@ -21,12 +22,9 @@ from epp_client.pool.settings import (
     ResponseMode,
 )
 from epp_client.settings import (
-    MAX_WORKERS,
     TransportName,
     UpstreamMode,
-    host_port,
     serve_settings,
-    worker_sockets,
 )
 
 app = typer.Typer(
@@ -382,83 +380,7 @@ def _content(body: str) -> bytes:
         raise SettingsError(f"--body {body}: {error.strerror}") from error
 
 
-@app.command("envoy-config")
-def envoy_config(
-    pools: PoolsPath,
-    route: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="PREFIX=namespace/name, repeatable. Default: `/` for one pool, "
-            "`/<namespace>/<name>/` for several."
-        ),
-    ] = None,
-    listen: Annotated[str, typer.Option(help="host:port of Envoy's listener.")] = "0.0.0.0:8080",
-    envoy_admin: Annotated[
-        str, typer.Option(help="host:port of Envoy's admin.")
-    ] = "127.0.0.1:9901",
-    status_listen: Annotated[
-        str | None,
-        typer.Option(
-            help="host:port of a second listener with Envoy's /ready and /stats/prometheus alone, "
-            "for probes and Prometheus from other hosts."
-        ),
-    ] = None,
-    socket: Annotated[Path, typer.Option(help="ext_proc socket, as given to `serve`.")] = Path(
-        "/run/epp-client/ext-proc.sock"
-    ),
-    workers: Annotated[
-        int, typer.Option(min=0, max=MAX_WORKERS, help="Relay processes, as given to `serve`.")
-    ] = 1,
-    xds_socket: Annotated[Path, typer.Option(help="ADS socket.")] = Path(
-        "/run/epp-client/xds.sock"
-    ),
-    upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST,
-    response_mode: Annotated[
-        ResponseMode, typer.Option(help="Of pools without the annotation, as given to `serve`.")
-    ] = ResponseMode.RELAY,
-) -> None:
-    """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets none."""
-    from epp_client.pool.manifests import build_world, load
-    from epp_client.pool.problems import Severity
-    from epp_client.xds.bootstrap import envoy_config as render
-
-    loaded = load(pools)
-    world, faults = build_world(loaded, PoolSettings(response_mode=response_mode), {})
-    for problem in (*loaded.problems, *faults):
-        if problem.severity is Severity.ERROR:
-            typer.echo(f"error: {problem}", err=True)
-    names = sorted(world.pools)
-    text = render(
-        names,
-        routes=[_route(item) for item in route] if route else None,
-        listener=_host_port(listen),
-        admin=_host_port(envoy_admin),
-        status=_host_port(status_listen) if status_listen else None,
-        ext_proc_sockets=worker_sockets(socket, workers),
-        ads_socket=None if upstream_mode is UpstreamMode.ORIGINAL_DST else xds_socket,
-        upstream_mode=upstream_mode,
-        response_modes={name: pool.settings.response_mode for name, pool in world.pools.items()},
-        app_protocols={name: pool.app_protocol for name, pool in world.pools.items()},
-    )
-    typer.echo(text)
-
-
-def _route(text: str) -> Any:
-    from epp_client.pool.inference_pool import PoolName
-    from epp_client.xds.routes import Route
-
-    prefix, _, pool = text.partition("=")
-    namespace, slash, name = pool.partition("/")
-    if not prefix.startswith("/") or not slash:
-        raise SettingsError(f"--route {text!r} is not of the form /PREFIX=namespace/name")
-    return Route(prefix, PoolName(namespace, name))
-
-
-def _host_port(text: str) -> tuple[str, int]:
-    try:
-        return host_port(text)
-    except ValueError as error:
-        raise SettingsError(f"{text!r} {error}") from error
+app.command("envoy-config")(envoy_config)
 
 
 @app.command()

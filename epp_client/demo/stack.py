@@ -21,6 +21,7 @@ from epp_client.pool.parse import API_VERSION
 from epp_client.pool.settings import ResponseMode
 from epp_client.settings import serve_settings
 from epp_client.xds.bootstrap import envoy_config
+from epp_client.xds.inference_listener import EDGE, Edge
 
 ENVOY_HOST = "127.0.0.10"
 HOSTS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
@@ -147,12 +148,14 @@ async def running_stack(
     routes_to: Sequence[str] = (),
     write: Callable[[list[dict[str, Any]]], str] = yaml.safe_dump_all,
     edit_bootstrap: Callable[[dict[str, Any]], None] = lambda _: None,
+    edge: Edge = EDGE,
     **settings: Any,
 ) -> AsyncIterator[Stack]:
     """Start everything; `settings` override those of the sidecar.
 
     `routes_to` names pools that Envoy has routes for and the manifests do not have (yet). `write` makes
-    the manifest of the objects; `edit_bootstrap` changes Envoy's bootstrap in place.
+    the manifest of the objects; `edge` is what clients may do, and `edit_bootstrap` changes Envoy's
+    bootstrap in place.
 
     Pools: `open` (FailOpen) and `close` (FailClose) with a picker each, `h2c` (with `open`'s
     picker), `nopicker`, `lost` (FailClose, its Service is missing), `observe` and `skip` (response
@@ -214,6 +217,7 @@ async def running_stack(
                     *(PoolName("default", name) for name in routes_to),
                 ],
                 listener=listener,
+                edge=edge,
                 admin=admin,
                 ext_proc_sockets=sidecar_settings.sockets,
                 ads_socket=sidecar_settings.xds_socket,

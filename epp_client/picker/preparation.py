@@ -6,6 +6,7 @@ from typing import Final, NamedTuple, final
 
 from mypy_extensions import mypyc_attr
 
+from epp_client.ext_proc.messages import Message
 from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderValue, ProcessingRequest
 from epp_client.ext_proc.plain import plain_served
 from epp_client.picker.protocol import (
@@ -80,6 +81,22 @@ def prepare_request_headers(raw: bytes, snapshot: PoolSnapshot) -> RequestHeader
     for key in subset.ready:
         hint.fields[SUBSET].list_value.values.add().string_value = key
     return RequestHeaders(message.SerializeToString(), stripped, subset)
+
+
+_UPGRADE: Final = b"\n\x07upgrade"
+"""The name of a header as protobuf writes it; no header's value can contain it."""
+
+
+def is_upgrade(message: Message) -> bool:
+    """Whether request headers ask for another protocol: behind them comes no body, and no end of one."""
+    return not message.end_of_stream and _UPGRADE in message.raw
+
+
+def without_body(raw: bytes) -> bytes:
+    """Request headers as those of a request that ends with them: a picker picks at once."""
+    message = parse_request(raw)
+    message.request_headers.end_of_stream = True
+    return message.SerializeToString()
 
 
 def _subset_hint(message: ProcessingRequest) -> list[str] | None:

@@ -11,7 +11,7 @@ from epp_client.errors import MalformedMessage, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_reply
 from epp_client.ext_proc.replies import END_OF_REQUEST_BODY
 from epp_client.picker.pick import judge, read_pick
-from epp_client.picker.preparation import prepare_request_headers
+from epp_client.picker.preparation import is_upgrade, prepare_request_headers, without_body
 from epp_client.picker.protocol import parse_reply
 from epp_client.picker.steering import HeaderReply, trailers_reply, without_destination
 from epp_client.pool.settings import ResponseMode
@@ -31,11 +31,14 @@ MAX_ATTEMPTS: Final = 3
 
 def request_headers(state: State, message: Message) -> None:
     """Envoy has begun."""
-    if state.headers is not None:
-        raise MalformedMessage("request headers came twice")
+    if state.headers is not None or state.response.begun:
+        raise MalformedMessage("request headers came twice, or behind the response's")
     state.envoy_headers = message.raw
     state.headers = headers = prepare_request_headers(message.raw, state.snapshot)
     state.request.put(message)
+    if is_upgrade(message):
+        state.upgrade = True
+        headers.raw = without_body(headers.raw)
     if headers.subset is not None and not headers.subset.ready:
         state.refuse(Reason.SUBSET_EMPTY)
         return
@@ -68,7 +71,8 @@ def ask_picker(state: State) -> None:
     state.header_reply, state.pick, state.keys = None, None, ()
     state.out += (OpenPicker(), ToPicker(state.headers.raw))
     for raw in state.request.restart():
-        state.out.append(ToPicker(raw))
+        if not state.upgrade:
+            state.out.append(ToPicker(raw))
     if state.envoy_trailers:
         state.out.append(ToPicker(state.envoy_trailers))
     if state.waiting_for_endpoint:
@@ -88,7 +92,7 @@ def request_rest(state: State, message: Message) -> None:
     state.request_quiet = 0
     if message.phase is Phase.REQUEST_TRAILERS:
         state.envoy_trailers = message.raw
-    if not state.picker_open or state.request.answered_whole:
+    if not state.picker_open or state.upgrade or state.request.answered_whole:
         return
     if message.phase is Phase.REQUEST_TRAILERS:
         # GAIE's picker picks at the end of the body and never looks at trailers.
@@ -214,10 +218,26 @@ def judge_again(state: State, *, last: bool) -> None:
 
 def _commit(state: State) -> None:
     """Release the picker's answer to Envoy: from here on the request is under way."""
+    if state.upgrade:
+        _release_upgrade(state)
+        return
     state.send(state.request.answer_headers(state.marked(_steered(state))))
     state.arm_pick()
     request_progress(state)
     _skip_response(state)
+
+
+def _release_upgrade(state: State) -> None:
+    """What follows is no HTTP: both directions pass, and the picker has done what there was to do."""
+    if state.request.lost:
+        drop_picker(state, Reason.BODY_NOT_RETAINED)
+        return
+    state.send(state.request.take_over(_steered(state)))
+    state.send(state.response.take_over())
+    state.disarm_pick()
+    if state.picker_open:
+        state.picker_open = False
+        state.out.append(FinishPicker())
 
 
 def _steered(state: State) -> bytes:

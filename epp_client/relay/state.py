@@ -83,6 +83,7 @@ class State:
         self.keys: tuple[str, ...] = ()
         self.waiting_for_endpoint = False
         self.endpoint_wait = 0.0  # seconds, that it waits now
+        self.upgrade = False  # to a WebSocket or the like: what follows the headers is no body
 
         self.picker_open = False
         self.answering = False  # the client, in the model server's place, message by message

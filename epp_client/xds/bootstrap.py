@@ -18,7 +18,7 @@ from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.settings import ResponseMode
 from epp_client.settings import UpstreamMode
 from epp_client.xds.clusters import pool_cluster, socket_address
-from epp_client.xds.inference_listener import EDGE, Edge, inference_listener
+from epp_client.xds.inference_listener import EDGE, Edge, connection_limit, inference_listener
 from epp_client.xds.node import CLUSTER, EDITION, EDITION_KEY
 from epp_client.xds.own_clusters import ads_cluster, dynamic_resources, sidecar_cluster
 from epp_client.xds.routes import Route, Terms, default_routes, route_configuration
@@ -99,6 +99,7 @@ def envoy_config(
             ],
             clusters=clusters,
         ),
+        overload_manager=connection_limit(edge),
         dynamic_resources=dynamic_resources() if ads_socket is not None else None,
     )
     document = bootstrap.to_dict(

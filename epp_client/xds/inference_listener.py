@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import envoy_data_plane.envoy.config.accesslog.v3 as accesslog_v3
 import envoy_data_plane.envoy.config.core.v3 as core_v3
 import envoy_data_plane.envoy.config.listener.v3 as listener_v3
+import envoy_data_plane.envoy.config.overload.v3 as overload_v3
 import envoy_data_plane.envoy.config.route.v3 as route_v3
 import envoy_data_plane.envoy.extensions.access_loggers.stream.v3 as stream_log
 import envoy_data_plane.envoy.extensions.filters.http.router.v3 as router_v3
 import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm_v3
+import envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 as connections_v3
+import envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 as tls_v3
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
@@ -26,6 +30,12 @@ class Edge(NamedTuple):
     """A stream with no byte in either direction for so long ends; the longest silent prefill is shorter."""
     request_timeout: float = 0.0
     """From the end of a request to the end of its response."""
+    upgrades: tuple[str, ...] = ("websocket",)
+    """Protocols that a client may upgrade its request to."""
+    tls: tuple[Path, Path] | None = None
+    """PEM certificate chain and key, where Envoy finds them; None for plaintext."""
+    max_connections: int = 50_000
+    """Of all clients at once."""
 
 
 EDGE = Edge()
@@ -39,7 +49,46 @@ def inference_listener(
     access_log: bool,
 ) -> listener_v3.Listener:
     """The listener at `address` (host, port)."""
-    return http_listener("inference", address, _manager(edge, routes, access_log))
+    listener = http_listener("inference", address, _manager(edge, routes, access_log))
+    if edge.tls is not None:
+        [chain] = listener.filter_chains
+        chain.transport_socket = _tls(*edge.tls)
+    return listener
+
+
+def _tls(certificate: Path, key: Path) -> core_v3.TransportSocket:
+    context = tls_v3.DownstreamTlsContext(
+        common_tls_context=tls_v3.CommonTlsContext(
+            alpn_protocols=["h2", "http/1.1"],
+            tls_certificates=[
+                tls_v3.TlsCertificate(
+                    certificate_chain=core_v3.DataSource(filename=str(certificate)),
+                    private_key=core_v3.DataSource(filename=str(key)),
+                )
+            ],
+        )
+    )
+    return core_v3.TransportSocket(
+        name="envoy.transport_sockets.tls", typed_config=Any.pack(context)
+    )
+
+
+def connection_limit(edge: Edge) -> overload_v3.OverloadManager | None:
+    """What counts the connections of clients, and takes no more of them than it may. The status listener,
+    which probes come to, is not counted."""
+    if not edge.max_connections:
+        return None
+    monitor = connections_v3.DownstreamConnectionsConfig(
+        max_active_downstream_connections=edge.max_connections
+    )
+    return overload_v3.OverloadManager(
+        resource_monitors=[
+            overload_v3.ResourceMonitor(
+                name="envoy.resource_monitors.global_downstream_max_connections",
+                typed_config=Any.pack(monitor),
+            )
+        ]
+    )
 
 
 def _manager(
@@ -59,6 +108,9 @@ def _manager(
         normalize_path=True,
         merge_slashes=True,
         use_remote_address=True,
+        upgrade_configs=[
+            hcm_v3.HttpConnectionManagerUpgradeConfig(upgrade_type=name) for name in edge.upgrades
+        ],
         stream_idle_timeout=timedelta(seconds=edge.idle_timeout),
         request_headers_timeout=timedelta(seconds=10),
         max_request_headers_kb=MAX_HEADERS_KB,
@@ -67,6 +119,7 @@ def _manager(
         ),
         http2_protocol_options=core_v3.Http2ProtocolOptions(
             max_concurrent_streams=1000,
+            allow_connect=bool(edge.upgrades),
             initial_stream_window_size=1024 * 1024,
             initial_connection_window_size=16 * 1024 * 1024,
         ),

@@ -65,7 +65,9 @@ def status_listener(listen: tuple[str, int]) -> listener_v3.Listener:
         stream_idle_timeout=_TIMEOUT,
         request_headers_timeout=_TIMEOUT,
     )
-    return http_listener("status", listen, manager)
+    listener = http_listener("status", listen, manager)
+    listener.ignore_global_conn_limit = True
+    return listener
 
 
 def _route(page: str) -> route_v3.Route:
