@@ -19,9 +19,9 @@ from benchmarks.cluster.acknowledgements import PODS, WIDE, population
 from benchmarks.cluster.edits import BRIEF, LONG, Edit, Write, membership
 from benchmarks.cluster.paced import timed
 from benchmarks.cluster.population import address, create_all, pool
-from epp_client.demo.dialects import SERVED_ECHO, STEERING
 from epp_client.demo.process import Process
 from epp_client.demo.stack import free_ports
+from epp_client.demo.steps import SERVED_ECHO, STEERING
 from epp_client.errors import Reason
 from tests.cluster import objects
 from tests.cluster.api import Api, Object

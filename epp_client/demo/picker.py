@@ -17,7 +17,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from epp_client.demo.dialects import DIALECTS, Conversation, Fail, Finish, Record, Wait
+from epp_client.demo.conversation import Conversation, Record
+from epp_client.demo.dialects import DIALECTS
+from epp_client.demo.steps import Fail, Finish, Wait
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
 from epp_client.picker.client import PROCESS
 
@@ -48,7 +50,7 @@ class ReferencePicker:
     async def process(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """One stream of Envoy's, by way of the sidecar."""
         self._turn += 1
-        conversation = Conversation(self._endpoints, self._turn, self._dialects)
+        conversation = Conversation(self._endpoints, self._turn, self._dialects, DIALECTS)
         finished = False
         try:
             async for raw in messages:

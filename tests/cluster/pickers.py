@@ -32,7 +32,8 @@ schedulingProfiles:
 """
 """As its own conformance tests steer it: the filter needs a `test-epp-endpoint-selection` header."""
 _HEALTH = "/grpc.health.v1.Health/Check"
-_SERVICES = {"lwepp": "inference-extension", "epp": "envoy.service.ext_proc.v3.ExternalProcessor"}
+_EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
+_SERVICES = {"lwepp": "inference-extension", "epp": _EXT_PROC, "epp-1.2": _EXT_PROC}
 
 
 @dataclass
@@ -47,14 +48,14 @@ class Picker:
 async def running_picker(
     program: str, kubeconfig: Path, pool: str, namespace: str, *arguments: str
 ) -> AsyncIterator[Picker]:
-    """Run `lwepp` or `epp` for a pool: TLS with its own self-signed certificate, as by default.
+    """Run `lwepp`, `epp` or `epp-1.2` for a pool: TLS with its own self-signed certificate, as by default.
 
     Raises:
         Unavailable: the program is not here.
         ProcessFailed: it did not become ready; the text has the end of its log.
     """
     port, health, metrics = free_ports(HOST, 3)  # they listen on all addresses: there is no flag
-    if program == "epp":
+    if program != "lwepp":
         arguments = (
             *arguments, f"--config-text={EPP_CONFIG}", "--tracing=false",
             "--metrics-endpoint-auth=false", "--enable-pprof=false", "-v=0",

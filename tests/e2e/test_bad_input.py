@@ -12,7 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.dialects import Record
+from epp_client.demo.conversation import Record
 from epp_client.demo.stack import Stack, inference_pool, running_stack
 from epp_client.settings import TransportName
 from tests.e2e.tools import (

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from google.protobuf.struct_pb2 import ListValue, Value
 
-from epp_client.demo.dialects import Record
+from epp_client.demo.conversation import Record
 from epp_client.demo.process import Process
 from epp_client.demo.stack import Stack, inference_pool, pod, running_stack
 from epp_client.settings import TransportName

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from grpc import aio
 
-from epp_client.demo.dialects import Record
+from epp_client.demo.conversation import Record
 from epp_client.demo.grpc_model import CHAT, ECHO, REPEAT, running_grpc_model
 from epp_client.demo.stack import Stack, inference_pool, pod, running_stack
 from epp_client.settings import TransportName

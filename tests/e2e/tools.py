@@ -12,7 +12,7 @@ from grpc import aio
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp_client.demo.dialects import Record
+from epp_client.demo.conversation import Record
 from epp_client.demo.picker import start_picker
 from epp_client.demo.stack import Stack, service
 from epp_client.sidecar.data_plane import DataPlane

@@ -13,8 +13,10 @@ import pytest
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from epp_client.demo.dialects import DIALECTS, OVERSIZED, Record, as_go_writes
+from epp_client.demo.conversation import Record, as_go_writes
+from epp_client.demo.dialects import DIALECTS
 from epp_client.demo.picker import HEALTH_CHECK, start_picker
+from epp_client.demo.steps import OVERSIZED
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from epp_client.picker.client import PROCESS
 from epp_client.picker.protocol import (
@@ -204,6 +206,8 @@ TABLE: dict[str, Expectation] = {
     "close-after-pick": (REQUEST, OK, lambda s: s.body("request_body") == BODY),
     "ignore-trailers": ([*REQUEST, *RESPONSE[:2]], OK, whole),
     "llm-d-0.10": ([*REQUEST, *RESPONSE], OK, repeating),
+    "gaie-1.5": ([*REQUEST, *RESPONSE], OK, repeating),
+    "lwepp-1.6": (LWEPP, OK, lambda s: not s.body("request_body")),
     "gaie-1.2": ([*REQUEST, *RESPONSE[:2]], OK, repeating),
     "silent-response": (REQUEST, OK, anything),
     "slow": ([*REQUEST, *RESPONSE], OK, whole),

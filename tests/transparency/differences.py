@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from epp_client.settings import UpstreamMode
 from tests.transparency.matrix import Case
+from tests.transparency.outcome import Outcome, differing
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,23 @@ DIFFERENCES = (
     ),
     Difference(
         "answers-of-envoy",
-        ("picker.streams", "picker.phases"),
-        "Envoy's own answers (here 426) concern no picker: epp-client does not show them to one.",
+        ("picker.streams", "picker.phases", "client.*"),
+        "Envoy's own answers (here 426) concern no picker, and epp-client shows them to none. With Envoy "
+        "alone this one waits for the picker, and the client gets nothing.",
         lambda case: case.request == "http-1.0",
     ),
 )
+
+
+def explained(
+    case: Case, alone: Outcome, with_us: Outcome
+) -> tuple[dict[str, tuple[object, object]], set[str]]:
+    """The fields that differ without an entry that explains it, with both values; the entries used."""
+    rest = {}
+    names = set()
+    for field, values in differing(alone, with_us).items():
+        why = {entry.name for entry in DIFFERENCES if entry.explains(case, field)}
+        names |= why
+        if not why:
+            rest[field] = values
+    return rest, names

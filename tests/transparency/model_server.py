@@ -18,7 +18,7 @@ from tests.transparency.received import (
     written_piece,
 )
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds that a paced answer waits for its client: past it something on the way holds it back."""
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _ALWAYS = (("date", DATE), ("server", "vllm"))

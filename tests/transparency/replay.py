@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from google.protobuf.json_format import MessageToDict
 
-from epp_client.demo.dialects import Conversation as Simulated
+from epp_client.demo.conversation import Conversation as Simulated
+from epp_client.demo.dialects import DIALECTS
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 
 
@@ -12,7 +13,7 @@ def simulated_answers(
     asked: Iterable[ProcessingRequest], dialect: str, endpoints: Sequence[str]
 ) -> list[ProcessingResponse]:
     """What the simulated picker of this dialect answers to these messages."""
-    conversation = Simulated(endpoints, 0, (dialect,))
+    conversation = Simulated(endpoints, 0, (dialect,), DIALECTS)
     steps = [step for message in asked for step in conversation.receive(message)]
     return [step for step in steps if isinstance(step, ProcessingResponse)]
 

@@ -8,9 +8,9 @@ from tests.transparency.matrix import Case
 from tests.transparency.outcome import Outcome, outcome_of
 from tests.transparency.sites import Setting, Site
 
-PATIENCE = 10.0
+PATIENCE = 40.0
 """Seconds for the whole answer."""
-_SETTLING = 5.0
+_SETTLING = 30.0
 
 
 async def both(site: Site, case: Case, patience_alone: float = PATIENCE) -> tuple[Outcome, Outcome]:
@@ -20,8 +20,13 @@ async def both(site: Site, case: Case, patience_alone: float = PATIENCE) -> tupl
     return await one(site, case, alone, patience_alone), await one(site, case, with_us)
 
 
-async def one(site: Site, case: Case, setting: Setting, patience: float = PATIENCE) -> Outcome:
-    """The outcome one way; after `patience` seconds it is `silent`."""
+async def one(
+    site: Site, case: Case, setting: Setting, patience: float = PATIENCE, *, keep: bool = False
+) -> Outcome:
+    """The outcome one way; after `patience` seconds it is `silent`.
+
+    With `keep` the picker's conversations stay, for who wants more of them.
+    """
     name = str(case)
     address = await site.address(setting)
     extra = (
@@ -44,5 +49,6 @@ async def one(site: Site, case: Case, setting: Setting, patience: float = PATIEN
     )
     site.model.begun.pop(name, None)
     site.model.held_back.discard(name)
-    conversations.clear()
+    if not keep:
+        conversations.clear()
     return outcome
