@@ -237,7 +237,7 @@ class SidecarProcess:
         # Safe path: the working directory is where the compiled modules are.
         python = ("PYTHONSAFEPATH=1", f"PYTHONPATH={SOURCES}") if way == "native-python" else ()
         transport = "grpcio" if way == "grpcio" else "native"
-        module = ["epp_client.cli", "serve", "--admin", "127.0.0.1:0", "--transport", transport]
+        module = ["epp_client", "serve", "--admin", "127.0.0.1:0", "--transport", transport]
         if churning is not None:
             module = ["benchmarks.churn", "--endpoints", str(churning)]
         began = time.monotonic()

@@ -103,7 +103,7 @@ class Installation:
         self._hold_socket = folder / "hold.sock"
         self.log = folder / "sidecar.log"
         self._news = News(self.log)
-        self.program = ["epp_client.cli"]
+        self.program = ["epp_client"]
         """The sidecar's module, and what comes before `serve`."""
         self.ads_socket = folder / "xds.sock"
         """Where Envoy looks for the sidecar's ADS."""
@@ -235,7 +235,7 @@ class Installation:
     async def start_holder(self) -> None:
         """Start (again) who holds the relay's sockets."""
         self._holder = await Process.start(
-            sys.executable, "-m", "epp_client.cli", "hold", "--socket", str(self._hold_socket)
+            sys.executable, "-m", "epp_client", "hold", "--socket", str(self._hold_socket)
         )
 
     async def kill_holder(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 import structlog
 
-from epp_client import collector
+from epp_client import collector, signals
 from epp_client.admin.server import AdminServer, Readiness
 from epp_client.errors import SettingsError
 from epp_client.metrics import Metrics
@@ -23,6 +23,7 @@ from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings, UpstreamMode
 from epp_client.sidecar.data_plane import DataPlane
 from epp_client.workers.claims import Claims
+from epp_client.workers.left_behind import LeftBehind
 from epp_client.workers.predecessor import Left, known_on, left_on
 from epp_client.workers.supervisor import Workers
 from epp_client.xds.ads import AdsServer
@@ -37,17 +38,27 @@ KEPT_PATIENCE = 30.0
 a holder: Envoy waits a minute) or somebody else serves them. Then they get what answer there is."""
 UNSERVED_PATIENCE = 0.5
 """As long at most for an Envoy, or for relays from before, of whom there is no sign."""
-LEFT_BEHIND = "EPP_CLIENT_LEFT_BEHIND"
-"""Environment variable with which an upgraded process is told of its children from before."""
+LOOK = 0.05
+"""Seconds between two looks for signals."""
+MOST_BEFORE = 4
+"""Earlier workers, for each of ours, that may finish streams at once; then SIGHUP and SIGUSR2 wait."""
 
 
 class Sidecar:
     """All parts of one process."""
 
-    def __init__(self, settings: ServeSettings, claims: Claims | None = None) -> None:
-        """`claims` are the relay's sockets as far as they have been claimed already."""
+    def __init__(
+        self,
+        settings: ServeSettings,
+        claims: Claims | None = None,
+        *,
+        upgraded: bool = False,
+    ) -> None:
+        """`claims` are the relay's sockets as far as they have been claimed already. `upgraded`: this process
+        was another program before, whose workers may serve."""
         self.settings = settings
         self._claims = claims or Claims(settings.sockets)
+        self._upgraded = upgraded
         self.store = PoolStore()
         self.metrics = Metrics(transport=str(settings.transport))
         self.readiness = Readiness()
@@ -136,7 +147,7 @@ class Sidecar:
     async def _answered(self, asking: "asyncio.Task[Known]") -> Known:
         """What they say. A holder's sockets take the question also when nobody is there to answer: then it
         had the time that the pools took, and `UNSERVED_PATIENCE`."""
-        if self.settings.hold is not None and LEFT_BEHIND not in os.environ:
+        if self.settings.hold is not None and not self._upgraded:
             await asyncio.wait({asking}, timeout=UNSERVED_PATIENCE)
             return asking.result() if asking.done() else {}
         return await asking
@@ -220,6 +231,11 @@ class Sidecar:
         if isinstance(self.relay, Workers):
             await self.relay.replace()
 
+    @property
+    def leaving(self) -> int:
+        """Workers that have been replaced and finish their streams."""
+        return self.relay.leaving if isinstance(self.relay, Workers) else 0
+
     def _check_source(self) -> None:
         """A source that has ended before it said anything never will say anything.
 
@@ -280,45 +296,68 @@ async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
     `claims` are the relay's sockets as far as they have been claimed already.
 
     SIGHUP replaces the relay workers. SIGUSR2 replaces the whole program by the one that is installed now.
+    Both stay pending until the start is over, and while one of them is acted on.
     """
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
-    sidecar = Sidecar(settings, claims)
-    replacing: set[asyncio.Task[None]] = set()
-
-    def replace() -> None:
-        task = asyncio.create_task(sidecar.replace_workers())
-        replacing.add(task)
-        task.add_done_callback(replacing.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, replace)
-    loop.add_signal_handler(signal.SIGUSR2, _upgrade, sidecar)
-    ending = asyncio.create_task(asked.wait())
-    starting = asyncio.create_task(sidecar.start())
-    await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
-    if starting.done():
-        starting.result()
-        reaping = asyncio.create_task(_reap(os.environ.pop(LEFT_BEHIND, "")))
-        await ending
-        reaping.cancel()
-    else:
-        starting.cancel()
-        await asyncio.wait({starting})
-    asked.clear()
-    drained = asyncio.create_task(sidecar.stop(settings.drain_timeout))
-    again = asyncio.create_task(asked.wait())
+    signals.hold()
+    left = LeftBehind()
+    sidecar = Sidecar(settings, claims, upgraded=left.upgraded)
+    reaping = asyncio.create_task(left.reap())
+    ending = asyncio.create_task(_sent(signals.ENDING))
+    running = asyncio.create_task(_run(sidecar, left, ending))
+    await asyncio.wait({running, ending}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        running.result()
+    running.cancel()
+    await asyncio.wait({running})
+    drained = asyncio.create_task(_drain(sidecar, left))
+    again = asyncio.create_task(_sent(signals.ENDING))
     await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
     if not drained.done():
         log.warning("a second signal: open streams are cut")
+        left.kill()
         await sidecar.cut()
     await drained
+    await reaping
     log.info("stopped")
 
 
-def _upgrade(sidecar: Sidecar) -> None:
+async def _sent(numbers: Collection[signal.Signals]) -> signal.Signals:
+    """Wait until one of these is sent. A look leaves none half taken for an `exec` to lose."""
+    while True:
+        if (number := signals.take(numbers)) is not None:
+            return number
+        await asyncio.sleep(LOOK)
+
+
+async def _run(sidecar: Sidecar, left: LeftBehind, ending: "asyncio.Task[signal.Signals]") -> None:
+    """Start, then renew when asked to: one thing after the other, however many signals come."""
+    await sidecar.start()
+    while True:
+        await _room(sidecar, left)
+        match await _sent(signals.RENEWING):
+            case signal.SIGHUP:
+                await sidecar.replace_workers()
+            case _ if not ending.done():
+                _upgrade(sidecar, left)
+
+
+async def _room(sidecar: Sidecar, left: LeftBehind) -> None:
+    """Until few enough workers of before finish their streams: each has memory of its own."""
+    most, waits = MOST_BEFORE * sidecar.settings.workers, False
+    while len(left.pids) + sidecar.leaving > most:
+        if not waits:
+            log.warning("SIGHUP and SIGUSR2 wait: earlier workers still finish their streams")
+        waits = True
+        await asyncio.sleep(LOOK)
+
+
+async def _drain(sidecar: Sidecar, left: LeftBehind) -> None:
+    timeout = sidecar.settings.drain_timeout
+    await asyncio.gather(sidecar.stop(timeout), left.drain(timeout))
+
+
+def _upgrade(sidecar: Sidecar, left: LeftBehind) -> None:
     """Become the program that is installed now: same process, same arguments.
 
     The workers serve on until those of the new program have their sockets, and finish their streams.
@@ -327,25 +366,9 @@ def _upgrade(sidecar: Sidecar) -> None:
         log.error("not upgraded: the requests that this process relays itself would be cut")
         return
     log.info("upgrading")
-    before = os.environ.get(LEFT_BEHIND, "").split()  # of an upgrade that has not come to its end
-    os.environ[LEFT_BEHIND] = " ".join((*before, *map(str, sidecar.relay.all_pids)))
+    left.leave(sidecar.relay.all_pids)
     try:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     except OSError as error:
-        del os.environ[LEFT_BEHIND]
+        left.stay()
         log.error("not upgraded", error=str(error))
-
-
-async def _reap(pids: str) -> None:
-    """Take the exit codes of children that the program before the upgrade has left behind."""
-    left = {int(pid) for pid in pids.split()}
-    while left:
-        left -= {pid for pid in left if _ended(pid)}
-        await asyncio.sleep(1)  # the event loop hears only of children of its own
-
-
-def _ended(pid: int) -> bool:
-    try:
-        return os.waitpid(pid, os.WNOHANG) != (0, 0)
-    except ChildProcessError:
-        return True

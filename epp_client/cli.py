@@ -415,7 +415,7 @@ def _options(
 
 
 def main() -> None:
-    """Entry point; turns our own errors into one line and exit 2."""
+    """Run the command; turns our own errors into one line and exit 2."""
     try:
         app()
     except EppClientError as error:

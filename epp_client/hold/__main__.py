@@ -5,6 +5,7 @@ import sys
 import time
 from types import FrameType
 
+from epp_client import signals
 from epp_client.hold.holder import Holder, say
 
 
@@ -13,17 +14,22 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Hold until SIGTERM. Arguments: the holder's socket, and its patience in seconds."""
+    """Hold until SIGTERM or SIGINT. Arguments: the holder's socket, and its patience in seconds."""
     path, patience = sys.argv[1], float(sys.argv[2])
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals.ENDING:
         signal.signal(number, _end)
+    signals.ignore(signals.RENEWING)
     try:
         holder = Holder(path, patience, time.monotonic)
     except OSError as error:
         say(str(error))
         raise SystemExit(2) from error
     say(f"holds what it is given on {path}")
-    holder.run()
+    try:
+        signals.release()
+        holder.run()
+    finally:
+        holder.close()
 
 
 if __name__ == "__main__":

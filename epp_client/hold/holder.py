@@ -55,7 +55,7 @@ class _Peer:
 
 
 class Holder:
-    """Serves on `path` from `run` to the end of the process."""
+    """Serves on `path` from `run` to `close`."""
 
     def __init__(self, path: str, patience: float, clock: Callable[[], float]) -> None:
         """Bind and listen.
@@ -75,16 +75,13 @@ class Holder:
 
     def run(self) -> None:
         """Hold until something is raised, by a signal's handler say."""
-        try:
-            while True:
-                for key, _ in self._selector.select(self._rest()):
-                    if key.data is None:
-                        self._accept()
-                    else:
-                        self._read(key.data)
-                self._give_up()
-        finally:
-            self._close()
+        while True:
+            for key, _ in self._selector.select(self._rest()):
+                if key.data is None:
+                    self._accept()
+                else:
+                    self._read(key.data)
+            self._give_up()
 
     @property
     def _peers(self) -> list[_Peer]:
@@ -168,7 +165,8 @@ class Holder:
             del self._held[held.path]
             held.remove()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of everything; what nobody serves loses its name."""
         for held in self._held.values():
             if held.keeper is None:
                 held.remove()

@@ -6,8 +6,9 @@ Who takes its place, and when, is for the supervisor.
 import asyncio
 import contextlib
 import socket
+import subprocess
 import sys
-from asyncio.subprocess import DEVNULL, Process
+import threading
 from collections.abc import Callable, Collection
 
 import structlog
@@ -55,7 +56,8 @@ class WorkerProcess:
 
     def __init__(
         self,
-        process: Process,
+        process: "subprocess.Popen[bytes]",
+        code: "asyncio.Future[int]",
         channel: Channel,
         store: PoolStore,
         want: Want,
@@ -64,6 +66,7 @@ class WorkerProcess:
         self.bound = bound
         """What it listens on, if it has not bound that itself. Others listen on it before and after."""
         self._process = process
+        self._code = code
         self._want = want
         self._channel = channel
         self._store = store
@@ -109,18 +112,10 @@ class WorkerProcess:
             ours, theirs = socket.socketpair()
             unless_started.callback(ours.close)
             given.enter_context(theirs)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "epp_client.workers.worker",
-                str(theirs.fileno()),
-                stdin=DEVNULL,
-                pass_fds=(theirs.fileno(), *passed),
-                start_new_session=True,  # a terminal's Ctrl-C is for the control process
-            )
+            channel = await Channel.open(ours)
+            process, code = _started(theirs.fileno(), *passed)
             unless_started.pop_all()
-        channel = await Channel.open(ours)
-        worker = cls(process, channel, store, want, bound)
+        worker = cls(process, code, channel, store, want, bound)
         await channel.send(Configure(index, settings, store.synced, inherited))
         return worker
 
@@ -187,7 +182,7 @@ class WorkerProcess:
         """Read, feed and watch it until it exits."""
         tasks = [asyncio.create_task(work()) for work in (self._read, self._feed, self._watch)]
         try:
-            code = await self._process.wait()
+            code = await self._code
             await asyncio.wait(tasks[:1], timeout=_EXITING)  # its last words
             return code
         finally:
@@ -260,3 +255,39 @@ class WorkerProcess:
                 self.kill()
                 return
             await asyncio.sleep(COUNT_INTERVAL)
+
+
+def _started(channel: int, *passed: int) -> "tuple[subprocess.Popen[bytes], asyncio.Future[int]]":
+    """A worker's process, given these descriptors, and its exit code, which a thread waits for.
+
+    Not by the event loop: uvloop starts processes with no signal blocked, and one that comes before the
+    worker has its handlers would end it. Our own children have blocked what we have.
+
+    Raises:
+        OSError: there is no descriptor, memory, process or thread left for it.
+    """
+    loop = asyncio.get_running_loop()
+    code: asyncio.Future[int] = loop.create_future()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "epp_client.workers.worker", str(channel)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(channel, *passed),
+        start_new_session=True,  # a terminal's Ctrl-C is for the control process
+    )
+
+    def tell(ended: int) -> None:
+        if not code.cancelled():
+            code.set_result(ended)
+
+    def wait() -> None:
+        ended = process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop has ended before it
+            loop.call_soon_threadsafe(tell, ended)
+
+    try:
+        threading.Thread(target=wait, name=f"worker {process.pid}", daemon=True).start()
+    except RuntimeError as error:
+        process.kill()
+        process.wait()
+        raise OSError(str(error)) from error
+    return process, code

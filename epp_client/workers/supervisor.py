@@ -79,6 +79,11 @@ class Workers:
         """Theirs, and of those who finish what they relayed."""
         return [worker.pid for slot in self._slots for worker in slot.processes]
 
+    @property
+    def leaving(self) -> int:
+        """Workers that finish what they relayed."""
+        return sum(len(slot.leaving) for slot in self._slots)
+
     async def start(self) -> None:
         """Start every worker, on the claimed sockets if there are some; returns when all serve.
 
@@ -198,27 +203,36 @@ class Workers:
         """Put a fresh worker in every place, one after the other; the old ones finish their streams.
 
         The new worker listens, on the same socket or on one that has its name, before the old one leaves.
+        May be cancelled.
         """
         for slot in self._slots:
-            old = slot.worker
-            if old is None or self._draining:
+            if slot.worker is None or self._draining:
                 continue
-            try:
-                new = await self._spawn(slot)
-            except OSError as error:
-                log.error("a relay worker could not be replaced", error=str(error))
-                continue
-            try:
-                await new.ready
-            except SettingsError as error:
-                log.error("a relay worker could not be replaced", error=str(error))
-                await self._discard(slot, new)
-                continue
-            if self._draining:
-                await self._discard(slot, new)
-                continue
-            slot.served()
-            self._install(slot, new)
+            if (new := await self._fresh(slot)) is not None:
+                slot.served()
+                self._install(slot, new)
+
+    async def _fresh(self, slot: Slot) -> WorkerProcess | None:
+        """One more worker for the place, that listens; None when there is none to be had."""
+        try:
+            new = await self._spawn(slot)
+        except OSError as error:
+            log.error("a relay worker could not be replaced", error=str(error))
+            return None
+        try:
+            await asyncio.wait({new.ready}, timeout=UNSERVED)
+            if not new.ready.done():
+                raise SettingsError("the new one hangs as it starts")
+            new.ready.result()
+            if not self._draining:
+                return new
+        except SettingsError as error:
+            log.error("a relay worker could not be replaced", error=str(error))
+        except BaseException:
+            await self._discard(slot, new)
+            raise
+        await self._discard(slot, new)
+        return None
 
     def _own(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

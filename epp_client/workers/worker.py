@@ -13,7 +13,7 @@ import sys
 import structlog
 import uvloop
 
-from epp_client import collector
+from epp_client import collector, signals
 from epp_client.logs import configure
 from epp_client.pool.delta import apply
 from epp_client.pool.store import PoolStore
@@ -63,7 +63,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         timeout = self._order.settings.drain_timeout
         loop.add_signal_handler(signal.SIGTERM, self._told_to_end, timeout)
-        loop.add_signal_handler(signal.SIGINT, lambda: None)  # the control process decides
+        signals.ignore((signal.SIGINT, *signals.RENEWING))  # the control process decides
         if not self._order.pools_follow and not await self._serve():
             return 1
         listening = asyncio.create_task(self._listen())
@@ -88,6 +88,8 @@ class Worker:
             return False
         collector.settle()
         await self._say(Serving())
+        # Held since before this process was: one that ends as it starts is taken for broken.
+        signals.release()
         return True
 
     async def _say(self, message: object) -> None:

@@ -105,7 +105,7 @@ async def running_sidecar(
     """
     (port,) = free_ports(HOST, 1)
     process = await Process.start(
-        sys.executable, "-m", "epp_client.cli", "serve", "--kubernetes",
+        sys.executable, "-m", "epp_client", "serve", "--kubernetes",
         "--kubeconfig", str(kubeconfig), "--admin", f"{HOST}:{port}",
         "--socket", str(folder / "ext-proc.sock"), "--xds-socket", str(folder / "xds.sock"),
         *arguments,

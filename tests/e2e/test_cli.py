@@ -20,7 +20,7 @@ from epp_client.demo.stack import Stack, inference_pool, pod, service
 from .tools import connection_manager
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-COMMAND = (sys.executable, "-m", "epp_client.cli")
+COMMAND = (sys.executable, "-m", "epp_client")
 
 
 async def run(*arguments: str) -> tuple[int, str]:

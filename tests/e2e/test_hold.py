@@ -43,7 +43,7 @@ class Holding:
         self.holder: Process | None = None
 
     async def start(self) -> None:
-        command = (sys.executable, "-m", "epp_client.cli", "hold", "--socket", str(self._path))
+        command = (sys.executable, "-m", "epp_client", "hold", "--socket", str(self._path))
         self.holder = await Process.start(*command)
         await self.installation.until(lambda: reachable(self._path), "the holder listens")
 

@@ -22,7 +22,7 @@ from tests.kubernetes.manifests import endpoint_slice, inference_pool, service
 async def serving(folder: Path, *options: str) -> AsyncIterator[str]:
     """A sidecar; the URL of its admin page."""
     [port] = free_ports("127.0.0.1", 1)
-    arguments = [sys.executable, "-m", "epp_client.cli", "serve", "--workers", "0", *options]
+    arguments = [sys.executable, "-m", "epp_client", "serve", "--workers", "0", *options]
     arguments += ["--socket", str(folder / "e.sock"), "--xds-socket", str(folder / "x.sock")]
     process = await asyncio.create_subprocess_exec(
         *arguments, "--admin", f"127.0.0.1:{port}", stderr=asyncio.subprocess.DEVNULL
@@ -103,7 +103,7 @@ def test_settings_that_do_not_go_together_are_said(values: dict[str, Any], said:
 
 async def test_a_scope_without_kubernetes_is_an_error() -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "epp_client.cli", "serve", "--pools", ".", "--namespace", "a"),
+        *(sys.executable, "-m", "epp_client", "serve", "--pools", ".", "--namespace", "a"),
         stderr=asyncio.subprocess.PIPE,
     )
     _, errors = await process.communicate()

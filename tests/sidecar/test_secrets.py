@@ -165,7 +165,7 @@ async def test_no_secret_is_logged(transport: str, workers: str, tmp_path: Path)
     }
     with log.open("wb") as output:
         sidecar = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "epp_client.cli", "serve"),
+            *(sys.executable, "-m", "epp_client", "serve"),
             *(str(word) for pair in options.items() for word in pair),
             stdout=output,
             stderr=output,

@@ -121,7 +121,7 @@ async def running_worker(folder: Path, transport: str = "native") -> AsyncIterat
     )
     path = folder / "s"
     sidecar = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "epp_client.cli", "serve", "--pools", str(folder / "pools.yaml")),
+        *(sys.executable, "-m", "epp_client", "serve", "--pools", str(folder / "pools.yaml")),
         *("--socket", str(path), "--no-xds", "--admin", "127.0.0.1:0", "--transport", transport),
         stderr=asyncio.subprocess.DEVNULL,
     )

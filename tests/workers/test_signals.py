@@ -1,0 +1,236 @@
+"""Signals that come when nobody can handle them yet are held; no order and no number of them kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import psutil
+import pytest
+import yaml
+
+from epp_client import signals
+from epp_client.demo.stack import HOSTS, free_ports, inference_pool, pod
+
+pytestmark = pytest.mark.timeout(300)
+
+GAPS = (0.0, 0.05, 0.2, 0.4, 1.0)
+"""Seconds: from before the program has read its command line to after it serves."""
+DOCUMENTED = (*signals.ENDING, *signals.RENEWING)
+BITS = sum(1 << (number - 1) for number in DOCUMENTED)
+
+
+def until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def mask(pid: int, field: str) -> int:
+    """Of the documented signals, those that are in this mask of /proc/PID/status."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1], 16) & BITS
+    raise AssertionError(f"no {field}")
+
+
+class Program:
+    """`epp-client serve` without an Envoy."""
+
+    def __init__(self, folder: Path) -> None:
+        pools = folder / "pools"
+        pools.mkdir()
+        objects = [inference_pool("open", 8000, None, ""), pod("model-0", HOSTS[0])]
+        (pools / "all.yaml").write_text(yaml.safe_dump_all(objects))
+        (port,) = free_ports("127.0.0.1", 1)
+        self._page = f"http://127.0.0.1:{port}"
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "epp_client", "serve", "--pools", str(pools)),
+                    *("--socket", str(folder / "ext-proc.sock"), "--no-xds"),
+                    *("--admin", f"127.0.0.1:{port}"),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def everybody(self) -> list[psutil.Process]:
+        """The process and its workers, orphans too: all who write to its log."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if any(file.path == str(self.log) for file in process.open_files()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    @property
+    def said(self) -> list[str]:
+        return [json.loads(line)["event"] for line in self.log.read_text().splitlines()]
+
+    @property
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            with urlopen(f"{self._page}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+    def until_begun(self) -> None:
+        """Its first instruction: everything is held."""
+        until(lambda: mask(self.process.pid, "SigBlk") == BITS)
+
+    def until_settled(self) -> None:
+        """Nothing is pending, it serves, and has the one worker that it should."""
+        until(lambda: self.ready and not mask(self.process.pid, "ShdPnd"))
+        until(lambda: self.ready and len(self.everybody) == 2)
+
+    def ends(self, *numbers: signal.Signals) -> None:
+        for number in numbers:
+            self.process.send_signal(number)
+        assert self.process.wait(timeout=60) == 0, self.log.read_text()
+        assert self.everybody == [], "an orphan"
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    running = Program(tmp_path)
+    yield running
+    running.process.kill()
+    running.process.wait()
+    for orphan in running.everybody:
+        orphan.kill()
+
+
+@pytest.mark.parametrize("number", signals.RENEWING)
+def test_what_comes_as_it_starts_is_acted_on_when_it_serves(
+    program: Program, number: signal.Signals
+) -> None:
+    program.until_begun()
+    pid, began = program.process.pid, time.monotonic()
+    for gap in GAPS:
+        time.sleep(max(0.0, began + gap - time.monotonic()))
+        program.process.send_signal(number)
+    program.until_settled()
+    assert program.process.pid == pid
+    program.ends(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", signals.ENDING)
+@pytest.mark.parametrize("gap", GAPS)
+def test_told_to_end_as_it_starts_it_ends_with_0(
+    program: Program, number: signal.Signals, gap: float
+) -> None:
+    program.until_begun()
+    time.sleep(gap)
+    program.ends(number)
+
+
+@pytest.mark.parametrize("gap", GAPS)
+def test_whatever_follows_an_upgrade_is_done_after_it(program: Program, gap: float) -> None:
+    until(lambda: program.ready)
+    for second in signals.RENEWING:
+        before = program.everybody
+        program.process.send_signal(signal.SIGUSR2)
+        time.sleep(gap)
+        program.process.send_signal(second)
+        program.until_settled()
+        assert [p for p in program.everybody if p in before] == [
+            psutil.Process(program.process.pid)
+        ]
+    program.process.send_signal(signal.SIGUSR2)
+    time.sleep(gap)
+    program.ends(signal.SIGINT if gap == GAPS[1] else signal.SIGTERM)
+
+
+@pytest.mark.parametrize("first", signals.ENDING)
+def test_once_told_to_end_it_is_neither_renewed_nor_upgraded(
+    program: Program, first: signal.Signals
+) -> None:
+    until(lambda: program.ready)
+    program.ends(signal.SIGUSR2, first, signal.SIGHUP, signal.SIGUSR2)
+    assert program.said.count("upgrading") <= 1
+
+
+def test_workers_start_with_all_of_it_held_and_end_up_with_nothing_held(program: Program) -> None:
+    """A signal for the whole container or unit reaches them too."""
+    until(lambda: program.ready)
+    (worker,) = [p for p in program.everybody if p.pid != program.process.pid]
+    assert mask(worker.pid, "SigBlk") == 0
+    program.process.send_signal(signal.SIGHUP)
+    seen: set[int] = set()
+
+    def fresh_one() -> bool:
+        """The next one, as soon as it is there."""
+        for process in psutil.Process(program.process.pid).children():
+            if process != worker:
+                seen.add(mask(process.pid, "SigBlk"))
+                for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGINT):
+                    os.kill(process.pid, number)
+                return True
+        return False
+
+    until(fresh_one)
+    assert seen == {BITS}
+    program.until_settled()
+    for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGINT):
+        for process in program.everybody:
+            if process.pid != program.process.pid:
+                process.send_signal(number)
+    (serving,) = [p for p in program.everybody if p.pid != program.process.pid]
+    assert serving.is_running()
+    assert "a relay worker died and is replaced" not in program.said
+    program.ends(signal.SIGTERM)
+
+
+def test_a_worker_that_is_told_to_end_as_it_starts_ends_when_it_serves(program: Program) -> None:
+    until(lambda: bool(psutil.Process(program.process.pid).children()))
+    (first,) = psutil.Process(program.process.pid).children()
+    first.terminate()
+    until(lambda: "a relay worker was told to end and is replaced" in program.said)
+    program.until_settled()
+    assert not first.is_running()
+    program.ends(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", signals.RENEWING)
+def test_the_holder_ignores_what_renews_others(tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "hold.sock"
+    command = [sys.executable, "-m", "epp_client", "hold", "--socket", str(path)]
+    with subprocess.Popen(command) as holder:
+        until(lambda: mask(holder.pid, "SigBlk") == BITS)
+        for _ in range(5):  # as it starts, as it becomes another program, and as it holds
+            holder.send_signal(number)
+            time.sleep(0.1)
+        until(path.is_socket)
+        holder.send_signal(number)
+        holder.terminate()
+        assert holder.wait(timeout=60) == 0
+        assert not path.exists()
+
+
+def test_other_children_start_with_nothing_held() -> None:
+    """Such as a plugin that a kubeconfig names for credentials."""
+    script = (
+        "import asyncio, sys, uvloop; from epp_client import signals; signals.hold()\n"
+        "async def main():\n"
+        "    child = await asyncio.create_subprocess_exec('grep', 'SigBlk', '/proc/self/status')\n"
+        "    return await child.wait()\n"
+        "sys.exit(uvloop.run(main()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout.split()[1], 16) & BITS == 0
