@@ -22,6 +22,7 @@ from epp_client.pool.manifests import ManifestSource
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings, UpstreamMode
 from epp_client.sidecar.data_plane import DataPlane
+from epp_client.wire.socket_names import SocketNames
 from epp_client.workers.claims import Claims
 from epp_client.workers.left_behind import LeftBehind
 from epp_client.workers.predecessor import Left, known_on, left_on
@@ -54,8 +55,8 @@ class Sidecar:
         *,
         upgraded: bool = False,
     ) -> None:
-        """`claims` are the relay's sockets as far as they have been claimed already. `upgraded`: this process
-        was another program before, whose workers may serve."""
+        """`claims` are the relay's sockets as far as they have been claimed already. `upgraded`: this
+        process was another program before, whose workers may serve."""
         self.settings = settings
         self._claims = claims or Claims(settings.sockets)
         self._upgraded = upgraded
@@ -84,6 +85,7 @@ class Sidecar:
         self._recall: Callable[[], bool] | None = None
         self._unsubscribe = self.store.subscribe(self._pools_changed)
         self._synced = asyncio.Event()
+        self._naming: asyncio.Task[None] | None = None
         self._stopped = False
 
     async def start(self) -> None:
@@ -131,8 +133,19 @@ class Sidecar:
             taken = "; is another sidecar running?" if "in use" in str(error) else ""
             raise SettingsError(f"cannot start: {error}{taken}") from error
         self.readiness.set("serving", ok=True)
+        self._keep_names()
         collector.settle()
         log.info("serving", sockets=[*map(str, settings.sockets)], admin=self.admin_address)
+
+    def _keep_names(self) -> None:
+        relay = self.relay
+        names = relay.names if isinstance(relay, Workers) else [relay.name]
+        if self._ads is not None:
+            names.append(self._ads.name)
+        self._naming = asyncio.create_task(SocketNames(names, self._names_changed).run())
+
+    def _names_changed(self, names: SocketNames) -> None:
+        self.readiness.set("sockets", ok=not names.trouble, reason=names.trouble)
 
     def _claim(self) -> None:
         if self.settings.workers:  # else the relay binds its socket itself, in this process
@@ -261,6 +274,9 @@ class Sidecar:
             return
         self._stopped = True
         self.readiness.set("serving", ok=False, reason="draining")
+        if self._naming is not None:
+            self._naming.cancel()
+            await asyncio.wait({self._naming})
         # Another replica reports status from now on, not after the drain.
         retiring = [self._retire()] if self._retire is not None else []
         await asyncio.gather(self.relay.drain(timeout), *retiring)

@@ -5,6 +5,7 @@ seconds; then the socket is closed and its name removed, so that Envoy refuses i
 """
 
 import contextlib
+import math
 import os
 import selectors
 import socket
@@ -13,13 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from epp_client.hold.packets import DROP, END, FREE, KEEP, TAKEN, Packet, receive, send, trusted
-from epp_client.wire.socket_file import BoundSocket, taken
+from epp_client.wire.socket_file import BoundSocket, served, taken
 
 OWNERS_ONLY = 0o600
 """Of the holder's own socket: Envoy, which shares the group of the others, has no business there."""
 MAX_SOCKETS = 256
 MAX_CONNECTIONS = 16
 _BACKLOG = 16
+_LOOK = 0.5
+"""Seconds between two looks whether our own name is still there."""
 
 
 class _Kept:
@@ -67,21 +70,53 @@ class Holder:
         self._clock = clock
         self._held: dict[str, _Kept] = {}
         self._selector = selectors.DefaultSelector()
-        self._bound = BoundSocket(path, kind=socket.SOCK_SEQPACKET, mode=OWNERS_ONLY)
-        self._bound.socket.listen(_BACKLOG)
-        self._bound.socket.setblocking(False)
-        self._bound.take_place()
-        self._selector.register(self._bound.socket, selectors.EVENT_READ)
+        self._path = path
+        self._unnamed = ""
+        """Why our own name cannot be bound again; empty while it is there."""
+        self._bound = self._listening()
 
     def run(self) -> None:
         """Hold until something is raised, by a signal's handler say."""
         while True:
-            for key, _ in self._selector.select(self._rest()):
+            for key, _ in self._selector.select(min(self._rest(), _LOOK)):
                 if key.data is None:
                     self._accept()
                 else:
                     self._read(key.data)
             self._give_up()
+            self._keep_name()
+
+    def _listening(self) -> BoundSocket:
+        bound = BoundSocket(self._path, kind=socket.SOCK_SEQPACKET, mode=OWNERS_ONLY)
+        try:
+            bound.socket.listen(_BACKLOG)
+            bound.socket.setblocking(False)
+            bound.take_place()
+        except BaseException:
+            bound.close()
+            raise
+        self._selector.register(bound.socket, selectors.EVENT_READ)
+        return bound
+
+    def _keep_name(self) -> None:
+        """Bind our name again if it was removed from under us; who is connected stays."""
+        why = ""
+        if not self._bound.named:
+            if served(Path(self._path), socket.SOCK_SEQPACKET):
+                why = "another process has replaced it"
+            else:
+                try:
+                    bound = self._listening()
+                except OSError as error:
+                    why = str(error)
+                else:
+                    self._selector.unregister(self._bound.socket)
+                    self._bound.close()
+                    self._bound = bound
+                    say(f"{self._path} was removed and is bound again")
+        if why and why != self._unnamed:
+            say(f"{self._path} was removed and cannot be bound again: {why}")
+        self._unnamed = why
 
     @property
     def _peers(self) -> list[_Peer]:
@@ -150,12 +185,12 @@ class Holder:
         limit = self._clock() - self._patience
         return [h for h in self._held.values() if h.keeper is None and h.left <= limit]
 
-    def _rest(self) -> float | None:
+    def _rest(self) -> float:
         """Seconds until somebody's patience ends."""
         if not all(peer.serves for peer in self._peers):
-            return None  # its next word, or its end, wakes us
+            return math.inf  # its next word, or its end, wakes us
         left = [held.left for held in self._held.values() if held.keeper is None]
-        return max(0.0, min(left) + self._patience - self._clock()) if left else None
+        return max(0.0, min(left) + self._patience - self._clock()) if left else math.inf
 
     def _give_up(self) -> None:
         if not all(peer.serves for peer in self._peers):

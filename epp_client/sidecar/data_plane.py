@@ -4,6 +4,7 @@ The ext_proc service on its socket, and the connections to the pickers. What it 
 the store that it is given; what came of the requests is in its counters.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from epp_client.relay.counters import Counters
 from epp_client.settings import ServeSettings, TransportName, UpstreamMode
 from epp_client.sidecar.ext_proc_service import ExtProcService
 from epp_client.wire.socket_file import taken
+from epp_client.wire.socket_names import SocketName
 from epp_client.wire.transport import Server, Transport
 
 log = structlog.get_logger(__name__)
@@ -56,7 +58,10 @@ class DataPlane:
             destinations=1 if settings.upstream_mode is UpstreamMode.ORIGINAL_DST else None,
             wanted=wanted,
         )
+        self._drain_timeout = settings.drain_timeout
         self._server: Server | None = None
+        self._unnamed: set[Server] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._inode: int | None = None
 
     @property
@@ -90,15 +95,42 @@ class DataPlane:
         inherited = self._inherited
         self._inode = inherited.inode if inherited else self._socket.stat().st_ino
 
+    @property
+    def name(self) -> SocketName:
+        """The socket's name, which is ours unless it is inherited."""
+        return SocketName(
+            self._socket, lambda: self._inode if self.serving else None, self.bind_again
+        )
+
+    async def bind_again(self) -> None:
+        """The name was removed: serve on a new socket. The streams of the old one have the drain timeout.
+
+        Raises:
+            OSError, RuntimeError: it cannot be bound.
+        """
+        old = self._server
+        await self.start()
+        if old is not None:
+            self._unnamed.add(old)
+            ending = asyncio.create_task(old.drain(self._drain_timeout))
+            self._ending.add(ending)
+            ending.add_done_callback(lambda _: self._ended(old, ending))
+
+    def _ended(self, old: Server, ending: "asyncio.Task[None]") -> None:
+        self._unnamed.discard(old)
+        self._ending.discard(ending)
+
     async def drain(self, timeout: float) -> None:
         """No new streams; the open ones have `timeout` seconds to finish. 0 cuts a running drain."""
         self._draining = True
         if self._server is not None:
             log.info("draining", open_streams=self.service.open_sessions)
-            await self._server.drain(timeout)
+            servers = [self._server, *self._unnamed]
+            await asyncio.gather(*(server.drain(timeout) for server in servers))
 
     async def close(self) -> None:
         """Let go of the pickers and the pools, after `drain`."""
+        await asyncio.gather(*self._ending)
         await self._pickers.close()
         self.service.close()
 

@@ -150,6 +150,19 @@ def taken(path: Path, inode: int) -> int | None:
     return found.st_mtime_ns if found.st_ino == inode else None
 
 
+def served(path: Path, kind: int = socket.SOCK_STREAM) -> bool:
+    """Whether somebody listens there. They see a connection that comes and goes."""
+    with socket.socket(socket.AF_UNIX, kind) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(str(path))
+        except BlockingIOError:  # its queue is full
+            return True
+        except OSError:
+            return False
+    return True
+
+
 def _check_directory(directory: Path) -> None:
     # That others can write there is no reason to refuse: a Pod's emptyDir has mode 0777, and is nobody
     # else's. Where it is somebody else's, they could put a socket of their own in the place of ours.

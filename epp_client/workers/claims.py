@@ -9,11 +9,10 @@ Imports the standard library alone: it is used before the imports that take most
 
 import contextlib
 import select
-import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from epp_client.wire.socket_file import BACKLOG, BoundSocket
+from epp_client.wire.socket_file import BACKLOG, BoundSocket, served
 
 
 class Claims:
@@ -28,7 +27,7 @@ class Claims:
         for path, bound in self._claimed.items():
             if bound is None and not served(path):
                 with contextlib.suppress(OSError):
-                    self._claimed[path] = _listening(path)
+                    self._claimed[path] = listening(path)
 
     @property
     def others(self) -> list[Path]:
@@ -63,20 +62,12 @@ class Claims:
                 bound.close()
 
 
-def served(path: Path) -> bool:
-    """Whether somebody listens there. They see a connection that comes and goes."""
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.setblocking(False)
-        try:
-            asking.connect(str(path))
-        except BlockingIOError:  # its queue is full
-            return True
-        except OSError:
-            return False
-    return True
+def listening(path: Path) -> BoundSocket:
+    """A socket of this name that is listened on.
 
-
-def _listening(path: Path) -> BoundSocket:
+    Raises:
+        OSError: it cannot be bound.
+    """
     bound = BoundSocket(str(path))
     try:
         bound.socket.listen(BACKLOG)

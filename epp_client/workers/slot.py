@@ -1,6 +1,7 @@
 """Slot: the place of one worker, whoever holds it, and the socket that its workers share."""
 
 import asyncio
+import contextlib
 
 from epp_client.settings import ServeSettings
 from epp_client.wire.socket_file import BoundSocket
@@ -19,6 +20,10 @@ class Slot:
         self.leaving: set[WorkerProcess] = set()
         self.bound: BoundSocket | None = None
         """What its workers listen on, one after the other. None: they bind it themselves, or it refuses."""
+        self.renewing = asyncio.Lock()
+        """Of who puts a fresh worker in the place of one that serves."""
+        self._own_inode: int | None = None
+        """Of the name that a worker has bound itself."""
         self.giving_up: asyncio.TimerHandle | None = None
         self.backoff = 0.0
         self.began = 0.0
@@ -60,6 +65,8 @@ class Slot:
             return
         if worker.bound is None:
             self.adopt(None)  # it has bound the name itself: who waits here is to ask again
+            with contextlib.suppress(OSError):
+                self._own_inode = self.settings.socket.stat().st_ino
         if worker.bound is not self.bound:
             return
         if self._hold is not None and self.bound is not None:
@@ -78,6 +85,14 @@ class Slot:
         if self.giving_up is not None:
             self.giving_up.cancel()
             self.giving_up = None
+
+    @property
+    def inode(self) -> int | None:
+        """What the socket's name leads to while a worker listens; None while none does."""
+        worker = self.worker
+        if worker is None or not worker.ready.done() or worker.exited.done():
+            return None
+        return self.bound.inode if self.bound is not None else self._own_inode
 
     @property
     def processes(self) -> list[WorkerProcess]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -12,7 +13,8 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
 from epp_client.settings import ServeSettings, TransportName
-from epp_client.workers.claims import Claims
+from epp_client.wire.socket_names import SocketName
+from epp_client.workers.claims import Claims, listening
 from epp_client.workers.hold import Hold
 from epp_client.workers.process import Want, WorkerProcess
 from epp_client.workers.slot import Slot
@@ -206,11 +208,15 @@ class Workers:
         May be cancelled.
         """
         for slot in self._slots:
-            if slot.worker is None or self._draining:
-                continue
-            if (new := await self._fresh(slot)) is not None:
-                slot.served()
-                self._install(slot, new)
+            async with slot.renewing:
+                await self._renew(slot)
+
+    async def _renew(self, slot: Slot) -> None:
+        if slot.worker is None or self._draining:
+            return
+        if (new := await self._fresh(slot)) is not None:
+            slot.served()
+            self._install(slot, new)
 
     async def _fresh(self, slot: Slot) -> WorkerProcess | None:
         """One more worker for the place, that listens; None when there is none to be had."""
@@ -233,6 +239,34 @@ class Workers:
             raise
         await self._discard(slot, new)
         return None
+
+    # --- the sockets' names ---
+
+    @property
+    def names(self) -> list[SocketName]:
+        """The names of the sockets."""
+        return [
+            SocketName(slot.settings.socket, partial(self._inode, slot), partial(self._name, slot))
+            for slot in self._slots
+        ]
+
+    def _inode(self, slot: Slot) -> int | None:
+        return None if self._draining or slot.renewing.locked() else slot.inode
+
+    async def _name(self, slot: Slot) -> None:
+        """Bind the name again. What connects to the new socket waits for a fresh worker; the worker from
+        before finishes its streams, as with `replace`.
+
+        Raises:
+            OSError: the socket cannot be bound.
+        """
+        async with slot.renewing:
+            slot.claim(listening(slot.settings.socket))
+            old = slot.worker
+            while slot.worker is old and old is not None and not self._draining:
+                await self._renew(slot)
+                if slot.worker is old:
+                    await asyncio.sleep(_LONGEST_BACKOFF)
 
     def _own(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

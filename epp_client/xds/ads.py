@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from epp_client.pool.store import PoolStore
 from epp_client.settings import UpstreamMode
 from epp_client.wire.grpcio import PATIENT_WITH_PINGS, start_on_socket
 from epp_client.wire.socket_file import SocketFile
+from epp_client.wire.socket_names import SocketName
 from epp_client.xds.assignments import Assignments
 from epp_client.xds.clusters import cluster_name, pool_cluster
 from epp_client.xds.node import outdated
@@ -26,6 +28,8 @@ from epp_client.xds.state import CDS, EDS, EnvoyState, Resource
 log = structlog.get_logger(__name__)
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+UNNAMED = 3600.0
+"""Seconds that the streams of a socket without a name stay; then Envoy opens one on the new socket."""
 _LABELS = {CDS: "cds", EDS: "eds"}
 
 
@@ -83,6 +87,8 @@ class AdsServer:
         self._told = asyncio.Event()
         self._warned = False
         self._server: aio.Server | None = None
+        self._unnamed: dict[asyncio.Task[None], aio.Server] = {}
+        """Servers whose socket has lost its name."""
         self._file: SocketFile | None = None
         self._unsubscribe = store.subscribe(self._pools_changed)
 
@@ -97,6 +103,27 @@ class AdsServer:
         server.add_generic_rpc_handlers((_Handler(self),))
         self._file = await start_on_socket(server, self._path)
         self._server = server
+
+    @property
+    def name(self) -> SocketName:
+        """The socket's name."""
+        return SocketName(
+            Path(self._path), lambda: self._file.inode if self._file else None, self.bind_again
+        )
+
+    async def bind_again(self) -> None:
+        """The name was removed: Envoys that connect from now on come to a new socket. Those that are
+        connected stay for an hour.
+
+        Raises:
+            OSError, RuntimeError: it cannot be bound.
+        """
+        old = self._server
+        await self.start()
+        if old is not None:
+            ending = asyncio.create_task(old.stop(UNNAMED))
+            self._unnamed[ending] = old
+            ending.add_done_callback(lambda _: self._unnamed.pop(ending, None))
 
     def begin(self, known: Known) -> None:
         """Tell the pools from now on. `known` are endpoints that relays from before may still pick; Envoy
@@ -130,6 +157,8 @@ class AdsServer:
             await asyncio.wait({self._expiring})
         if self._server is not None:
             await self._server.stop(0)
+        await asyncio.gather(*(old.stop(0) for old in self._unnamed.values()))
+        await asyncio.gather(*self._unnamed)
         if self._file is not None:
             self._file.remove()
 

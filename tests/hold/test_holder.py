@@ -203,3 +203,13 @@ def test_a_place_where_none_can_be_bound_is_said_in_a_line() -> None:
     assert done.stderr == (
         "epp-client hold: /no/such/folder is no directory, and is not made here\n"
     )
+
+
+def test_a_holder_whose_own_name_is_removed_has_it_again_and_keeps_what_it_has(
+    start: Start,
+) -> None:
+    holder = start(60)
+    _, path, _ = kept_by_the_first(holder)
+    holder.path.unlink()
+    until(holder.path.is_socket)
+    holder.until_offered({path: TAKEN}).close()
