@@ -47,7 +47,7 @@ from epp_client.relay.response_phase import (
     response_reply,
     trailers_overdue,
 )
-from epp_client.relay.state import State
+from epp_client.relay.state import GROWTH_STEP, State
 from epp_client.relay.without_picker import cut_off, distrust, drop_picker, without_picker
 
 MAX_PLAIN_ANSWER: Final = 1024 * 1024
@@ -112,7 +112,7 @@ class Exchange(State):
         if self.closed or not self.picker_open:
             return []
         self.said += len(raw) + MESSAGE_OVERHEAD
-        if self.said - self.sent > self.grown and not self._may_grow():
+        if self.said - self.sent > self.may_grow and not self._grow():
             return self.take()
         if len(raw) <= NOTHING and self._says_nothing():
             return self.take()
@@ -217,7 +217,7 @@ class Exchange(State):
         else:
             response_message(self, message)
 
-    def _may_grow(self) -> bool:
+    def _grow(self) -> bool:
         """Whether the picker may say so much more than it was told. Envoy takes it all at once, and keeps
         what upstream or client does not take: one exchange has a bound, and all have one together."""
         growth = self.said - self.sent
@@ -231,6 +231,7 @@ class Exchange(State):
         else:
             self.budget.take(growth - self.grown)
             self.grown = growth
+            self.may_grow = min(growth + GROWTH_STEP, self.settings.max_body_growth)
             return True
         return False
 

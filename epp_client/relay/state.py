@@ -33,6 +33,9 @@ QUARTERS: Final = 4
 """Rings in a deadline for silence. A message clears a count, which costs it nothing; the deadline is kept
 to a quarter: it is never early, and at most a quarter late."""
 
+GROWTH_STEP: Final = 64 * 1024
+"""Bytes by which an exchange may grow at a time: most never do by as much, and need no account of it."""
+
 _DISARM_ALL: Final = [Disarm(timer) for timer in Timer]
 
 
@@ -96,7 +99,10 @@ class State:
         self.said = 0  # bytes of the picker's answers, each counted with MESSAGE_OVERHEAD more
         self.told = 0  # messages of Envoy's
         self.nothings = 0  # answers of the picker's that are too short to say anything
-        self.grown = 0  # the most that `said` exceeded `sent` by, taken from the budget
+        self.grown = 0  # taken from the budget for what `said` exceeds `sent` by
+        self.may_grow = min(
+            GROWTH_STEP, self.settings.max_body_growth
+        )  # until it is looked at again
         self.out: list[Action] = []
 
         self.outcome: Outcome | None = None
@@ -167,6 +173,7 @@ class State:
         """Envoy has got rid of what the picker said, or was never given it."""
         self.budget.give_back(self.grown)
         self.grown = self.said = 0
+        self.may_grow = min(GROWTH_STEP, self.settings.max_body_growth)
 
     def send(self, messages: list[bytes]) -> None:
         """Have Envoy told, message by message."""

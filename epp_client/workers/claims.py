@@ -2,7 +2,7 @@
 
 Until somebody listens Envoy asks again, for about 10 s, and then gives up: what a start takes beyond that
 costs requests, and on a busy machine a start takes many times what it takes on an idle one. A socket that
-is listened on keeps what connects, for as long as Envoy waits for a silent relay, which is a minute.
+is listened on keeps what connects, for as long as Envoy waits for a silent relay: 50 s.
 
 Imports the standard library alone: it is used before the imports that take most of a start.
 """
