@@ -19,13 +19,21 @@ CLIENT_WAITS = 29.5
 
 DRAIN = 10.0
 """Seconds that whoever leaves finishes what it relays; `--drain-timeout`."""
+HEARS = 5.0
+"""Seconds, on a busy machine, until a worker has heard from its control process that it leaves."""
+LEFT = 60.0
+"""Seconds that workers serve without their control process; a start that takes longer comes too late."""
 
 
 def _outlived_drain(line: Line, window: Window) -> bool:
-    # It was there before what it went through left, and longer than that stays.
-    refuses = window.ended if window.refuses is None else window.refuses
+    # An answer that had begun before what it went through left, and that took longer than that stays.
     left = window.began if window.refuses is None else window.refuses
-    return line.began <= refuses and line.ended >= left + DRAIN - 1
+    refuses = window.ended if window.refuses is None else left + HEARS
+    return line.status == 200 and line.began <= refuses and line.ended >= left + DRAIN - 1
+
+
+def _left_for_long(line: Line, window: Window) -> bool:
+    return line.ended > window.began + LEFT
 
 
 def _cut(line: Line, window: Window) -> bool:
@@ -72,8 +80,9 @@ _ENVOY = Promise(
 )
 _PICKER = Promise("nothing; FailClose is refused with the reason")
 _TAKEN_OVER = Promise(
-    "what is still open after the drain; with grpcio bodies above 64 KiB that come just then",
-    _either(_outlived_drain, _large_over_grpcio),
+    "what is still open after the drain, or comes when the next one has not come for a minute; with"
+    " grpcio bodies above 64 KiB that come just then",
+    _either(_outlived_drain, _large_over_grpcio, _left_for_long),
 )
 
 PROMISES = {

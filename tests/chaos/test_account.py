@@ -82,12 +82,12 @@ COSTS = {
         0,
     ),
     "or it was open before, and is when the drain ends": (
-        replace(LOST, began=5.0, first=6.0, ended=19.1),
+        replace(LOST, status=200, began=5.0, first=6.0, ended=19.1),
         (replace(window("sidecar restarted", 8.0, 45.0), refuses=9.0),),
         0,
     ),
     "and not sooner": (
-        replace(LOST, began=5.0, first=6.0, ended=16.0),
+        replace(LOST, status=200, began=5.0, first=6.0, ended=16.0),
         (replace(window("sidecar restarted", 8.0, 45.0), refuses=9.0),),
         1,
     ),
@@ -102,7 +102,17 @@ COSTS = {
         1,
     ),
     "signals cost nothing": (LOST, (window("signal storm"),), 1),
-    "but what outlives the drain": (replace(LOST, ended=19.5), (window("signal storm"),), 0),
+    "but what outlives the drain": (
+        replace(LOST, status=200, ended=19.5),
+        (window("signal storm"),),
+        0,
+    ),
+    "if its answer had begun": (replace(LOST, ended=19.5), (window("signal storm"),), 1),
+    "or what comes after a minute": (
+        replace(LOST, began=65.0, ended=70.0),
+        (window("signal storm", 9.0, 80.0),),
+        0,
+    ),
     "a killed container costs what it relayed": (
         LARGE,
         (window("sidecar killed, workers too", 9.0, 12.0, 10.5),),
