@@ -1,5 +1,6 @@
 """What is seen of an installation from outside: the admin page, /proc, sockets. Changes nothing."""
 
+import contextlib
 import json
 import os
 import socket
@@ -116,3 +117,13 @@ def first_free_descriptor(pid: int) -> int:
     """The number that the next one gets: as its limit, there is no next one."""
     used = set(map(int, os.listdir(f"/proc/{pid}/fd")))
     return next(number for number in range(len(used) + 1) if number not in used)
+
+
+def writers(log: Path) -> list[int]:
+    """Every process whose output goes to this file: orphans too."""
+    found = []
+    for output in Path("/proc").glob("[0-9]*/fd/1"):
+        with contextlib.suppress(OSError):  # it has ended
+            if output.readlink() == log:
+                found.append(int(output.parts[2]))
+    return found

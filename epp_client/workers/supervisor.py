@@ -30,6 +30,9 @@ UNSERVED = 20.0
 """Seconds that a socket keeps what connects for a worker to come; then it refuses until one is there.
 Many times what a worker takes to start, which at a load of 20 on two cores has been 11 s."""
 
+FRESH = 120.0
+"""Seconds for a fresh worker to listen when the one in its place still serves: nobody waits for it."""
+
 
 class Workers:
     """The relay workers of a sidecar. Takes the place of a DataPlane of its own."""
@@ -226,7 +229,7 @@ class Workers:
             log.error("a relay worker could not be replaced", error=str(error))
             return None
         try:
-            await asyncio.wait({new.ready}, timeout=UNSERVED)
+            await asyncio.wait({new.ready}, timeout=FRESH)
             if not new.ready.done():
                 raise SettingsError("the new one hangs as it starts")
             new.ready.result()
