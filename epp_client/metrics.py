@@ -72,6 +72,11 @@ class _Requests(Collector):
             "Parts of pickers' answers that break HTTP or cannot be applied, by what they are.",
             labels=["pool", "what"],
         )
+        evictions = CounterMetricFamily(
+            "epp_client_evictions",
+            "Requests that their picker gave up after it had steered them, by what came of them.",
+            labels=["pool", "result"],
+        )
         in_flight = GaugeMetricFamily(
             "epp_client_in_flight", "Requests being relayed.", labels=["pool"]
         )
@@ -112,6 +117,8 @@ class _Requests(Collector):
                     family.add_metric([pool, reason], count)
             for what, count in counters.left_out.items():
                 left_out.add_metric([pool, what], count)
+            for result, count in counters.evictions.items():
+                evictions.add_metric([pool, result], count)
             in_flight.add_metric([pool], counters.in_flight)
             picks.add_metric([pool], _buckets(counters.picks), counters.pick_seconds)
             retries.add_metric([pool], counters.retries)
@@ -126,6 +133,7 @@ class _Requests(Collector):
             refused,
             passthrough,
             left_out,
+            evictions,
             in_flight,
             retries,
             not_retained,

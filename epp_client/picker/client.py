@@ -128,6 +128,10 @@ class PickerClient:
                 return address
         return but if but is not None and but.ready else None
 
+    def has_other(self, but: PickerAddress) -> bool:
+        """Whether another address than `but` can take a request now."""
+        return any(address is not but and address.ready for address in self._usable)
+
     def _on_trial(self) -> PickerAddress | None:
         for address in self._trials:
             connection = address.connection

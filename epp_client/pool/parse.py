@@ -220,6 +220,7 @@ _PARSERS: dict[str, Any] = {
     "max_retained_body": parse_size,
     "max_body_growth": parse_size,
     "response_mode": str,
+    "eviction": str,
     "strip_headers": str,
 }
 _TLS_FIELDS = {

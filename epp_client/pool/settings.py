@@ -66,6 +66,15 @@ class ResponseMode(StrEnum):
     """The picker sees nothing of the response."""
 
 
+class EvictionMode(StrEnum):
+    """What a picker's ImmediateResponse amid a response does."""
+
+    RESET = "reset"
+    """The response is reset, so that the model server stops."""
+    FINISH = "finish"
+    """The response goes on to its end."""
+
+
 class PickerTlsMode(StrEnum):
     """How the connection to the picker is secured."""
 
@@ -112,6 +121,8 @@ class PoolSettings(BaseModel):
     endpoint_wait: Annotated[float, Field(ge=0, le=10)] = 0.25
     """How long a pick may wait for the table, or Envoy, to learn of its endpoint."""
     response_mode: ResponseMode = ResponseMode.RELAY
+    eviction: EvictionMode = EvictionMode.RESET
+    """What a picker's ImmediateResponse amid a response does."""
     strip_headers: Annotated[tuple[str, ...], BeforeValidator(_header_names)] = STEERING_HEADERS
     """Taken out of what clients send, so that neither picker nor endpoint sees them."""
     tls: PickerTls = PickerTls()

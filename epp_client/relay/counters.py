@@ -10,7 +10,7 @@ from typing import Any
 
 from epp_client.errors import LeftOut, Reason
 from epp_client.picker.health import Health
-from epp_client.relay.outcome import Outcome
+from epp_client.relay.outcome import Eviction, Outcome
 
 UNKNOWN_POOL = "unknown"
 """Stands for the pools that Envoy asks for and nobody has defined: their names are not ours to bound."""
@@ -48,6 +48,7 @@ class PoolCounters:
     refused: dict[Reason, int] = field(default_factory=dict)
     passthrough: dict[Reason, int] = field(default_factory=dict)
     left_out: dict[LeftOut, int] = field(default_factory=dict)
+    evictions: dict[Eviction, int] = field(default_factory=dict)
     picks: list[int] = field(default_factory=lambda: [0] * (len(PICK_BUCKETS) + 1))
     """Picks by bucket, not cumulative; the last is beyond every bound."""
     pick_seconds: float = 0.0
@@ -82,6 +83,10 @@ class PoolCounters:
         """Count what was left out of the answers of a picker."""
         self.left_out[what] = self.left_out.get(what, 0) + count
 
+    def evict(self, eviction: Eviction) -> None:
+        """Count a request that its picker gave up after it had steered it."""
+        self.evictions[eviction] = self.evictions.get(eviction, 0) + 1
+
     def add(self, other: "PoolCounters") -> None:
         """Add another process's numbers for the same pool."""
         self.in_flight += other.in_flight
@@ -91,6 +96,7 @@ class PoolCounters:
             (self.refused, other.refused),
             (self.passthrough, other.passthrough),
             (self.left_out, other.left_out),
+            (self.evictions, other.evictions),
         ):
             _add(mine, theirs)
         self.picks = [a + b for a, b in zip(self.picks, other.picks, strict=True)]

@@ -17,17 +17,19 @@ from typing import Final
 from epp_client.errors import MalformedMessage, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_message, read_reply
 from epp_client.picker.immediate import immediate_response, streamed_immediate_response
+from epp_client.pool.settings import EvictionMode
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.relay.actions import (
     Action,
     CancelPicker,
+    FailEnvoy,
     FinishEnvoy,
     FinishPicker,
     Timer,
     ToEnvoy,
 )
 from epp_client.relay.lane import NotRetained
-from epp_client.relay.outcome import Outcome
+from epp_client.relay.outcome import Eviction, Outcome
 from epp_client.relay.request_phase import (
     ask_picker,
     closed_after_pick,
@@ -60,6 +62,7 @@ NOTHING: Final = 10
 MAX_NOTHINGS: Final = 1000
 """Such answers to one request, beside one for each of Envoy's messages."""
 
+_IMMEDIATE: Final = bytes((Answer.IMMEDIATE << 3 | 2,))
 _BODIES: Final = (Answer.REQUEST_BODY, Answer.RESPONSE_BODY)
 
 
@@ -116,7 +119,7 @@ class Exchange(State):
             return self.take()
         if len(raw) <= NOTHING and self._says_nothing():
             return self.take()
-        if self.ignore_picker and self.request.complete:
+        if self.ignore_picker and self.request.complete and raw[:1] != _IMMEDIATE:
             return []
         try:
             self._reply(read_reply(raw))
@@ -267,13 +270,32 @@ class Exchange(State):
             response_reply(self, reply)
 
     def _immediate(self, reply: Reply) -> None:
-        """A refusal is an answer, also under FailOpen; but it may not break a flowing response."""
-        if self.response.headers_sent or (self.response.begun and self.response.passing):
-            raise MalformedMessage("an ImmediateResponse came after the response had begun")
+        """A refusal is an answer, also under FailOpen. After the pick it is an eviction."""
+        evicted = self.outcome is Outcome.STEERED
+        response = self.response
+        if response.complete:
+            return  # the client has had all of it
+        if response.headers_sent or (response.begun and response.passing):
+            self._evict()
+            return
         raw = immediate_response(reply.raw, self.left_out)
-        self.outcome = Outcome.REFUSED_BY_PICKER
+        self.outcome = Outcome.EVICTED if evicted else Outcome.REFUSED_BY_PICKER
+        if evicted:
+            self.eviction = Eviction.ANSWERED
         self.out += (ToEnvoy(raw), FinishPicker(), FinishEnvoy())
         self.close()
+
+    def _evict(self) -> None:
+        """Of a response that has begun the client can only be told by a reset."""
+        if self.settings.eviction is EvictionMode.RESET:
+            self.outcome, self.eviction = Outcome.EVICTED, Eviction.RESET
+            self.out += (FinishPicker(), FailEnvoy())
+            self.close()
+            return
+        self.eviction = Eviction.FINISHED
+        self.picker_open = False
+        self.out.append(FinishPicker())
+        without_picker(self, Reason.PICKER_CLOSED, clean=True)
 
     def _streamed_immediate(self, reply: Reply) -> None:
         """An answer of the picker's in several messages. Envoy takes it in place of a header answer."""

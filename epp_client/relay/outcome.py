@@ -18,5 +18,18 @@ class Outcome(StrEnum):
     """Answered by the picker: a refusal is an answer."""
     LOCAL_REPLY = "local_reply"
     """Answered by Envoy itself, or by another of its filters, before there was a decision."""
+    EVICTED = "evicted"
+    """Steered, and then given up by the picker: before the response its answer, amid it a reset."""
     CANCELLED = "cancelled"
     """The client, or Envoy, went away before there was a decision."""
+
+
+class Eviction(StrEnum):
+    """What came of a request that its picker gave up after it had steered it."""
+
+    ANSWERED = "answered"
+    """There was no response yet: the client got the picker's answer."""
+    RESET = "reset"
+    """The response had begun, and was reset, so that the model server stops."""
+    FINISHED = "finished"
+    """The response had begun, and went on to its end, as the pool asks for."""

@@ -26,7 +26,7 @@ from epp_client.relay.actions import (
     ToEnvoy,
 )
 from epp_client.relay.lane import Lane
-from epp_client.relay.outcome import Outcome
+from epp_client.relay.outcome import Eviction, Outcome
 from epp_client.relay.retention import RetentionBudget
 
 QUARTERS: Final = 4
@@ -115,6 +115,8 @@ class State:
         """The setting that decided it, when a bound or a deadline did; the name of its annotation."""
         self.passthrough: Reason | None = None
         """Why the picker had no say in (the rest of) the response."""
+        self.eviction: Eviction | None = None
+        """What came of it, when the picker gave up a request that it had steered."""
         self.endpoint: str | None = None
         """The served endpoint, or the destination endpoint while that is not known."""
         self.left_out: Omissions = {}

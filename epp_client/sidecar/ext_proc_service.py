@@ -145,6 +145,8 @@ class ExtProcService:
             if exchange.hint and exchange.reason is None:
                 why = _why(pool, exchange.passthrough, exchange.hint)
                 self._warn("a response passed its picker by", **why)
+        if exchange.eviction is not None:
+            counters.evict(exchange.eviction)
         for what, (count, name) in exchange.left_out.items():
             counters.leave_out(what, count)
             self._warn("left out of a picker's answer", pool=pool, reason=str(what), name=name)

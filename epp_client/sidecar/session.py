@@ -142,16 +142,24 @@ class Session(StreamEvents):
         address = self._address
         if address is not None:
             address.following.discard(self)
+        if died and status.said and address is not None:
+            # It took the stream, and says so itself: another may know better.
+            died = self._service.pickers[self.pool].has_other(address)
         if address is not None and self._exchange.outcome is None:
             connection = address.connection
-            if status.code == UNAVAILABLE and connection is not None and connection.usable:
+            if (
+                status.code == UNAVAILABLE
+                and not status.said
+                and connection is not None
+                and connection.usable
+            ):
                 address.pick_failed(self, self._picks_before)
             else:
                 address.undecided(self)  # a lost connection speaks for itself
         reason: Reason | None = Reason.PICKER_ERROR
         if status.code == 0:
             reason = None
-        elif status.code == UNAVAILABLE:
+        elif status.code == UNAVAILABLE and not status.said:
             reason = Reason.PICKER_UNREACHABLE
         elif status.code == DEADLINE_EXCEEDED:
             reason = Reason.PICKER_TIMEOUT

@@ -9,7 +9,7 @@ import contextlib
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from grpc import aio
@@ -170,12 +170,25 @@ class _ServerStream(_Stream):
             self.events.half_closed()
 
 
+_FOUND_BY_GRPC: Final = (
+    "Connection reset",
+    "GOAWAY",
+    "Received RST_STREAM",
+    "RST_STREAM",
+    "Socket closed",
+    "Stream removed",
+    "failed to connect",
+)
+
+
 class _ClientStream(_Stream):
     """One call to a picker."""
 
-    def __init__(self, call: Any, events: StreamEvents) -> None:
+    def __init__(self, call: Any, events: StreamEvents, alive: Callable[[], bool]) -> None:
+        """`alive`: whether the call's connection is there."""
         super().__init__(call)
         self.events = events
+        self._alive = alive
         self._writer = asyncio.create_task(self._write_all())
         self._reader = asyncio.create_task(self._read_all())
 
@@ -208,7 +221,10 @@ class _ClientStream(_Stream):
         self._writer.cancel()
         if not self._over:
             self._over = True
-            self.events.closed(Status(code.value[0], details or ""))
+            text = details or ""
+            # gRPC does not tell: what it found itself has words of its own, or no connection any more.
+            said = self._alive() and not text.startswith(_FOUND_BY_GRPC)
+            self.events.closed(Status(code.value[0], text, said))
 
     async def ended(self) -> None:
         """Wait until both tasks are gone."""
@@ -266,7 +282,7 @@ class GrpcioConnection:
 
     def open(self, path: str, metadata: Mapping[str, str], events: StreamEvents) -> _ClientStream:
         call = self._channel.stream_stream(path)(metadata=tuple(metadata.items()))
-        stream = _ClientStream(call, events)
+        stream = _ClientStream(call, events, lambda: self.usable)
         self._streams.add(stream)
         stream._reader.add_done_callback(lambda _: self._streams.discard(stream))
         return stream

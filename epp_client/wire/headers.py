@@ -266,7 +266,7 @@ def _response(fields: Fields) -> ResponseHead:
     if (number := regular.get(b"grpc-status")) is not None:
         known = number.isdigit() and len(number) < 4
         text = decode_message(regular.get(b"grpc-message", b"").decode("latin-1"))
-        status = Status(int(number) if known else UNKNOWN, text)
+        status = Status(int(number) if known else UNKNOWN, text, said=True)
     return ResponseHead(
         int(code),
         is_grpc_content_type(regular.get(b"content-type", b"").decode("latin-1")),

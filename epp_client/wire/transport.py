@@ -21,6 +21,18 @@ class Status(NamedTuple):
 
     code: int
     message: str = ""
+    said: bool = False
+    """Whether the peer's application said so in its trailers; else the transport found it, or a reset.
+    Equal are those that say the same, whoever said it."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, tuple) and self[:2] == other[:2]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:2])
 
 
 OK: Final = Status(0)

@@ -19,7 +19,7 @@ from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import PICK_BUCKETS, Counters, PoolCounters
-from epp_client.relay.outcome import Outcome
+from epp_client.relay.outcome import Eviction, Outcome
 from tests.admin.fleet import Followed
 
 LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")
@@ -31,6 +31,7 @@ FAMILIES = {
     "epp_client_refused": ("counter", {"pool", "reason"}),
     "epp_client_response_passthrough": ("counter", {"pool", "reason"}),
     "epp_client_answers_left_out": ("counter", {"pool", "what"}),
+    "epp_client_evictions": ("counter", {"pool", "result"}),
     "epp_client_in_flight": ("gauge", {"pool"}),
     "epp_client_endpoints": ("gauge", {"pool", "state"}),
     "epp_client_picker_addresses": ("gauge", {"pool", "state"}),
@@ -121,6 +122,8 @@ def use_everything(sidecar: Sidecar, pool: str) -> None:
         series.pass_through(reason)
     for what in LeftOut:
         series.leave_out(what, 1)
+    for eviction in Eviction:
+        series.evict(eviction)
 
 
 def test_the_families_are_the_documented_ones(sidecar: Sidecar, store: PoolStore) -> None:

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.errors import ApiFault, LeftOut, Reason
 from epp_client.kubernetes.report import WriteResult
-from epp_client.relay.outcome import Outcome
+from epp_client.relay.outcome import Eviction, Outcome
 from tests.admin.fleet import Fleet, Followed
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +38,8 @@ def scrape() -> dict[str, tuple[str, set[str]]]:
         numbers.pass_through(reason)
     for what in LeftOut:
         numbers.leave_out(what, 1)
+    for eviction in Eviction:
+        numbers.evict(eviction)
     found: dict[str, tuple[str, set[str]]] = {}
     for family in text_string_to_metric_families(
         fleet.metrics.scrape(fleet.counters).body.decode()

@@ -13,10 +13,12 @@ import pytest_asyncio
 
 from epp_client.errors import LeftOut
 from epp_client.ext_proc.fields import FIELDS
+from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
 from epp_client.pool.settings import STEERING_HEADERS
+from epp_client.relay.outcome import Eviction
 from epp_client.settings import TransportName
-from tests.e2e.answer_cases import PICK, Case, at, cases, sets
-from tests.e2e.answers import ALONE, Http, Outcome, Rig, running_rig
+from tests.e2e.answer_cases import PICK, RESPONSE, Case, at, cases, sets
+from tests.e2e.answers import ALONE, OK_BODY, Edit, Http, Outcome, Rig, running_rig
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -135,3 +137,71 @@ async def test_what_is_left_out_is_counted_by_pool(rig: Rig) -> None:
         while counters.left_out.get(LeftOut.CONNECTION_HEADER, 0) == before:
             await asyncio.sleep(0.01)
     assert counters.left_out[LeftOut.CONNECTION_HEADER] == before + 2
+
+
+def says_again(rig: Rig, kind: str) -> Edit:
+    """What llm-d's picker answers, and some of GAIE's: every header as it was."""
+
+    def edit(said: str, reply: ProcessingResponse) -> None:
+        if said == kind:
+            last = [m for m in rig.picker.requests if m.WhichOneof("request") == kind][-1]
+            for header in getattr(last, kind).headers.headers:
+                made = getattr(reply, kind).response.header_mutation.set_headers.add()
+                made.header.CopyFrom(header)
+
+    return edit
+
+
+@pytest.mark.parametrize("via", ["open", "close", "h2c"])
+@pytest.mark.parametrize("count", [10, 42, 80])
+async def test_every_request_header_said_again_is_followed(rig: Rig, via: str, count: int) -> None:
+    many = [(f"x-h{n}", f"{n}") for n in range(count)]
+    outcome = await rig.ask(via, says_again(rig, PICK), headers=[*many, ("te", "trailers")])
+    assert outcome.status == 200
+    if outcome.request is not None:
+        assert [(k, v) for k, v in outcome.request.headers if k.startswith("x-h")] == many
+
+
+def answer_of(count: int, size: int, *, chunked: bool) -> bytes:
+    """A response with so many headers more, of so many bytes."""
+    lines = [b"HTTP/1.1 200 OK", b"content-type: text/event-stream"]
+    lines += [b"x-h%d: %s" % (n, b"v" * size) for n in range(count)]
+    if chunked:
+        lines.append(b"transfer-encoding: chunked")
+        return b"\r\n".join((*lines, b"", b"c", OK_BODY, b"0", b"", b""))
+    return b"\r\n".join((*lines, b"content-length: 12", b"", OK_BODY))
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize(("count", "size"), [(3, 5), (42, 5), (90, 5), (50, 1_100)])
+async def test_every_response_header_said_again_keeps_the_picker_its_say(
+    rig: Rig, count: int, size: int, chunked: bool
+) -> None:
+    answer = answer_of(count, size, chunked=chunked)
+    before = dict((await rig.counters("close")).passthrough)
+    outcome = await rig.ask("close", says_again(rig, RESPONSE), answer=answer)
+    alone = await rig.ask(ALONE, says_again(rig, RESPONSE), answer=answer)
+    assert comparable(outcome.response) == comparable(alone.response)
+    assert outcome.status == 200
+    assert rig.picker.seen[-1][-1] == "response_body"
+    assert (await rig.counters("close")).passthrough == before
+
+
+@pytest.mark.parametrize("via", ["open", "close"])
+async def test_an_eviction_amid_a_response_cuts_it_off(rig: Rig, via: str) -> None:
+    """The reset reaches the model server as well: its connection ends."""
+
+    def evict(said: str, reply: ProcessingResponse) -> list[ProcessingResponse] | None:
+        if said != "response_body":
+            return None
+        refusal = ProcessingResponse()
+        refusal.immediate_response.status.code = 429
+        return [refusal]
+
+    endless = answer_of(1, 5, chunked=True).removesuffix(b"0\r\n\r\n")
+    outcome = await rig.ask(via, evict, answer=endless)
+    assert isinstance(outcome.status, str)
+    assert "broken" in outcome.status
+    async with asyncio.timeout(5):
+        while not (await rig.counters(via)).evictions.get(Eviction.RESET):
+            await asyncio.sleep(0.01)

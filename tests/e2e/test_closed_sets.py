@@ -268,7 +268,13 @@ ELSEWHERE = {
 
 
 async def test_every_metric_moves(stack: Stack, client: httpx.AsyncClient) -> None:
-    for dialect_ in ("pick-after-body", "silent-response", "refuse-429", "invalid-mutation"):
+    for dialect_ in (
+        "pick-after-body",
+        "silent-response",
+        "refuse-429",
+        "invalid-mutation",
+        "refuse-at-response",
+    ):
         await echo(client, stack, "close", x_picker_dialect=dialect_)
     await echo(client, stack, "nopicker")
     await echo(client, stack, "open", x_picker_dialect="pick-outside")

@@ -11,9 +11,17 @@ from epp_client.ext_proc.replies import FALLBACK
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.pool.settings import ResponseMode
-from epp_client.relay.actions import Arm, Disarm, Timer
+from epp_client.relay.actions import (
+    Arm,
+    CancelPicker,
+    Disarm,
+    FailEnvoy,
+    FinishPicker,
+    Timer,
+    ToEnvoy,
+)
 from epp_client.relay.exchange import MAX_PLAIN_ANSWER
-from epp_client.relay.outcome import Outcome
+from epp_client.relay.outcome import Eviction, Outcome
 from epp_client.relay.request_phase import ACKNOWLEDGEMENT_WAIT
 
 from .conversation import (
@@ -478,7 +486,6 @@ RESPONSE_DEATHS = {
     "after a chunk": [answered("response_headers"), unchanged(response=True)],
     "body without headers": [streamed(b"one", response=True)],
     "in garbage": [b"\xff"],
-    "refusing too late": [answered("response_headers"), immediate(500)],
 }
 
 
@@ -513,7 +520,7 @@ def test_a_picker_that_is_passed_by_has_its_say_in_a_request_under_way() -> None
     envoy.picker(streamed(b"one"))
     envoy.silence(Timer.RESPONSE)
     envoy.send(body(b"a", response=True), body(b"two"))
-    envoy.picker(answered("response_headers"), streamed(b"two"), immediate(500))
+    envoy.picker(answered("response_headers"), streamed(b"two"))
     assert (envoy.request.body, envoy.response.body) == (b"onetwo", b"a")
     envoy.send(body(b"b", end=True, response=True))
     assert (envoy.response.body, envoy.response.ended) == (b"ab", True)
@@ -555,11 +562,107 @@ def test_observe_and_skip_answer_at_once(mode: ResponseMode) -> None:
     assert copies == (2 if mode is ResponseMode.OBSERVE else 0)
 
 
-def test_a_refusal_at_the_response_headers_is_passed_on() -> None:
+# --- a picker that gives up a request which it had steered ---
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_eviction_before_the_response_is_the_clients_answer(begun: bool) -> None:
     envoy = steered()
-    envoy.send(response_headers())
-    envoy.picker(immediate(502))
+    if begun:
+        envoy.send(response_headers())
+    envoy.picker(immediate(429))
     assert envoy.refusal is not None
+    assert envoy.refusal.immediate_response.status.code == 429
+    assert envoy.finished
+    assert not envoy.failed
+    exchange = envoy.exchange
+    assert (exchange.outcome, exchange.eviction) == (Outcome.EVICTED, Eviction.ANSWERED)
+
+
+@pytest.mark.parametrize("passed_by", [False, True])
+@pytest.mark.parametrize("mode", [ResponseMode.RELAY, ResponseMode.OBSERVE])
+def test_an_eviction_amid_the_response_resets_it(mode: ResponseMode, passed_by: bool) -> None:
+    envoy = steered(response_mode=mode)
+    envoy.send(response_headers())
+    if passed_by:
+        envoy.silence(Timer.RESPONSE)
+    elif mode is ResponseMode.RELAY:
+        envoy.picker(answered("response_headers"))
+    envoy.send(body(b"one", response=True))
+    envoy.picker(immediate(429))
+    assert envoy.failed
+    exchange = envoy.exchange
+    assert (exchange.outcome, exchange.eviction) == (Outcome.EVICTED, Eviction.RESET)
+    assert exchange.failure is None
+    assert exchange.retained == 0
+
+
+def test_a_pool_may_let_an_evicted_response_finish() -> None:
+    envoy = steered(eviction="finish")
+    envoy.send(response_headers(), body(b"one", response=True))
+    envoy.picker(answered("response_headers"), immediate(429))
+    envoy.send(body(b"two", end=True, response=True))
+    assert (envoy.response.body, envoy.response.ended) == (b"onetwo", True)
+    exchange = envoy.exchange
+    assert (exchange.outcome, exchange.eviction) == (Outcome.STEERED, Eviction.FINISHED)
+    assert exchange.passthrough is None
+
+
+def test_an_eviction_after_the_whole_response_changes_nothing() -> None:
+    envoy = steered()
+    envoy.send(response_headers(end=True))
+    envoy.picker(answered("response_headers"), immediate(429))
+    assert not envoy.failed
+    assert (envoy.exchange.outcome, envoy.exchange.eviction) == (Outcome.STEERED, None)
+
+
+ENDS: dict[str, tuple[list[bytes], list[bytes]]] = {
+    "after the request": ([], [streamed(b"", end=True)]),
+    "after a response without a body": (
+        [response_headers(end=True)],
+        [answered("response_headers"), streamed(b"", end=True, response=True)],
+    ),
+    "after a response": (
+        [response_headers(), body(b"one", end=True, response=True)],
+        [answered("response_headers"), streamed(b"one", end=True, response=True)],
+    ),
+    "of the request, amid the response": (
+        [response_headers(), body(b"one", response=True)],
+        [answered("response_headers"), streamed(b"", end=True)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "said"), ENDS.values(), ids=ENDS.keys())
+@pytest.mark.parametrize("form", ["streamed", "unchanged", "trailers"])
+def test_empty_repeats_of_an_end_are_ignored(
+    sent: list[bytes], said: list[bytes], form: str
+) -> None:
+    envoy = steered()
+    envoy.send(*sent)
+    envoy.picker(*said)
+    response = said[-1][:1] == streamed(b"", response=True)[:1]
+    repeats = {
+        "streamed": streamed(b"", end=True, response=response),
+        "unchanged": unchanged(response=response),
+        "trailers": answered("response_trailers" if response else "request_trailers"),
+    }
+    before = len(envoy.actions)
+    envoy.picker(repeats[form], repeats[form])
+    kinds = {type(action) for action in envoy.actions[before:]}
+    assert not kinds & {ToEnvoy, CancelPicker, FinishPicker, FailEnvoy}
+    assert envoy.exchange.passthrough is None
+    assert envoy.exchange.outcome is Outcome.STEERED
+
+
+def test_what_was_not_kept_leaves_no_event() -> None:
+    """Ten bytes, where eight may be kept, answered "unchanged", and then an answer of Envoy's own."""
+    envoy = conversation(snapshot(max_retained_body=8))
+    envoy.send(request_headers(), body(b"0123456789", end=True))
+    envoy.picker(unchanged())
+    envoy.send(response_headers(end=True))
+    assert envoy.exchange.outcome is Outcome.LOCAL_REPLY
+    assert envoy.response.headers is not None
 
 
 def test_grpc_responses_with_trailers() -> None:

@@ -350,7 +350,7 @@ async def test_a_stream_that_is_refused_is_asked_again_and_counted() -> None:
             nonlocal refused
             refused += 1
             if refused <= 2:
-                stream.finish(Status(UNAVAILABLE, "restarting"))
+                stream.cancel()
             else:
                 stream.send(picked(MEMBER))
                 stream.send(streamed(b"hello", end=True))
@@ -360,3 +360,16 @@ async def test_a_stream_that_is_refused_is_asked_again_and_counted() -> None:
         assert envoy.refusal is None
         assert envoy.body == len(b"hello")
         assert made.counters.pool(POOL).retries == 2
+
+
+async def test_a_picker_that_says_unavailable_itself_has_answered() -> None:
+    """GAIE's lwepp ends streams so when it has no endpoint; asked again it says the same."""
+    async with rig(FailureMode.FAIL_CLOSE) as made:
+        made.behave = lambda stream: stream.finish(Status(UNAVAILABLE, "no endpoints"))
+        for _ in range(2 * FAILURES):
+            envoy = await made.ask(*POST)
+            assert envoy.refusal is not None
+            assert envoy.refusal.immediate_response.details == "epp_client_picker_error"
+        counters = made.counters.pool(POOL)
+        assert (counters.retries, counters.refused) == (0, {Reason.PICKER_ERROR: 2 * FAILURES})
+        assert made.health is Health.UNKNOWN
