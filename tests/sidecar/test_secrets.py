@@ -41,7 +41,8 @@ class Picker(Owner):
                 self.stream.send(picked("10.0.0.1:8000", x_token=SECRET + "picker-header"))
                 self.stream.send(streamed(f"{SECRET}picker-body".encode(), True))
             case "outside":
-                self.stream.send(picked(f"192.0.2.1:{SECRET}port"))
+                # A destination is no secret: the log quotes it, for whoever asks why it was refused.
+                self.stream.send(picked("192.0.2.1:8000", x_token=SECRET + "picker-header"))
             case "garbage":
                 self.stream.send(b"\xff\xff\xff" + SECRET.encode())
             case "refuses":
