@@ -143,7 +143,8 @@ async def test_a_websocket_is_picked_at_its_headers_and_speaks_both_ways(
             after = await metrics(client, stack)
             outcome = "local_pick" if pool == "ws-local" else "steered"
             named = {"pool": f"default/{pool}", "outcome": outcome}
-            assert value(after, "epp_client_requests", **named) == 1 + value(
+            # More than one where Envoy did not have the pool yet at the first try.
+            assert value(after, "epp_client_requests", **named) > value(
                 before, "epp_client_requests", **named
             )
             if outcome == "steered":
