@@ -167,10 +167,16 @@ class Sidecar:
 
     async def _envoy_told(self, ads: AdsServer, kept_until: float, *, served: bool) -> None:
         """Until an Envoy has acknowledged what we have, if there is a sign of one: it is connected, or has
-        requests in the claimed sockets, or somebody else has `served` it till now."""
+        requests in the claimed sockets, or somebody else has `served` it till now.
+
+        With `original_dst` requests alone are no sign: such an Envoy can reach every endpoint as it is,
+        and need not take anything from ADS."""
         if await ads.told(UNSERVED_PATIENCE):
             return
-        if served or ads.connected or self._claims.knocked:
+        knocked = (
+            self.settings.upstream_mode is not UpstreamMode.ORIGINAL_DST and self._claims.knocked
+        )
+        if served or ads.connected or knocked:
             left = kept_until - asyncio.get_running_loop().time()
             if not await ads.told(max(0.0, left)):
                 log.warning(

@@ -1,12 +1,17 @@
 """EndpointTable: the `ip:port` members of one pool at one moment. Immutable; pure."""
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
 MAX_ENDPOINT_LENGTH = 64
+_MAX_QUOTED = 200
+_WORD = re.compile(r"[^\s,/\[\].:]+")
+_PART = re.compile(r"[0-9A-Fa-f]{1,5}")
+"""A part of an IP address, or a port."""
 
 
 class Endpoint(NamedTuple):
@@ -98,3 +103,11 @@ def parse_endpoint(text: str) -> str | None:
     if ip is None or bracketed != (":" in ip):
         return None
     return endpoint_key(ip, port)
+
+
+def quotable(text: str) -> str:
+    """What may be logged of a text that should have been endpoints: what could be part of one.
+
+    Anything else is shown as `…`: a picker may repeat there what a client has sent, a token for one.
+    """
+    return _WORD.sub(lambda word: word[0] if _PART.fullmatch(word[0]) else "…", text[:_MAX_QUOTED])

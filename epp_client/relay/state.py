@@ -14,6 +14,7 @@ from epp_client.picker.mutations import Omissions
 from epp_client.picker.pick import Pick
 from epp_client.picker.preparation import LocalPick, RequestHeaders, is_grpc
 from epp_client.picker.steering import HeaderReply
+from epp_client.pool.endpoints import quotable
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.relay.actions import (
     Action,
@@ -38,9 +39,6 @@ GROWTH_STEP: Final = 64 * 1024
 
 _DISARM_ALL: Final = [Disarm(timer) for timer in Timer]
 
-
-MAX_QUOTED: Final = 200
-"""Characters of a picker's words in a log line."""
 _NAMED: Final = frozenset(
     (Reason.PICK_MALFORMED, Reason.PICK_OUTSIDE_POOL, Reason.PICK_OUTSIDE_SUBSET)
 )
@@ -150,10 +148,10 @@ class State:
 
     @property
     def misread(self) -> str:
-        """The beginning of what the picker named, if that was why its answer was of no use."""
+        """What the picker named, as far as it may be logged, if that was why its answer was of no use."""
         if self.pick is None or self.failure not in _NAMED:
             return ""
-        return self.pick.text[:MAX_QUOTED]
+        return quotable(self.pick.text)
 
     def refuse(self, reason: Reason) -> None:
         """Answer the client with an error, or cut off a response that has begun, and end both streams."""

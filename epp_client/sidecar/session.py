@@ -143,8 +143,9 @@ class Session(StreamEvents):
         if address is not None:
             address.following.discard(self)
         if died and status.said and address is not None:
-            # It took the stream, and says so itself: another may know better.
-            died = self._service.pickers[self.pool].has_other(address)
+            # It took the stream, and says so itself: another may know better. One whose server is shutting
+            # down says the same as it cancels its calls (gRPC core), behind a GOAWAY.
+            died = not address.ready or self._service.pickers[self.pool].has_other(address)
         if address is not None and self._exchange.outcome is None:
             connection = address.connection
             if (

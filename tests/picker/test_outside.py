@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from epp_client.errors import Reason
 from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderMutation, ProcessingResponse
 from epp_client.ext_proc.replies import MARKS_NAMESPACE
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
-from epp_client.pool.endpoints import parse_endpoint
+from epp_client.pool.endpoints import parse_endpoint, quotable
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.relay.actions import Timer, ToEnvoy
 from epp_client.relay.outcome import Outcome
@@ -248,12 +249,31 @@ def test_an_ipv6_pick_without_brackets_that_the_table_lacks_could_be_anything() 
 
 
 def test_what_the_picker_said_is_quoted_when_it_is_of_no_use() -> None:
-    for said, reason in ((OUTSIDE, Reason.PICK_OUTSIDE_POOL), ("x" * 1000, Reason.PICK_MALFORMED)):
+    for said, reason, quoted in (
+        (OUTSIDE, Reason.PICK_OUTSIDE_POOL, OUTSIDE),
+        ("x" * 1000, Reason.PICK_MALFORMED, "…"),
+        ("1," * 1000, Reason.PICK_MALFORMED, "1," * 100),
+    ):
         envoy = conversation(snapshot(FailureMode.FAIL_CLOSE, endpoint_wait=0.0))
         envoy.send(request_headers(end=True))
         envoy.picker(picked(said))
-        assert (envoy.error, envoy.exchange.misread) == (reason, said[:200])
+        assert (envoy.error, envoy.exchange.misread) == (reason, quoted)
     envoy = conversation(snapshot(FailureMode.FAIL_CLOSE))
     envoy.send(request_headers(end=True))
     envoy.picker(picked(A))
     assert envoy.exchange.misread == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "quoted"),
+    [
+        ("10.0.0.1:8000, [fd00::5]:8000", "10.0.0.1:8000, [fd00::5]:8000"),
+        ("http://10.0.0.1:8000/v1", "…://10.0.0.1:8000/…"),
+        ("qwen-0.default.svc:8000", "….….…:8000"),
+        ("10.0.0.1:s3cr3t-port", "10.0.0.1:…"),
+        ("deadbeefdeadbeef", "…"),
+    ],
+)
+def test_only_what_could_be_part_of_an_endpoint_is_quoted(said: str, quoted: str) -> None:
+    """A picker may repeat there what a client has sent."""
+    assert quotable(said) == quoted

@@ -187,9 +187,10 @@ def test_a_worker_that_is_told_to_end_as_it_starts_ends_when_it_serves(program: 
     until(lambda: bool(children(program.process.pid)))
     (first,) = children(program.process.pid)
     os.kill(first, signal.SIGTERM)
-    until(lambda: "draining" in program.said)  # so it served: the signal alone would have killed it
-    until(lambda: first not in program.everybody)
+    until(lambda: "a relay worker was told to end and is replaced" in program.said)
     program.until_settled()
+    assert first not in program.everybody
+    assert "a relay worker died and is replaced" not in program.said
     program.ends(signal.SIGTERM)
 
 
