@@ -5,6 +5,7 @@ two processes, which run the same code as the same user, can write to it.
 """
 
 import asyncio
+import contextlib
 import pickle
 import socket
 import struct
@@ -116,6 +117,18 @@ class Channel:
             return pickle.loads(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, OSError):
             return None
+
+    async def end(self, timeout: float) -> None:
+        """Say no more, and hang up when the other side has, or after `timeout` seconds.
+
+        Whatever the other side writes to a socket that was closed breaks its transport, and with it is lost
+        what it has not read yet: the last words."""
+        with contextlib.suppress(OSError, TimeoutError):
+            self._writer.write_eof()
+            async with asyncio.timeout(timeout):
+                while await self._reader.read(1 << 16):
+                    pass
+        self.close()
 
     def close(self) -> None:
         """Hang up."""

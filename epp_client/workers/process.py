@@ -211,6 +211,7 @@ class WorkerProcess:
                     self.counters = counters
                     if (question := self._questions.pop(number, None)) is not None:
                         question.set_result(None)
+        self._channel.close()  # it waits for that, once it has said its last words
 
     def _listens(self) -> None:
         try:

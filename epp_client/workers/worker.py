@@ -38,7 +38,8 @@ ALONE = 60.0
 """Seconds that a worker serves on without a control process, with the pools that it knows."""
 LOOK = 0.05
 """Seconds between two looks at who has the socket's name, of a worker without a control process."""
-
+LAST_WORDS = 2.0
+"""Seconds for the control process to read what a worker says last, and hang up."""
 ASK_INTERVAL = 0.02
 """Seconds between two questions for the endpoints that picks wait for."""
 
@@ -77,7 +78,7 @@ class Worker:
             log.error("the worker failed", exc_info=listening.exception())
         await self._plane.close()
         await self._say(Counted(0, await self._plane.totals()))
-        self._channel.close()
+        await self._channel.end(LAST_WORDS)
         return 1 if failed else 0
 
     async def _serve(self) -> bool:
