@@ -14,6 +14,7 @@ from chaos.fault import Faults, cut, gone, hold
 from chaos.installation import PICK_TIMEOUT, Installation
 from chaos.link import Mode
 from chaos.looks import first_free_descriptor
+from chaos.promise import HEARS
 
 FAULTS = Faults()
 
@@ -131,6 +132,7 @@ async def workers_replaced(inst: Installation, dice: random.Random, window: Wind
     old = inst.worker_pids
     inst.sidecar.signal(signal.SIGHUP)
     await inst.workers_replaced(old)
+    await _told()
 
 
 @FAULTS.add("signal storm", "sidecar")
@@ -144,6 +146,12 @@ async def signal_storm(inst: Installation, dice: random.Random, window: Window) 
         await hold(dice, 0.0, dice.choice((0.02, 0.2, 1.0)))
     await inst.workers_replaced(old)
     await inst.ready()
+    await _told()
+
+
+async def _told() -> None:
+    """Until those that have been replaced know it: what they are sent till then, they finish or cut."""
+    await asyncio.sleep(HEARS)
 
 
 async def _started(inst: Installation, window: Window, began: float) -> None:
@@ -217,6 +225,7 @@ async def sidecar_killed(inst: Installation, dice: random.Random, window: Window
     await inst.kill_sidecar()
     gone(window)
     await _started(inst, window, began)
+    await _told()
 
 
 @FAULTS.add("sidecar upgraded (SIGUSR2)", "sidecar")
@@ -227,6 +236,7 @@ async def sidecar_upgraded(inst: Installation, dice: random.Random, window: Wind
     inst.sidecar.signal(signal.SIGUSR2)
     await inst.workers_replaced(old)
     await inst.ready()
+    await _told()
 
 
 @FAULTS.add("descriptors exhausted", "sidecar")

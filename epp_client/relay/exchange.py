@@ -160,15 +160,16 @@ class Exchange(State):
         response_progress(self)
         return self.take()
 
-    def picker_silent(self) -> list[Action]:
-        """The picker answers nothing for now, health checks included, and was asked for its pick before:
-        what it owes to the request or the response does not come. What it does not owe can wait."""
+    def picker_silent(self, reason: Reason = Reason.PICKER_UNHEALTHY) -> list[Action]:
+        """The picker answers nothing for now, health checks included, and was asked for its pick before; or
+        there is no time left for it. What it owes to the request or the response is not waited for. What
+        it does not owe can wait."""
         if self.closed or not self.picker_open or self.outcome is None:
             return []
         if self.request.owes:
-            drop_picker(self, Reason.PICKER_UNHEALTHY)
+            drop_picker(self, reason)
         elif response_owed(self):
-            pass_response(self, Reason.PICKER_UNHEALTHY)
+            pass_response(self, reason)
         return self.take()
 
     def timer_rang(self, timer: Timer) -> list[Action]:

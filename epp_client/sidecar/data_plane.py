@@ -23,6 +23,9 @@ from epp_client.wire.transport import Server, Transport
 
 log = structlog.get_logger(__name__)
 
+HURRY = 1.0
+"""Seconds before a drain ends from which on pickers are not waited for; answers have to get to clients."""
+
 
 class Inherited(NamedTuple):
     """The settings' socket, bound by the control process, which keeps its name."""
@@ -126,7 +129,13 @@ class DataPlane:
         if self._server is not None:
             log.info("draining", open_streams=self.service.open_sessions)
             servers = [self._server, *self._unnamed]
-            await asyncio.gather(*(server.drain(timeout) for server in servers))
+            hurried = asyncio.get_running_loop().call_later(
+                timeout - min(HURRY, timeout / 2), self.service.hurry
+            )
+            try:
+                await asyncio.gather(*(server.drain(timeout) for server in servers))
+            finally:
+                hurried.cancel()
 
     async def close(self) -> None:
         """Let go of the pickers and the pools, after `drain`."""

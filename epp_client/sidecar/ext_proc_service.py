@@ -197,6 +197,11 @@ class ExtProcService:
 
     # --- the end ---
 
+    def hurry(self) -> None:
+        """Wait no longer for what pickers owe to responses: those would be cut off with the drain's end."""
+        for session in list(self._sessions):
+            session.hurry()
+
     def close(self) -> None:
         """Stop following the pools."""
         self._unsubscribe()

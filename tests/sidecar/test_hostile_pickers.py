@@ -25,7 +25,15 @@ from epp_client.wire.native import NativeTransport
 from epp_client.wire.stream import NO_OWNER, STREAM_WINDOW
 from epp_client.wire.transport import OK, Status, Stream, StreamEvents
 
-from ..relay.conversation import body, immediate, picked, request_headers, snapshot, streamed
+from ..relay.conversation import (
+    body,
+    immediate,
+    picked,
+    request_headers,
+    response_headers,
+    snapshot,
+    streamed,
+)
 
 POOL = "default/llama"
 MEMBER = "10.0.0.1:8000"
@@ -360,6 +368,22 @@ async def test_a_stream_that_is_refused_is_asked_again_and_counted() -> None:
         assert envoy.refusal is None
         assert envoy.body == len(b"hello")
         assert made.counters.pool(POOL).retries == 2
+
+
+async def test_a_response_that_waits_for_its_picker_goes_on_before_the_drain_cuts_it() -> None:
+    async with rig(FailureMode.FAIL_CLOSE, response_timeout=60.0) as made:
+        made.behave = pick
+        envoy = made.envoy()
+        for message in POST:
+            envoy.events.message_received(message)
+        await until(lambda: bool(envoy.body))
+        envoy.events.message_received(response_headers())
+        assert not envoy.ended
+        made.service.hurry()
+        assert envoy.ended
+        counters = made.counters.pool(POOL)
+        assert counters.passthrough == {Reason.PICKER_TIMEOUT: 1}
+        envoy.events.half_closed()
 
 
 async def test_a_picker_that_says_unavailable_itself_has_answered() -> None:
