@@ -87,6 +87,8 @@ class Sidecar:
         self._synced = asyncio.Event()
         self._naming: asyncio.Task[None] | None = None
         self._stopped = False
+        self._poolless = False
+        self.readiness.note("no-pool", self._no_pool)
 
     async def start(self) -> None:
         """Claim the relay's sockets, bind the admin page and ADS, read the pools, tell Envoy, then serve.
@@ -230,6 +232,20 @@ class Sidecar:
         if self.settings.kubernetes is None:
             self._listed("")
         self.metrics.pools_changed(self.store, changed)
+        poolless = bool(why := self._no_pool())
+        if poolless and not self._poolless:
+            log.warning("no InferencePool is served", hint=why)
+        self._poolless = poolless
+
+    def _no_pool(self) -> str:
+        """Why requests can only be refused though all is well; empty while there is a pool."""
+        if not self.store.synced or self.store.snapshots:
+            return ""
+        where = str(self.settings.pools) if self.settings.pools is not None else "the cluster"
+        return (
+            f"{where} has no InferencePool that can be served, so every request is refused as pool_unknown;"
+            " /pools lists what was not read"
+        )
 
     async def _followed(self) -> None:
         if isinstance(self.relay, Workers):

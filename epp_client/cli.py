@@ -294,19 +294,30 @@ _OPTIONS = {"namespaces": "--namespace", "named_pools": "--pool"}
 
 @app.command()
 def check(
-    paths: Annotated[list[Path], typer.Argument(exists=True, help="Manifest files or folders.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Manifest files or folders; - is standard input."),
+    ],
     strict: Annotated[bool, typer.Option(help="Exit 1 on warnings as well.")] = False,
+    live: Annotated[
+        bool,
+        typer.Option(
+            help="These files are all there is, as for serve --pools: a pool without an endpoint or an "
+            "address of its picker is an error."
+        ),
+    ] = False,
 ) -> None:
-    """Lint manifests: one located line per problem; exit 1 on errors."""
+    """Lint manifests: one located line per problem, then what would be served; exit 1 on errors."""
     from epp_client.pool.manifests import lint
     from epp_client.pool.problems import Severity
 
-    problems = [problem for path in paths for problem in lint(path, PoolSettings())]
-    for problem in problems:
+    found = lint(paths, PoolSettings(), live=live)
+    for problem in found.problems:
         typer.echo(f"{problem.severity}: {problem}")
-    errors = sum(problem.severity is Severity.ERROR for problem in problems)
-    typer.echo(f"{errors} errors, {len(problems) - errors} warnings")
-    if errors or (strict and problems):
+    errors = sum(problem.severity is Severity.ERROR for problem in found.problems)
+    typer.echo(f"{errors} errors, {len(found.problems) - errors} warnings")
+    typer.echo(str(found))
+    if errors or (strict and found.problems):
         raise typer.Exit(1)
 
 

@@ -21,6 +21,7 @@ MAX_DEPTH = 100
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _MERGE = "tag:yaml.org,2002:merge"
+_KINDS = {list: "a list", dict: "a mapping", str: "a text", int: "a number", float: "a number"}
 _PART = re.compile(r"\['([^']*)'\]|\[(\d+)\]|([^.\[]+)")
 
 
@@ -126,7 +127,7 @@ def read(text: str, file: str) -> Iterator[Located | Problem]:
             if isinstance(data, dict):
                 yield from _flatten(Located(data, file, node, repeated))
             elif data is not None:
-                what = f"not a Kubernetes object but a {type(data).__name__}"
+                what = f"not a Kubernetes object but {_KINDS.get(type(data), 'a value')}"
                 yield Problem(Severity.ERROR, what, file=file, line=line)
     finally:
         loader.dispose()
@@ -193,7 +194,7 @@ def _flatten(found: Located) -> Iterator[Located | Problem]:
             repeated = tuple(p[2:] for p in found.repeated if p[:2] == ("items", index))
             yield Located(inherited | item, file, place, repeated)
         else:
-            what = f"not a Kubernetes object but a {type(item).__name__}"
+            what = f"not a Kubernetes object but {_KINDS.get(type(item), 'a value')}"
             yield Problem(Severity.ERROR, what, file=file, line=place.start_mark.line + 1)
 
 

@@ -7,7 +7,9 @@ was; either is reported.
 
 import asyncio
 import contextlib
+import re
 import stat
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,15 +28,21 @@ from epp_client.pool.problems import Fault, Problem, Severity
 from epp_client.pool.resolve import Resolution, World, resolve
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.shapes import shape_faults
+from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 
 log = structlog.get_logger(__name__)
 
+STDIN = Path("-")
 MAX_FILE_BYTES = 256 * 1024 * 1024
 LOOK = 1.0
 """Seconds between two looks at what the path leads to: no watch tells of a directory, or of a link to one,
 that is replaced."""
 SUFFIXES = (".yaml", ".yml", ".json")
+_ALMOST = re.compile(
+    r"\.(ya?ml|json)(\.|$)|\.(jsonl|ndjson|toml|hcl|jsonnet|cue|txt)$", re.IGNORECASE
+)
+"""Names of files that were probably meant to be manifests: templates, archives, other formats."""
 _GROUPS = {
     "InferencePool": "inference.networking.k8s.io",
     "Pod": "",
@@ -61,6 +69,22 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
+def _left_alone(folder: Path) -> Iterable[Problem]:
+    """What lies in the folder and looks as if it were meant to be read. Hidden names are not: a ConfigMap's
+    volume has some."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        text = ""
+        if entry.is_dir():
+            if any(p.suffix in SUFFIXES for p in entry.iterdir()):
+                text = "a sub-folder is not read; put its files beside the others"
+        elif entry.suffix not in SUFFIXES and _ALMOST.search(entry.name):
+            text = f"is not read; the name must end in {', '.join(SUFFIXES)}"
+        if text:
+            yield Problem(Severity.WARNING, text, file=str(entry))
+
+
 def load(path: Path) -> Loaded:
     """Read every manifest of `path`, a file or a directory. Faults are in the result."""
     objects: dict[str, tuple[Located, ...]] = {}
@@ -68,12 +92,14 @@ def load(path: Path) -> Loaded:
     failed: set[str] = set()
     try:
         files = _files(path)
+        if path.is_dir():
+            problems += _left_alone(path)
     except OSError as error:
         files = []
         failed.add(str(path))
         problems.append(Problem(Severity.ERROR, f"cannot be read: {error}", file=str(path)))
     for file in files:
-        name = str(file)
+        name = str(file) if file != STDIN else "standard input"
         try:
             found = list(read(_text(file), name))
         except ManifestError as error:
@@ -93,6 +119,11 @@ def load(path: Path) -> Loaded:
 
 def _text(file: Path) -> str:
     try:
+        if file == STDIN:
+            text = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+            if len(text) > MAX_FILE_BYTES:
+                raise ManifestError(f"larger than {MAX_FILE_BYTES} bytes")
+            return text.decode()
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ManifestError(f"larger than {MAX_FILE_BYTES} bytes")
         return file.read_text(encoding="utf-8")
@@ -192,9 +223,50 @@ def _placed(problems: Iterable[Problem], loaded: Loaded) -> list[Problem]:
     ]
 
 
-def lint(path: Path, defaults: PoolSettings) -> list[Problem]:
-    """Everything wrong with the manifests: errors, and warnings about what would not serve."""
-    loaded = load(path)
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What `lint` found in some manifests."""
+
+    problems: tuple[Problem, ...]
+    """Errors, and warnings about what would not serve."""
+    snapshots: Mapping[PoolName, PoolSnapshot]
+    """The pools as they would be served."""
+
+    def __str__(self) -> str:
+        """`1 pool, 2 endpoints, picker 10.0.0.5:9002`."""
+        found = [*self.snapshots.values()]
+        endpoints = sum(len(snapshot.table.ready) for snapshot in found)
+        parts = [_count(len(found), "pool"), _count(endpoints, "endpoint")]
+        pickers = dict.fromkeys(one for s in found if s.picker for one in s.picker.addresses)
+        shown = [*pickers][:_SHOWN] + ["…"] * (len(pickers) > _SHOWN)
+        unresolved = sum(s.picker is not None and not s.picker.addresses for s in found)
+        if shown:
+            parts.append(f"picker{'s' * (len(pickers) > 1)} {' '.join(shown)}")
+        if unresolved:
+            parts.append(f"{_count(unresolved, 'picker')} without an address")
+        if without := sum(s.picker is None for s in found):
+            parts.append(f"{without} without a picker")
+        return ", ".join(parts)
+
+
+_SHOWN = 4
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def lint(paths: Iterable[Path], defaults: PoolSettings, *, live: bool = False) -> Findings:
+    """Everything wrong with the manifests of these paths, which are taken together; `-` is stdin.
+
+    `live`: they are all that there is, as for `serve --pools`. Then a pool without an endpoint or an
+    address of its picker is an error; else the cluster may have what the files lack.
+    """
+    loads = [load(path) for path in paths]
+    loaded = Loaded(
+        {name: found for one in loads for name, found in one.objects.items()},
+        tuple(dict.fromkeys(problem for one in loads for problem in one.problems)),
+    )
     world, faults = build_world(loaded, defaults, {})
     problems = [*loaded.problems, *faults]
     resolution = resolve(world, None, 0.0)
@@ -209,10 +281,17 @@ def lint(path: Path, defaults: PoolSettings) -> list[Problem]:
             text += " of these manifests"
             place = "spec.selector.matchLabels"
             doubts.append(Problem(Severity.WARNING, text, f"InferencePool {name}", place))
+    if live:
+        pools = {f"InferencePool {name}" for name in world.pools}
+        doubts = [
+            doubt._replace(severity=Severity.ERROR) if doubt.subject in pools else doubt
+            for doubt in doubts
+        ]
     problems += _placed(doubts, loaded)
     if not world.pools and not any(p.severity is Severity.ERROR for p in problems):
-        problems.append(Problem(Severity.ERROR, "no InferencePool found", file=str(path)))
-    return problems
+        where = ", ".join(loaded.objects) or "these paths"
+        problems.append(Problem(Severity.ERROR, f"no InferencePool found in {where}"))
+    return Findings(tuple(problems), resolution.snapshots)
 
 
 class ManifestSource:

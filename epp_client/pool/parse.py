@@ -5,7 +5,7 @@ manifests come from files too.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ from epp_client.pool.inference_pool import (
 )
 from epp_client.pool.problems import Fault, Severity
 from epp_client.pool.settings import ANNOTATION_PREFIX, PickerTls, PoolSettings
-from epp_client.pool.shapes import Raw, explain, faults_of
+from epp_client.pool.shapes import Raw, explain, faults_of, nearest, unknown_fields
 
 API_VERSION = "inference.networking.k8s.io/v1"
 
@@ -133,6 +133,8 @@ def parse_inference_pool(
         return None, [Fault(("apiVersion",), f"{version!r} is not supported; use {API_VERSION}")]
     settings, warnings = _settings_of(data, defaults)
     faults = _across_fields(data)
+    for fault in _unread(data):
+        (faults if fault.severity is Severity.ERROR else warnings).append(fault)
     try:
         raw = _Pool.model_validate(data)
     except PydanticError as error:
@@ -154,6 +156,32 @@ def parse_inference_pool(
         generation=raw.metadata.generation,
     )
     return pool, warnings
+
+
+_OTHERWISE_CALLED: Mapping[tuple[str | int, ...], str] = {
+    ("extensionRef",): "is of v1alpha2; write endpointPickerRef",
+    ("targetPortNumber",): "is of v1alpha2; write `targetPorts: [{number: …}]`",
+    (
+        "selector",
+        "matchExpressions",
+    ): "cannot select here; matchLabels is all that InferencePool has",
+}
+_DECIDES = ("selector", "endpointPickerRef")
+"""Where a misspelt field changes who is served, or how it fails; at the top of the spec each one does."""
+
+
+def _unread(data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Fields that no InferencePool has: errors where they change who is served or how it fails."""
+    for path, meant in unknown_fields(_Spec, data.get("spec")):
+        where = ("spec", *path)
+        if (text := _OTHERWISE_CALLED.get(path)) is not None:
+            yield Fault(where, text)
+            continue
+        text = "is no field of an InferencePool and is not read" + (
+            f"; did you mean {meant}?" if meant else ""
+        )
+        decides = bool(meant) and (len(path) == 1 or path[0] in _DECIDES)
+        yield Fault(where, text, Severity.ERROR if decides else Severity.WARNING)
 
 
 def _across_fields(data: Mapping[str, Any]) -> list[Fault]:
@@ -276,5 +304,7 @@ def _apply(settings: PoolSettings, name: str, text: str) -> PoolSettings:
         field, parse = _TLS_FIELDS[name]
         tls = PickerTls.model_validate(settings.tls.model_dump() | {field: parse(text)})
         return settings.model_copy(update={"tls": tls})
-    known = ", ".join(sorted(n.replace("_", "-") for n in [*_PARSERS, *_TLS_FIELDS]))
-    raise ValueError(f"no such setting; there are {known}")
+    known = sorted(n.replace("_", "-") for n in [*_PARSERS, *_TLS_FIELDS])
+    meant = nearest(name.replace("_", "-"), known)
+    hint = f"did you mean {ANNOTATION_PREFIX}{meant}? There are" if meant else "there are"
+    raise ValueError(f"no such setting; {hint} {', '.join(known)}")

@@ -30,18 +30,19 @@ def picker_target(
     name = f"Service {namespace}/{ref.name}"
     if not supported(ref):
         kind = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
-        return PickerTarget(problem=f"kind {kind} is not supported; only Service is")
+        return PickerTarget(problem=f"kind {kind} is not supported; only Service is", never=True)
     if service is None:
         return PickerTarget(problem=f"{name} does not exist")
     spec = service.get("spec") or {}
     if spec.get("type") == "ExternalName":
-        return PickerTarget(problem=f"{name} is of type ExternalName, which a picker must not be")
+        text = f"{name} is of type ExternalName, which a picker must not be"
+        return PickerTarget(problem=text, never=True)
     ports = [p for p in spec.get("ports") or [] if (p.get("protocol") or "TCP") == "TCP"]
     port = next((p for p in ports if p.get("port") == ref.port), None)
     if port is None:
         known = ", ".join(str(p.get("port")) for p in ports) or "none"
         text = f"{name} has no port {ref.port} for TCP; the ports are {known}"
-        return PickerTarget(problem=text)
+        return PickerTarget(problem=text, never=True)
     server_name = f"{ref.name}.{namespace}.svc"
     if slices:
         addresses = _slice_addresses(slices, str(port.get("name") or ""))

@@ -59,7 +59,8 @@ def resolve_pool(
         left = _left(pool, members, previous, others or pods, now)
     if picker is not None and picker.problem:
         subject, place = f"InferencePool {pool.name}", "spec.endpointPickerRef"
-        problems.append(Problem(Severity.WARNING, picker.problem, subject, place))
+        severity = Severity.ERROR if picker.never else Severity.WARNING
+        problems.append(Problem(severity, picker.problem, subject, place))
     snapshot = PoolSnapshot(pool, _table(members, old), picker)
     return PoolResolution(snapshot, draining | left, left, tuple(problems))
 

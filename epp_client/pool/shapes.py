@@ -4,13 +4,24 @@ Pure. Says where an object has the wrong types, so that `resolve` can walk plain
 What the values mean lives in `parse` and `resolve`.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, TypeGuard, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 from pydantic import ValidationError as PydanticError
 
-from epp_client.pool.problems import Fault
+from epp_client.pool.endpoints import canonical_ip
+from epp_client.pool.problems import Fault, Path
 
 
 class Raw(BaseModel):
@@ -26,16 +37,89 @@ class Raw(BaseModel):
         return data
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant; None when none is near."""
+    by_case = {one.lower(): one for one in known}
+    found = get_close_matches(name.lower(), by_case, n=1, cutoff=0.75)
+    return by_case[found[0]] if found else None
+
+
 def explain(item: Any) -> str:
     """One of pydantic's errors, in words that need no pydantic to understand."""
-    if item["type"] == "missing":
+    kind, given = item["type"], item["input"]
+    if kind == "missing":
         return "is required"
-    if item["type"] == "value_error":
+    if kind == "value_error":
         return str(item["ctx"]["error"])
-    shown = repr(item["input"])[:80]
-    if item["type"] == "enum":
-        return f"{shown} is not one of {item['ctx']['expected']}"
+    shown = repr(given)[:80]
+    if kind == "enum":
+        meant = (
+            nearest(given, item["ctx"]["expected"].split("'")[1::2]) if _is_text(given) else None
+        )
+        hint = f"; write {meant}" if meant else ""
+        return f"{shown} is not one of {item['ctx']['expected']}{hint}"
+    if kind in ("model_type", "model_attributes_type"):
+        if type(given) is int:  # every one of ours that could be meant has a number
+            name = item["loc"][-1]
+            before = f"{name}:" if isinstance(name, str) else "-"
+            return f"{shown} is not a mapping; write `{before} {{number: {given}}}`"
+        return f"{shown} is not a mapping"
+    if kind == "dict_type":
+        return f"{shown} is not a mapping of names to values"
+    if kind == "list_type":
+        return f"{shown} is not a list; begin each entry with `- `"
+    if kind == "string_type":
+        scalar = isinstance(given, bool | int | float)
+        hint = f'; quote it: "{str(given).lower() if isinstance(given, bool) else given}"'
+        return f"{shown} is not a string{hint if scalar else ''}"
+    if kind == "int_type":
+        hint = f"; write {given}, without quotes" if _is_text(given) and given.isdecimal() else ""
+        return f"{shown} is not a whole number{hint}"
+    if kind == "bool_type":
+        return f"{shown} is neither true nor false"
     return f"{shown}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def unknown_fields(
+    shape: type[BaseModel], data: Any, path: Path = ()
+) -> Iterator[tuple[Path, str]]:
+    """The fields of `data` that `shape` does not have: where each is, and the nearest known name or ""."""
+    if not isinstance(data, dict):
+        return
+    for key, value in data.items():
+        known = shape.model_fields.get(key)
+        if known is None:
+            yield (*path, str(key)), nearest(str(key), shape.model_fields) or ""
+            continue
+        if (inner := _shape_within(known.annotation)) is None:
+            continue
+        if isinstance(value, list):
+            for index, entry in enumerate(value):
+                yield from unknown_fields(inner, entry, (*path, key, index))
+        else:
+            yield from unknown_fields(inner, value, (*path, key))
+
+
+def _shape_within(annotation: Any) -> type[BaseModel] | None:
+    """The model in `Model`, `Model | None` or `list[Model]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_shape_within, get_args(annotation))), None)
+
+
+def _an_ip(value: str) -> str:
+    if value and canonical_ip(value) is None:
+        raise ValueError(
+            f"{value!r} is no IP address that can be used; write it as 10.0.0.5 or fd00::5"
+        )
+    return value
+
+
+Ip = Annotated[StrictStr, AfterValidator(_an_ip)]
 
 
 def faults_of(error: PydanticError) -> list[Fault]:
@@ -63,12 +147,12 @@ class _Condition(Raw):
 
 
 class _PodIp(Raw):
-    ip: StrictStr = ""
+    ip: Ip = ""
 
 
 class _PodStatus(Raw):
     phase: StrictStr = ""
-    podIP: StrictStr = ""  # noqa: N815
+    podIP: Ip = ""  # noqa: N815
     podIPs: list[_PodIp] = Field(default_factory=list)  # noqa: N815
     conditions: list[_Condition] = Field(default_factory=list)
 

@@ -16,6 +16,8 @@ class PickerTarget:
     """`<service>.<namespace>.svc`: the default name to verify in TLS."""
     problem: str | None = None
     """Why there are no addresses, in words for the user; None when there are some."""
+    never: bool = False
+    """Whether there will be none until somebody edits the reference or the Service."""
 
     @property
     def resolved(self) -> bool:

@@ -418,7 +418,8 @@ def test_the_roles_grant_exactly_what_is_used(name: str) -> None:
 def test_the_example_pool_is_one_that_we_accept() -> None:
     """All that may be said of it alone is that its Pods and its picker are not in the same file."""
     said = " ".join(
-        str(problem) for problem in lint(FOLDER / "example" / "pool.yaml", PoolSettings())
+        str(problem)
+        for problem in lint([FOLDER / "example" / "pool.yaml"], PoolSettings()).problems
     )
     absent = r"\S+ InferencePool inference/llama \S+: (selects no Pod of these|\S.* does not exist)"
     assert re.sub(absent + r".*?(?= /|$)", "", said).strip() == ""

@@ -57,6 +57,58 @@ async def test_check_accepts_good_manifests_and_points_at_bad_ones(
     assert f"{bad}:7 InferencePool default/llama spec.targetPorts[0].number: 70000 is not" in text
 
 
+async def test_check_reads_standard_input_and_says_what_would_be_served(stack: Stack) -> None:
+    objects = [inference_pool("p", 8000, "epp", "FailOpen"), pod("a", "10.0.0.1")]
+    objects += service("epp", "10.1.0.1:9002")
+
+    def call(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, "check", "-", *more],
+            input=yaml.safe_dump_all(objects),
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+
+    done = await asyncio.to_thread(call, "--live", "--strict")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "0 errors, 0 warnings\n1 pool, 1 endpoint, picker 10.1.0.1:9002\n",
+    )
+    del objects[2:]
+    assert (await asyncio.to_thread(call)).returncode == 0
+    done = await asyncio.to_thread(call, "--live")
+    assert done.returncode == 1
+    assert "standard input:" in done.stdout
+
+
+async def test_a_source_without_a_pool_says_so(tmp_path: Path) -> None:
+    (tmp_path / "pods.yaml").write_text(yaml.safe_dump(pod("a", "10.0.0.1")))
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        sidecar = await asyncio.create_subprocess_exec(
+            *(*COMMAND, "serve", "--pools", str(tmp_path), "--socket", str(tmp_path / "s")),
+            *("--xds-socket", str(tmp_path / "x"), "--admin", "127.0.0.1:0"),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        async with asyncio.timeout(30):
+            while '"serving"' not in log.read_text():
+                await asyncio.sleep(0.05)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        [hint] = [line["hint"] for line in lines if line["event"] == "no InferencePool is served"]
+        [admin] = [line["admin"] for line in lines if line["event"] == "serving"]
+        async with aiohttp.ClientSession() as session:
+            ready = await (await session.get(f"http://{admin}/readyz")).text()
+        assert hint in ready
+        assert f"{tmp_path} has no InferencePool" in hint
+    finally:
+        sidecar.send_signal(signal.SIGTERM)
+        await sidecar.wait()
+
+
 async def test_envoy_config_takes_the_response_mode_from_each_pool(stack: Stack) -> None:
     code, text = await run("envoy-config", "--pools", str(stack.manifests))
     assert code == 0, text

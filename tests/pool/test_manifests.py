@@ -27,7 +27,9 @@ def text_of(*objects: dict[str, Any]) -> str:
 
 
 def said(path: Path) -> list[str]:
-    return [str(problem).removeprefix(f"{path}:") for problem in lint(path, PoolSettings())]
+    return [
+        str(problem).removeprefix(f"{path}:") for problem in lint([path], PoolSettings()).problems
+    ]
 
 
 @pytest.mark.parametrize(
@@ -53,13 +55,16 @@ BOMB = "a0: &a0 {k: v}\n" + "".join(
 REFUSED = [
     ("a: [", "not YAML"),
     ("- 1\n", "not a Kubernetes object but a list"),
-    ("kind: List\nitems: [1]\n", "not a Kubernetes object but a int"),
+    ("kind: List\nitems: [1]\n", "not a Kubernetes object but a number"),
     (BOMB, "aliases"),
     ("a: &a [*a]\n", "aliases"),
     ("[" * 100_000 + "]" * 100_000, "nested more than 100 deep"),
     ("a: !!int x\n", "not YAML"),
     ("kind: Pod\nmetadata: {}\n", "metadata.name: is required"),
-    ("kind: Pod\nmetadata: {name: a, labels: {x: 1}}\n", "metadata.labels.x: 1: input should be"),
+    (
+        "kind: Pod\nmetadata: {name: a, labels: {x: 1}}\n",
+        "metadata.labels.x: 1 is not a string; quote it",
+    ),
     ("kind: Pod\nmetadata: {name: a, name: b}\n", "metadata.name: is there twice"),
     ("kind: List\nitems: []\nitems: []\n", "items: is there twice"),
     ("kind: Pod\nmetadata: {name: a}\n---\nkind: Pod\nmetadata: {name: a}\n", "is defined twice"),
@@ -85,7 +90,7 @@ def test_an_override_of_a_merged_key_is_no_duplicate(tmp_path: Path) -> None:
     file.write_text(
         "kind: Pod\nmetadata: {name: a}\nx: &x {k: 1}\ny: &y {<<: *x, k: 2}\nz: {<<: *y}\n"
     )
-    assert said(file) == [" no InferencePool found"]
+    assert said(file) == [f"no InferencePool found in {file}"]
 
 
 def test_large_files_may_hold_asterisks(tmp_path: Path) -> None:
@@ -107,7 +112,7 @@ def test_what_would_not_serve_is_a_warning_with_its_line(
 ) -> None:
     file = tmp_path / "all.yaml"
     file.write_text(text_of(*objects))
-    [problem] = lint(file, PoolSettings())
+    [problem] = lint([file], PoolSettings()).problems
     assert problem.severity is Severity.WARNING
     assert what in problem.text
     assert problem.line is not None
@@ -346,8 +351,69 @@ def test_an_object_of_another_group_with_the_same_kind_and_name_disturbs_nothing
 @pytest.mark.parametrize("kind", ["inferencepool", "InferencePOOL", "Inferencepool"])
 def test_a_kind_in_other_letters_is_named(tmp_path: Path, kind: str) -> None:
     (tmp_path / "all.yaml").write_text(text_of(renamed(POOL, kind=kind), *OBJECTS[1:]))
-    problems = lint(tmp_path, PoolSettings())
+    problems = lint([tmp_path], PoolSettings()).problems
     assert [p.text for p in problems if p.field == "kind"] == [
         f"{kind!r} is not read; write InferencePool"
     ]
     assert any(p.severity is Severity.ERROR for p in problems)
+
+
+def test_what_lies_beside_the_manifests_and_is_not_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(text_of(*OBJECTS))
+    for name in ("README.md", "ca.pem", ".hidden.yaml.swp"):
+        (tmp_path / name).write_text("x")
+    for folder in ("team-a", "..2026_11_29", "empty"):
+        (tmp_path / folder).mkdir()
+    for folder in ("team-a", "..2026_11_29"):
+        (tmp_path / folder / "pool.yaml").write_text(text_of(POOL))
+    for name in ("pool.yaml.tmpl", "more.YAML", "pools.toml", "old.json.bak"):
+        (tmp_path / name).write_text("x")
+    found = {problem.file: problem.text for problem in lint([tmp_path], PoolSettings()).problems}
+    assert {Path(name).name for name in found} == {
+        "team-a", "pool.yaml.tmpl", "more.YAML", "pools.toml", "old.json.bak",
+    }  # fmt: skip
+    assert found[str(tmp_path / "team-a")].startswith("a sub-folder is not read")
+
+
+@pytest.mark.parametrize("status", [{"podIP": "10.0.0"}, {"podIPs": [{"ip": "ten"}]}])
+def test_an_ip_that_is_none_is_an_error(tmp_path: Path, status: dict[str, Any]) -> None:
+    bad = pod("a", "10.0.0.1")
+    bad["status"] |= status
+    file = tmp_path / "all.yaml"
+    file.write_text(text_of(POOL, bad, *OBJECTS[2:]))
+    assert any("is no IP address that can be used" in text for text in said(file))
+
+
+NEVER = [
+    ({"kind": "Deployment"}, "kind Deployment is not supported; only Service is"),
+    ({"port": {"number": 9999}}, "has no port 9999 for TCP; the ports are 9002"),
+]
+
+
+@pytest.mark.parametrize(("ref", "what"), NEVER)
+def test_a_reference_that_can_never_work_is_an_error(
+    tmp_path: Path, ref: dict[str, Any], what: str
+) -> None:
+    pool = inference_pool("p", 8000, "epp", "FailOpen")
+    pool["spec"]["endpointPickerRef"] |= ref
+    file = tmp_path / "all.yaml"
+    file.write_text(text_of(pool, *OBJECTS[1:]))
+    [problem] = lint([file], PoolSettings()).problems
+    assert problem.severity is Severity.ERROR
+    assert what in problem.text
+
+
+def test_only_live_manifests_have_to_have_everything(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text(text_of(POOL))
+    for live, severity in ((False, Severity.WARNING), (True, Severity.ERROR)):
+        found = lint([file], PoolSettings(), live=live)
+        assert [problem.severity for problem in found.problems] == [severity] * 2
+        assert str(found) == "1 pool, 0 endpoints, 1 picker without an address"
+
+
+def test_what_would_be_served_is_summed_up(tmp_path: Path) -> None:
+    (tmp_path / "pool.yaml").write_text(text_of(POOL, inference_pool("q", 8000, None, "")))
+    (tmp_path / "rest.yaml").write_text(text_of(*OBJECTS[1:]))
+    found = lint([tmp_path / "pool.yaml", tmp_path / "rest.yaml"], PoolSettings())
+    assert str(found) == "2 pools, 2 endpoints, picker 10.1.0.1:9002, 1 without a picker"

@@ -57,17 +57,17 @@ BAD = [
     ("spec.selector.matchLabels", {"-": "v"}, "matchLabels", "not a label key"),
     ("spec.selector.matchLabels", {"/k": "v"}, "matchLabels['/k']", "not a label key"),
     ("spec.selector.matchLabels", {"a..b/k": "v"}, "matchLabels['a..b/k']", "not a label key"),
-    ("spec.selector.matchLabels", {"k": 1}, "matchLabels.k", "valid string"),
+    ("spec.selector.matchLabels", {"k": 1}, "matchLabels.k", 'quote it: "1"'),
     ("metadata.namespace", "a.b", "metadata.namespace", "not a DNS label"),
     ("metadata.name", "a..b", "metadata.name", "not a DNS name"),
-    ("spec.targetPorts", [{"number": True}], "[0].number", "integer"),
+    ("spec.targetPorts", [{"number": True}], "[0].number", "not a whole number"),
     ("spec.endpointPickerRef.port.number", 0, "endpointPickerRef.port.number", "not in 1..65535"),
     ("spec.selector.matchLabels", {"k": "-"}, "matchLabels", "not a label value"),
     ("spec.targetPorts", [], "spec.targetPorts", "not 1 to 8"),
     ("spec.targetPorts", [{"number": n} for n in range(1, 10)], "spec.targetPorts", "not 1 to 8"),
     ("spec.targetPorts", [{"number": 1}, {"number": 70000}], "[1].number", "not in 1..65535"),
     ("spec.targetPorts", [{"number": 1}, {"number": 1}], "[1].number", "there twice"),
-    ("spec.targetPorts", [{"number": "80"}], "[0].number", "integer"),
+    ("spec.targetPorts", [{"number": "80"}], "[0].number", "write 80, without quotes"),
     ("spec.appProtocol", "grpc", "spec.appProtocol", "is not one of"),
     ("spec.endpointPickerRef.name", None, "endpointPickerRef.name", "is required"),
     ("spec.endpointPickerRef.port", None, "endpointPickerRef.port", "is required when"),
@@ -99,12 +99,63 @@ def test_all_faults_of_an_object_are_reported() -> None:
     }
 
 
-def test_nulls_and_unknown_fields_are_pruned() -> None:
+def test_nulls_are_pruned() -> None:
     data = changed("spec.appProtocol", "http")
-    data["spec"] |= {"appProtocol": None, "later": 1}
+    data["spec"] |= {"appProtocol": None}
     data["metadata"] |= {"annotations": None, "namespace": None}
     data["spec"]["endpointPickerRef"] |= {"failureMode": None, "kind": None, "group": None}
     assert parse_inference_pool(data, PoolSettings()) == parse_inference_pool(GOOD, PoolSettings())
+
+
+UNREAD = [
+    ("spec.extensionRef", {"name": "epp"}, "error", "is of v1alpha2; write endpointPickerRef"),
+    ("spec.targetPortNumber", 8000, "error", "is of v1alpha2; write `targetPorts: [{number: …}]`"),
+    ("spec.selector.matchExpressions", [], "error", "matchLabels is all that InferencePool has"),
+    ("spec.endpointPickerRef.failuremode", "FailOpen", "error", "did you mean failureMode?"),
+    ("spec.endpointPickerRef.failMode", "FailOpen", "error", "did you mean failureMode?"),
+    ("spec.appprotocol", "kubernetes.io/h2c", "error", "did you mean appProtocol?"),
+    ("spec.selector.matchlabels", {}, "error", "did you mean matchLabels?"),
+    ("spec.later", 1, "warning", "is no field of an InferencePool and is not read"),
+    ("spec.endpointPickerRef.weight", 1, "warning", "is no field of an InferencePool"),
+    ("spec.endpointPickerRef.port.name", "grpc", "warning", "is no field of an InferencePool"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "severity", "what"), UNREAD, ids=[u[0] for u in UNREAD])
+def test_a_field_that_is_not_read_is_named(
+    path: str, value: object, severity: str, what: str
+) -> None:
+    """An error where it changes who is served or how it fails."""
+    pool, faults = parse_inference_pool(changed(path, value), PoolSettings())
+    assert (pool is None) == (severity == "error")
+    [fault] = faults
+    assert (dotted(fault.path), fault.severity) == (path, severity)
+    assert what in fault.text
+
+
+INSTEAD = [
+    ("spec.endpointPickerRef.port", 9002, "9002 is not a mapping; write `port: {number: 9002}`"),
+    ("spec.targetPorts", [8000], "8000 is not a mapping; write `- {number: 8000}`"),
+    ("spec.targetPorts", {"number": 8000}, "is not a list; begin each entry with `- `"),
+    ("spec.selector.matchLabels", {"on": True}, 'True is not a string; quote it: "true"'),
+    ("spec.selector.matchLabels", ["a"], "['a'] is not a mapping of names to values"),
+    ("spec.endpointPickerRef.failureMode", "failopen", "write FailOpen"),
+    ("spec.selector", "app=llama", "'app=llama' is not a mapping"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "what"), INSTEAD, ids=[i[2] for i in INSTEAD])
+def test_a_message_says_what_to_write_instead(path: str, value: object, what: str) -> None:
+    _, faults = parse_inference_pool(changed(path, value), PoolSettings())
+    texts = [fault.text for fault in faults]
+    assert any(what in text for text in texts), texts
+    assert not any("_P" in text or "Input" in text or "instance of" in text for text in texts)
+
+
+def test_a_misspelt_annotation_is_told_the_nearest_name() -> None:
+    data = changed("metadata.annotations", {"epp-client.dev/pick-timout": "1s"})
+    [fault] = parse_inference_pool(data, PoolSettings())[1]
+    assert "did you mean epp-client.dev/pick-timeout?" in fault.text
 
 
 @pytest.mark.parametrize("ref", [{"kind": "Other"}, {"kind": "Service", "group": "example.com"}])
@@ -150,7 +201,7 @@ def test_the_message_has_file_and_line(tmp_path: Path) -> None:
         )
     )
     line = file.read_text().split("\n").index("  - number: 70000") + 1
-    [problem] = lint(file, PoolSettings())
+    [problem] = lint([file], PoolSettings()).problems
     assert str(problem) == (
         f"{file}:{line} InferencePool default/llama spec.targetPorts[1].number: "
         "70000 is not in 1..65535"
