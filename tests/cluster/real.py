@@ -10,8 +10,8 @@ from tests.cluster.pickers import running_picker
 from tests.transparency.picker import Process, forwarded
 
 LABELS = {"app": "transparency"}
-REAL = ("lwepp",)
-"""GAIE's lwepp v1.6.0."""
+REAL = ("lwepp", "epp", "epp-1.2")
+"""GAIE's lwepp v1.6.0, its full picker v1.5.0, and v1.2.1, which says all response headers again."""
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""GAIE's real lwepp v1.6.0: streamed completions through it, and the simulated picker of its dialect."""
+"""GAIE's real pickers: streamed completions through them, and the simulated pickers of their dialects."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -54,7 +54,10 @@ async def test_a_hundred_streamed_completions_lose_nothing(
 ) -> None:
     setting = Setting(AppProtocol.HTTP, UpstreamMode.OVERRIDE_HOST, transport)
     async with _site(program, api, plane, tmp_path) as site:
-        await check_completions(site, setting, program, renames=False, restores=False)
+        full = program != "lwepp"
+        await check_completions(
+            site, setting, program, renames=full, restores=program == "epp", chooses=full
+        )
 
 
 @pytest.mark.parametrize(("program", "dialect"), [("lwepp", "lwepp-1.6")])

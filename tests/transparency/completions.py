@@ -1,6 +1,7 @@
 """Streamed chat completions through a picker, many at once: none loses anything, the picker sees all."""
 
 import asyncio
+from dataclasses import replace
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,16 +14,24 @@ from tests.transparency.sites import Address, Setting, Site
 STREAMED = 100
 AT_ONCE = 10
 PATIENCE = 30.0
+# GAIE's EPP 1.5.0 takes a path with a query for another API, and refuses the body: 400.
+_REQUEST = replace(REQUESTS["1-kb"], path="/v1/chat/completions")
 _SENT = b"".join(ANSWERS["sse"].body)
 
 
 async def check_completions(
-    site: Site, setting: Setting, dialect: str, *, renames: bool, restores: bool
+    site: Site,
+    setting: Setting,
+    dialect: str,
+    *,
+    renames: bool,
+    restores: bool,
+    chooses: bool = False,
 ) -> None:
     """Send STREAMED of them and check each end of each.
 
     `renames`: the picker gives the model the name that a header asks for. `restores`: it gives the response
-    the public name.
+    the public name. `chooses`: it scores the endpoints, and takes no header's word.
 
     Raises:
         AssertionError: something is lost, or went past the picker.
@@ -41,7 +50,11 @@ async def check_completions(
     for number in range(STREAMED):
         (request,) = site.model.seen.pop(str(number))
         chosen = dict(request.headers)["x-gateway-destination-endpoint"]
-        assert (chosen, name in request.body) == (site.endpoints[number % 2], True)
+        assert name in request.body
+        if chooses:
+            assert chosen in site.endpoints
+        else:
+            assert chosen == site.endpoints[number % 2]
     assert len(site.picker.conversations) == STREAMED
     for conversation in site.picker.conversations:
         await _check_seen(conversation)
@@ -60,9 +73,9 @@ async def _complete(
     )
     began = site.model.client_of(str(number))
     async with turn:
-        client = await ask(address, REQUESTS["1-kb"], extra, began, PATIENCE)
+        client = await ask(address, _REQUEST, extra, began, PATIENCE)
     assert client is not None
-    assert (client.end, client.start["status"]) == ("complete", "200")
+    assert (client.end, client.start["status"]) == ("complete", "200"), client
     return bytes(client.body)
 
 
