@@ -40,7 +40,7 @@ def local_pick(
     in_flight: InFlight,
     below: Callable[[int], int],
 ) -> tuple[str, ...]:
-    """Choose among the ready endpoints: the less loaded of two random ones, then others to retry.
+    """Choose among the ready endpoints that can answer alone: the less loaded of two, then others to retry.
 
     `below(n)` throws the dice: an integer in `0..n-1`. Endpoints that Envoy is known to have come
     first; those it may not have yet are used only when there are no others.
@@ -48,11 +48,15 @@ def local_pick(
     table = snapshot.table
     behind = snapshot.acknowledged is not None and snapshot.acknowledged < table.generation
     if subset is None:
-        drawn = [e.key for e in _draw(table.ready, below)]
+        drawn = [e.key for e in _draw(table.local, below)]
         # Most are known to Envoy: a pool of thousands is seldom looked through.
         if not behind or all(map(snapshot.routable, drawn)):
             return _choose(drawn, in_flight)
-    keys: Sequence[str] = [e.key for e in table.ready] if subset is None else subset.ready
+    if subset is None:
+        keys = [endpoint.key for endpoint in table.local]
+    else:
+        found = table.by_key.get
+        keys = [key for key in subset.ready if (e := found(key)) is None or e.local]
     if behind:
         keys = [key for key in keys if snapshot.routable(key)] or keys
     return _choose(_draw(keys, below), in_flight)

@@ -29,10 +29,13 @@ class Endpoint(NamedTuple):
     other: bool = False
     """Whether this is a further address of its Pod (dual stack), whose first one is a member too: a valid
     pick and in EDS, never a local pick, as the Pod would count twice."""
+    local: bool = True
+    """Whether it can answer alone, so that it may be picked without the pool's picker: a Pod that only
+    prefills cannot."""
 
     @property
     def usable(self) -> bool:
-        """Whether it may be picked locally."""
+        """Whether it stands for its Pod, and is ready."""
         return self.ready and not self.other
 
 
@@ -50,6 +53,11 @@ class EndpointTable:
         Found when first asked for: most tables of a large pool that changes are replaced before.
         """
         return tuple([endpoint for endpoint in self.by_key.values() if endpoint.usable])
+
+    @cached_property
+    def local(self) -> tuple[Endpoint, ...]:
+        """Those of the `ready` ones that may be picked locally."""
+        return tuple([endpoint for endpoint in self.ready if endpoint.local])
 
     @property
     def draining(self) -> int:

@@ -250,6 +250,7 @@ _PARSERS: dict[str, Any] = {
     "response_mode": str,
     "eviction": str,
     "strip_headers": str,
+    "local_pick_selector": str,
 }
 _TLS_FIELDS = {
     "tls": ("mode", str),

@@ -98,9 +98,11 @@ def _members(
     members: dict[str, Endpoint] = {}
     draining: dict[str, float] = {}
     known: Mapping[str, Endpoint] = old.by_key if old else {}
+    selects = pool.settings.local_pick.matches
     for pod in pods:
         if pod.ip is None or not pod.has(pool.match_labels):
             continue
+        local = selects(pod.labels)
         for ip, port in product(pod.ips, _ports(pool, pod, problems)):
             key, other = endpoint_key(ip, port), ip != pod.ip
             before = known.get(key)
@@ -122,11 +124,16 @@ def _members(
                     continue
             else:
                 draining.pop(key, None)
-            if before is not None and stays and (before.ready, before.other) == (pod.ready, other):
+            now_is = pod.ready, other, local
+            if (
+                before is not None
+                and stays
+                and (before.ready, before.other, before.local) == now_is
+            ):
                 members[key] = before  # the very object: what has not changed is seen at a glance
             else:
                 since = before.since if before else -1
-                members[key] = Endpoint(key, ip, port, pod.name, pod.ready, since, other)
+                members[key] = Endpoint(key, ip, port, pod.name, pod.ready, since, other, local)
     return members, draining
 
 

@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from epp_client.pool.selector import Selector, parse_selector
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
@@ -53,6 +55,11 @@ def _header_names(value: object) -> object:
         if not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of a header")
     return tuple(found)
+
+
+def _selector(text: str) -> str:
+    parse_selector(text)
+    return text
 
 
 class ResponseMode(StrEnum):
@@ -125,7 +132,14 @@ class PoolSettings(BaseModel):
     """What a picker's ImmediateResponse amid a response does."""
     strip_headers: Annotated[tuple[str, ...], BeforeValidator(_header_names)] = STEERING_HEADERS
     """Taken out of what clients send, so that neither picker nor endpoint sees them."""
+    local_pick_selector: Annotated[str, AfterValidator(_selector)] = "llm-d.ai/role!=prefill"
+    """Labels of the Pods that may be picked without the picker: those that can answer alone."""
     tls: PickerTls = PickerTls()
+
+    @cached_property
+    def local_pick(self) -> Selector:
+        """`local_pick_selector`, read."""
+        return parse_selector(self.local_pick_selector)
 
     @cached_property
     def strip_pattern(self) -> re.Pattern[bytes]:

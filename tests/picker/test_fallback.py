@@ -15,10 +15,11 @@ POOL = InferencePool(PoolName("default", "llama"), (("app", "model"),), (8000,))
 GENERATION = 5
 
 endpoints = st.builds(
-    lambda number, ready, since: Endpoint(
-        f"10.0.0.{number}:8000", f"10.0.0.{number}", 8000, "pod", ready, since
+    lambda number, ready, local, since: Endpoint(
+        f"10.0.0.{number}:8000", f"10.0.0.{number}", 8000, "pod", ready, since, local=local
     ),
     st.integers(1, 20),
+    st.booleans(),
     st.booleans(),
     st.integers(1, GENERATION),
 )
@@ -46,6 +47,7 @@ def test_only_ready_members_and_those_that_envoy_has_while_there_are_any(
         return data.draw(st.integers(0, size - 1))
 
     picked = local_pick(snapshot, subset, InFlight(), below)
-    best = [key for key in ready if snapshot.routable(key)] or ready
+    able = [key for key in ready if table.by_key[key].local]
+    best = [key for key in able if snapshot.routable(key)] or able
     assert set(picked) <= set(best)
     assert len(picked) == len(set(picked)) == min(LONGEST_LIST, len(best))

@@ -54,6 +54,26 @@ def test_active_ports(value: str | None, ports: list[int]) -> None:
     assert keys(now) == [f"10.0.0.1:{port}" for port in ports]
 
 
+@pytest.mark.parametrize(
+    ("selector", "able"),
+    [(None, ["10.0.0.2:8000", "10.0.0.3:8000"]), ("llm-d.ai/role", ["10.0.0.1:8000", "10.0.0.2:8000"]),
+     ("", ["10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8000"]), ("role=x", [])],
+)  # fmt: skip
+def test_who_cannot_answer_alone_is_a_member_and_no_local_pick(
+    selector: str | None, able: list[str]
+) -> None:
+    pods = [pod(name, f"10.0.0.{n}") for n, name in enumerate("abc", 1)]
+    pods[0]["metadata"]["labels"]["llm-d.ai/role"] = "prefill"
+    pods[1]["metadata"]["labels"]["llm-d.ai/role"] = "decode"
+    key = "epp-client.dev/local-pick-selector"
+    found = world(*pods, annotations={} if selector is None else {key: selector})
+    now = resolve(found, None, 0)
+    table = now.snapshots[NAME].table
+    assert [endpoint.key for endpoint in table.local] == able
+    assert len(table.ready) == len(table.by_key) == 3
+    assert resolve(found, now, 1).snapshots[NAME].table is table
+
+
 def test_a_member_that_stops_being_ready_drains_and_then_goes() -> None:
     first = resolve(world(pod("a", "10.0.0.1")), None, 0)
     sick = world(pod("a", "10.0.0.1", ready=False))
