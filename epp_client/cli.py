@@ -331,6 +331,9 @@ def pick(
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", help="`name: value`, repeatable.")
     ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for the pick, unless the pool is annotated.", min=0.1)
+    ] = 10.0,
     picker_tls: Tls = PickerTlsMode.UNVERIFIED,
     picker_ca: PickerCa = None,
     picker_cert: PickerCert = None,
@@ -345,7 +348,8 @@ def pick(
 
     configure("console", "warning")
     store = PoolStore()
-    defaults = PoolSettings(tls=_tls(picker_tls, picker_ca, picker_cert, picker_key))
+    tls = _tls(picker_tls, picker_ca, picker_cert, picker_key)
+    defaults = PoolSettings(tls=tls, pick_timeout=timeout)
     ManifestSource(pools, store, defaults, lambda: 0.0).reload()
     snapshot = store.snapshots.get(pool)
     if snapshot is None:

@@ -86,8 +86,8 @@ def _processing_mode(mode: ResponseMode) -> ext_proc_v3.ProcessingMode:
 def _pick_retries() -> core_v3.RetryPolicy:
     return core_v3.RetryPolicy(
         retry_on=_PICK_RETRIES,
-        # About 10 s in all, as long as a pick may take: a lone worker is back by then, and so is
-        # a sidecar that finishes its streams and starts anew.
+        # About 10 s in all: a lone worker is back by then, and so is a sidecar that finishes its streams
+        # and starts anew.
         num_retries=80,
         retry_back_off=core_v3.BackoffStrategy(
             base_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=250)
