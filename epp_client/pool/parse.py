@@ -6,6 +6,7 @@ manifests come from files too.
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -161,25 +162,23 @@ def parse_inference_pool(
 _OTHERWISE_CALLED: Mapping[tuple[str | int, ...], str] = {
     ("extensionRef",): "is of v1alpha2; write endpointPickerRef",
     ("targetPortNumber",): "is of v1alpha2; write `targetPorts: [{number: …}]`",
-    (
-        "selector",
-        "matchExpressions",
-    ): "cannot select here; matchLabels is all that InferencePool has",
+    ("selector", "matchExpressions"): "cannot select here; an InferencePool has matchLabels alone",
 }
+MOST_UNREAD = 20
+"""Of one pool's fields that are not read, how many are named."""
 _DECIDES = ("selector", "endpointPickerRef")
 """Where a misspelt field changes who is served, or how it fails; at the top of the spec each one does."""
 
 
 def _unread(data: Mapping[str, Any]) -> Iterator[Fault]:
     """Fields that no InferencePool has: errors where they change who is served or how it fails."""
-    for path, meant in unknown_fields(_Spec, data.get("spec")):
+    for path, meant in islice(unknown_fields(_Spec, data.get("spec")), MOST_UNREAD):
         where = ("spec", *path)
         if (text := _OTHERWISE_CALLED.get(path)) is not None:
             yield Fault(where, text)
             continue
-        text = "is no field of an InferencePool and is not read" + (
-            f"; did you mean {meant}?" if meant else ""
-        )
+        hint = f"; did you mean {meant}?" if meant else ""
+        text = f"is no field of an InferencePool and is not read{hint}"
         decides = bool(meant) and (len(path) == 1 or path[0] in _DECIDES)
         yield Fault(where, text, Severity.ERROR if decides else Severity.WARNING)
 

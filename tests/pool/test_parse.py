@@ -110,7 +110,7 @@ def test_nulls_are_pruned() -> None:
 UNREAD = [
     ("spec.extensionRef", {"name": "epp"}, "error", "is of v1alpha2; write endpointPickerRef"),
     ("spec.targetPortNumber", 8000, "error", "is of v1alpha2; write `targetPorts: [{number: …}]`"),
-    ("spec.selector.matchExpressions", [], "error", "matchLabels is all that InferencePool has"),
+    ("spec.selector.matchExpressions", [], "error", "an InferencePool has matchLabels alone"),
     ("spec.endpointPickerRef.failuremode", "FailOpen", "error", "did you mean failureMode?"),
     ("spec.endpointPickerRef.failMode", "FailOpen", "error", "did you mean failureMode?"),
     ("spec.appprotocol", "kubernetes.io/h2c", "error", "did you mean appProtocol?"),
