@@ -132,7 +132,7 @@ async def workers_replaced(inst: Installation, dice: random.Random, window: Wind
     old = inst.worker_pids
     inst.sidecar.signal(signal.SIGHUP)
     await inst.workers_replaced(old)
-    await _told()
+    await inst.calm(HEARS)
 
 
 @FAULTS.add("signal storm", "sidecar")
@@ -146,12 +146,7 @@ async def signal_storm(inst: Installation, dice: random.Random, window: Window) 
         await hold(dice, 0.0, dice.choice((0.02, 0.2, 1.0)))
     await inst.workers_replaced(old)
     await inst.ready()
-    await _told()
-
-
-async def _told() -> None:
-    """Until those that have been replaced know it: what they are sent till then, they finish or cut."""
-    await asyncio.sleep(HEARS)
+    await inst.calm(HEARS)
 
 
 async def _started(inst: Installation, window: Window, began: float) -> None:
@@ -225,7 +220,7 @@ async def sidecar_killed(inst: Installation, dice: random.Random, window: Window
     await inst.kill_sidecar()
     gone(window)
     await _started(inst, window, began)
-    await _told()
+    await inst.calm(HEARS)
 
 
 @FAULTS.add("sidecar upgraded (SIGUSR2)", "sidecar")
@@ -236,7 +231,7 @@ async def sidecar_upgraded(inst: Installation, dice: random.Random, window: Wind
     inst.sidecar.signal(signal.SIGUSR2)
     await inst.workers_replaced(old)
     await inst.ready()
-    await _told()
+    await inst.calm(HEARS)
 
 
 @FAULTS.add("descriptors exhausted", "sidecar")

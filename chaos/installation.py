@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -328,6 +329,17 @@ class Installation:
             while (await self.metrics()).get("epp_client_workers", 0) < self.workers:
                 await asyncio.sleep(0.02)
 
+    async def calm(self, seconds: float) -> None:
+        """Until nobody has left for so long: a signal that is held is acted on as others leave, and those
+        that are orphans have heard. Raises NotBack."""
+        async with _patience("nobody leaves any more"):
+            since = time.monotonic()
+            while time.monotonic() < since + seconds:
+                self._alive()
+                if len(self.worker_pids) != self.workers:
+                    since = time.monotonic()
+                await asyncio.sleep(0.05)
+
     async def followed(self) -> None:
         """Until the sidecar's table is what was written, and current. Raises NotBack."""
         wanted = self.source.ready_pods
@@ -377,7 +389,8 @@ class Installation:
         left = dict.fromkeys(names, 0.0)
         for _ in range(100):
             numbers = await self.metrics()
-            left = {name: numbers.get(name, -1.0) for name in names}
+            # A sidecar that has just started has relayed for no pool, and so says nothing of what is open.
+            left = {name: numbers.get(name, 0.0) if numbers else -1.0 for name in names}
             if not any(left.values()):
                 return {}
             await asyncio.sleep(0.1)
