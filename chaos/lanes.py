@@ -15,6 +15,8 @@ _LATEST_HEAD = 540.0
 """Envoy gives up a stream on which nothing has moved for 600 s."""
 _REST = (1.0, 30.0)
 """Seconds between two answers of a lane."""
+_SPARE = 0.001
+"""Seconds before the end of the run by which all is answered: sums of floats are inexact."""
 _TOKEN_MS = (300, 2000)
 KINDS = {"chatty": 2, "silent": 2, "late": 1}
 """`chatty`: a token every so often; `silent`: one at the beginning, one halfway, then the end; `late`: not
@@ -34,6 +36,7 @@ class Long:
 def lane(dice: random.Random, seconds: float) -> Iterator[Long]:
     """The answers of one pool of one Envoy, one after the other; all end within `seconds`."""
     at = dice.uniform(0.0, min(_REST[1], (seconds - CROSSES) / 4))
+    seconds -= _SPARE
     while (left := seconds - at) >= CROSSES:
         drawn = math.exp(dice.uniform(math.log(SHORTEST), math.log(LONGEST)))
         long = Long(at, min(drawn, left), dice.choices(list(KINDS), list(KINDS.values()))[0])

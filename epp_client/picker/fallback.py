@@ -52,7 +52,6 @@ def local_pick(
         # Most are known to Envoy: a pool of thousands is seldom looked through.
         if not behind or all(map(snapshot.routable, drawn)):
             return _choose(drawn, in_flight)
-    if subset is None:
         keys = [endpoint.key for endpoint in table.local]
     else:
         found = table.by_key.get

@@ -77,8 +77,10 @@ def _left_alone(folder: Path) -> Iterable[Problem]:
             continue
         text = ""
         if entry.is_dir():
-            if any(p.suffix in SUFFIXES for p in entry.iterdir()):
-                text = "a sub-folder is not read; put its files beside the others"
+            # A folder that nobody may look into hides nothing of ours.
+            with contextlib.suppress(OSError):
+                if any(p.suffix in SUFFIXES for p in entry.iterdir()):
+                    text = "a sub-folder is not read; put its files beside the others"
         elif entry.suffix not in SUFFIXES and _ALMOST.search(entry.name):
             text = f"is not read; the name must end in {', '.join(SUFFIXES)}"
         if text:

@@ -375,6 +375,23 @@ def test_what_lies_beside_the_manifests_and_is_not_read_is_named(tmp_path: Path)
     assert found[str(tmp_path / "team-a")].startswith("a sub-folder is not read")
 
 
+def test_a_sub_folder_that_cannot_be_listed_keeps_nothing_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "all.yaml").write_text(text_of(*OBJECTS))
+    (tmp_path / "lost+found").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Any:  # root, as who tests may run, may list every folder
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    loaded = load(tmp_path)
+    assert (len(loaded.objects), loaded.problems, loaded.failed) == (1, (), frozenset())
+
+
 @pytest.mark.parametrize("status", [{"podIP": "10.0.0"}, {"podIPs": [{"ip": "ten"}]}])
 def test_an_ip_that_is_none_is_an_error(tmp_path: Path, status: dict[str, Any]) -> None:
     bad = pod("a", "10.0.0.1")
