@@ -16,6 +16,7 @@ import aiohttp
 import uvloop
 
 from chaos.workload import LONG, Ask, requests
+from epp_client.errors import ENDPOINT_REASONS
 
 BOUND = 30.0
 """Seconds until a request is lost that has no head, and then until one is that is not whole."""
@@ -68,7 +69,7 @@ def _judged(request: Ask, status: int, reason: str, body: bytes) -> dict[str, st
     if status == 200:
         wrong = request.wrong(body)
         return {"outcome": "lost" if wrong else "answered", "detail": wrong}
-    if reason:
+    if reason and reason not in ENDPOINT_REASONS:
         return {"outcome": "refused", "detail": ""}
     if request.dialect.startswith("refuse-") and body == b"the picker refuses":
         return {"outcome": "refused", "reason": f"by the picker, {status}", "detail": ""}

@@ -6,6 +6,7 @@ once, in the shell where they enter; nothing above a shell ever sees them.
 """
 
 from enum import StrEnum
+from typing import Final
 
 
 class Reason(StrEnum):
@@ -34,10 +35,23 @@ class Reason(StrEnum):
     PICK_OUTSIDE_POOL = "pick_outside_pool"
     PICK_OUTSIDE_SUBSET = "pick_outside_subset"
 
+    # The endpoints that were chosen, as Envoy found them.
+    ENDPOINT_UNREACHABLE = "endpoint_unreachable"
+    ENDPOINT_BROKE_OFF = "endpoint_broke_off"
+    ENDPOINT_TIMEOUT = "endpoint_timeout"
+
     # This sidecar and its Envoy.
     BODY_NOT_RETAINED = "body_not_retained"
     OVERLOADED = "overloaded"
     ENVOY_PROTOCOL = "envoy_protocol"
+
+
+ENDPOINT_REASONS: Final = (
+    Reason.ENDPOINT_UNREACHABLE,
+    Reason.ENDPOINT_TIMEOUT,
+    Reason.ENDPOINT_BROKE_OFF,
+)
+"""Of Envoy's answers in the place of an endpoint."""
 
 
 class LeftOut(StrEnum):

@@ -77,6 +77,16 @@ class _Requests(Collector):
             "Requests that their picker gave up after it had steered them, by what came of them.",
             labels=["pool", "result"],
         )
+        endpoint_failures = CounterMetricFamily(
+            "epp_client_endpoint_failures",
+            "Requests that Envoy answered in the place of their endpoints, by reason.",
+            labels=["pool", "reason"],
+        )
+        passed_over = CounterMetricFamily(
+            "epp_client_endpoints_passed_over",
+            "Destination endpoints that took no connection, so that Envoy tried the next.",
+            labels=["pool"],
+        )
         in_flight = GaugeMetricFamily(
             "epp_client_in_flight", "Requests being relayed.", labels=["pool"]
         )
@@ -112,6 +122,7 @@ class _Requests(Collector):
                 (fail_open, counters.failed_open),
                 (refused, counters.refused),
                 (passthrough, counters.passthrough),
+                (endpoint_failures, counters.endpoint_failures),
             ):
                 for reason, count in counts.items():
                     family.add_metric([pool, reason], count)
@@ -123,6 +134,7 @@ class _Requests(Collector):
             picks.add_metric([pool], _buckets(counters.picks), counters.pick_seconds)
             retries.add_metric([pool], counters.retries)
             not_retained.add_metric([pool], counters.not_retained)
+            passed_over.add_metric([pool], counters.passed_over)
         for pool, addresses in self.totals.pickers.items():
             for state in Health:
                 pickers.add_metric([pool, state], sum(s is state for s in addresses.values()))
@@ -134,6 +146,8 @@ class _Requests(Collector):
             passthrough,
             left_out,
             evictions,
+            endpoint_failures,
+            passed_over,
             in_flight,
             retries,
             not_retained,

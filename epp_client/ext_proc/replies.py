@@ -40,10 +40,14 @@ END_OF_REQUEST_BODY: Final = _field(4, b"\x10\x01")
 and ignores trailers (GAIE's) that there will be no more of it."""
 
 
+ERROR_HEADER: Final = "x-inference-error"
+"""Response header of an error that is not the model server's: the reason."""
 FALLBACK: Final = "x-inference-fallback"
 """Response header of a request that was served without its picker: why."""
 MARKS_NAMESPACE: Final = "epp-client"
-REQUEST_TRAILERS_MARK = "request-trailers"
+REQUEST_TRAILERS_MARK: Final = "request-trailers"
+PICKER_SAID_MARK: Final = "picker-said"
+"""What a picker named and we did not take: for Envoy's access log."""
 
 
 def with_trailers_mark(headers: bytes) -> bytes:
@@ -61,6 +65,13 @@ def with_trailers_mark(headers: bytes) -> bytes:
     marks = reply.dynamic_metadata.fields[MARKS_NAMESPACE].struct_value
     marks.fields[REQUEST_TRAILERS_MARK].bool_value = True
     return reply.SerializeToString()
+
+
+def mark_picker_said(reply: ProcessingResponse, text: str) -> None:
+    """Have the access log say what the picker named, if it named anything."""
+    if text:
+        marks = reply.dynamic_metadata.fields[MARKS_NAMESPACE].struct_value
+        marks.fields[PICKER_SAID_MARK].string_value = text
 
 
 @cache
@@ -88,6 +99,7 @@ def streamed_body(answer: Answer, payload: bytes, end_of_stream: bool) -> bytes:
     return b"".join((bytes((answer << 3 | 2,)), outer, level1, level2, level3, head, payload, tail))
 
 
+_ENDPOINT_UNAVAILABLE = "inference_endpoint_unavailable"
 _STATUS_AND_TYPE = {
     Reason.POOL_NOT_NAMED: (500, "inference_pool_misconfigured"),
     Reason.POOL_UNKNOWN: (503, "inference_pool_unavailable"),
@@ -96,6 +108,9 @@ _STATUS_AND_TYPE = {
     Reason.SUBSET_EMPTY: (503, "inference_pool_unavailable"),
     Reason.OVERLOADED: (503, "sidecar_overloaded"),
     Reason.ENVOY_PROTOCOL: (500, "ext_proc_protocol"),
+    Reason.ENDPOINT_UNREACHABLE: (503, _ENDPOINT_UNAVAILABLE),
+    Reason.ENDPOINT_BROKE_OFF: (503, _ENDPOINT_UNAVAILABLE),
+    Reason.ENDPOINT_TIMEOUT: (504, _ENDPOINT_UNAVAILABLE),
 }
 _PICKER_UNAVAILABLE = (503, "endpoint_picker_unavailable")
 
@@ -119,6 +134,10 @@ _SENTENCES = {
     Reason.PICK_DISAGREES: "the endpoint picker's header and metadata name different endpoints",
     Reason.PICK_OUTSIDE_POOL: "the endpoint picker named an endpoint outside the InferencePool",
     Reason.PICK_OUTSIDE_SUBSET: "the endpoint picker named an endpoint outside the subset",
+    Reason.ENDPOINT_UNREACHABLE: "no chosen endpoint could be reached; no model server has had the "
+    "request",
+    Reason.ENDPOINT_BROKE_OFF: "the endpoint broke off before it had answered",
+    Reason.ENDPOINT_TIMEOUT: "the endpoint did not answer in time",
     Reason.BODY_NOT_RETAINED: "the endpoint picker failed, and the request body was too large to "
     "be kept for a second try",
     Reason.OVERLOADED: "the sidecar has as many requests as it may hold; try again",
@@ -131,8 +150,13 @@ def describe(reason: Reason) -> str:
     return _SENTENCES[reason]
 
 
-def refusal(reason: Reason, pool: str, *, grpc: bool = False) -> bytes:
-    """The ImmediateResponse that a client gets when we refuse.
+def kind_of(reason: Reason) -> str:
+    """The `type` of an error in the OpenAI shape."""
+    return _STATUS_AND_TYPE.get(reason, _PICKER_UNAVAILABLE)[1]
+
+
+def refusal(reason: Reason, pool: str, *, grpc: bool = False, picker_said: str = "") -> bytes:
+    """The ImmediateResponse that a client gets when we refuse. `picker_said` goes to the access log alone.
 
     JSON in the OpenAI error shape, so that SDKs print it; for a gRPC request Envoy turns the body
     into `grpc-message` beside status UNAVAILABLE. The header `x-inference-error` is the reason.
@@ -140,10 +164,11 @@ def refusal(reason: Reason, pool: str, *, grpc: bool = False) -> bytes:
     status, kind = _STATUS_AND_TYPE.get(reason, _PICKER_UNAVAILABLE)
     message = f"InferencePool {pool}: {describe(reason)}" if pool else describe(reason)
     response = ProcessingResponse()
+    mark_picker_said(response, picker_said)
     immediate = response.immediate_response
     immediate.status.code = status
     immediate.details = f"epp_client_{reason}"
-    headers = {"x-inference-error": str(reason)}
+    headers = {ERROR_HEADER: str(reason)}
     if reason in (Reason.OVERLOADED, Reason.POOL_NOT_SYNCED):
         headers["retry-after"] = "1"
     if grpc:

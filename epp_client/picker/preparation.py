@@ -6,9 +6,11 @@ from typing import Final, NamedTuple, final
 
 from mypy_extensions import mypyc_attr
 
+from epp_client.errors import ENDPOINT_REASONS, Reason
 from epp_client.ext_proc.messages import Message
 from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderValue, ProcessingRequest
 from epp_client.ext_proc.plain import plain_served
+from epp_client.ext_proc.replies import ERROR_HEADER
 from epp_client.picker.protocol import (
     LB_NAMESPACE,
     SERVED,
@@ -148,6 +150,21 @@ def read_served(raw: bytes) -> tuple[str | None, bytes]:
             metadata[LB_NAMESPACE].fields[SERVED].string_value = address
             return address, message.SerializeToString()
     return None, raw
+
+
+_ERROR: Final = ERROR_HEADER.encode()
+_ENDPOINT_FAILURES: Final = {str(reason): reason for reason in ENDPOINT_REASONS}
+
+
+def read_endpoint_failure(raw: bytes) -> Reason | None:
+    """Why Envoy answered in the endpoint's place, by the header that our configuration gives such an answer
+    (`xds.local_replies`). `raw` is a response-headers message."""
+    if _ERROR not in raw:
+        return None
+    for header in parse_request(raw).response_headers.headers.headers:
+        if header.key == ERROR_HEADER:
+            return _ENDPOINT_FAILURES.get(header.raw_value.decode("latin-1") or header.value)
+    return None
 
 
 def is_grpc(raw: bytes) -> bool:

@@ -8,7 +8,7 @@ from google.protobuf.struct_pb2 import Value
 from epp_client.errors import LeftOut, MalformedMessage
 from epp_client.ext_proc.pb.ext_proc_pb2 import CommonResponse, HeaderMutation, ProcessingResponse
 from epp_client.ext_proc.plain import plain_pick
-from epp_client.ext_proc.replies import MARKS_NAMESPACE, OVERWRITE
+from epp_client.ext_proc.replies import MARKS_NAMESPACE, OVERWRITE, mark_picker_said
 from epp_client.picker.mutations import MAX_HEADER_BYTES, Omissions, Part, leave_out, sanitise
 from epp_client.picker.pick import Pick, read_pick, texts
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED, parse_reply
@@ -226,10 +226,11 @@ def _strip_steering(reply: ProcessingResponse) -> None:
         mutation.set_headers.remove(option)
 
 
-def destination_reply(keys: Sequence[str], stripped: Sequence[str]) -> bytes:
-    """A header answer of our own that sends the request to `keys`."""
+def destination_reply(keys: Sequence[str], stripped: Sequence[str], picker_said: str = "") -> bytes:
+    """A header answer of our own that sends the request to `keys`. `picker_said` goes to the access log."""
     text = ",".join(keys)
     reply = ProcessingResponse()
+    mark_picker_said(reply, picker_said)
     _set_destination(reply.request_headers.response.header_mutation, text, stripped)
     lb = reply.dynamic_metadata.fields[LB_NAMESPACE].struct_value
     lb.fields[DESTINATION].string_value = text

@@ -49,12 +49,15 @@ class PoolCounters:
     passthrough: dict[Reason, int] = field(default_factory=dict)
     left_out: dict[LeftOut, int] = field(default_factory=dict)
     evictions: dict[Eviction, int] = field(default_factory=dict)
+    endpoint_failures: dict[Reason, int] = field(default_factory=dict)
     picks: list[int] = field(default_factory=lambda: [0] * (len(PICK_BUCKETS) + 1))
     """Picks by bucket, not cumulative; the last is beyond every bound."""
     pick_seconds: float = 0.0
     """All picks' seconds together."""
     retries: int = 0
     """Times that a picker was asked anew, because its stream died before it had answered."""
+    passed_over: int = 0
+    """Destinations that took no connection, so that Envoy went on to the next of the list."""
     not_retained: int = 0
     """Requests whose body was too large to be kept for a replay."""
 
@@ -87,6 +90,10 @@ class PoolCounters:
         """Count a request that its picker gave up after it had steered it."""
         self.evictions[eviction] = self.evictions.get(eviction, 0) + 1
 
+    def endpoint_fail(self, reason: Reason) -> None:
+        """Count a request that was sent to its endpoints, and answered by Envoy for them."""
+        self.endpoint_failures[reason] = self.endpoint_failures.get(reason, 0) + 1
+
     def add(self, other: "PoolCounters") -> None:
         """Add another process's numbers for the same pool."""
         self.in_flight += other.in_flight
@@ -97,11 +104,13 @@ class PoolCounters:
             (self.passthrough, other.passthrough),
             (self.left_out, other.left_out),
             (self.evictions, other.evictions),
+            (self.endpoint_failures, other.endpoint_failures),
         ):
             _add(mine, theirs)
         self.picks = [a + b for a, b in zip(self.picks, other.picks, strict=True)]
         self.pick_seconds += other.pick_seconds
         self.retries += other.retries
+        self.passed_over += other.passed_over
         self.not_retained += other.not_retained
 
 

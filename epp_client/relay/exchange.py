@@ -94,6 +94,15 @@ class Exchange(State):
         """Whether the picker only gets copies: what it cannot take may be dropped."""
         return self.response.passing
 
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """Destinations that took no connection: those before the served one in the list; of a request that
+        Envoy could not send anywhere, all that it has tried."""
+        if self.endpoint not in self.keys:
+            return ()
+        at = self.keys.index(self.endpoint)
+        return self.keys[: at + (self.endpoint_failure is Reason.ENDPOINT_UNREACHABLE)]
+
     # --- events ---
 
     def from_envoy(self, raw: bytes) -> list[Action]:

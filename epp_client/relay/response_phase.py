@@ -5,7 +5,7 @@ from typing import Final
 from epp_client.errors import MalformedMessage, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_reply
 from epp_client.picker.mutations import MAX_HEADER_BYTES, MAX_HTTP1_RESPONSE_BYTES
-from epp_client.picker.preparation import read_served
+from epp_client.picker.preparation import read_endpoint_failure, read_served
 from epp_client.picker.steering import (
     response_headers_reply,
     trailers_reply,
@@ -39,6 +39,8 @@ def response_message(state: State, message: Message) -> None:
         if state.outcome is None:
             # An answer of Envoy's own, or of another filter, before there was a pick: nothing to steer.
             _abandon_request(state)
+        else:
+            state.endpoint_failure = read_endpoint_failure(message.raw)
         if state.settings.response_mode is not ResponseMode.RELAY and not lane.passing:
             lane.take_over()
     elif not lane.begun or lane.ended:

@@ -117,6 +117,8 @@ class State:
         """What came of it, when the picker gave up a request that it had steered."""
         self.endpoint: str | None = None
         """The served endpoint, or the destination endpoint while that is not known."""
+        self.endpoint_failure: Reason | None = None
+        """Why Envoy answered in the endpoint's place."""
         self.left_out: Omissions = {}
         """What was left out of the picker's answers."""
         self.trailers_answered: bool | None = None
@@ -163,7 +165,8 @@ class State:
             self.out.append(FailEnvoy())
         else:
             name = str(self.snapshot.pool.name)
-            self.out += (ToEnvoy(refusal(reason, name, grpc=self._is_grpc())), FinishEnvoy())
+            answer = refusal(reason, name, grpc=self._is_grpc(), picker_said=self.misread)
+            self.out += (ToEnvoy(answer), FinishEnvoy())
         self.close()
 
     def _is_grpc(self) -> bool:

@@ -67,10 +67,10 @@ def go_local(state: State, outcome: Outcome, reason: Reason | None) -> None:
         state.refuse(Reason.NO_READY_ENDPOINT)
         return
     state.outcome, state.reason = outcome, reason
-    state.endpoint = keys[0]
+    state.keys, state.endpoint = keys, keys[0]
     if reason is not None:
         state.response.pass_with(fallback_mark(reason))
-    steered = destination_reply(keys, state.headers.stripped)
+    steered = destination_reply(keys, state.headers.stripped, state.misread)
     state.send(state.request.take_over(state.marked(steered)))
     state.send(state.response.take_over())
 

@@ -7,7 +7,6 @@ about a request; that is the Exchange's.
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import structlog
 
@@ -17,6 +16,7 @@ from epp_client.logs import Repeats
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.picker.fallback import InFlight, local_pick
 from epp_client.picker.preparation import Subset
+from epp_client.picker.unreachable import Unreachable
 from epp_client.pool.settings import ANNOTATION_PREFIX
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
@@ -63,7 +63,7 @@ class ExtProcService:
         self._sessions: set[Session] = set()
         self._waiting: set[Session] = set()
         self._repeats = Repeats()
-        self._pick = partial(_local_pick, self.in_flight)
+        self._unreachable = Unreachable()
         self._unsubscribe = store.subscribe(self._pools_changed)
 
     @property
@@ -95,7 +95,7 @@ class ExtProcService:
         client = self.pickers[name]
         exchange = Exchange(
             snapshot,
-            local_pick=self._pick,
+            local_pick=self._local_pick,
             budget=self.budget,
             trailers_expected=client.trailers_expected,
             destinations=self._destinations,
@@ -145,6 +145,11 @@ class ExtProcService:
             if exchange.hint and exchange.reason is None:
                 why = _why(pool, exchange.passthrough, exchange.hint)
                 self._warn("a response passed its picker by", **why)
+        if exchange.endpoint_failure is not None:
+            counters.endpoint_fail(exchange.endpoint_failure)
+            self._warn(
+                "Envoy answered for an endpoint", pool=pool, reason=str(exchange.endpoint_failure)
+            )
         if exchange.eviction is not None:
             counters.evict(exchange.eviction)
         for what, (count, name) in exchange.left_out.items():
@@ -152,6 +157,19 @@ class ExtProcService:
             self._warn("left out of a picker's answer", pool=pool, reason=str(what), name=name)
         if exchange.trailers_answered is not None:
             self.pickers.learn_trailers(pool, exchange.trailers_answered)
+
+    def _local_pick(self, snapshot: PoolSnapshot, subset: Subset | None) -> tuple[str, ...]:
+        unreachable = self._unreachable.now(self.loop.time())
+        return local_pick(snapshot, subset, self.in_flight, unreachable, random.randrange)
+
+    def served(self, session: Session, exchange: Exchange) -> None:
+        """Envoy has said who serves the request: those of the list before it took no connection."""
+        if passed_over := exchange.passed_over:
+            self._unreachable.refused(passed_over, self.loop.time())
+            session.counters.passed_over += len(passed_over)
+            self._warn("endpoints took no connection", pool=session.pool, endpoint=passed_over[0])
+        if exchange.endpoint is not None and exchange.endpoint_failure is None:
+            self._unreachable.served(exchange.endpoint)
 
     def picker_unreachable(self, pool: str, error: PickerUnreachable) -> None:
         """No address of the pool's picker could be reached."""
@@ -216,9 +234,3 @@ def _why(pool: str, reason: Reason, setting: str, said: str = "") -> dict[str, s
     if setting:
         why["hint"] = f"a setting ended it: raise {ANNOTATION_PREFIX}{setting} if it was too early"
     return why
-
-
-def _local_pick(
-    in_flight: InFlight, snapshot: PoolSnapshot, subset: Subset | None
-) -> tuple[str, ...]:
-    return local_pick(snapshot, subset, in_flight, random.randrange)

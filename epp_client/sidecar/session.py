@@ -362,6 +362,7 @@ class Session(StreamEvents):
             in_flight = self._service.in_flight
             if self._endpoint is not None:
                 in_flight.end(self._endpoint)
+                self._service.served(self, exchange)
             self._endpoint = exchange.endpoint
             if self._endpoint is not None:
                 in_flight.begin(self._endpoint)

@@ -17,10 +17,12 @@ import envoy_data_plane.envoy.extensions.resource_monitors.downstream_connection
 import envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 as tls_v3
 from envoy_data_plane.google.protobuf import Any, Struct
 
+from epp_client.ext_proc.replies import MARKS_NAMESPACE, PICKER_SAID_MARK
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
 from epp_client.xds.clusters import MAX_HEADERS, MAX_HEADERS_KB
 from epp_client.xds.ext_proc_filter import ext_proc_filter
 from epp_client.xds.listener import http_listener
+from epp_client.xds.local_replies import local_replies
 
 
 class Edge(NamedTuple):
@@ -123,6 +125,7 @@ def _manager(
             initial_stream_window_size=1024 * 1024,
             initial_connection_window_size=16 * 1024 * 1024,
         ),
+        local_reply_config=local_replies(),
         access_log=[_access_log()] if access_log else [],
     )
 
@@ -140,6 +143,7 @@ def _access_log() -> accesslog_v3.AccessLog:
         "error": "%RESP(X-INFERENCE-ERROR)%",
         "fallback": "%RESP(X-INFERENCE-FALLBACK)%",
         "pool": "%ROUTE_NAME%",
+        "picker_said": f"%DYNAMIC_METADATA({MARKS_NAMESPACE}:{PICKER_SAID_MARK})%",
         "picked": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{DESTINATION})%",
         "served": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{SERVED})%",
         "upstream": "%UPSTREAM_HOST%",

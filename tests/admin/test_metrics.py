@@ -32,6 +32,8 @@ FAMILIES = {
     "epp_client_response_passthrough": ("counter", {"pool", "reason"}),
     "epp_client_answers_left_out": ("counter", {"pool", "what"}),
     "epp_client_evictions": ("counter", {"pool", "result"}),
+    "epp_client_endpoint_failures": ("counter", {"pool", "reason"}),
+    "epp_client_endpoints_passed_over": ("counter", {"pool"}),
     "epp_client_in_flight": ("gauge", {"pool"}),
     "epp_client_endpoints": ("gauge", {"pool", "state"}),
     "epp_client_picker_addresses": ("gauge", {"pool", "state"}),
@@ -120,6 +122,7 @@ def use_everything(sidecar: Sidecar, pool: str) -> None:
         series.fail_open(reason)
         series.refuse(reason)
         series.pass_through(reason)
+        series.endpoint_fail(reason)
     for what in LeftOut:
         series.leave_out(what, 1)
     for eviction in Eviction:

@@ -36,6 +36,7 @@ def scrape() -> dict[str, tuple[str, set[str]]]:
         numbers.fail_open(reason)
         numbers.refuse(reason)
         numbers.pass_through(reason)
+        numbers.endpoint_fail(reason)
     for what in LeftOut:
         numbers.leave_out(what, 1)
     for eviction in Eviction:

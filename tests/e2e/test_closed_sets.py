@@ -14,7 +14,14 @@ import pytest
 import pytest_asyncio
 from grpc import aio
 
-from epp_client.demo.stack import Stack, free_ports, inference_pool, running_stack, service
+from epp_client.demo.stack import (
+    Stack,
+    free_ports,
+    inference_pool,
+    pod,
+    running_stack,
+    service,
+)
 from epp_client.errors import Reason
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from epp_client.picker.client import PROCESS
@@ -53,17 +60,46 @@ def _routes(bootstrap: dict[str, Any]) -> None:
     for per_route in unnamed["typed_per_filter_config"].values():
         del per_route["overrides"]["grpc_initial_metadata"]
     routes.insert(0, unnamed)
+    for route in routes:
+        if route["match"]["prefix"] == "/default/mute/":
+            route["route"]["timeout"] = "0.5s"
+
+
+def _pool_of(name: str, host: str, port: int) -> list[dict[str, Any]]:
+    """A pool without a picker, of one Pod at `host`."""
+    labels = {"app": name}
+    alone = pod(name, host)
+    alone["metadata"]["labels"] = labels
+    return [alone, inference_pool(name, port, None, "", selector={"matchLabels": labels})]
+
+
+async def _break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+async def _never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
+
+
+BROKEN = {"deaf": "127.0.0.91", "rude": "127.0.0.92", "mute": "127.0.0.93"}
+"""Pools whose only model server does not listen, breaks off, or never answers."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stack(transport: TransportName) -> AsyncIterator[Stack]:
-    more = ["ghost", "empty", "gone", "tight", "quick", "standby"]
+    more = ["ghost", "empty", "gone", "tight", "quick", "standby", *BROKEN]
     async with (
         running_stack(transport=transport, routes_to=more, edit_bootstrap=_routes) as running,
         replica(running.endpoints) as standby,
     ):
         standby.serving = False
         port = int(running.endpoints[0].rpartition(":")[2])
+        servers = [
+            await asyncio.start_server(serve, BROKEN[name], port)
+            for name, serve in (("rude", _break_off), ("mute", _never_answer))
+        ]
         [closed] = free_ports("127.0.0.1", 1)
         add_objects(
             running,
@@ -73,6 +109,7 @@ async def stack(transport: TransportName) -> AsyncIterator[Stack]:
                 *service("picker-gone", f"127.0.0.1:{closed}"),
                 inference_pool("standby", port, "picker-standby", "FailClose"),
                 *service("picker-standby", standby.address),
+                *(item for name, host in BROKEN.items() for item in _pool_of(name, host, port)),
                 inference_pool(
                     "tight",
                     port,
@@ -95,6 +132,8 @@ async def stack(transport: TransportName) -> AsyncIterator[Stack]:
         async with httpx.AsyncClient(timeout=20) as client:
             await until(client, running, "quick", lambda answer: answer.status_code == 200)
         yield running
+        for server in servers:
+            server.close()
 
 
 def asking(pool: str, body: bytes = b"hello", **headers: str) -> Ask:
@@ -176,6 +215,9 @@ REASONS: dict[Reason, Ask] = {
     Reason.PICK_DISAGREES: dialect("disagree"),
     Reason.PICK_OUTSIDE_POOL: dialect("pick-outside"),
     Reason.PICK_OUTSIDE_SUBSET: _outside_subset,
+    Reason.ENDPOINT_UNREACHABLE: asking("deaf"),
+    Reason.ENDPOINT_BROKE_OFF: asking("rude"),
+    Reason.ENDPOINT_TIMEOUT: asking("mute"),
     Reason.BODY_NOT_RETAINED: asking("tight", os.urandom(100_000), x_picker_dialect="silent"),
     Reason.OVERLOADED: _overloaded,
     Reason.ENVOY_PROTOCOL: _envoy_protocol,
@@ -195,8 +237,12 @@ async def test_the_client_reads_the_reason(
     if reason is Reason.PICKER_CLOSED and stack.sidecar.settings.transport == TransportName.GRPCIO:
         allowed.add(Reason.PICKER_ERROR)  # its word for a clean close that crosses a write
     assert answer.headers["x-inference-error"] in allowed
-    ours_to_mend = reason in (Reason.ENVOY_PROTOCOL, Reason.POOL_NOT_NAMED)
-    assert answer.status_code == (500 if ours_to_mend else 503)
+    statuses = {
+        Reason.ENVOY_PROTOCOL: 500,
+        Reason.POOL_NOT_NAMED: 500,
+        Reason.ENDPOINT_TIMEOUT: 504,
+    }
+    assert answer.status_code == statuses.get(reason, 503)
     error = answer.json()["error"]
     assert error["message"]
     assert error["code"] == answer.status_code
@@ -277,6 +323,7 @@ async def test_every_metric_moves(stack: Stack, client: httpx.AsyncClient) -> No
     ):
         await echo(client, stack, "close", x_picker_dialect=dialect_)
     await echo(client, stack, "nopicker")
+    await echo(client, stack, "deaf")
     await echo(client, stack, "open", x_picker_dialect="pick-outside")
     await echo(client, stack, "close", x_picker_dialect="pick-outside")
     await _cancel(client, stack)

@@ -5,7 +5,12 @@ from types import MappingProxyType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp_client.picker.fallback import LONGEST_LIST, InFlight, local_pick
+from epp_client.picker.fallback import (
+    LONGEST_LIST,
+    LONGEST_SEARCH,
+    InFlight,
+    local_pick,
+)
 from epp_client.picker.preparation import Subset
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
@@ -29,12 +34,14 @@ endpoints = st.builds(
     st.lists(endpoints, unique_by=lambda endpoint: endpoint.key, max_size=20),
     st.none() | st.integers(-1, GENERATION),
     st.none() | st.sets(st.integers(1, 20)),
+    st.sets(st.integers(1, 20)),
     st.data(),
 )
 def test_only_ready_members_and_those_that_envoy_has_while_there_are_any(
     members: list[Endpoint],
     acknowledged: int | None,
     hinted: set[int] | None,
+    refusing: set[int],
     data: st.DataObject,
 ) -> None:
     table = EndpointTable(MappingProxyType({e.key: e for e in members}), GENERATION)
@@ -46,8 +53,30 @@ def test_only_ready_members_and_those_that_envoy_has_while_there_are_any(
     def below(size: int) -> int:
         return data.draw(st.integers(0, size - 1))
 
-    picked = local_pick(snapshot, subset, InFlight(), below)
+    unreachable = {f"10.0.0.{number}:8000" for number in refusing}
+    picked = local_pick(snapshot, subset, InFlight(), unreachable, below)
     able = [key for key in ready if table.by_key[key].local]
     best = [key for key in able if snapshot.routable(key)] or able
     assert set(picked) <= set(best)
-    assert len(picked) == len(set(picked)) == min(LONGEST_LIST, len(best))
+    assert len(picked) == len(set(picked))
+    assert min(LONGEST_LIST, len(best)) <= len(picked) <= len(best)
+    refused = [key in unreachable for key in picked]
+    assert refused == sorted(refused), "who took no connection comes last"
+
+
+def test_the_more_take_no_connection_the_longer_the_list() -> None:
+    keys = [f"10.0.{number // 250}.{number % 250 + 1}:8000" for number in range(400)]
+    members = {key: Endpoint(key, key[:-5], 8000, "pod", True, 1) for key in keys}
+    snapshot = PoolSnapshot(POOL, EndpointTable(MappingProxyType(members), GENERATION))
+
+    def length(refusing: int) -> int:
+        # Dice of 0 draw from the beginning.
+        return len(local_pick(snapshot, None, InFlight(), keys[:refusing], lambda size: 0))
+
+    assert [length(refusing) for refusing in (0, 1, 20, 300, 400)] == [
+        LONGEST_LIST,
+        LONGEST_LIST + 1,
+        LONGEST_LIST + 20,
+        LONGEST_SEARCH,
+        LONGEST_SEARCH,
+    ]

@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 
 from epp_client.errors import Reason
 from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderMutation, ProcessingResponse
-from epp_client.ext_proc.replies import MARKS_NAMESPACE
+from epp_client.ext_proc.replies import (
+    MARKS_NAMESPACE,
+    PICKER_SAID_MARK,
+    REQUEST_TRAILERS_MARK,
+)
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
 from epp_client.pool.endpoints import parse_endpoint, quotable
 from epp_client.pool.inference_pool import FailureMode
@@ -106,7 +110,9 @@ def mutations(draw: st.DrawFn) -> HeaderMutation:
 def add_metadata(draw: st.DrawFn, reply: ProcessingResponse) -> None:
     fields = reply.dynamic_metadata.fields
     if draw(st.booleans()):
-        fields[MARKS_NAMESPACE].struct_value.fields["request-trailers"].bool_value = True
+        marks = fields[MARKS_NAMESPACE].struct_value.fields
+        marks[REQUEST_TRAILERS_MARK].bool_value = True
+        marks[PICKER_SAID_MARK].string_value = "a mark of the picker's"
     key = draw(st.sampled_from([DESTINATION, SERVED]))
     match draw(st.sampled_from(["none", "text", "list", "number", "struct", "flat"])):
         case "text":
@@ -182,7 +188,13 @@ def check(envoy: Envoy) -> None:
         reply = ProcessingResponse.FromString(action.message)
         assert set(destinations(reply)) <= set(MEMBERS)
         fields = reply.dynamic_metadata.fields
-        marked = MARKS_NAMESPACE in fields
+        marks = (
+            dict(fields[MARKS_NAMESPACE].struct_value.fields) if MARKS_NAMESPACE in fields else {}
+        )
+        said = marks.pop(PICKER_SAID_MARK, None)
+        assert said is None or said.string_value == envoy.exchange.misread
+        marked = marks.keys() == {REQUEST_TRAILERS_MARK}
+        assert marked or not marks
         assert not marked or envoy.request_trailers, "a mark of the picker's"
         common = reply.request_headers.response
         assert common.clear_route_cache == marked
@@ -262,6 +274,16 @@ def test_what_the_picker_said_is_quoted_when_it_is_of_no_use() -> None:
     envoy.send(request_headers(end=True))
     envoy.picker(picked(A))
     assert envoy.exchange.misread == ""
+
+
+@pytest.mark.parametrize("mode", FailureMode)
+def test_the_access_log_learns_what_the_picker_said(mode: FailureMode) -> None:
+    envoy = conversation(snapshot(mode, endpoint_wait=0.0))
+    envoy.send(request_headers(end=True))
+    envoy.picker(picked(OUTSIDE))
+    [raw] = [a.message for a in envoy.actions if isinstance(a, ToEnvoy)][:1]
+    marks = ProcessingResponse.FromString(raw).dynamic_metadata.fields[MARKS_NAMESPACE].struct_value
+    assert marks.fields[PICKER_SAID_MARK].string_value == OUTSIDE
 
 
 @pytest.mark.parametrize(

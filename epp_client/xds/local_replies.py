@@ -1,0 +1,113 @@
+"""What Envoy answers by itself to a request that was steered: our header and error shape. Pure.
+
+A request that nobody has steered keeps Envoy's own answer; so do all answers without one of the flags.
+Where the sidecar sees the answer's headers, it counts by ours.
+"""
+
+from typing import Final, NamedTuple
+
+import envoy_data_plane.envoy.config.accesslog.v3 as accesslog_v3
+import envoy_data_plane.envoy.config.core.v3 as core_v3
+import envoy_data_plane.envoy.config.route.v3 as route_v3
+import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm_v3
+import envoy_data_plane.envoy.type.matcher.v3 as matcher_v3
+from envoy_data_plane.google.protobuf import Struct
+
+from epp_client.errors import Reason
+from epp_client.ext_proc.replies import ERROR_HEADER, describe, kind_of
+from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE
+
+
+class _Failure(NamedTuple):
+    flags: tuple[str, ...]
+    """Of Envoy's access log, any of which means it."""
+    reason: Reason
+
+
+FAILURES: Final = (
+    # No connection; no such host, or none left of the list; a circuit breaker; no cluster.
+    _Failure(("UF", "UH", "UO", "NC"), Reason.ENDPOINT_UNREACHABLE),
+    _Failure(("UT", "SI"), Reason.ENDPOINT_TIMEOUT),
+    # The connection ended, or was reset by either side; an answer that is no HTTP.
+    _Failure(("UC", "UR", "LR", "UPE"), Reason.ENDPOINT_BROKE_OFF),
+)
+"""The first that fits holds: UF comes with URX, and behind a UC of an earlier try."""
+
+
+def local_replies() -> hcm_v3.LocalReplyConfig:
+    """What stands in the place of Envoy's answers about an endpoint. A gRPC client gets the sentence as
+    `grpc-message`, everybody else JSON in the OpenAI shape, as with the sidecar's own refusals."""
+    return hcm_v3.LocalReplyConfig(
+        mappers=[
+            hcm_v3.ResponseMapper(
+                filter=_all_of(_steered(), _flags(failure.flags), _grpc(grpc)),
+                headers_to_add=[_header(ERROR_HEADER, str(failure.reason))],
+                body_format_override=_grpc_body(failure.reason) if grpc else _body(failure.reason),
+            )
+            for failure in FAILURES
+            for grpc in (False, True)
+        ]
+    )
+
+
+def _all_of(*filters: accesslog_v3.AccessLogFilter) -> accesslog_v3.AccessLogFilter:
+    return accesslog_v3.AccessLogFilter(and_filter=accesslog_v3.AndFilter(filters=list(filters)))
+
+
+def _steered() -> accesslog_v3.AccessLogFilter:
+    return accesslog_v3.AccessLogFilter(
+        metadata_filter=accesslog_v3.MetadataFilter(
+            matcher=matcher_v3.MetadataMatcher(
+                filter=LB_NAMESPACE,
+                path=[matcher_v3.MetadataMatcherPathSegment(key=DESTINATION)],
+                value=matcher_v3.ValueMatcher(present_match=True),
+            ),
+            match_if_key_not_found=False,
+        )
+    )
+
+
+def _flags(flags: tuple[str, ...]) -> accesslog_v3.AccessLogFilter:
+    return accesslog_v3.AccessLogFilter(
+        response_flag_filter=accesslog_v3.ResponseFlagFilter(flags=list(flags))
+    )
+
+
+def _grpc(wanted: bool) -> accesslog_v3.AccessLogFilter:
+    return accesslog_v3.AccessLogFilter(
+        header_filter=accesslog_v3.HeaderFilter(
+            header=route_v3.HeaderMatcher(
+                name="content-type",
+                string_match=matcher_v3.StringMatcher(prefix="application/grpc"),
+                invert_match=not wanted,
+                treat_missing_header_as_empty=True,
+            )
+        )
+    )
+
+
+def _header(name: str, value: str) -> core_v3.HeaderValueOption:
+    return core_v3.HeaderValueOption(
+        header=core_v3.HeaderValue(key=name, value=value),
+        append_action=core_v3.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+
+
+def _message(reason: Reason) -> str:
+    return f"InferencePool %ROUTE_NAME%: {describe(reason)} (%RESPONSE_FLAGS%)"
+
+
+def _body(reason: Reason) -> core_v3.SubstitutionFormatString:
+    error = {
+        "message": _message(reason),
+        "type": kind_of(reason),
+        "code": "%RESPONSE_CODE%",
+        "param": None,
+    }
+    return core_v3.SubstitutionFormatString(json_format=Struct.from_dict({"error": error}))
+
+
+def _grpc_body(reason: Reason) -> core_v3.SubstitutionFormatString:
+    return core_v3.SubstitutionFormatString(
+        text_format_source=core_v3.DataSource(inline_string=_message(reason))
+    )
