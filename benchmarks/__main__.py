@@ -54,7 +54,9 @@ class Results:
             self.spread[name] = [min(values), max(values)]
 
 
-async def run(parts: Sequence[str], plan: Plan, progress: measure.Say) -> dict[str, Any]:
+async def run(
+    parts: Sequence[str], plan: Plan, progress: measure.Say, before: Path | None = None
+) -> dict[str, Any]:
     """Measure; the results as they are written."""
     compiled = not frames.__file__.endswith(".py")
     values: dict[str, Any] = {
@@ -69,7 +71,7 @@ async def run(parts: Sequence[str], plan: Plan, progress: measure.Say) -> dict[s
     }
     results = Results(values)
     progress("starting Envoy and its peers")
-    async with running_rig() as rig:
+    async with running_rig(before=before) as rig:
         values["skipped"] |= rig.skipped
         values["memory"] |= {f"idle_{way}": rig.memory(way) for way in SIDECARS}
         bench = measure.Bench(rig, progress, plan.rounds, plan.seconds)
@@ -112,6 +114,7 @@ async def _side_by_side(
         for number, runs in found.items():
             tail = "" if number == plan.connections[0] else f"_{number}"
             ratio(f"cpu_per_request_vs_nghttpx{tail}", of(runs, "cpu", "native", "nghttpx"))
+            ratio(f"cpu_per_request_vs_before{tail}", of(runs, "cpu", "native", "before"))
             ratio(f"cpu_per_request_vs_grpcio{tail}", of(runs, "cpu", "native", "grpcio"))
             ratio(f"throughput_vs_direct{tail}", of(runs, "rate", "native", "direct"))
             ratio(f"throughput_observe_vs_direct{tail}", of(runs, "rate", "observe", "direct"))
@@ -125,6 +128,7 @@ async def _side_by_side(
         for number, runs in found.items():
             tail = "" if number == plan.streams[0] else f"_{number}"
             ratio(f"cpu_per_chunk_vs_nghttpx{tail}", of(runs, "cpu", "native", "nghttpx"))
+            ratio(f"cpu_per_chunk_vs_before{tail}", of(runs, "cpu", "native", "before"))
             ratio(f"cpu_per_chunk_vs_grpcio{tail}", of(runs, "cpu", "native", "grpcio"))
         values["streams"] = {str(n): measure.summary(runs) for n, runs in found.items()}
     if "prompts" in parts:
@@ -137,20 +141,24 @@ def main(
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of each part.")] = 5,
     seconds: Annotated[float, typer.Option(help="Of load, for each way in a round.")] = 2.0,
     quick: Annotated[bool, typer.Option(help="Two minutes, to see that it runs.")] = False,
+    before: Annotated[
+        Path | None,
+        typer.Option(help="Another checkout in which `make compiled` has run: one more way."),
+    ] = None,
     results: Annotated[
         Path | None, typer.Option(help="Folder; benchmarks/results, with --quick build/bench.")
     ] = None,
 ) -> None:
     """Measure the sidecar side by side with what it replaces."""
     plan = QUICK if quick else Plan(rounds, seconds)
-    folder = results or (SOURCES / "build/bench" if quick else RESULTS)
+    folder = results or (SOURCES / "build/bench" if quick or before else RESULTS)
     began = time.monotonic()
 
     def progress(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - began:4.0f} s[/]  {what}", highlight=False)
 
     progress(f"Python {sys.version.split()[0]}, {python_build()}")
-    values = asyncio.run(run(parts.split(","), plan, progress))
+    values = asyncio.run(run(parts.split(","), plan, progress, before and before.resolve()))
     write(values, folder)
     draw(values, folder)
     for name, why in values["skipped"].items():

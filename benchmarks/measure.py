@@ -15,7 +15,7 @@ Runs = list[dict[str, Row]]
 """One dict of rows, by way, for each round."""
 Say = Callable[[str], None]
 
-RELAYS = ("direct", "nghttpx", "native", "native-python", "grpcio")
+RELAYS = ("direct", "nghttpx", "native", "native-python", "grpcio", "before")
 TRIES = 3
 """Loads of one row; one that had errors is not counted, but told."""
 

@@ -230,19 +230,26 @@ class SidecarProcess:
         way: str,
         xds: Path | None = None,
         churning: int | None = None,
+        before: Path | None = None,
     ) -> "SidecarProcess":
-        """Start `way`, or the one of `churn` with so many endpoints; it ends with `owner`."""
+        """Start `way`, or the one of `churn` with so many endpoints; it ends with `owner`. `before`: the
+        checkout that the way of that name is of."""
         socket = folder / f"{way}.sock"
         socket.unlink(missing_ok=True)
         # Safe path: the working directory is where the compiled modules are.
-        python = ("PYTHONSAFEPATH=1", f"PYTHONPATH={SOURCES}") if way == "native-python" else ()
+        python: tuple[str, ...] = (sys.executable,)
+        if way == "native-python":
+            python = ("PYTHONSAFEPATH=1", f"PYTHONPATH={SOURCES}", sys.executable)
+        elif before is not None:
+            modules = f"PYTHONPATH={before / 'build/compiled'}"
+            python = ("PYTHONSAFEPATH=1", modules, str(before / ".venv/bin/python"))
         transport = "grpcio" if way == "grpcio" else "native"
         module = ["epp_client", "serve", "--admin", "127.0.0.1:0", "--transport", transport]
         if churning is not None:
             module = ["benchmarks.churn", "--endpoints", str(churning)]
         began = time.monotonic()
         process = await Process.start(
-            "env", *python, sys.executable, "-m", *module,
+            "env", *python, "-m", *module,
             "--pools", str(folder / POOLS_FILE), "--socket", str(socket),
             "--xds-socket", str(xds or folder / f"{way}-xds.sock"),
         )  # fmt: skip
@@ -263,9 +270,11 @@ async def start_to_ready(rig: Rig, way: str) -> float:
 
 
 @asynccontextmanager
-async def running_rig(*, churning: int | None = None) -> AsyncIterator[Rig]:
+async def running_rig(
+    *, churning: int | None = None, before: Path | None = None
+) -> AsyncIterator[Rig]:
     """Start everything; it ends with the block. `churning`: only a sidecar of `churn`, with so many
-    endpoints."""
+    endpoints. `before`: another checkout, compiled, whose sidecar is one more way."""
     async with AsyncExitStack() as owner:
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-bench-")))
         rig = Rig(folder=folder)
@@ -281,9 +290,15 @@ async def running_rig(*, churning: int | None = None) -> AsyncIterator[Rig]:
 
         sockets: dict[str, Path] = {}
         xds = folder / "xds.sock"
-        for way in SIDECARS if churning is None else ("native",):
+        ways = SIDECARS if churning is None else ("native",)
+        for way in ways if before is None else (*ways, "before"):
             sidecar = await SidecarProcess.start(
-                owner, folder, way, xds if way == "native" else None, churning
+                owner,
+                folder,
+                way,
+                xds if way == "native" else None,
+                churning,
+                before if way == "before" else None,
             )
             sockets[way] = sidecar.socket
             rig.pids[way] = children(sidecar.process.pid)
@@ -302,10 +317,12 @@ async def running_rig(*, churning: int | None = None) -> AsyncIterator[Rig]:
 
 
 def _prove_compilation(rig: Rig) -> None:
-    """`native` is what it is called, and `native-python` is nothing else."""
+    """`native` is what it is called, as is `before`, and `native-python` is nothing else."""
     wanted = not wire.__file__.endswith(".py")
     if compiled(rig.pids["native"][0]) != wanted:
         raise RuntimeError("the native sidecar is not of the modules that were asked for")
+    if "before" in rig.pids and compiled(rig.pids["before"][0]) != wanted:
+        raise RuntimeError("the sidecar of --before is not compiled: run `make compiled` there")
     if "native-python" in rig.pids and compiled(rig.pids["native-python"][0]):
         raise RuntimeError("the native-python sidecar runs compiled modules")
 

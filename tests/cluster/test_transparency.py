@@ -60,7 +60,9 @@ async def test_a_hundred_streamed_completions_lose_nothing(
         )
 
 
-@pytest.mark.parametrize(("program", "dialect"), [("lwepp", "lwepp-1.6")])
+@pytest.mark.parametrize(
+    ("program", "dialect"), [("lwepp", "lwepp-1.6"), ("epp", "gaie-1.5"), ("epp-1.2", "gaie-1.2")]
+)
 async def test_the_simulated_picker_answers_as_the_real_one(
     api: Api, plane: ControlPlane, tmp_path: Path, program: str, dialect: str
 ) -> None:

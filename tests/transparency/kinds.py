@@ -28,7 +28,7 @@ class Request:
 
     name: str
     method: str = "POST"
-    path: str = "/v1/chat/completions?stream=1"
+    path: str = "/v1/chat/completions"
     version: Literal["1.0", "1.1", "2"] = "1.1"
     headers: Fields = JSON
     body: tuple[bytes, ...] = ()
@@ -97,7 +97,7 @@ REQUESTS = {
         ),
         Request("no-body"),
         Request("1-kb", body=(CHAT,)),
-        Request("5-mb", body=_pieces(LARGE, 1_000_000)),
+        Request("5-mb", path="/v1/chat/completions?api-version=2", body=_pieces(LARGE, 1_000_000)),
         Request("chunked", body=_pieces(CHAT, 100), framing="chunked"),
         Request("chunked-empty", framing="chunked"),
         Request("trailers", body=_pieces(CHAT, 400), framing="chunked", trailers=_TRAILERS),
