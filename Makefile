@@ -88,13 +88,13 @@ check: venv protos ## Lint, types, import contracts, generated code
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	git diff --exit-code -- epp_client/ext_proc/pb epp_client/xds/pb
+	git diff --exit-code -- epp_client/ext_proc/pb epp_client/envoy/pb
 
 protos: venv ## Compile protos/ anew
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=epp_client/ext_proc/pb \
 	  --pyi_out=epp_client/ext_proc/pb protos/ext_proc.proto
-	$(BIN)/python -m grpc_tools.protoc -Iprotos/xds --python_out=epp_client/xds/pb \
-	  --pyi_out=epp_client/xds/pb protos/xds/*.proto
+	$(BIN)/python -m grpc_tools.protoc -Iprotos/xds --python_out=epp_client/envoy/pb \
+	  --pyi_out=epp_client/envoy/pb protos/xds/*.proto
 
 .venv/bench: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt

@@ -11,7 +11,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from epp_client.kubernetes.resources import Resource
+from epp_client.kubernetes.client.resources import Resource
 from tests.kubernetes.double import ApiDouble
 from tests.kubernetes.objects import ALL, Change, Objects
 

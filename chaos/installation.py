@@ -30,9 +30,9 @@ from epp_client.demo.stack import (
     pod,
     service,
 )
+from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.settings import TransportName, UpstreamMode, worker_sockets
-from epp_client.xds.bootstrap import envoy_config
 
 PICK_TIMEOUT = 2.0
 """Seconds; the default of 300 s would leave room for few faults in a run."""

@@ -13,7 +13,7 @@ import yaml
 from chaos.link import Link
 from chaos.peers import started
 from epp_client.demo.process import Process
-from epp_client.kubernetes.resources import Resource
+from epp_client.kubernetes.client.resources import Resource
 from tests.kubernetes.double import ADMIN
 from tests.kubernetes.objects import ALL
 

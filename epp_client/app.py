@@ -14,6 +14,7 @@ import structlog
 
 from epp_client import collector, signals
 from epp_client.admin.server import AdminServer, Readiness
+from epp_client.data_plane.plane import DataPlane
 from epp_client.errors import SettingsError
 from epp_client.metrics import Metrics
 from epp_client.pool.inference_pool import PoolName
@@ -21,7 +22,6 @@ from epp_client.pool.known import Known
 from epp_client.pool.manifests import ManifestSource
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings, UpstreamMode
-from epp_client.sidecar.data_plane import DataPlane
 from epp_client.wire.socket_names import SocketNames
 from epp_client.workers.claims import Claims
 from epp_client.workers.left_behind import LeftBehind

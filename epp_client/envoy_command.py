@@ -10,7 +10,7 @@ from epp_client.pool.settings import PoolSettings, ResponseMode
 from epp_client.settings import MAX_WORKERS, UpstreamMode, host_port, worker_sockets
 
 if TYPE_CHECKING:
-    from epp_client.xds.routes import Route
+    from epp_client.envoy.routes import Route
 
 _RUN = Path("/run/epp-client")
 
@@ -85,10 +85,10 @@ def envoy_config(
     ] = ResponseMode.RELAY,
 ) -> None:
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets none."""
+    from epp_client.envoy.bootstrap import envoy_config as render
+    from epp_client.envoy.inference_listener import Edge
     from epp_client.pool.manifests import build_world, load
     from epp_client.pool.problems import Severity
-    from epp_client.xds.bootstrap import envoy_config as render
-    from epp_client.xds.inference_listener import Edge
 
     loaded = load(pools)
     world, faults = build_world(loaded, PoolSettings(response_mode=response_mode), {})
@@ -133,8 +133,8 @@ def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None
 
 
 def _route(text: str) -> "Route":
+    from epp_client.envoy.routes import Route
     from epp_client.pool.inference_pool import PoolName
-    from epp_client.xds.routes import Route
 
     prefix, _, pool = text.partition("=")
     namespace, slash, name = pool.partition("/")

@@ -17,9 +17,9 @@ from benchmarks.cluster.population import address, create_all, pod, pool
 from epp_client.app import Sidecar, running
 from epp_client.demo.envoy import running_envoy
 from epp_client.demo.stack import free_ports
+from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
 from epp_client.settings import serve_settings
-from epp_client.xds.bootstrap import envoy_config
 from tests.cluster import objects
 from tests.cluster.api import Api
 from tests.cluster.control_plane import HOST, ControlPlane

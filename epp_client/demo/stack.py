@@ -16,12 +16,12 @@ import yaml
 from epp_client.app import Sidecar, running
 from epp_client.demo.envoy import Envoy, running_envoy
 from epp_client.demo.process import Process
+from epp_client.envoy.bootstrap import envoy_config
+from epp_client.envoy.inference_listener import EDGE, Edge
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.parse import API_VERSION
 from epp_client.pool.settings import ResponseMode
 from epp_client.settings import serve_settings
-from epp_client.xds.bootstrap import envoy_config
-from epp_client.xds.inference_listener import EDGE, Edge
 
 ENVOY_HOST = "127.0.0.10"
 HOSTS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")

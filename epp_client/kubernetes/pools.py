@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from epp_client.kubernetes.access import Access
-from epp_client.kubernetes.api import KubernetesApi
-from epp_client.kubernetes.last_known import LastKnown
-from epp_client.kubernetes.queries import Scope
-from epp_client.kubernetes.report import WriteResult
-from epp_client.kubernetes.reporting import Reporting, Role, own_identity, own_namespace
-from epp_client.kubernetes.source import KubernetesSource
-from epp_client.kubernetes.status_merge import Parent
-from epp_client.kubernetes.status_routes import GatewayName
+from epp_client.kubernetes.client.access import Access
+from epp_client.kubernetes.client.api import KubernetesApi
+from epp_client.kubernetes.follow.last_known import LastKnown
+from epp_client.kubernetes.follow.queries import Scope
+from epp_client.kubernetes.follow.source import KubernetesSource
+from epp_client.kubernetes.status.merge import Parent
+from epp_client.kubernetes.status.report import WriteResult
+from epp_client.kubernetes.status.reporting import Reporting, Role, own_identity, own_namespace
+from epp_client.kubernetes.status.routes import GatewayName
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore

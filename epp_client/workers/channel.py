@@ -11,10 +11,10 @@ import socket
 import struct
 from typing import Any, NamedTuple
 
+from epp_client.data_plane.plane import Inherited
 from epp_client.pool.delta import SnapshotDelta
 from epp_client.relay.counters import Counters
 from epp_client.settings import ServeSettings
-from epp_client.sidecar.data_plane import Inherited
 
 _LENGTH = struct.Struct("!Q")
 _LIMIT = 1024 * 1024

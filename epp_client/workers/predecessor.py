@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc
 from grpc import aio
 
+from epp_client.data_plane.handover import KNOWN_ENDPOINTS
 from epp_client.pool.known import Known, read_known
-from epp_client.sidecar.handover import KNOWN_ENDPOINTS
 from epp_client.wire.health import CHECK, OVERALL, Said, question, read_answer
 
 PATIENCE = 1.0

@@ -14,10 +14,10 @@ import structlog
 import uvloop
 
 from epp_client import collector, signals
+from epp_client.data_plane.plane import DataPlane
 from epp_client.logs import configure
 from epp_client.pool.delta import apply
 from epp_client.pool.store import PoolStore
-from epp_client.sidecar.data_plane import DataPlane
 from epp_client.workers.channel import (
     Channel,
     Configure,

@@ -10,6 +10,9 @@ import grpc
 import structlog
 from grpc import aio
 
+from epp_client.envoy.clusters import cluster_name, pool_cluster
+from epp_client.envoy.node import outdated
+from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, Node
 from epp_client.metrics import Metrics
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.known import Known
@@ -19,9 +22,6 @@ from epp_client.wire.grpcio import PATIENT_WITH_PINGS, start_on_socket
 from epp_client.wire.socket_file import SocketFile
 from epp_client.wire.socket_names import SocketName
 from epp_client.xds.assignments import Assignments
-from epp_client.xds.clusters import cluster_name, pool_cluster
-from epp_client.xds.node import outdated
-from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest, Node
 from epp_client.xds.rests import Rests
 from epp_client.xds.state import CDS, EDS, EnvoyState, Resource
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
+from epp_client.envoy.endpoints import Assignment
 from epp_client.pool.endpoints import EndpointTable
 from epp_client.pool.snapshot import PoolSnapshot
-from epp_client.xds.endpoints import Assignment
 from epp_client.xds.lingering import HANDOVER, Lingering
 from epp_client.xds.state import Resource
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 
 CDS = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 EDS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from epp_client.admin.server import AdminServer, Readiness
 from epp_client.errors import ApiFault, Reason
-from epp_client.kubernetes.report import WriteResult
+from epp_client.kubernetes.status.report import WriteResult
 from epp_client.metrics import Metrics
 from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint, EndpointTable

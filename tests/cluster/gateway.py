@@ -14,8 +14,8 @@ import aiohttp
 from epp_client.demo.envoy import Envoy, running_envoy
 from epp_client.demo.process import Process
 from epp_client.demo.stack import free_ports
+from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
-from epp_client.xds.bootstrap import envoy_config
 
 HOST = "127.0.0.21"
 READY_TIMEOUT = 40.0

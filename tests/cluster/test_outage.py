@@ -8,10 +8,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.errors import ApiFault
-from epp_client.kubernetes.access import Access
-from epp_client.kubernetes.api import KubernetesApi
-from epp_client.kubernetes.queries import Scope
-from epp_client.kubernetes.source import KubernetesSource
+from epp_client.kubernetes.client.access import Access
+from epp_client.kubernetes.client.api import KubernetesApi
+from epp_client.kubernetes.follow.queries import Scope
+from epp_client.kubernetes.follow.source import KubernetesSource
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from tests.cluster import objects

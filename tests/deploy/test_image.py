@@ -234,7 +234,10 @@ def test_a_plain_wheel_has_the_whole_package(wheel: Path) -> None:
         if path.suffix in (".py", ".pyi", ".html") or path.name == "py.typed"
     }
     assert names == expected
-    assert {"epp_client/xds/pb/discovery_pb2.py", "epp_client/ext_proc/pb/ext_proc_pb2.py"} < names
+    assert {
+        "epp_client/envoy/pb/discovery_pb2.py",
+        "epp_client/ext_proc/pb/ext_proc_pb2.py",
+    } < names
 
 
 def test_a_plain_wheel_runs(wheel: Path, tmp_path: Path) -> None:

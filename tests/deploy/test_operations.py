@@ -12,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.errors import ApiFault, LeftOut, Reason
-from epp_client.kubernetes.report import WriteResult
+from epp_client.kubernetes.status.report import WriteResult
 from epp_client.relay.outcome import Eviction, Outcome
 from tests.admin.fleet import Fleet, Followed
 

@@ -22,6 +22,8 @@ from epp_client.demo.stack import (
     running_stack,
     service,
 )
+from epp_client.envoy.clusters import cluster_name
+from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from epp_client.errors import Reason
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from epp_client.picker.client import PROCESS
@@ -29,8 +31,6 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.relay.outcome import Outcome
 from epp_client.settings import TransportName
 from epp_client.xds.ads import METHOD as ADS_METHOD
-from epp_client.xds.clusters import cluster_name
-from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from epp_client.xds.state import EDS
 from tests.e2e.replicas import replica
 from tests.e2e.tools import (

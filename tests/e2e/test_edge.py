@@ -12,8 +12,8 @@ import pytest_asyncio
 import trustme
 
 from epp_client.demo.stack import HOSTS, Stack, inference_pool, pod, running_stack
+from epp_client.envoy.inference_listener import Edge
 from epp_client.settings import TransportName
-from epp_client.xds.inference_listener import Edge
 
 from .tools import add_objects, echo, metrics, record_of, recording_picker, settled, value
 

@@ -14,9 +14,9 @@ import yaml
 from grpc import aio
 
 from epp_client.demo.stack import Stack, inference_pool, pod, running_stack
+from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
 from epp_client.settings import TransportName, UpstreamMode
-from epp_client.xds.bootstrap import envoy_config
 from tests.e2e.tools import add_objects, connection_manager, echo, metrics, settled, value
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

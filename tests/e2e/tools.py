@@ -12,11 +12,11 @@ from grpc import aio
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from epp_client.data_plane.plane import DataPlane
+from epp_client.data_plane.service import ExtProcService
 from epp_client.demo.conversation import Record
 from epp_client.demo.picker import start_picker
 from epp_client.demo.stack import Stack, service
-from epp_client.sidecar.data_plane import DataPlane
-from epp_client.sidecar.ext_proc_service import ExtProcService
 
 HEADER_TO_METADATA = {
     "name": "envoy.filters.http.header_to_metadata",

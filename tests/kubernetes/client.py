@@ -12,7 +12,7 @@ import kubernetes_asyncio.client
 import pytest
 from kubernetes_asyncio.config import new_client_from_config
 
-from epp_client.kubernetes.resources import POD, Resource
+from epp_client.kubernetes.client.resources import POD, Resource
 from tests.kubernetes.double import ApiDouble
 from tests.kubernetes.objects import NAMESPACE, Object
 

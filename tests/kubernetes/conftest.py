@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from epp_client.kubernetes.access import Access
-from epp_client.kubernetes.api import KubernetesApi
+from epp_client.kubernetes.client.access import Access
+from epp_client.kubernetes.client.api import KubernetesApi
 from tests.kubernetes.client import ApiServer, connect, delete_namespace, make_namespace
 from tests.kubernetes.double import ADMIN, running
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import yaml
 from aiohttp import web
 
-from epp_client.kubernetes.resources import Resource
+from epp_client.kubernetes.client.resources import Resource
 from tests.kubernetes.objects import Change, Key, Object, Objects, Refusal, expired, selected
 
 ADMIN = "admin"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from epp_client.kubernetes.resources import (
+from epp_client.kubernetes.client.resources import (
     ENDPOINT_SLICE,
     HTTP_ROUTE,
     INFERENCE_POOL,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from epp_client.errors import ApiError, ApiFault, SettingsError
-from epp_client.kubernetes.access import Access
-from epp_client.kubernetes.api import KubernetesApi
-from epp_client.kubernetes.resources import (
+from epp_client.kubernetes.client.access import Access
+from epp_client.kubernetes.client.api import KubernetesApi
+from epp_client.kubernetes.client.resources import (
     HTTP_ROUTE,
     INFERENCE_POOL,
     LEASE,
@@ -18,7 +18,7 @@ from epp_client.kubernetes.resources import (
     SERVICE,
     Resource,
 )
-from epp_client.kubernetes.watch import Event
+from epp_client.kubernetes.client.watch import Event
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.double import listing, watching
 from tests.kubernetes.manifests import inference_pool, service
@@ -291,7 +291,7 @@ async def test_a_silent_watch_is_dead(api_server: ApiServer, api: KubernetesApi)
 async def test_an_endless_event_is_refused(
     api_server: ApiServer, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("epp_client.kubernetes.watch.MAX_EVENT", 100_000)
+    monkeypatch.setattr("epp_client.kubernetes.client.watch.MAX_EVENT", 100_000)
     version = (await api.list_page(POD)).resource_version
     async with api.watch(POD, resource_version=version) as stream:
         container = {"name": "c", "image": "example.com/i"}

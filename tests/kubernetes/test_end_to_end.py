@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from epp_client.demo.stack import running_stack
-from epp_client.kubernetes.resources import POD
+from epp_client.kubernetes.client.resources import POD
 from tests.e2e.tools import echo, until
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.objects import ALL, Object

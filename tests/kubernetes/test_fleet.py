@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from epp_client.errors import ApiError, ApiFault
-from epp_client.kubernetes.api import KubernetesApi, Page
-from epp_client.kubernetes.queries import Query
-from epp_client.kubernetes.reflector import PACE, Asked, Reflector
-from epp_client.kubernetes.resources import ENDPOINT_SLICE, INFERENCE_POOL, POD, SERVICE
+from epp_client.kubernetes.client.api import KubernetesApi, Page
+from epp_client.kubernetes.client.resources import ENDPOINT_SLICE, INFERENCE_POOL, POD, SERVICE
+from epp_client.kubernetes.follow.queries import Query
+from epp_client.kubernetes.follow.reflector import PACE, Asked, Reflector
 from tests.kubernetes.virtual_time import run
 
 SIDECARS = 20

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from epp_client.kubernetes import last_known, pools
-from epp_client.kubernetes.api import KubernetesApi
-from epp_client.kubernetes.last_known import LONGEST_AGE, LastKnown, Memory
+from epp_client.kubernetes import pools
+from epp_client.kubernetes.client.api import KubernetesApi
+from epp_client.kubernetes.client.resources import INFERENCE_POOL, POD
+from epp_client.kubernetes.follow import last_known
+from epp_client.kubernetes.follow.last_known import LONGEST_AGE, LastKnown, Memory
 from epp_client.kubernetes.pools import KubernetesPools
-from epp_client.kubernetes.resources import INFERENCE_POOL, POD
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore

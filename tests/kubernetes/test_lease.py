@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from epp_client.kubernetes.lease import (
+from epp_client.kubernetes.status.lease import (
     Create,
     Replace,
     Seen,
@@ -15,8 +15,8 @@ from epp_client.kubernetes.lease import (
     observe,
     released,
 )
-from epp_client.kubernetes.status_merge import Parent
-from epp_client.kubernetes.status_routes import GatewayName
+from epp_client.kubernetes.status.merge import Parent
+from epp_client.kubernetes.status.routes import GatewayName
 
 TERMS = Terms(duration=6, renewal=2.0)
 PLACE = "infra", "epp-client.infra.edge"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epp_client.kubernetes.api import KubernetesApi
-from epp_client.kubernetes.lease import Create, Seen, Terms, Wait, decide, observe
-from epp_client.kubernetes.lease_holder import LeaseHolder
-from epp_client.kubernetes.resources import LEASE
+from epp_client.kubernetes.client.api import KubernetesApi
+from epp_client.kubernetes.client.resources import LEASE
+from epp_client.kubernetes.status.lease import Create, Seen, Terms, Wait, decide, observe
+from epp_client.kubernetes.status.lease_holder import LeaseHolder
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.objects import Object
 

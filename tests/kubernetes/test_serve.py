@@ -12,7 +12,7 @@ import pytest
 
 from epp_client.demo.stack import free_ports
 from epp_client.errors import SettingsError
-from epp_client.kubernetes.resources import ENDPOINT_SLICE, INFERENCE_POOL, SERVICE
+from epp_client.kubernetes.client.resources import ENDPOINT_SLICE, INFERENCE_POOL, SERVICE
 from epp_client.settings import serve_settings
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.manifests import endpoint_slice, inference_pool, service

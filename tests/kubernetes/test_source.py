@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from epp_client.errors import ApiFault
-from epp_client.kubernetes.api import KubernetesApi
-from epp_client.kubernetes.queries import _KEPT, Scope
-from epp_client.kubernetes.reflector import Pace
-from epp_client.kubernetes.resources import ENDPOINT_SLICE, INFERENCE_POOL, POD, SERVICE
-from epp_client.kubernetes.source import KubernetesSource
+from epp_client.kubernetes.client.api import KubernetesApi
+from epp_client.kubernetes.client.resources import ENDPOINT_SLICE, INFERENCE_POOL, POD, SERVICE
+from epp_client.kubernetes.follow.queries import _KEPT, Scope
+from epp_client.kubernetes.follow.reflector import Pace
+from epp_client.kubernetes.follow.source import KubernetesSource
 from epp_client.pool.inference_pool import AppProtocol, FailureMode, PoolName
 from epp_client.pool.pods import PodFacts, pod_facts
 from epp_client.pool.settings import PoolSettings

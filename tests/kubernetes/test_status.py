@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from epp_client.demo.stack import inference_pool, service
-from epp_client.kubernetes.status import (
+from epp_client.kubernetes.status.conditions import (
     EXPORT_ANNOTATION,
     MAX_MESSAGE,
     PoolFacts,
@@ -13,7 +13,7 @@ from epp_client.kubernetes.status import (
     conditions,
     export_of,
 )
-from epp_client.kubernetes.status_routes import GatewayName, RouteVerdict, Verdict
+from epp_client.kubernetes.status.routes import GatewayName, RouteVerdict, Verdict
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.parse import parse_inference_pool
 from epp_client.pool.problems import Fault

@@ -11,17 +11,17 @@ import pytest
 
 from epp_client.app import running
 from epp_client.errors import SettingsError
-from epp_client.kubernetes.access import Access
-from epp_client.kubernetes.api import KubernetesApi
-from epp_client.kubernetes.lease import Terms
-from epp_client.kubernetes.queries import Scope
-from epp_client.kubernetes.reflector import Pace as ReflectorPace
-from epp_client.kubernetes.report import Pace, WriteResult
-from epp_client.kubernetes.reporting import Reporting, Role, own_identity
-from epp_client.kubernetes.resources import HTTP_ROUTE, INFERENCE_POOL, LEASE, SERVICE
-from epp_client.kubernetes.source import KubernetesSource
-from epp_client.kubernetes.status_merge import Parent
-from epp_client.kubernetes.status_routes import GatewayName
+from epp_client.kubernetes.client.access import Access
+from epp_client.kubernetes.client.api import KubernetesApi
+from epp_client.kubernetes.client.resources import HTTP_ROUTE, INFERENCE_POOL, LEASE, SERVICE
+from epp_client.kubernetes.follow.queries import Scope
+from epp_client.kubernetes.follow.reflector import Pace as ReflectorPace
+from epp_client.kubernetes.follow.source import KubernetesSource
+from epp_client.kubernetes.status.lease import Terms
+from epp_client.kubernetes.status.merge import Parent
+from epp_client.kubernetes.status.report import Pace, WriteResult
+from epp_client.kubernetes.status.reporting import Reporting, Role, own_identity
+from epp_client.kubernetes.status.routes import GatewayName
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from epp_client.kubernetes.status_routes import (
+from epp_client.kubernetes.status.routes import (
     GATEWAY_GROUP,
     POOL_GROUP,
     GatewayName,

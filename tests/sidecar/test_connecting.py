@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+from epp_client.data_plane.session import MAX_PENDING, Session
 from epp_client.picker.client import PROCESS
 from epp_client.pool.settings import PickerTls, PickerTlsMode
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
-from epp_client.sidecar.session import MAX_PENDING, Session
 from epp_client.wire.native import NativeTransport
 
 from ..relay.conversation import body, request_headers, snapshot

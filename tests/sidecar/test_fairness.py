@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from epp_client.data_plane.session import Session
 from epp_client.demo.process import Process
 from epp_client.errors import Reason
 from epp_client.picker.client import PROCESS
@@ -12,7 +13,6 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PickerTls, PickerTlsMode
 from epp_client.pool.snapshot import PickerTarget
 from epp_client.relay.exchange import NOTHING, Exchange
-from epp_client.sidecar.session import Session
 from epp_client.wire.protocol import WORK
 
 from ..relay.conversation import request_headers, snapshot

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import DecodeError
 
+from epp_client.data_plane.plane import DataPlane
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
 from epp_client.picker.client import PROCESS
 from epp_client.pool.settings import PickerTls, PickerTlsMode
@@ -19,7 +20,6 @@ from epp_client.relay.actions import ToPicker
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.retention import RetentionBudget
 from epp_client.settings import ServeSettings, TransportName
-from epp_client.sidecar.data_plane import DataPlane
 from epp_client.wire.grpc import UNIMPLEMENTED
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.protocol import ClientProtocol, as_protocol

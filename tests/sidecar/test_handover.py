@@ -2,12 +2,12 @@
 
 from types import MappingProxyType
 
+from epp_client.data_plane.handover import UNREAD, Handover
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.known import read_known
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
-from epp_client.sidecar.handover import UNREAD, Handover
 from epp_client.wire.grpc import CANCELLED, RESOURCE_EXHAUSTED
 from epp_client.wire.transport import OK, Status, Stream, StreamEvents
 

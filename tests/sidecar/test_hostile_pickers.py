@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from epp_client.data_plane.service import ExtProcService
 from epp_client.errors import Reason
 from epp_client.ext_proc.messages import Answer, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
@@ -19,7 +20,6 @@ from epp_client.pool.snapshot import PickerTarget
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
 from epp_client.relay.outcome import Outcome
-from epp_client.sidecar.ext_proc_service import ExtProcService
 from epp_client.wire.grpc import UNAVAILABLE, UNIMPLEMENTED
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.stream import NO_OWNER, STREAM_WINDOW

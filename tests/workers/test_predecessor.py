@@ -7,12 +7,12 @@ from types import MappingProxyType
 
 import pytest
 
+from epp_client.data_plane.plane import DataPlane
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings, TransportName
-from epp_client.sidecar.data_plane import DataPlane
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.stream import NO_OWNER
 from epp_client.wire.transport import Status, Stream, StreamEvents

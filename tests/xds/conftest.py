@@ -4,4 +4,4 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
-    import epp_client.xds.bootstrap  # noqa: F401
+    import epp_client.envoy.bootstrap  # noqa: F401

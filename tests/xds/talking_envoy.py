@@ -9,6 +9,9 @@ from types import MappingProxyType
 import envoy_data_plane.envoy.config.endpoint.v3 as endpoint_v3
 from grpc import aio
 
+from epp_client.envoy.clusters import cluster_name
+from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest
+from epp_client.envoy.pb.discovery_pb2 import DiscoveryResponse as Response
 from epp_client.metrics import Metrics
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
@@ -16,9 +19,6 @@ from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.settings import UpstreamMode
 from epp_client.xds.ads import METHOD, AdsServer
-from epp_client.xds.clusters import cluster_name
-from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest
-from epp_client.xds.pb.discovery_pb2 import DiscoveryResponse as Response
 
 POOL = InferencePool(PoolName("default", "llama"), (("app", "model"),), (8000,))
 CLUSTER = cluster_name(POOL.name)

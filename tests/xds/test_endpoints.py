@@ -5,11 +5,11 @@ from types import MappingProxyType
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epp_client.envoy.endpoints import Assignment
 from epp_client.pool.endpoints import Endpoint, EndpointTable, endpoint_key
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.xds.assignments import Assignments
-from epp_client.xds.endpoints import Assignment
 from epp_client.xds.lingering import HANDOVER, LINGER
 
 from .talking_envoy import read_assignment

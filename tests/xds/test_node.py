@@ -9,10 +9,10 @@ import yaml
 from structlog.testing import capture_logs
 
 from epp_client.demo.envoy import running_envoy
+from epp_client.envoy.bootstrap import envoy_config
+from epp_client.envoy.node import EDITION_KEY, outdated
+from epp_client.envoy.pb.discovery_pb2 import Node
 from epp_client.pool.store import PoolStore
-from epp_client.xds.bootstrap import envoy_config
-from epp_client.xds.node import EDITION_KEY, outdated
-from epp_client.xds.pb.discovery_pb2 import Node
 
 from .talking_envoy import POOL, publish, serving
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest
+from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest
 from epp_client.xds.rests import LONGEST_REST, LONGEST_WANTED_REST, Rests
 from epp_client.xds.state import CDS, EDS, EnvoyState, Resource
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp_client.xds.pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse, Status
+from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse, Status
 from epp_client.xds.state import CDS, EDS, EnvoyState, Resource
 
 WORLD = {CDS: {"a": Resource(b"cluster")}, EDS: {"a": Resource(b"hosts", 7)}}

@@ -1,0 +1,431 @@
+"""Session: carries out what one Exchange decides, on two streams and a clock.
+
+All asyncio and none of the policy: bytes between the streams and the Exchange, timers, back-pressure,
+and the account of what happened. Ends when Envoy's stream ends, and leaves nothing behind.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from epp_client.data_plane.deadlines import Deadline
+from epp_client.errors import PickerUnreachable, Reason
+from epp_client.picker.address import PickerAddress
+from epp_client.picker.client import PROCESS, PickerClient
+from epp_client.relay.actions import (
+    Action,
+    Arm,
+    CancelPicker,
+    Disarm,
+    FinishEnvoy,
+    FinishPicker,
+    OpenPicker,
+    Timer,
+    ToEnvoy,
+    ToPicker,
+)
+from epp_client.relay.counters import PoolCounters
+from epp_client.relay.exchange import Exchange
+from epp_client.relay.outcome import Outcome
+from epp_client.wire.grpc import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE
+from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+
+if TYPE_CHECKING:
+    from epp_client.data_plane.service import ExtProcService
+
+MAX_PENDING: Final = 256 * 1024
+"""Bytes that may wait for a connection to the picker before Envoy is held back."""
+MAX_PENDING_COPIES: Final = 1024 * 1024
+"""Bytes of copies (observed responses) that may wait for a slow picker before it loses the rest."""
+
+_BROKEN: Final = Status(INTERNAL, "what has begun cannot be brought to its true end")
+_DIED: Final = frozenset((UNAVAILABLE, CANCELLED, INTERNAL))
+"""What a stream ends with when it is cut off: connection lost, GOAWAY, RST_STREAM. Asking once more
+changes nothing at a picker that meant it."""
+_ANSWERED: Final = frozenset((Outcome.STEERED, Outcome.REFUSED_BY_PICKER))
+_WORDS_OF_PICKER: Final = frozenset(
+    (
+        Reason.PICK_MISSING,
+        Reason.PICK_MALFORMED,
+        Reason.PICK_DISAGREES,
+        Reason.PICK_OUTSIDE_POOL,
+        Reason.PICK_OUTSIDE_SUBSET,
+    )
+)
+"""Refused by us, and yet the answer of a picker that works."""
+
+
+class Session(StreamEvents):
+    """One ext_proc stream of Envoy's. Implements `StreamEvents` for it."""
+
+    def __init__(
+        self,
+        service: "ExtProcService",
+        stream: Stream,
+        pool: str,
+        exchange: Exchange,
+        counters: PoolCounters,
+    ) -> None:
+        self._service = service
+        self._envoy = stream
+        self.pool = pool
+        self.counters = counters
+        self._exchange = exchange
+        self._loop = service.loop
+        self._picker: Stream | None = None
+        self._picker_events: _PickerEvents | None = None
+        self._address: PickerAddress | None = None  # that is, or was last, asked
+        self._picks_before = 0
+        self._connecting: asyncio.Task[None] | asyncio.Handle | None = None
+        self._pending: list[bytes] = []  # for the picker, until its stream is open
+        self._pending_bytes = 0
+        self._picker_paused = False
+        self._holding = False  # Envoy back, as the picker takes no more
+        self._copied = 0
+        self._timers: list[Deadline | None] = [None] * len(Timer)
+        self._ended_at: float | None = None
+        self._pick_seconds: float | None = None
+        self._endpoint: str | None = None
+        self._over = False
+
+    # --- StreamEvents: Envoy's stream ---
+
+    def message_received(self, message: bytes) -> None:
+        """A ProcessingRequest."""
+        exchange = self._exchange
+        self._do(exchange.from_envoy(message))
+        if self._ended_at is None and exchange.request_ended:
+            self._ended_at = self._loop.time()
+        self._account()
+
+    def half_closed(self) -> None:
+        """Envoy wants nothing more."""
+        self._do(self._exchange.envoy_closed())
+        self._end()
+
+    def closed(self, status: Status) -> None:
+        """Envoy reset the stream, its connection broke, or we failed."""
+        del status
+        try:
+            self._do(self._exchange.envoy_closed())
+        finally:
+            self._end()
+
+    def pause_writing(self) -> None:
+        """Envoy takes no more for now: neither do we, from the picker."""
+        if self._picker is not None:
+            self._picker.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Envoy takes messages again."""
+        if self._picker is not None:
+            self._picker.resume_reading()
+
+    # --- the picker's stream, told by _PickerEvents ---
+
+    def picker_said(self, message: bytes) -> None:
+        """A ProcessingResponse."""
+        exchange = self._exchange
+        if self._address is not None:
+            self._address.heard = True
+        if exchange.outcome is None:
+            snapshot = self._service.store.snapshots.get(self.pool)
+            if snapshot is not None:
+                self._do(exchange.pool_changed(snapshot))
+        self._do(exchange.from_picker(message))
+        self._account()
+
+    def picker_closed(self, status: Status) -> None:
+        """The picker's stream ended; the one place where its gRPC status becomes a reason."""
+        self._picker = None
+        self._picker_events = None
+        died = status.code in _DIED
+        address = self._address
+        if address is not None:
+            address.following.discard(self)
+        if died and status.said and address is not None:
+            # It took the stream, and says so itself: another may know better. One whose server is shutting
+            # down says the same as it cancels its calls (gRPC core), behind a GOAWAY.
+            died = not address.ready or self._service.pickers[self.pool].has_other(address)
+        if address is not None and self._exchange.outcome is None:
+            connection = address.connection
+            if (
+                status.code == UNAVAILABLE
+                and not status.said
+                and connection is not None
+                and connection.usable
+            ):
+                address.pick_failed(self, self._picks_before)
+            else:
+                address.undecided(self)  # a lost connection speaks for itself
+        reason: Reason | None = Reason.PICKER_ERROR
+        if status.code == 0:
+            reason = None
+        elif status.code == UNAVAILABLE and not status.said:
+            reason = Reason.PICKER_UNREACHABLE
+        elif status.code == DEADLINE_EXCEEDED:
+            reason = Reason.PICKER_TIMEOUT
+        self._service.picker_ended(self.pool, status, decided=self._exchange.outcome is not None)
+        self._resume_envoy()
+        self._do(self._exchange.picker_closed(reason, died=died))
+        self._account()
+
+    def address_given_up(self) -> None:
+        """See `Waiting`: the address is out, and there is no use in waiting for its pick."""
+        self._leave_picker(cancel=True)
+        self._do(self._exchange.picker_closed(Reason.PICKER_UNHEALTHY, died=True))
+        self._account()
+
+    def address_silent(self) -> None:
+        """See `Waiting`: what the picker owes is not waited for."""
+        self._do(self._exchange.picker_silent())
+        self._account()
+
+    def hurry(self) -> None:
+        """The drain ends soon: a response that waits for its picker goes on, and is not cut off."""
+        self._do(self._exchange.picker_silent(Reason.PICKER_TIMEOUT))
+        self._account()
+
+    def pause_picker(self) -> None:
+        """The picker takes no more for now: neither do we, from Envoy, unless these are copies."""
+        self._picker_paused = True
+        if not self._exchange.observed:
+            self._holding = True
+            self._envoy.pause_reading()
+            self._do(self._exchange.picker_stalled(True))
+
+    def resume_picker(self) -> None:
+        """The picker takes messages again."""
+        self._copied = 0
+        self._do(self._exchange.picker_stalled(False))
+        self._resume_envoy()
+
+    def _resume_envoy(self) -> None:
+        self._picker_paused = False
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold Envoy back no longer, once what is being done is done: what it has sent comes at once."""
+        if self._holding:
+            self._holding = False
+            self._loop.call_soon(self._read_envoy)
+
+    def _read_envoy(self) -> None:
+        if not self._holding:
+            self._envoy.resume_reading()
+
+    # --- doing ---
+
+    def _do(self, actions: list[Action]) -> None:
+        for action in actions:
+            # No match statement: compiled, a class pattern costs ten times what isinstance does.
+            if isinstance(action, ToEnvoy):
+                self._envoy.send(action.message)
+            elif isinstance(action, ToPicker):
+                self._to_picker(action.message)
+            elif isinstance(action, Disarm):
+                self._disarm(action.timer)
+            elif isinstance(action, Arm):
+                self._arm(action.timer, action.seconds)
+            elif isinstance(action, OpenPicker):
+                self._open_picker()
+            elif isinstance(action, FinishPicker):
+                self._leave_picker(cancel=False)
+            elif isinstance(action, CancelPicker):
+                self._leave_picker(cancel=True)
+            elif isinstance(action, FinishEnvoy):
+                self._envoy.finish(OK)
+            else:
+                self._envoy.finish(_BROKEN)
+        if self._holding and self._exchange.observed:
+            self._let_go()  # a copy may not slow the client down
+
+    def _to_picker(self, message: bytes) -> None:
+        if self._picker is None:
+            if self._connecting is not None:
+                self._pending.append(message)
+                self._pending_bytes += len(message)
+                if self._pending_bytes > MAX_PENDING and not self._picker_paused:
+                    self.pause_picker()
+            return
+        if self._picker_paused and self._exchange.observed:
+            self._copied += len(message)
+            if self._copied > MAX_PENDING_COPIES:
+                self._leave_picker(cancel=True)
+                self._do(self._exchange.picker_closed(Reason.PICKER_TIMEOUT))
+                return
+        self._picker.send(message)
+
+    def _arm(self, timer: Timer, seconds: float) -> None:
+        self._disarm(timer)
+        self._timers[timer] = self._service.deadlines.arm(self, timer, seconds)
+        if timer is Timer.ENDPOINT:
+            self._service.wait_for_pool(self)
+
+    def _disarm(self, timer: Timer) -> None:
+        deadline = self._timers[timer]
+        if deadline is not None:
+            deadline.owner = None
+            self._timers[timer] = None
+            if timer is Timer.ENDPOINT:
+                self._service.stop_waiting(self)
+
+    def rang(self, timer: Timer) -> None:
+        """One of our deadlines has passed."""
+        self._timers[timer] = None
+        if timer is Timer.ENDPOINT:
+            self._service.stop_waiting(self)
+        self._do(self._exchange.timer_rang(timer))
+        self._account()
+
+    def pool_changed(self) -> None:
+        """The pool of a waiting pick has a new snapshot."""
+        snapshot = self._service.store.snapshots.get(self.pool)
+        if snapshot is not None:
+            self._do(self._exchange.pool_changed(snapshot))
+            self._account()
+
+    # --- the picker's stream ---
+
+    def _open_picker(self) -> None:
+        client = self._service.pickers[self.pool]
+        address = client.ready(self._address)
+        if address is not None:
+            self._start(address)
+        elif client.hopeful:
+            self._connecting = asyncio.create_task(self._connect(client))
+        else:
+            self._connecting = self._loop.call_soon(self._nobody_to_ask, client)
+
+    async def _connect(self, client: PickerClient) -> None:
+        try:
+            address = await client.connect()
+        except PickerUnreachable as error:
+            self._service.picker_unreachable(self.pool, error)
+            self._nobody_to_ask(client)
+            return
+        self._connecting = None
+        self._start(address)
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        self._picker_paused = False
+        for message in pending:
+            if self._picker is not None:
+                self._picker.send(message)
+        if self._holding and not self._picker_paused:  # it may take no more already
+            self.resume_picker()
+
+    def _nobody_to_ask(self, client: PickerClient) -> None:
+        self._connecting = None
+        self._forget_pending()
+        self._resume_envoy()
+        self._do(self._exchange.picker_closed(client.reason))
+        self._account()
+
+    def _start(self, address: PickerAddress) -> None:
+        connection = address.connection
+        assert connection is not None
+        self._address = address
+        self._picks_before = address.picks
+        address.waiting.add(self)
+        self._picker_events = events = _PickerEvents(self)
+        self._picker = connection.open(PROCESS, {}, events)
+
+    def _forget_pending(self) -> None:
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def _leave_picker(self, *, cancel: bool) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        self._forget_pending()
+        picker, self._picker = self._picker, None
+        if self._picker_events is not None:
+            self._picker_events.session = None
+            self._picker_events = None
+        if self._address is not None:
+            self._address.following.discard(self)
+        if picker is not None:
+            picker.resume_reading()
+            if cancel:
+                picker.cancel()
+            else:
+                picker.finish()
+        self._resume_envoy()
+
+    # --- the account ---
+
+    def _account(self) -> None:
+        exchange = self._exchange
+        if (
+            exchange.endpoint is not self._endpoint
+        ):  # cheaper than by value, and equal ones do no harm
+            in_flight = self._service.in_flight
+            if self._endpoint is not None:
+                in_flight.end(self._endpoint)
+                self._service.served(self, exchange)
+            self._endpoint = exchange.endpoint
+            if self._endpoint is not None:
+                in_flight.begin(self._endpoint)
+        if self._pick_seconds is None and exchange.outcome is not None:
+            self._pick_seconds = (
+                0.0 if self._ended_at is None else self._loop.time() - self._ended_at
+            )
+            if self._address is not None:
+                self._judge_address(self._address)
+                if self._picker is not None:
+                    self._address.following.add(self)
+        if exchange.closed:
+            self._end()
+
+    def _judge_address(self, address: PickerAddress) -> None:
+        """The request is decided: what that says about who was asked."""
+        exchange = self._exchange
+        failure = exchange.failure
+        if exchange.outcome in _ANSWERED or failure in _WORDS_OF_PICKER:
+            address.picked(self)
+        elif failure is Reason.PICKER_TIMEOUT and (exchange.request_ended or exchange.stalled):
+            address.pick_failed(self, self._picks_before)
+        else:
+            address.undecided(self)  # so may be a client that stands still
+
+    def _end(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        for deadline in self._timers:
+            if deadline is not None:
+                self._disarm(deadline.timer)
+        self._leave_picker(cancel=False)
+        if self._address is not None and self._pick_seconds is None:
+            self._address.undecided(self)
+        if self._endpoint is not None:
+            self._service.in_flight.end(self._endpoint)
+        self._service.session_ended(self, self._exchange, self._pick_seconds)
+
+
+class _PickerEvents(StreamEvents):
+    """`StreamEvents` of the picker's stream; deaf once the session has left it."""
+
+    __slots__ = ("session",)
+
+    def __init__(self, session: Session) -> None:
+        self.session: Session | None = session
+
+    def message_received(self, message: bytes) -> None:
+        if self.session is not None:
+            self.session.picker_said(message)
+
+    def half_closed(self) -> None:
+        """Only servers see this."""
+
+    def closed(self, status: Status) -> None:
+        if self.session is not None:
+            self.session.picker_closed(status)
+
+    def pause_writing(self) -> None:
+        if self.session is not None:
+            self.session.pause_picker()
+
+    def resume_writing(self) -> None:
+        if self.session is not None:
+            self.session.resume_picker()

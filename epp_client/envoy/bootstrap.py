@@ -1,0 +1,108 @@
+"""The bootstrap configuration for an Envoy that serves InferencePools through this sidecar.
+
+Pure: values in, YAML text out. What changes while Envoy runs (clusters, endpoints) travels over ADS
+and is in here only for an Envoy without ADS.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import betterproto2
+import envoy_data_plane.envoy.config.bootstrap.v3 as bootstrap_v3
+import envoy_data_plane.envoy.config.core.v3 as core_v3
+import yaml
+from envoy_data_plane.google.protobuf import Struct
+
+from epp_client.envoy.clusters import pool_cluster, socket_address
+from epp_client.envoy.inference_listener import EDGE, Edge, connection_limit, inference_listener
+from epp_client.envoy.node import CLUSTER, EDITION, EDITION_KEY
+from epp_client.envoy.own_clusters import ads_cluster, dynamic_resources, sidecar_cluster
+from epp_client.envoy.routes import Route, Terms, default_routes, route_configuration
+from epp_client.envoy.status_listener import admin_cluster, status_listener
+from epp_client.errors import SettingsError
+from epp_client.pool.inference_pool import AppProtocol, PoolName
+from epp_client.pool.settings import ResponseMode
+from epp_client.settings import UpstreamMode
+
+
+def envoy_config(
+    pools: Sequence[PoolName],
+    *,
+    routes: Sequence[Route] | None = None,
+    listener: tuple[str, int] = ("0.0.0.0", 8080),
+    edge: Edge = EDGE,
+    admin: tuple[str, int] | None = ("127.0.0.1", 9901),
+    status: tuple[str, int] | None = None,
+    ext_proc_sockets: Sequence[Path],
+    ads_socket: Path | None,
+    upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST,
+    response_modes: Mapping[PoolName, ResponseMode] | None = None,
+    app_protocols: Mapping[PoolName, AppProtocol] | None = None,
+    node_id: str = "envoy",
+    access_log: bool = True,
+    retry_body_limit: int = 16 * 1024 * 1024,
+) -> str:
+    """Render a bootstrap that Envoy 1.36 to 1.40 accepts, as YAML.
+
+    `listener`, `admin` and `status` (a listener for probes and Prometheus) are (address, port);
+    `ext_proc_sockets` one Unix socket per relay worker.
+    Without `ads_socket` the pools' clusters are static, with `app_protocols` (default HTTP/1.1).
+    `response_modes`: of each pool that is not in `relay` mode.
+    `retry_body_limit` in bytes: a larger request body still flows, but Envoy cannot retry it.
+
+    Raises:
+        SettingsError: no pool, no socket, a route to an unknown pool, `override_host` without ADS,
+            or `status` without `admin`.
+    """
+    routes = default_routes(pools) if routes is None else routes
+    if not pools or not routes:
+        raise SettingsError("envoy-config: at least one pool and one route are needed")
+    if not ext_proc_sockets:
+        raise SettingsError("envoy-config: at least one ext_proc socket is needed")
+    if unknown := [str(route.pool) for route in routes if route.pool not in pools]:
+        raise SettingsError(f"envoy-config: routes to unknown pools: {', '.join(unknown)}")
+    if ads_socket is None and upstream_mode is UpstreamMode.OVERRIDE_HOST:
+        raise SettingsError("envoy-config: override_host needs endpoints over ADS: give its socket")
+    if status is not None and admin is None:
+        raise SettingsError(
+            "envoy-config: the status listener shows pages of Envoy's admin: keep it"
+        )
+
+    clusters = [sidecar_cluster(ext_proc_sockets)]
+    if ads_socket is not None:
+        clusters.append(ads_cluster(ads_socket))
+    else:
+        protocols = app_protocols or {}
+        clusters += [
+            pool_cluster(pool, protocols.get(pool, AppProtocol.HTTP), upstream_mode)
+            for pool in pools
+        ]
+    if status is not None and admin is not None:
+        clusters.append(admin_cluster(admin))
+    terms = Terms(
+        idle_timeout=edge.idle_timeout,
+        request_timeout=edge.request_timeout,
+        retry_body_limit=retry_body_limit,
+        retries=upstream_mode is UpstreamMode.OVERRIDE_HOST,
+        modes=response_modes or {},
+    )
+    configuration = route_configuration(routes, terms, validate_clusters=ads_socket is None)
+    bootstrap = bootstrap_v3.Bootstrap(
+        node=core_v3.Node(
+            id=node_id, cluster=CLUSTER, metadata=Struct.from_dict({EDITION_KEY: EDITION})
+        ),
+        admin=bootstrap_v3.Admin(address=socket_address(*admin)) if admin else None,
+        static_resources=bootstrap_v3.BootstrapStaticResources(
+            listeners=[
+                inference_listener(listener, edge, configuration, access_log=access_log),
+                *([status_listener(status)] if status else []),
+            ],
+            clusters=clusters,
+        ),
+        overload_manager=connection_limit(edge),
+        dynamic_resources=dynamic_resources() if ads_socket is not None else None,
+    )
+    document = bootstrap.to_dict(
+        casing=betterproto2.Casing.SNAKE, output_format=betterproto2.OutputFormat.PROTO_JSON
+    )
+    return yaml.safe_dump(document, sort_keys=False, width=100)

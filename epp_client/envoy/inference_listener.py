@@ -1,0 +1,163 @@
+"""The listener that clients come to: its HTTP connection manager and its access log. Pure."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import envoy_data_plane.envoy.config.accesslog.v3 as accesslog_v3
+import envoy_data_plane.envoy.config.core.v3 as core_v3
+import envoy_data_plane.envoy.config.listener.v3 as listener_v3
+import envoy_data_plane.envoy.config.overload.v3 as overload_v3
+import envoy_data_plane.envoy.config.route.v3 as route_v3
+import envoy_data_plane.envoy.extensions.access_loggers.stream.v3 as stream_log
+import envoy_data_plane.envoy.extensions.filters.http.router.v3 as router_v3
+import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm_v3
+import envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 as connections_v3
+import envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 as tls_v3
+from envoy_data_plane.google.protobuf import Any, Struct
+
+from epp_client.envoy.clusters import MAX_HEADERS, MAX_HEADERS_KB
+from epp_client.envoy.ext_proc_filter import ext_proc_filter
+from epp_client.envoy.listener import http_listener
+from epp_client.envoy.local_replies import local_replies
+from epp_client.ext_proc.replies import MARKS_NAMESPACE, PICKER_SAID_MARK
+from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
+
+
+class Edge(NamedTuple):
+    """What clients may do, and for how long. Times in seconds; 0 is no limit."""
+
+    idle_timeout: float = 7200.0
+    """A stream with no byte in either direction for so long ends; the longest silent prefill is shorter."""
+    request_timeout: float = 0.0
+    """From the end of a request to the end of its response."""
+    upgrades: tuple[str, ...] = ("websocket",)
+    """Protocols that a client may upgrade its request to."""
+    tls: tuple[Path, Path] | None = None
+    """PEM certificate chain and key, where Envoy finds them; None for plaintext."""
+    max_connections: int = 50_000
+    """Of all clients at once."""
+
+
+EDGE = Edge()
+
+
+def inference_listener(
+    address: tuple[str, int],
+    edge: Edge,
+    routes: route_v3.RouteConfiguration,
+    *,
+    access_log: bool,
+) -> listener_v3.Listener:
+    """The listener at `address` (host, port)."""
+    listener = http_listener("inference", address, _manager(edge, routes, access_log))
+    if edge.tls is not None:
+        [chain] = listener.filter_chains
+        chain.transport_socket = _tls(*edge.tls)
+    return listener
+
+
+def _tls(certificate: Path, key: Path) -> core_v3.TransportSocket:
+    context = tls_v3.DownstreamTlsContext(
+        common_tls_context=tls_v3.CommonTlsContext(
+            alpn_protocols=["h2", "http/1.1"],
+            tls_certificates=[
+                tls_v3.TlsCertificate(
+                    certificate_chain=core_v3.DataSource(filename=str(certificate)),
+                    private_key=core_v3.DataSource(filename=str(key)),
+                )
+            ],
+        )
+    )
+    return core_v3.TransportSocket(
+        name="envoy.transport_sockets.tls", typed_config=Any.pack(context)
+    )
+
+
+def connection_limit(edge: Edge) -> overload_v3.OverloadManager | None:
+    """What counts the connections of clients, and takes no more of them than it may. The status listener,
+    which probes come to, is not counted."""
+    if not edge.max_connections:
+        return None
+    monitor = connections_v3.DownstreamConnectionsConfig(
+        max_active_downstream_connections=edge.max_connections
+    )
+    return overload_v3.OverloadManager(
+        resource_monitors=[
+            overload_v3.ResourceMonitor(
+                name="envoy.resource_monitors.global_downstream_max_connections",
+                typed_config=Any.pack(monitor),
+            )
+        ]
+    )
+
+
+def _manager(
+    edge: Edge, routes: route_v3.RouteConfiguration, access_log: bool
+) -> hcm_v3.HttpConnectionManager:
+    return hcm_v3.HttpConnectionManager(
+        codec_type=hcm_v3.HttpConnectionManagerCodecType.AUTO,
+        stat_prefix="inference",
+        route_config=routes,
+        http_filters=[
+            ext_proc_filter(),
+            hcm_v3.HttpFilter(
+                name="envoy.filters.http.router", typed_config=Any.pack(router_v3.Router())
+            ),
+        ],
+        # Escaped slashes stay as they are: model names in paths contain them.
+        normalize_path=True,
+        merge_slashes=True,
+        use_remote_address=True,
+        upgrade_configs=[
+            hcm_v3.HttpConnectionManagerUpgradeConfig(upgrade_type=name) for name in edge.upgrades
+        ],
+        stream_idle_timeout=timedelta(seconds=edge.idle_timeout),
+        request_headers_timeout=timedelta(seconds=10),
+        max_request_headers_kb=MAX_HEADERS_KB,
+        common_http_protocol_options=core_v3.HttpProtocolOptions(
+            idle_timeout=timedelta(hours=1), max_headers_count=MAX_HEADERS
+        ),
+        http2_protocol_options=core_v3.Http2ProtocolOptions(
+            max_concurrent_streams=1000,
+            allow_connect=bool(edge.upgrades),
+            initial_stream_window_size=1024 * 1024,
+            initial_connection_window_size=16 * 1024 * 1024,
+        ),
+        local_reply_config=local_replies(),
+        access_log=[_access_log()] if access_log else [],
+    )
+
+
+def _access_log() -> accesslog_v3.AccessLog:
+    # REQ and RESP, not their longer names: Envoy 1.36 does not know those.
+    fields: Mapping[str, object] = {
+        "time": "%START_TIME%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+        "protocol": "%PROTOCOL%",
+        "status": "%RESPONSE_CODE%",
+        "flags": "%RESPONSE_FLAGS%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        "error": "%RESP(X-INFERENCE-ERROR)%",
+        "fallback": "%RESP(X-INFERENCE-FALLBACK)%",
+        "pool": "%ROUTE_NAME%",
+        "picker_said": f"%DYNAMIC_METADATA({MARKS_NAMESPACE}:{PICKER_SAID_MARK})%",
+        "picked": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{DESTINATION})%",
+        "served": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{SERVED})%",
+        "upstream": "%UPSTREAM_HOST%",
+        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "bytes_received": "%BYTES_RECEIVED%",
+        "bytes_sent": "%BYTES_SENT%",
+        "duration_ms": "%DURATION%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
+    }
+    return accesslog_v3.AccessLog(
+        name="envoy.access_loggers.stdout",
+        typed_config=Any.pack(
+            stream_log.StdoutAccessLog(
+                log_format=core_v3.SubstitutionFormatString(json_format=Struct.from_dict(fields))
+            )
+        ),
+    )

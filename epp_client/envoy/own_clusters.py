@@ -1,0 +1,97 @@
+"""The clusters of the sidecar itself: Unix sockets of its relay workers and of its xDS. Pure."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import envoy_data_plane.envoy.config.bootstrap.v3 as bootstrap_v3
+import envoy_data_plane.envoy.config.cluster.v3 as cluster_v3
+import envoy_data_plane.envoy.config.core.v3 as core_v3
+import envoy_data_plane.envoy.config.endpoint.v3 as endpoint_v3
+from envoy_data_plane.google.protobuf import Any
+
+from epp_client.envoy.clusters import explicit_http2, over_ads, raised_circuit_breakers
+
+SIDECAR_CLUSTER = "epp-client"
+ADS_CLUSTER = "epp-client-xds"
+
+# A relay that is silent may be one to come: its socket is held for it, for up to a minute (`hold`). One
+# that hangs is killed by its control process, which Envoy sees at once.
+_RELAY_SILENCE = 50.0
+_ADS_SILENCE = 5.0
+
+
+def sidecar_cluster(sockets: Sequence[Path]) -> cluster_v3.Cluster:
+    """The relay workers, one socket each."""
+    return _socket_cluster(SIDECAR_CLUSTER, sockets, _RELAY_SILENCE)
+
+
+def ads_cluster(socket: Path) -> cluster_v3.Cluster:
+    """The sidecar's xDS."""
+    return _socket_cluster(ADS_CLUSTER, [socket], _ADS_SILENCE)
+
+
+def dynamic_resources() -> bootstrap_v3.BootstrapDynamicResources:
+    """Clusters and endpoints over ADS, from the sidecar."""
+    return bootstrap_v3.BootstrapDynamicResources(
+        cds_config=over_ads(),
+        ads_config=core_v3.ApiConfigSource(
+            api_type=core_v3.ApiConfigSourceApiType.GRPC,
+            transport_api_version=core_v3.ApiVersion.V3,
+            set_node_on_first_message_only=True,
+            grpc_services=[
+                core_v3.GrpcService(
+                    envoy_grpc=core_v3.GrpcServiceEnvoyGrpc(
+                        cluster_name=ADS_CLUSTER,
+                        # Envoy's own goes up to 30 s: endpoints would be that old after a restart, which
+                        # waits half a second for Envoy before it serves.
+                        retry_policy=core_v3.RetryPolicy(
+                            retry_back_off=core_v3.BackoffStrategy(
+                                base_interval=timedelta(milliseconds=50),
+                                max_interval=timedelta(milliseconds=250),
+                            )
+                        ),
+                    )
+                )
+            ],
+        ),
+    )
+
+
+def _socket_cluster(name: str, sockets: Sequence[Path], silence: float) -> cluster_v3.Cluster:
+    """gRPC to Unix sockets of ours, streams balanced one by one. After `silence` seconds without an answer
+    to a ping a connection is given up.
+    """
+    http2 = core_v3.Http2ProtocolOptions(
+        max_concurrent_streams=65_536,
+        connection_keepalive=core_v3.KeepaliveSettings(
+            interval=timedelta(seconds=10), timeout=timedelta(seconds=silence)
+        ),
+    )
+    return cluster_v3.Cluster(
+        name=name,
+        type=cluster_v3.ClusterDiscoveryType.STATIC,
+        connect_timeout=timedelta(seconds=1),
+        lb_policy=cluster_v3.ClusterLbPolicy.LEAST_REQUEST,
+        circuit_breakers=raised_circuit_breakers(),
+        typed_extension_protocol_options={
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(
+                explicit_http2(http2)
+            )
+        },
+        load_assignment=endpoint_v3.ClusterLoadAssignment(
+            cluster_name=name,
+            endpoints=[
+                endpoint_v3.LocalityLbEndpoints(
+                    lb_endpoints=[
+                        endpoint_v3.LbEndpoint(
+                            endpoint=endpoint_v3.Endpoint(
+                                address=core_v3.Address(pipe=core_v3.Pipe(path=str(path)))
+                            )
+                        )
+                        for path in sockets
+                    ]
+                )
+            ],
+        ),
+    )

@@ -1,0 +1,108 @@
+"""Envoy's routes to InferencePools. Pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+import envoy_data_plane.envoy.config.route.v3 as route_v3
+import envoy_data_plane.envoy.type.matcher.v3 as matcher_v3
+
+from epp_client.envoy.clusters import cluster_name
+from epp_client.envoy.ext_proc_filter import of_pool
+from epp_client.ext_proc.replies import MARKS_NAMESPACE, REQUEST_TRAILERS_MARK
+from epp_client.picker.pick import MAX_PICK_ENTRIES
+from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.settings import ResponseMode
+
+# Only what cannot have reached a model server: a generation that has begun is not repeatable.
+SAFE_RETRIES = "connect-failure,refused-stream,reset-before-request"
+
+
+class Route(NamedTuple):
+    """Requests whose path starts with `prefix` go to `pool`."""
+
+    prefix: str
+    pool: PoolName
+    prefix_rewrite: str = ""
+    """What takes the prefix's place; empty keeps the path."""
+
+
+def default_routes(pools: Sequence[PoolName]) -> list[Route]:
+    """One pool gets every path; several get `/<namespace>/<name>/` each, which is cut off again."""
+    if len(pools) == 1:
+        return [Route("/", pools[0])]
+    return [Route(f"/{pool.namespace}/{pool.name}/", pool, prefix_rewrite="/") for pool in pools]
+
+
+class Terms(NamedTuple):
+    """What holds for every route. Times in seconds; 0 is no limit."""
+
+    idle_timeout: float
+    request_timeout: float
+    retry_body_limit: int
+    """Bytes of a request that Envoy keeps for a retry; a larger one is not retried."""
+    retries: bool
+    modes: Mapping[PoolName, ResponseMode]
+    """`relay` for pools that are not in it."""
+
+
+def route_configuration(
+    routes: Sequence[Route], terms: Terms, *, validate_clusters: bool
+) -> route_v3.RouteConfiguration:
+    """All of them, the longest prefix first: Envoy takes the first route that matches."""
+    ordered = sorted(routes, key=lambda route: len(route.prefix), reverse=True)
+    return route_v3.RouteConfiguration(
+        name="inference",
+        validate_clusters=validate_clusters,
+        virtual_hosts=[
+            route_v3.VirtualHost(
+                name="inference",
+                domains=["*"],
+                routes=[made for route in ordered for made in _routes(route, terms)],
+            )
+        ],
+    )
+
+
+def _routes(route: Route, terms: Terms) -> list[route_v3.Route]:
+    """The route, behind one without retries that is chosen once the sidecar has seen trailers."""
+    if not terms.retries:
+        return [_route(route, terms)]
+    plain, retrying = _route(route, terms), _route(route, terms)
+    plain.name += " with trailers"
+    assert plain.match is not None
+    assert retrying.route is not None
+    plain.match.dynamic_metadata = [_SEEN_TRAILERS]
+    retrying.request_body_buffer_limit = terms.retry_body_limit
+    retrying.route.retry_policy = route_v3.RetryPolicy(
+        retry_on=SAFE_RETRIES,
+        # As long as a list can be: each entry is tried once, and behind the last one Envoy answers itself.
+        num_retries=MAX_PICK_ENTRIES,
+        retry_back_off=route_v3.RetryPolicyRetryBackOff(
+            base_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=50)
+        ),
+    )
+    return [plain, retrying]
+
+
+_SEEN_TRAILERS = matcher_v3.MetadataMatcher(
+    filter=MARKS_NAMESPACE,
+    path=[matcher_v3.MetadataMatcherPathSegment(key=REQUEST_TRAILERS_MARK)],
+    value=matcher_v3.ValueMatcher(bool_match=True),
+)
+
+
+def _route(route: Route, terms: Terms) -> route_v3.Route:
+    return route_v3.Route(
+        name=str(route.pool),
+        match=route_v3.RouteMatch(prefix=route.prefix),
+        route=route_v3.RouteAction(
+            cluster=cluster_name(route.pool),
+            prefix_rewrite=route.prefix_rewrite,
+            timeout=timedelta(seconds=terms.request_timeout),
+            idle_timeout=timedelta(seconds=terms.idle_timeout),
+        ),
+        typed_per_filter_config=of_pool(
+            route.pool, terms.modes.get(route.pool, ResponseMode.RELAY)
+        ),
+    )

@@ -1,0 +1,101 @@
+"""Reflectors together: one per query for as long as a pool refers to it, and how well all are followed."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from epp_client.errors import ApiError
+from epp_client.kubernetes.client.resources import INFERENCE_POOL, POD
+from epp_client.kubernetes.follow.queries import Query
+from epp_client.kubernetes.follow.reflector import Reflector
+from epp_client.pool.inference_pool import PoolName
+
+Make = Callable[[Query, Callable[[], None]], Reflector[Any]]
+
+
+class Reflectors:
+    """What pools refer to, followed; pools that refer to the same share a reflector."""
+
+    def __init__(self, make: Make, touched: Callable[[Iterable[PoolName]], None]) -> None:
+        """`make` takes a query and what to call after a change; `touched` hears whom it concerns."""
+        self._make = make
+        self._touched = touched
+        self._users: dict[Query, set[PoolName]] = {}
+        self._queries: dict[PoolName, set[Query]] = {}
+        self._reflectors: dict[Query, Reflector[Any]] = {}
+        self._tasks: dict[Query, asyncio.Task[None]] = {}
+        self._ended: set[asyncio.Task[None]] = set()
+
+    def __getitem__(self, query: Query) -> Reflector[Any]:
+        return self._reflectors[query]
+
+    def __iter__(self) -> Iterator[Reflector[Any]]:
+        return iter(self._reflectors.values())
+
+    def __len__(self) -> int:
+        return len(self._reflectors)
+
+    def answered(self, queries: Iterable[Query]) -> bool:
+        """Whether the server has said something definite about all of them."""
+        return all(self._reflectors[query].answered for query in queries)
+
+    def refer(self, pool: PoolName, queries: Iterable[Query]) -> None:
+        """The pool refers to these as well from now on."""
+        for query in queries:
+            self._queries.setdefault(pool, set()).add(query)
+            self._users.setdefault(query, set()).add(pool)
+            if query not in self._reflectors:
+                reflector = self._make(query, self._marker(query))
+                self._reflectors[query] = reflector
+                self._tasks[query] = asyncio.create_task(reflector.run())
+
+    def release(self, pool: PoolName, but: Iterable[Query] = ()) -> None:
+        """The pool refers to nothing any more but these; what nobody refers to is followed no longer."""
+        referred = self._queries.pop(pool, set())
+        if rest := referred.intersection(but):
+            self._queries[pool] = rest
+        for query in referred - rest:
+            users = self._users[query]
+            users.discard(pool)
+            if not users:
+                del self._users[query], self._reflectors[query]
+                task = self._tasks.pop(query)
+                task.cancel()
+                self._ended.add(task)
+                task.add_done_callback(self._ended.discard)
+
+    def _marker(self, query: Query) -> Callable[[], None]:
+        return lambda: self._touched(self._users.get(query, ()))
+
+    async def stop(self) -> None:
+        """End with nothing left running."""
+        tasks = [*self._tasks.values(), *self._ended]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def stale(reflectors: Iterable[Reflector[Any]], now: float) -> float:
+    """For how many seconds one of them cannot follow; 0 when all can."""
+    since = [r.stale_since for r in reflectors if r.stale_since is not None]
+    return now - min(since) if since else 0.0
+
+
+def missing(reflectors: Iterable[Reflector[Any]]) -> str:
+    """What has to be listed before the first requests can be served; empty when nothing has."""
+    needed = (INFERENCE_POOL, POD)
+    waiting = [
+        r for r in reflectors if not (r.synced if r.query.resource in needed else r.answered)
+    ]
+    if not waiting:
+        return ""
+    first = waiting[0]
+    more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+    why = f": {first.failure}" if first.failure is not None else ""
+    return f"not listed yet: {first.query}{more}{why}"
+
+
+def failures(reflectors: Iterable[Reflector[Any]]) -> list[ApiError]:
+    """Why some of them cannot follow, each reason once."""
+    found = [r.failure for r in reflectors if r.failure is not None]
+    return list({str(error): error for error in found}.values())

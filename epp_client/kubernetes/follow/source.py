@@ -1,0 +1,278 @@
+"""The Kubernetes source: pools as the API server has them, followed live.
+
+InferencePools are watched in the scope that was asked for; of all else only what they refer to: the
+Pods of each selector, the Service and the EndpointSlices of each picker. Level-based: reflectors keep
+state, a change marks pools, and what follows from the state of the marked pools is published.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from epp_client.errors import ApiError
+from epp_client.kubernetes.client.api import KubernetesApi
+from epp_client.kubernetes.follow.cache import Key, Object
+from epp_client.kubernetes.follow.last_known import Memory, memory_of
+from epp_client.kubernetes.follow.queries import Query, Scope, kept, references
+from epp_client.kubernetes.follow.reflector import PACE, Asked, Pace, Reflector
+from epp_client.kubernetes.follow.reflectors import Reflectors, failures, missing, stale
+from epp_client.pool.inference_pool import InferencePool, PoolName
+from epp_client.pool.parse import parse_inference_pool
+from epp_client.pool.picker_target import picker_target
+from epp_client.pool.problems import Problem, Severity, dotted
+from epp_client.pool.resolve import PoolResolution, resolve_pool
+from epp_client.pool.settings import PoolSettings
+from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
+from epp_client.pool.store import PoolStore
+
+log = structlog.get_logger(__name__)
+
+COALESCE = 0.005
+"""Seconds that the first of several changes waits for the others."""
+REST = 2.0
+"""Seconds of rest for each second that the last resolution took: a large pool that never stands still
+takes a third of the control process at most."""
+LONGEST_REST = 0.1
+FIRST_PICTURE = 5.0
+"""Seconds, from when it is known which pools there are, for which nothing is published before all is
+listed: an Envoy that runs already would lose the clusters and endpoints of what has not been."""
+
+
+@dataclass(slots=True)
+class _Pool:
+    """One InferencePool that is there."""
+
+    data: Object
+    parsed: InferencePool | None = None
+    """As it was last valid."""
+    faults: tuple[Problem, ...] = ()
+    resolution: PoolResolution | None = None
+
+
+class KubernetesSource:
+    """Keeps a store in step with an API server."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        scope: Scope,
+        store: PoolStore,
+        defaults: PoolSettings,
+        clock: Callable[[], float],
+        listed: Callable[[str], None] = lambda _: None,
+        pace: Pace = PACE,
+        first_picture: float = FIRST_PICTURE,
+    ) -> None:
+        """`listed` is told after every publication what has not been listed yet, in words."""
+        self.asked = Asked()
+        self.pools_told: Callable[[], None] = lambda: None
+        """Called after a change of `pools`, of a status as well, which no snapshot shows."""
+        self._api = api
+        self._store = store
+        self._defaults = defaults
+        self._clock = clock
+        self._listed = listed
+        self._pace = pace
+        self._first_picture = first_picture
+        self._whole_by: float | None = None
+        """When the pools are published that are known by then; None before any are."""
+        self._pools: dict[PoolName, _Pool] = {}
+        self._wake = asyncio.Event()
+        self._dirty: set[PoolName] = set()
+        self._memory: Memory | None = None
+        self.edition = 0
+        """Moves with every change of what is known."""
+        self._roots: list[Reflector[Object]] = [
+            self._reflector(query, self._pools_changed) for query in scope.queries()
+        ]
+        self._reflectors = Reflectors(self._reflector, self._touched)
+
+    # --- what others read ---
+
+    @property
+    def pools(self) -> Mapping[PoolName, Object] | None:
+        """The InferencePools as the API server has them; None before all have been listed."""
+        if not all(root.listed for root in self._roots):
+            return None
+        return {name: pool.data for name, pool in self._pools.items()}
+
+    def stale(self) -> float:
+        """For how many seconds something cannot be followed; 0 when all can."""
+        return stale(self._all(), self._clock())
+
+    def failures(self) -> list[ApiError]:
+        """Why something cannot be followed, each once."""
+        return failures(self._all())
+
+    def _all(self) -> list[Reflector[Any]]:
+        return [*self._roots, *self._reflectors]
+
+    # --- following ---
+
+    def _reflector(self, query: Query, changed: Callable[[], None]) -> Reflector[Any]:
+        made: Reflector[Any] = Reflector(
+            self._api, query, kept(query), changed, self.asked, pace=self._pace, clock=self._clock
+        )
+        self._remind(made)
+        return made
+
+    def memory(self) -> Memory:
+        """All that is known now."""
+        return memory_of(self._all(), self._clock())
+
+    def recall(self, memory: Memory) -> None:
+        """Take what was known once for all that the server does not list. Its lists replace it."""
+        self._memory = memory
+        for reflector in self._all():
+            self._remind(reflector)
+
+    def _remind(self, reflector: Reflector[Any]) -> None:
+        memory = self._memory
+        if memory is not None and (objects := memory.objects(reflector.query)) is not None:
+            reflector.recall(objects, memory.at)
+
+    def _touched(self, pools: Iterable[PoolName]) -> None:
+        self._dirty.update(pools)
+        self._wake.set()
+
+    def _pools_changed(self) -> None:
+        self._touched(self._read_pools())
+        self.pools_told()
+
+    def _read_pools(self) -> set[PoolName]:
+        """Take the InferencePools as they are now; the names of those that are not what they were."""
+        now = {PoolName(*key): data for root in self._roots for key, data in root.objects.items()}
+        changed = {name for name in self._pools if name not in now}
+        for name in changed:
+            del self._pools[name]
+        for name, data in now.items():
+            known = self._pools.get(name)
+            if known is None:
+                known = self._pools[name] = _Pool(data)
+            elif known.data is data:
+                continue
+            changed.add(name)
+            known.data = data
+            parsed, faults = parse_inference_pool(data, self._defaults)
+            known.parsed = parsed or known.parsed
+            serves = "; the last valid version is served" if not parsed and known.parsed else ""
+            known.faults = tuple(
+                Problem(f.severity, f.text + serves, f"InferencePool {name}", dotted(f.path))
+                for f in faults
+            )
+        return changed
+
+    async def run(self) -> None:
+        """Follow the API server until cancelled; then end with nothing left running."""
+        roots = [asyncio.create_task(root.run()) for root in self._roots]
+        try:
+            while True:
+                await self._changed()
+                began = self._clock()
+                self._resolve()
+                await asyncio.sleep(min(LONGEST_REST, REST * (self._clock() - began)))
+        finally:
+            for root in roots:
+                root.cancel()
+            await asyncio.gather(*roots, return_exceptions=True)
+            await self._reflectors.stop()
+
+    async def _changed(self) -> None:
+        """Until something has changed, or a draining endpoint's time is up."""
+        changes = [pool.resolution.next_change for pool in self._pools.values() if pool.resolution]
+        whole_by = self._whole_by
+        if not self._store.synced and whole_by is not None and self._clock() < whole_by:
+            changes.append(whole_by)
+        at = min((change for change in changes if change is not None), default=None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if at is None else max(0.0, at - self._clock())):
+                await self._wake.wait()
+                await asyncio.sleep(COALESCE)
+        self._wake.clear()
+
+    def _resolve(self) -> None:
+        """Publish what follows from the state of the pools that something has changed for."""
+        now = self._clock()
+        dirty, self._dirty = self._dirty, set()
+        self.edition += 1
+        if not self.stale():
+            self._memory = None  # all has been listed: what comes later begins with a list
+        for name, pool in self._pools.items():
+            at = pool.resolution.next_change if pool.resolution else None
+            if at is not None and at <= now:
+                dirty.add(name)
+        for name in dirty:
+            self._follow(name, self._pools.get(name))
+        for name in dirty & self._pools.keys():
+            self._resolve_pool(name, self._pools[name], now)
+        answered = all(root.answered for root in self._roots)
+        unlisted = missing(self._all())
+        if answered and any(root.synced for root in self._roots):  # unknown is never none
+            if self._whole_by is None:
+                self._whole_by = now + self._first_picture
+            if not unlisted or self._store.synced or now >= self._whole_by:
+                self._publish()
+        self._listed(unlisted)
+
+    def _publish(self) -> None:
+        snapshots: dict[PoolName, PoolSnapshot] = {}
+        problems: list[Problem] = []
+        for name, pool in self._pools.items():
+            problems += pool.faults
+            if pool.resolution is not None:
+                snapshots[name] = pool.resolution.snapshot
+                problems += pool.resolution.problems
+            elif pool.parsed is not None:
+                snapshots[name] = PoolSnapshot(pool.parsed, synced=False)
+        problems += [
+            Problem(Severity.WARNING, str(error), "Kubernetes API") for error in self.failures()
+        ]
+        unique = tuple(dict.fromkeys(problems))
+        for problem in unique:
+            if problem not in self._store.problems and problem.subject != "Kubernetes API":
+                emit = log.error if problem.severity is Severity.ERROR else log.warning
+                emit("problem in an object", problem=str(problem))
+        self._store.publish(snapshots, unique)
+
+    # --- one pool ---
+
+    def _follow(self, name: PoolName, pool: _Pool | None) -> None:
+        """Watch what the pool refers to now, and no more what it refers to no longer."""
+        if pool is None:
+            self._reflectors.release(name)
+            return
+        wanted = references(pool.parsed) if pool.parsed is not None else ()
+        self._reflectors.refer(name, wanted)
+        if self._reflectors.answered(wanted):
+            # Until the new ones have been listed, the old ones serve.
+            self._reflectors.release(name, but=wanted)
+
+    def _resolve_pool(self, name: PoolName, pool: _Pool, now: float) -> None:
+        """Work the pool out anew, unless something that it now refers to has not been listed yet."""
+        if pool.parsed is None:
+            return
+        queries = references(pool.parsed)
+        if not self._reflectors.answered(queries):
+            return
+        pods = self._reflectors[queries[0]]
+        if not pods.synced:
+            return  # refused by RBAC: a pool without known Pods is not one without Pods
+        picker: PickerTarget | None = None
+        if (ref := pool.parsed.picker) is not None:
+            services: Mapping[Key, Object] = {}
+            slices: list[Object] = []
+            if len(queries) > 1:
+                services = self._reflectors[queries[1]].objects
+                slices = list(self._reflectors[queries[2]].objects.values())
+            service = services.get(Key(name.namespace, ref.name))
+            picker = picker_target(ref, name.namespace, service, slices)
+            refused = [self._reflectors[q].failure for q in queries[1:]]
+            if picker.problem and (why := next(filter(None, refused), None)) is not None:
+                picker = PickerTarget(problem=str(why))
+        pool.resolution = resolve_pool(
+            pool.parsed, list(pods.objects.values()), picker, pool.resolution, now
+        )

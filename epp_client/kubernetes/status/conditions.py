@@ -1,0 +1,167 @@
+"""What this sidecar has to say of a pool in `status.parents`: three conditions and why. Pure.
+
+Types and reasons are those of the `inference.networking.k8s.io/v1` API, of which two stay unused.
+`EndpointPickerRefMissing` is for implementations that require the reference, and this one serves a pool
+without it. `Exported` would be a promise about other clusters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from epp_client.kubernetes.status.routes import GatewayName, RouteVerdict, Verdict
+from epp_client.pool.problems import Fault, Severity, dotted
+from epp_client.pool.snapshot import PickerTarget
+
+EXPORT_ANNOTATION = "inference.networking.x-k8s.io/export"
+"""Asks for a pool to be known in other clusters (GAIE proposal 1374); its one value is ClusterSet."""
+
+MAX_MESSAGE = 2048
+"""The API takes 32 768 characters; nobody reads them."""
+
+MAX_ROUTES_SHOWN = 5
+
+
+class Reason(StrEnum):
+    """Why a condition has its status."""
+
+    ACCEPTED = "Accepted"
+    NOT_SUPPORTED_BY_PARENT = "NotSupportedByParent"
+    HTTP_ROUTE_NOT_ACCEPTED = "HTTPRouteNotAccepted"
+    PENDING = "Pending"
+    RESOLVED_REFS = "ResolvedRefs"
+    INVALID_EXTENSION_REF = "InvalidExtensionRef"
+    NOT_REQUESTED = "NotRequested"
+    NOT_SUPPORTED = "NotSupported"
+
+
+class Condition(NamedTuple):
+    """One condition, without its times."""
+
+    type: str
+    status: str
+    """`True`, `False` or `Unknown`."""
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    """What is known of one generation of a pool."""
+
+    faults: tuple[Fault, ...] = ()
+    """Errors: the pool cannot be served as it is written. Warnings: it is, in spite of them."""
+    picker: PickerTarget | None = None
+    """None when there is no `endpointPickerRef`, or the pool cannot be served."""
+    export: str | None = None
+    """The value of the export annotation."""
+
+
+class Relation(NamedTuple):
+    """Why a pool belongs to the Gateway: routes that refer to it, or the command line names it."""
+
+    routes: tuple[RouteVerdict, ...] = ()
+    named: bool = False
+
+    def __bool__(self) -> bool:
+        return self.named or bool(self.routes)
+
+
+def export_of(pool: Mapping[str, Any]) -> str | None:
+    """The export annotation of an InferencePool object."""
+    value = (pool["metadata"].get("annotations") or {}).get(EXPORT_ANNOTATION)
+    return str(value) if value is not None else None
+
+
+def conditions(
+    facts: PoolFacts, relation: Relation, gateway: GatewayName
+) -> tuple[Condition, Condition, Condition]:
+    """The conditions of a pool that belongs to the Gateway, the most important first.
+
+    Messages say nothing that comes and goes with Pods: each change of one is a write.
+    """
+    found = (
+        _accepted(facts, relation, gateway),
+        _resolved_refs(facts),
+        _exported(facts.export),
+    )
+    accepted, resolved, exported = (
+        c._replace(message=c.message[:MAX_MESSAGE]) if len(c.message) > MAX_MESSAGE else c
+        for c in found
+    )
+    return accepted, resolved, exported
+
+
+def _accepted(facts: PoolFacts, relation: Relation, gateway: GatewayName) -> Condition:
+    errors = [_said(fault) for fault in facts.faults if fault.severity is Severity.ERROR]
+    if errors:
+        text = f"{'; '.join(errors)}. What was valid last, if anything, is served"
+        return Condition("Accepted", "False", Reason.NOT_SUPPORTED_BY_PARENT, text)
+    by_verdict = {
+        verdict: [route for route in relation.routes if route.verdict is verdict]
+        for verdict in Verdict
+    }
+    rejected, pending = by_verdict[Verdict.REJECTED], by_verdict[Verdict.PENDING]
+    accepted = by_verdict[Verdict.ACCEPTED]
+    doubts = []
+    if rejected:
+        doubts.append(f"Not accepted by Gateway {gateway}: {_listed(rejected)}")
+    if pending:
+        doubts.append(f"Not yet judged by Gateway {gateway}: {_listed(pending)}")
+    # One way to the pool that works is enough: it does take requests.
+    if not accepted and not relation.named:
+        if pending:
+            return Condition("Accepted", "Unknown", Reason.PENDING, ". ".join(doubts))
+        return Condition("Accepted", "False", Reason.HTTP_ROUTE_NOT_ACCEPTED, ". ".join(doubts))
+    sentences = [f"Served for Gateway {gateway}"]
+    if facts.picker is None:
+        sentences.append(
+            "Without spec.endpointPickerRef requests go to the less loaded of two random endpoints"
+        )
+    sentences += [f"Ignored: {_said(fault)}" for fault in facts.faults]
+    text = ". ".join([*sentences, *doubts])
+    return Condition("Accepted", "True", Reason.ACCEPTED, text)
+
+
+def _resolved_refs(facts: PoolFacts) -> Condition:
+    errors = [fault for fault in facts.faults if fault.severity is Severity.ERROR]
+    about_picker = [f for f in errors if f.path[:2] == ("spec", "endpointPickerRef")]
+    if about_picker:
+        text = "; ".join(map(_said, about_picker))
+        return Condition("ResolvedRefs", "False", Reason.INVALID_EXTENSION_REF, text)
+    if errors:
+        text = "References are not looked at while the pool is not accepted"
+        return Condition("ResolvedRefs", "Unknown", Reason.PENDING, text)
+    if facts.picker is None:
+        text = "There is no reference to resolve"
+        return Condition("ResolvedRefs", "True", Reason.RESOLVED_REFS, text)
+    if not facts.picker.resolved:
+        text = f"spec.endpointPickerRef: {facts.picker.problem}"
+        return Condition("ResolvedRefs", "False", Reason.INVALID_EXTENSION_REF, text)
+    text = f"The endpoint picker is {facts.picker.server_name}"
+    return Condition("ResolvedRefs", "True", Reason.RESOLVED_REFS, text)
+
+
+def _exported(value: str | None) -> Condition:
+    if not value:
+        text = f"There is no annotation {EXPORT_ANNOTATION}"
+        return Condition("Exported", "False", Reason.NOT_REQUESTED, text)
+    text = (
+        f"{EXPORT_ANNOTATION} is {value[:80]!r}, and epp-client exports no pool to other clusters"
+    )
+    return Condition("Exported", "False", Reason.NOT_SUPPORTED, text)
+
+
+def _said(fault: Fault) -> str:
+    return f"{dotted(fault.path)}: {fault.text}" if fault.path else fault.text
+
+
+def _listed(routes: Sequence[RouteVerdict]) -> str:
+    shown = [
+        f"HTTPRoute {route.route} ({route.why})" if route.why else f"HTTPRoute {route.route}"
+        for route in routes[:MAX_ROUTES_SHOWN]
+    ]
+    if len(routes) > MAX_ROUTES_SHOWN:
+        shown.append(f"and {len(routes) - MAX_ROUTES_SHOWN} more")
+    return ", ".join(shown)

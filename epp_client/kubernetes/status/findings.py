@@ -1,0 +1,75 @@
+"""What is to be said of each pool, from the newest pools, routes and snapshots. Reads; writes nothing."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from epp_client.kubernetes.status.conditions import (
+    Condition,
+    PoolFacts,
+    Relation,
+    conditions,
+    export_of,
+)
+from epp_client.kubernetes.status.routes import GatewayName, references
+from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.parse import parse_inference_pool
+from epp_client.pool.settings import PoolSettings
+from epp_client.pool.store import PoolStore
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Where the newest state is to be read."""
+
+    store: PoolStore
+    defaults: PoolSettings
+    pools: Callable[[], Mapping[PoolName, Object] | None]
+    """InferencePool objects as the API server has them; None before the first list."""
+    routes: Callable[[], Iterable[Object] | None]
+    """HTTPRoutes; none where there is no such kind, None while nobody knows."""
+    named: Collection[PoolName] = ()
+    """Pools that the command line names: they belong to the Gateway without a route."""
+
+
+class Wanted(NamedTuple):
+    """What is to be said of one generation of a pool; None: nothing any more."""
+
+    generation: int
+    conditions: Sequence[Condition] | None
+
+
+def findings(
+    inputs: Inputs, pools: Mapping[PoolName, Object], gateway: GatewayName
+) -> dict[PoolName, Wanted]:
+    """What is to be said of each of `pools`, as far as its newest generation has been looked at."""
+    routes = inputs.routes()
+    found = None if routes is None else references(routes, gateway)
+    out: dict[PoolName, Wanted] = {}
+    for name, pool in pools.items():
+        relation = Relation((found or {}).get(name, ()), name in inputs.named)
+        if relation:
+            facts = _facts(inputs, name, pool)
+            if facts is not None:
+                out[name] = Wanted(generation(pool), conditions(facts, relation, gateway))
+        elif found is not None:  # while the routes are unknown, so is whether one refers to it
+            out[name] = Wanted(generation(pool), None)
+    return out
+
+
+def _facts(inputs: Inputs, name: PoolName, pool: Object) -> PoolFacts | None:
+    parsed, faults = parse_inference_pool(pool, inputs.defaults)
+    if parsed is None:
+        return PoolFacts(tuple(faults), None, export_of(pool))
+    snapshot = inputs.store.snapshots.get(str(name))
+    resolved = snapshot is not None and snapshot.synced
+    if snapshot is None or not resolved or snapshot.pool.generation != parsed.generation:
+        return None
+    return PoolFacts(tuple(faults), snapshot.picker, export_of(pool))
+
+
+def generation(pool: Object) -> int:
+    """Of an object's spec."""
+    return int(pool["metadata"].get("generation") or 0)

@@ -1,0 +1,119 @@
+"""Our entry among those of other controllers in an InferencePool's `status.parents`. Pure.
+
+Other controllers' entries are passed on as the objects that they are, in their order, whatever they
+hold. The clock is an argument, as text.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from epp_client.kubernetes.status.conditions import Condition
+from epp_client.kubernetes.status.routes import GATEWAY_GROUP, GatewayName
+
+MAX_PARENTS = 32
+MAX_CONDITIONS = 8
+
+Entry = Mapping[str, Any]
+
+
+class Parent(NamedTuple):
+    """Whose entry it is: one of this controller for this Gateway is ours, in any replica."""
+
+    gateway: GatewayName
+    controller: str
+
+    def owns(self, entry: Entry, pool_namespace: str) -> bool:
+        """Whether an entry is ours, the defaults of its parentRef filled in as the API has them."""
+        ref = entry.get("parentRef") or {}
+        return (
+            entry.get("controllerName") == self.controller
+            and ref.get("name") == self.gateway.name
+            and ref.get("namespace", pool_namespace) == self.gateway.namespace
+            and ref.get("kind", "Gateway") == "Gateway"
+            and ref.get("group", GATEWAY_GROUP) == GATEWAY_GROUP
+        )
+
+    def reference(self) -> dict[str, str]:
+        """Our `parentRef`, with nothing left to defaults."""
+        return {
+            "group": GATEWAY_GROUP,
+            "kind": "Gateway",
+            "namespace": self.gateway.namespace,
+            "name": self.gateway.name,
+        }
+
+
+class Merged(NamedTuple):
+    """What `status.parents` is to be."""
+
+    parents: Sequence[Entry]
+    changed: bool
+    problem: str | None = None
+    """What of ours does not fit, and what to do about it; None when all of it is there."""
+
+
+def merge(
+    pool: Mapping[str, Any], parent: Parent, wanted: Sequence[Condition] | None, now: str
+) -> Merged:
+    """Put `wanted` into our entry, or take the entry away when it is None.
+
+    `pool` is the InferencePool object, `wanted` what was found about its generation, the most
+    important condition first; `now` in RFC 3339. What holds already keeps its `lastTransitionTime`.
+    """
+    namespace = str(pool["metadata"].get("namespace") or "default")
+    before: Sequence[Entry] = (pool.get("status") or {}).get("parents") or ()
+    ours = [index for index, entry in enumerate(before) if parent.owns(entry, namespace)]
+    if wanted is None:
+        rest = [entry for index, entry in enumerate(before) if index not in ours]
+        return Merged(rest, bool(ours))
+    generation = pool["metadata"].get("generation", 0)
+    if not ours:
+        if len(before) >= MAX_PARENTS:
+            text = (
+                f"status.parents is full with {len(before)} entries; remove those of gone Gateways"
+            )
+            return Merged(before, False, text)
+        found, problem = _conditions((), wanted, generation, now)
+        entry = {
+            "parentRef": parent.reference(),
+            "controllerName": parent.controller,
+            "conditions": found,
+        }
+        return Merged([*before, entry], True, problem)
+    old = before[ours[0]]
+    found, problem = _conditions(old.get("conditions") or (), wanted, generation, now)
+    after = [entry for index, entry in enumerate(before) if index not in ours[1:]]
+    after[ours[0]] = {**old, "conditions": found}
+    return Merged(after, after != list(before), problem)
+
+
+def _conditions(
+    before: Sequence[Entry], wanted: Sequence[Condition], generation: int, now: str
+) -> tuple[list[Entry], str | None]:
+    """Ours anew and the others as they are, each in its place; of ours, as many as there is room for."""
+    after = list(before)
+    left_out: list[str] = []
+    for condition in wanted:
+        index = next((i for i, c in enumerate(before) if c.get("type") == condition.type), None)
+        old = before[index] if index is not None else {}
+        since = old.get("lastTransitionTime") if old.get("status") == condition.status else None
+        new = {
+            "type": condition.type,
+            "status": condition.status,
+            "reason": str(condition.reason),
+            "message": condition.message,
+            "observedGeneration": generation,
+            "lastTransitionTime": since or now,
+        }
+        if index is not None:
+            after[index] = new
+        elif len(after) < MAX_CONDITIONS:
+            after.append(new)
+        else:
+            left_out.append(condition.type)
+    if not left_out:
+        return after, None
+    text = (
+        f"other conditions leave no room for {', '.join(left_out)}: an entry has {MAX_CONDITIONS}"
+    )
+    return after, text
