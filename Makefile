@@ -19,7 +19,7 @@ help: ## Show this list
 venv: .venv/installed ## Make .venv and install everything into it
 
 demo: venv ## Run the main job on this machine: Envoy, sidecar, pickers, model servers
-	$(BIN)/epp-client demo
+	$(BIN)/python -m testbed
 
 test: venv ## Run the tests, two processes beside each other
 	$(BIN)/python -m pytest -n 2 --dist loadfile

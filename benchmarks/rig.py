@@ -20,13 +20,13 @@ from typing import Any
 
 import yaml
 
-from epp_client.demo.envoy import running_envoy
-from epp_client.demo.process import Process
-from epp_client.demo.stack import free_ports, inference_pool, pod, service
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.own_clusters import SIDECAR_CLUSTER
 from epp_client.pool.inference_pool import PoolName
 from epp_client.wire import frames as wire
+from testbed.envoy import running_envoy
+from testbed.process import Process
+from testbed.stack import free_ports, inference_pool, pod, service
 
 HOST = "127.0.0.10"
 UPSTREAM_HOST = "127.0.0.11"

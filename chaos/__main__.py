@@ -22,8 +22,8 @@ from chaos.promise import DRAIN
 from chaos.report import describe, good, print_tables, write
 from chaos.run import Deck, Part, Tell, Told, known_faults, run_part
 from chaos.source import SourceName
-from epp_client.demo.deaths import deaths_noted
 from epp_client.settings import TransportName, UpstreamMode
+from testbed.deaths import deaths_noted
 
 RESULTS = Path("build/chaos")
 PAGE = Path("docs/reliability.md")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from epp_client.kubernetes.client.resources import Resource
-from tests.kubernetes.double import ApiDouble
-from tests.kubernetes.objects import ALL, Change, Objects
+from testbed.kubernetes.double import ApiDouble
+from testbed.kubernetes.objects import ALL, Change, Objects
 
 BOOKMARK_EVERY = 60.0
 """Seconds, about as long as a kube-apiserver leaves an idle watch without one."""

@@ -12,9 +12,9 @@ import time
 from chaos.account import Window
 from chaos.fault import Faults, cut, gone, hold
 from chaos.installation import PICK_TIMEOUT, Installation
-from chaos.link import Mode
-from chaos.looks import first_free_descriptor
 from chaos.promise import HEARS
+from testbed.link import Mode
+from testbed.looks import first_free_descriptor
 
 FAULTS = Faults()
 

@@ -8,9 +8,9 @@ import aiohttp
 
 from chaos.account import line_of, refusal_stands
 from chaos.samples import Curves, Sampler
-from epp_client.demo.deaths import Death
-from epp_client.demo.envoy import Envoy
 from epp_client.settings import TransportName, UpstreamMode
+from testbed.deaths import Death
+from testbed.envoy import Envoy
 
 _CLOSED = "epp-client.upstream_cx_destroy"
 _OPENED = ("upstream_cx_total", "upstream_rq_total")

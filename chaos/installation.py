@@ -14,14 +14,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from chaos.link import Link
-from chaos.looks import AdminPage, News, children, ended, listened
 from chaos.peers import started
 from chaos.source import ApiServer, ManifestFolder, SourceName
-from epp_client.demo.deaths import Death, ledger, worker_death
-from epp_client.demo.envoy import Envoy, running_envoy
-from epp_client.demo.process import Process, ProcessFailed
-from epp_client.demo.stack import (
+from epp_client.envoy.bootstrap import envoy_config
+from epp_client.pool.inference_pool import AppProtocol, PoolName
+from epp_client.settings import TransportName, UpstreamMode, worker_sockets
+from testbed.deaths import Death, ledger, worker_death
+from testbed.envoy import Envoy, running_envoy
+from testbed.link import Link
+from testbed.looks import AdminPage, News, children, ended, listened
+from testbed.process import Process, ProcessFailed
+from testbed.stack import (
     DEAD_HOST,
     ENVOY_HOST,
     HOSTS,
@@ -30,9 +33,6 @@ from epp_client.demo.stack import (
     pod,
     service,
 )
-from epp_client.envoy.bootstrap import envoy_config
-from epp_client.pool.inference_pool import AppProtocol, PoolName
-from epp_client.settings import TransportName, UpstreamMode, worker_sockets
 
 PICK_TIMEOUT = 2.0
 """Seconds; the default of 300 s would leave room for few faults in a run."""
@@ -186,15 +186,13 @@ class Installation:
 
     async def start_model(self, address: str) -> str:
         """Start (again) the model server at `address`."""
-        process, ready = await started("epp_client.demo.model_server", "--listen", address)
+        process, ready = await started("testbed.model_server", "--listen", address)
         self.models[ready["address"]] = process
         return str(ready["address"])
 
     async def start_picker(self, name: str) -> None:
         """Start (again) a picker behind its link."""
-        process, ready = await started(
-            "epp_client.demo.picker", "--endpoints", ",".join(self.models)
-        )
+        process, ready = await started("testbed.picker", "--endpoints", ",".join(self.models))
         self.pickers[name] = process
         await self.links[name].up(ready["address"])
 

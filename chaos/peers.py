@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from epp_client.demo.process import Process, ProcessFailed
+from testbed.process import Process, ProcessFailed
 
 ATTEMPTS = 3
 

@@ -9,9 +9,9 @@ from typing import Any
 from chaos.account import Window
 from chaos.fault import Faults, hold
 from chaos.installation import Installation
-from chaos.link import Mode
 from chaos.source import ApiServer, ManifestFolder, SourceName
 from epp_client.settings import UpstreamMode
+from testbed.link import Mode
 
 POOL_FAULTS = Faults()
 

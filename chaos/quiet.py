@@ -26,11 +26,11 @@ from chaos.run import Tell, Told
 from chaos.samples import Sampler
 from chaos.source import SourceName
 from chaos.workload import POOLS, Ask
-from epp_client.demo.deaths import deaths_noted
-from epp_client.demo.envoy import running_envoy
-from epp_client.demo.process import ProcessFailed
-from epp_client.demo.stack import ENVOY_HOST, free_ports
 from epp_client.settings import TransportName, UpstreamMode
+from testbed.deaths import deaths_noted
+from testbed.envoy import running_envoy
+from testbed.process import ProcessFailed
+from testbed.stack import ENVOY_HOST, free_ports
 
 THREADS = 4
 """Of each Envoy: what one does for a pool does not keep another one busy."""

@@ -17,9 +17,9 @@ from chaos.installation import Installation, NotBack, clock_library
 from chaos.load import LAST
 from chaos.pool_faults import POOL_FAULTS
 from chaos.promise import PROMISES
-from epp_client.demo.deaths import Death, deaths_noted
-from epp_client.demo.process import Process, ProcessFailed
 from epp_client.settings import TransportName, UpstreamMode
+from testbed.deaths import Death, deaths_noted
+from testbed.process import Process, ProcessFailed
 
 QUIET = 1.0
 """Seconds of load before the first fault."""

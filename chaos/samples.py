@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.flat import Trend, envelope, trend
-from chaos.looks import descriptors
-from epp_client.demo.process import ProcessFailed
+from testbed.looks import descriptors
+from testbed.process import ProcessFailed
 
 LONGEST_WARM_UP = 300.0
 WINDOW = 60.0

@@ -13,9 +13,9 @@ from chaos.promise import PROMISES
 from chaos.run import Part, Tell, Told, known_faults, one_fault, start_load
 from chaos.samples import Curves, Sampler
 from chaos.source import SourceName
-from epp_client.demo.deaths import deaths_noted
-from epp_client.demo.process import ProcessFailed
 from epp_client.settings import TransportName, UpstreamMode
+from testbed.deaths import deaths_noted
+from testbed.process import ProcessFailed
 
 GENTLE = {
     "picker restarted",

@@ -10,12 +10,12 @@ from typing import Any
 import aiohttp
 import yaml
 
-from chaos.link import Link
 from chaos.peers import started
-from epp_client.demo.process import Process
 from epp_client.kubernetes.client.resources import Resource
-from tests.kubernetes.double import ADMIN
-from tests.kubernetes.objects import ALL
+from testbed.kubernetes.double import ADMIN
+from testbed.kubernetes.objects import ALL
+from testbed.link import Link
+from testbed.process import Process
 
 Object = dict[str, Any]
 _BY_KIND: dict[str, Resource] = {resource.kind: resource for resource in ALL}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epp_client.demo.model_server import DONE, events, pattern
+from testbed.model_server import DONE, events, pattern
 
 KINDS = {
     "0 B": 0, "1 KB": 1_000, "60 KB": 60_000, "1 MB": 1_000_000, "stream": 400, "long": 400, "download": 0

@@ -398,17 +398,6 @@ def _content(body: str) -> bytes:
 app.command("envoy-config")(envoy_config)
 
 
-@app.command()
-def demo(
-    keep: Annotated[bool, typer.Option(help="Stay up afterwards and print curl lines.")] = False,
-) -> None:
-    """Run the whole thing on this machine: real Envoy, sidecar, pickers, model servers."""
-    _quiet_grpc()
-    from epp_client.demo.scenario import run_demo
-
-    raise typer.Exit(uvloop.run(run_demo(keep=keep)))
-
-
 def _quiet_grpc() -> None:
     """grpcio would otherwise complain about the child processes that we start. Before it is imported."""
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from epp_client.demo.deaths import DEATHS, WORKER_DIED, Death, ledger
+from testbed.deaths import DEATHS, WORKER_DIED, Death, ledger
 
 # Tiers of their own: `make test-cluster` needs more than Python, `make test-slow` waits for minutes.
 _TIERS = {"cluster": "EPP_CLIENT_TEST_CLUSTER", "slow": "EPP_CLIENT_TEST_SLOW"}

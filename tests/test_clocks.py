@@ -5,7 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "epp_client"
 WALL_CLOCK = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today"}
-ALLOWED = {"kubernetes", "demo"}
+ALLOWED = {"kubernetes"}
 """Folders whose business with the time of day is Kubernetes' own (leases, transition times), or none."""
 
 

@@ -17,9 +17,9 @@ from benchmarks.cluster.many import many
 from benchmarks.cluster.plot import draw
 from benchmarks.cluster.routing import routing
 from benchmarks.report import RESULTS, machine
-from tests.cluster.binaries import Unavailable, ensure
-from tests.cluster.control_plane import ControlPlane, running_control_plane
-from tests.cluster.network import enter
+from testbed.cluster.binaries import Unavailable, ensure
+from testbed.cluster.control_plane import ControlPlane, running_control_plane
+from testbed.cluster.network import enter
 
 FILE = RESULTS / "kubernetes.json"
 Part = Callable[[ControlPlane, Callable[[str], None]], Awaitable[dict[str, Any]]]

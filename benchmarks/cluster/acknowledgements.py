@@ -15,14 +15,14 @@ from benchmarks.cluster.edits import NARROWER, Edit, membership
 from benchmarks.cluster.paced import timed
 from benchmarks.cluster.population import address, create_all, pod, pool
 from epp_client.app import Sidecar, running
-from epp_client.demo.envoy import running_envoy
-from epp_client.demo.stack import free_ports
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
 from epp_client.settings import serve_settings
-from tests.cluster import objects
-from tests.cluster.api import Api
-from tests.cluster.control_plane import HOST, ControlPlane
+from testbed.cluster import objects
+from testbed.cluster.api import Api
+from testbed.cluster.control_plane import HOST, ControlPlane
+from testbed.envoy import running_envoy
+from testbed.stack import free_ports
 
 PODS, WIDE = 1_000, 100
 """Pods of the pool, and how many of them a narrower selector leaves out."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks.cluster.population import address, pod
-from tests.cluster import objects
-from tests.cluster.api import Object
+from testbed.cluster import objects
+from testbed.cluster.api import Object
 
 BRIEF, LONG = (0.05, 0.15), (0.3, 0.6)
 """Seconds between what an edit has led to and the next one: in step with nothing, and such that the pool's

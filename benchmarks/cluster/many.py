@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 
 from benchmarks.cluster.population import create_all, pod, pool
-from tests.cluster import objects
-from tests.cluster.api import Api, Kubeconfig
-from tests.cluster.control_plane import HOST, ControlPlane
-from tests.cluster.gateway import running_sidecar
+from testbed.cluster import objects
+from testbed.cluster.api import Api, Kubeconfig
+from testbed.cluster.control_plane import HOST, ControlPlane
+from testbed.cluster.gateway import running_sidecar
 
 PODS, POOLS = 10_000, 20
 CHANGES = 200

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from benchmarks.cluster.edits import LONG, Write
 from benchmarks.cluster.population import summary
-from tests.cluster.api import Api
+from testbed.cluster.api import Api
 
 
 class Paced(Protocol):

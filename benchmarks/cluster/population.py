@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from tests.cluster import objects
-from tests.cluster.api import Api, Object
+from testbed.cluster import objects
+from testbed.cluster.api import Api, Object
 
 PORT = 8000
 """Of pools whose Pods are never asked."""

@@ -19,15 +19,15 @@ from benchmarks.cluster.acknowledgements import PODS, WIDE, population
 from benchmarks.cluster.edits import BRIEF, LONG, Edit, Write, membership
 from benchmarks.cluster.paced import timed
 from benchmarks.cluster.population import address, create_all, pool
-from epp_client.demo.process import Process
-from epp_client.demo.stack import free_ports
-from epp_client.demo.steps import SERVED_ECHO, STEERING
 from epp_client.errors import Reason
-from tests.cluster import objects
-from tests.cluster.api import Api, Object
-from tests.cluster.control_plane import ControlPlane
-from tests.cluster.gateway import running_gateway
-from tests.cluster.network import ADDRESS
+from testbed.cluster import objects
+from testbed.cluster.api import Api, Object
+from testbed.cluster.control_plane import ControlPlane
+from testbed.cluster.gateway import running_gateway
+from testbed.cluster.network import ADDRESS
+from testbed.process import Process
+from testbed.stack import free_ports
+from testbed.steps import SERVED_ECHO, STEERING
 
 AT_ONCE = {
     "epp-client.dev/tls": "plaintext",
@@ -197,15 +197,13 @@ async def _site(owner: AsyncExitStack, api: Api) -> Site:
     namespace = "routing"
     ports: list[int] = []
     for _ in range(2):
-        process, ready = await Process.python(
-            "epp_client.demo.model_server", "--listen", "0.0.0.0:0"
-        )
+        process, ready = await Process.python("testbed.model_server", "--listen", "0.0.0.0:0")
         owner.push_async_callback(process.stop, 1)
         ports.append(int(ready["address"].rpartition(":")[2]))
 
     async def picker(*endpoints: str) -> str:
         process, ready = await Process.python(
-            "epp_client.demo.picker",
+            "testbed.picker",
             *("--listen", f"{ADDRESS}:0", "--endpoints", ",".join(endpoints)),
         )
         owner.push_async_callback(process.stop, 1)

@@ -9,13 +9,13 @@ import pytest
 from chaos.account import Line, Window, account, add
 from chaos.faults import FAULTS
 from chaos.flat import envelope, trend
-from chaos.link import _Frames
 from chaos.load import _judged
 from chaos.pool_faults import POOL_FAULTS
 from chaos.promise import PROMISES
 from chaos.workload import CORRUPT, DIALECTS, DOWNLOAD, RANKED, Ask, requests
-from epp_client.demo.dialects import DIALECTS as KNOWN
-from epp_client.demo.model_server import DONE, events, pattern
+from testbed.dialects import DIALECTS as KNOWN
+from testbed.link import _Frames
+from testbed.model_server import DONE, events, pattern
 
 LINE = Line(1, "open", "1 KB", "", 1, 10.0, 10.5, 11.0, "answered", 200, "", "a", "")
 LOST = replace(LINE, outcome="lost", status=503, detail="503:")

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from chaos.source import ApiServer
-from epp_client.demo.stack import pod
+from testbed.stack import pod
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import os
 import shutil
 import sys
 
-from tests.cluster.binaries import Unavailable, ensure
-from tests.cluster.control_plane import running_control_plane
-from tests.cluster.network import enter
+from testbed.cluster.binaries import Unavailable, ensure
+from testbed.cluster.control_plane import running_control_plane
+from testbed.cluster.network import enter
 
 KUBECONFIG = "EPP_CLIENT_TEST_KUBECONFIG"
 """Makes tests/kubernetes take a real API server in the place of its double."""

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.process import Process
-from tests.cluster import objects
-from tests.cluster.api import Api, Object
-from tests.cluster.control_plane import ControlPlane, running_control_plane
-from tests.cluster.gateway import (
+from testbed.cluster import objects
+from testbed.cluster.api import Api, Object
+from testbed.cluster.control_plane import ControlPlane, running_control_plane
+from testbed.cluster.gateway import (
     MODEL_HOSTS,
     Gateway,
     Models,
     running_gateway,
     running_models,
 )
-from tests.cluster.network import ADDRESS
-from tests.cluster.pickers import Picker, running_picker
+from testbed.cluster.network import ADDRESS
+from testbed.cluster.pickers import Picker, running_picker
+from testbed.process import Process
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -74,7 +74,7 @@ class Site:
     async def late_picker(self, *endpoints: str) -> None:
         """Run a picker, without TLS, that will name these whatever happens to their Pods."""
         process, ready = await Process.python(
-            "epp_client.demo.picker",
+            "testbed.picker",
             *("--listen", f"{ADDRESS}:0", "--endpoints", ",".join(endpoints)),
         )
         self.owner.push_async_callback(process.stop, 1)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.cluster.api import Object
-from tests.cluster.binaries import binary
+from testbed.cluster.api import Object
+from testbed.cluster.binaries import binary
 
 CONFIG = Path(__file__).parents[2] / "config" / "kubernetes"
 

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.cluster import objects
-from tests.cluster.api import Api
-from tests.cluster.pickers import running_picker
+from testbed.cluster import objects
+from testbed.cluster.api import Api
+from testbed.cluster.pickers import running_picker
 from tests.transparency.picker import Process, forwarded
 
 LABELS = {"app": "transparency"}

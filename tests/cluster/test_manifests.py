@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import objects
-from tests.cluster.api import Api, ApiError
+from testbed.cluster import objects
+from testbed.cluster.api import Api, ApiError
 from tests.cluster.kustomize import CONFIG, folders, render
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(90)]

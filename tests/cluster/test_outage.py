@@ -14,9 +14,9 @@ from epp_client.kubernetes.follow.queries import Scope
 from epp_client.kubernetes.follow.source import KubernetesSource
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
-from tests.cluster import objects
+from testbed.cluster import objects
+from testbed.cluster.control_plane import START_TIMEOUT, ControlPlane
 from tests.cluster.conftest import Site
-from tests.cluster.control_plane import START_TIMEOUT, ControlPlane
 from tests.cluster.load import steady_load
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]

@@ -6,8 +6,8 @@ They listen with their self-signed certificates, as by default.
 import aiohttp
 import pytest
 
+from testbed.cluster.gateway import Gateway
 from tests.cluster.conftest import Site
-from tests.cluster.gateway import Gateway
 from tests.cluster.load import steady_load
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(150)]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.cluster import objects
-from tests.cluster.api import Object
+from testbed.cluster import objects
+from testbed.cluster.api import Object
+from testbed.cluster.control_plane import ControlPlane
+from testbed.cluster.gateway import READY_TIMEOUT, running_sidecar
 from tests.cluster.conftest import Site
-from tests.cluster.control_plane import ControlPlane
-from tests.cluster.gateway import READY_TIMEOUT, running_sidecar
 from tests.cluster.kustomize import CONFIG, render
 from tests.cluster.load import steady_load
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.cluster import objects
+from testbed.cluster import objects
 from tests.cluster.conftest import Site
 from tests.cluster.load import steady_load
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import objects
-from tests.cluster.api import Api, Object
+from testbed.cluster import objects
+from testbed.cluster.api import Api, Object
+from testbed.cluster.gateway import READY_TIMEOUT, Sidecar, running_sidecar
 from tests.cluster.conftest import Site
-from tests.cluster.gateway import READY_TIMEOUT, Sidecar, running_sidecar
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(150)]
 

@@ -10,8 +10,8 @@ import pytest
 
 from epp_client.pool.inference_pool import AppProtocol
 from epp_client.settings import TransportName, UpstreamMode
-from tests.cluster.api import Api
-from tests.cluster.control_plane import ControlPlane
+from testbed.cluster.api import Api
+from testbed.cluster.control_plane import ControlPlane
 from tests.cluster.real import REAL, real_picker
 from tests.transparency.completions import check_completions
 from tests.transparency.kinds import ANSWERS

@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from epp_client.demo.stack import ENVOY_HOST, Stack, free_ports, running_stack
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
+from testbed.stack import ENVOY_HOST, Stack, free_ports, running_stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DRAIN = Path(__file__).parents[2] / "config" / "kubernetes" / "base" / "drain.sh"

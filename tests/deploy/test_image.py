@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import epp_client
-from epp_client.demo.stack import free_ports
+from testbed.stack import free_ports
 from tests.deploy.dockerfile import Build, CommandFailed, Instruction, stages
 
 ROOT = Path(__file__).parents[2]
@@ -148,11 +148,9 @@ def test_nothing_of_dev_or_of_the_build_is_in_it(built: Build) -> None:
 
 
 def test_every_module_is_there_and_imports(built: Build) -> None:
-    """But for `demo`, which needs the extra."""
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in sorted((ROOT / "epp_client").rglob("*.py"))
-        if "demo" not in path.parts
     ]
     script = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
     done = in_image(built, "python", "-c", script, *names)

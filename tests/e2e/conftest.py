@@ -6,8 +6,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.stack import Stack, running_stack
 from epp_client.settings import TransportName
+from testbed.stack import Stack, running_stack
 
 
 @pytest.fixture(scope="session", params=list(TransportName))

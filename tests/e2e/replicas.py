@@ -7,10 +7,10 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from epp_client.demo.picker import ReferencePicker
-from epp_client.demo.stack import service
 from epp_client.picker.client import PROCESS
 from epp_client.wire.health import CHECK, EXT_PROC, Said, question
+from testbed.picker import ReferencePicker
+from testbed.stack import service
 
 
 class Replica:

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.stack import HOSTS, Stack, inference_pool, pod, running_stack
 from epp_client.settings import TransportName
+from testbed.stack import HOSTS, Stack, inference_pool, pod, running_stack
 
 from .tools import add_objects, echo, ext_proc_service, settled, until
 

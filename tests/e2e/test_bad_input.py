@@ -12,9 +12,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.conversation import Record
-from epp_client.demo.stack import Stack, inference_pool, running_stack
 from epp_client.settings import TransportName
+from testbed.conversation import Record
+from testbed.stack import Stack, inference_pool, running_stack
 from tests.e2e.tools import (
     add_objects,
     echo,

@@ -15,12 +15,12 @@ import pytest_asyncio
 
 from chaos.installation import Installation
 from chaos.load import ask
-from chaos.looks import first_free_descriptor
 from chaos.promise import ENVOY_ASKS
 from chaos.source import ApiServer, ManifestFolder, SourceName
 from chaos.workload import Ask
 from epp_client.app import KEPT_PATIENCE, SYNC_PATIENCE
 from epp_client.settings import TransportName
+from testbed.looks import first_free_descriptor
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 

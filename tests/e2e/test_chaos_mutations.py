@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from epp_client.demo.stack import Stack
+from testbed.stack import Stack
 from tests.e2e.tools import echo
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -12,10 +12,10 @@ import pytest
 import trustme
 import yaml
 
-from epp_client.demo.envoy import envoy_binary
-from epp_client.demo.picker import start_picker, tls_credentials
-from epp_client.demo.process import Process
-from epp_client.demo.stack import Stack, inference_pool, pod, service
+from testbed.envoy import envoy_binary
+from testbed.picker import start_picker, tls_credentials
+from testbed.process import Process
+from testbed.stack import Stack, inference_pool, pod, service
 
 from .tools import connection_manager
 
@@ -36,7 +36,7 @@ async def run(*arguments: str) -> tuple[int, str]:
 async def test_help_names_every_command() -> None:
     code, text = await run("--help")
     assert code == 0
-    for command in ("serve", "hold", "demo", "check", "pick", "envoy-config"):
+    for command in ("serve", "hold", "check", "pick", "envoy-config"):
         assert command in text
 
 

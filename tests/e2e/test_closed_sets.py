@@ -14,14 +14,6 @@ import pytest
 import pytest_asyncio
 from grpc import aio
 
-from epp_client.demo.stack import (
-    Stack,
-    free_ports,
-    inference_pool,
-    pod,
-    running_stack,
-    service,
-)
 from epp_client.envoy.clusters import cluster_name
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from epp_client.errors import Reason
@@ -32,6 +24,14 @@ from epp_client.relay.outcome import Outcome
 from epp_client.settings import TransportName
 from epp_client.xds.ads import METHOD as ADS_METHOD
 from epp_client.xds.state import EDS
+from testbed.stack import (
+    Stack,
+    free_ports,
+    inference_pool,
+    pod,
+    running_stack,
+    service,
+)
 from tests.e2e.replicas import replica
 from tests.e2e.tools import (
     add_objects,

@@ -9,9 +9,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.stack import Stack, inference_pool, pod, running_stack, service, start_picker
 from epp_client.picker.health import Health
 from epp_client.settings import TransportName
+from testbed.stack import Stack, inference_pool, pod, running_stack, service, start_picker
 from tests.e2e.tools import (
     add_objects,
     echo,

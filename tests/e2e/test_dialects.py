@@ -7,7 +7,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
-from epp_client.demo.stack import Stack
+from testbed.stack import Stack
 
 from .tools import echo
 

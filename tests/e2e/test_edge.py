@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 import trustme
 
-from epp_client.demo.stack import HOSTS, Stack, inference_pool, pod, running_stack
 from epp_client.envoy.inference_listener import Edge
 from epp_client.settings import TransportName
+from testbed.stack import HOSTS, Stack, inference_pool, pod, running_stack
 
 from .tools import add_objects, echo, metrics, record_of, recording_picker, settled, value
 

@@ -12,11 +12,11 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.stack import Stack, inference_pool, running_stack
 from epp_client.envoy.clusters import cluster_name
 from epp_client.envoy.own_clusters import SIDECAR_CLUSTER
 from epp_client.pool.inference_pool import PoolName
 from epp_client.settings import TransportName
+from testbed.stack import Stack, inference_pool, running_stack
 from tests.e2e.tools import add_objects, echo, ext_proc_service, settled, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -13,10 +13,10 @@ import pytest_asyncio
 import yaml
 from grpc import aio
 
-from epp_client.demo.stack import Stack, inference_pool, pod, running_stack
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
 from epp_client.settings import TransportName, UpstreamMode
+from testbed.stack import Stack, inference_pool, pod, running_stack
 from tests.e2e.tools import add_objects, connection_manager, echo, metrics, settled, value
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

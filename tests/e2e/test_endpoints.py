@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 from google.protobuf.struct_pb2 import ListValue, Value
 
-from epp_client.demo.conversation import Record
-from epp_client.demo.process import Process
-from epp_client.demo.stack import Stack, inference_pool, pod, running_stack
 from epp_client.settings import TransportName
+from testbed.conversation import Record
+from testbed.process import Process
+from testbed.stack import Stack, inference_pool, pod, running_stack
 from tests.e2e.tools import add_objects, echo, record_of, recording_picker, until, with_subset_hints
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -105,7 +105,7 @@ async def two_ports(stack: Stack) -> AsyncIterator[tuple[int, int]]:
 
 
 async def _model(owner: AsyncExitStack, listen: str) -> int:
-    process, ready = await Process.python("epp_client.demo.model_server", "--listen", listen)
+    process, ready = await Process.python("testbed.model_server", "--listen", listen)
     owner.push_async_callback(process.stop, 1)
     return int(ready["address"].rpartition(":")[2])
 

@@ -5,8 +5,8 @@ import asyncio
 import httpx
 import pytest
 
-from epp_client.demo.stack import Stack, inference_pool, running_stack
 from epp_client.settings import TransportName
+from testbed.stack import Stack, inference_pool, running_stack
 
 from .tools import add_objects, echo, metrics, record_of, recording_picker, settled, until, value
 

@@ -11,10 +11,10 @@ import pytest
 import pytest_asyncio
 from grpc import aio
 
-from epp_client.demo.conversation import Record
-from epp_client.demo.grpc_model import CHAT, ECHO, REPEAT, running_grpc_model
-from epp_client.demo.stack import Stack, inference_pool, pod, running_stack
 from epp_client.settings import TransportName
+from testbed.conversation import Record
+from testbed.grpc_model import CHAT, ECHO, REPEAT, running_grpc_model
+from testbed.stack import Stack, inference_pool, pod, running_stack
 from tests.e2e.h2_peer import Message, h2_request, h2_server
 from tests.e2e.tools import (
     add_objects,

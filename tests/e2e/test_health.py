@@ -10,9 +10,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.stack import Stack, inference_pool, running_stack, start_picker
 from epp_client.picker.health import Health
 from epp_client.settings import TransportName
+from testbed.stack import Stack, inference_pool, running_stack, start_picker
 from tests.e2e.replicas import replica, replicated_service
 from tests.e2e.tools import add_objects, echo, metrics, settled, until, value
 

@@ -15,9 +15,9 @@ import pytest_asyncio
 
 from chaos.installation import Installation
 from chaos.load import ask
-from chaos.looks import ended
 from chaos.workload import Ask
-from epp_client.demo.process import Process
+from testbed.looks import ended
+from testbed.process import Process
 from tests.e2e.test_chaos_lifecycle import (
     ALL_ANSWERED,
     LARGE,

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp_client.demo.stack import Stack, pod, start_picker
+from testbed.stack import Stack, pod, start_picker
 
 from .tools import add_objects, echo, ext_proc_service, settled, until
 

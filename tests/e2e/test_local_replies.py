@@ -15,9 +15,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.picker import start_picker
-from epp_client.demo.stack import Stack, running_stack
 from epp_client.settings import TransportName
+from testbed.picker import start_picker
+from testbed.stack import Stack, running_stack
 
 from .tools import connection_manager, metrics, settled, value
 

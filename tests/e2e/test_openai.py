@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI, InternalServerError, RateLimitError
 
-from epp_client.demo.stack import Stack
+from testbed.stack import Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from epp_client.demo.stack import DEAD_HOST, Stack, running_stack
 from epp_client.settings import TransportName, UpstreamMode
+from testbed.stack import DEAD_HOST, Stack, running_stack
 from tests.e2e.test_dialects import BROKEN, SIZES, WORKING, payload, steered
 from tests.e2e.tools import echo, metrics, settled, value
 

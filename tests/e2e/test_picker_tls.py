@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 import trustme
 
-from epp_client.demo.picker import start_picker, tls_credentials
-from epp_client.demo.stack import Stack, inference_pool, running_stack, service
 from epp_client.settings import TransportName
+from testbed.picker import start_picker, tls_credentials
+from testbed.stack import Stack, inference_pool, running_stack, service
 from tests.e2e.tools import add_objects, echo, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -13,9 +13,9 @@ import httpx
 import pytest
 import yaml
 
-from epp_client.demo.envoy import envoy_binary
-from epp_client.demo.process import Process
-from epp_client.demo.stack import ENVOY_HOST, Stack, free_ports
+from testbed.envoy import envoy_binary
+from testbed.process import Process
+from testbed.stack import ENVOY_HOST, Stack, free_ports
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 ROOT = Path(__file__).parents[2]

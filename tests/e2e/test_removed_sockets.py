@@ -12,9 +12,9 @@ import httpx
 import pytest
 import yaml
 
-from epp_client.demo.envoy import running_envoy
-from epp_client.demo.stack import ENVOY_HOST, Stack, free_ports, running_stack
 from epp_client.settings import TransportName
+from testbed.envoy import running_envoy
+from testbed.stack import ENVOY_HOST, Stack, free_ports, running_stack
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from epp_client.app import running
-from epp_client.demo.stack import Stack, running_stack
+from testbed.stack import Stack, running_stack
 from tests.e2e.test_live import edit
 from tests.e2e.tools import echo, until
 

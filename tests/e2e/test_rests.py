@@ -5,10 +5,10 @@ import asyncio
 import httpx
 import pytest
 
-from epp_client.demo.process import Process
-from epp_client.demo.stack import inference_pool, pod, running_stack
 from epp_client.settings import TransportName
 from epp_client.xds import rests
+from testbed.process import Process
+from testbed.stack import inference_pool, pod, running_stack
 from tests.e2e.tools import add_objects, echo, recording_picker, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -26,9 +26,7 @@ async def test_the_pick_of_an_endpoint_that_envoy_has_not_been_told_of_is_served
         transport=transport, routes_to=["fresh"], pool_defaults=patient
     ) as stack:
         port = stack.endpoints[0].rpartition(":")[2]
-        process, ready = await Process.python(
-            "epp_client.demo.model_server", "--listen", f"{HOST}:{port}"
-        )
+        process, ready = await Process.python("testbed.model_server", "--listen", f"{HOST}:{port}")
         new, store = str(ready["address"]), stack.sidecar.store
         try:
             async with recording_picker("recorder", [*stack.endpoints, new]) as (objects, _):

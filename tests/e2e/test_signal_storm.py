@@ -10,10 +10,10 @@ import pytest
 
 from chaos.installation import Installation
 from chaos.load import ask
-from chaos.looks import writers
 from chaos.workload import Ask
 from epp_client import signals
 from epp_client.settings import TransportName
+from testbed.looks import writers
 from tests.e2e.test_chaos_lifecycle import ALL_ANSWERED, FAIL_OPEN, LARGE, installed, session
 
 __all__ = ["session"]

@@ -11,10 +11,10 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from chaos.link import Link, Mode
-from epp_client.demo.picker import start_picker
-from epp_client.demo.stack import HOSTS, Stack, inference_pool, pod, running_stack, service
 from epp_client.settings import TransportName
+from testbed.link import Link, Mode
+from testbed.picker import start_picker
+from testbed.stack import HOSTS, Stack, inference_pool, pod, running_stack, service
 from tests.e2e import flood
 from tests.e2e.tools import add_objects, echo, ext_proc_service, recording_picker, settled, until
 

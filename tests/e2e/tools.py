@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.data_plane.plane import DataPlane
 from epp_client.data_plane.service import ExtProcService
-from epp_client.demo.conversation import Record
-from epp_client.demo.picker import start_picker
-from epp_client.demo.stack import Stack, service
+from testbed.conversation import Record
+from testbed.picker import start_picker
+from testbed.stack import Stack, service
 
 HEADER_TO_METADATA = {
     "name": "envoy.filters.http.header_to_metadata",

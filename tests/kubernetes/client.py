@@ -13,8 +13,8 @@ import pytest
 from kubernetes_asyncio.config import new_client_from_config
 
 from epp_client.kubernetes.client.resources import POD, Resource
-from tests.kubernetes.double import ApiDouble
-from tests.kubernetes.objects import NAMESPACE, Object
+from testbed.kubernetes.double import ApiDouble
+from testbed.kubernetes.objects import NAMESPACE, Object
 
 
 class Refused(Exception):

@@ -10,8 +10,8 @@ import pytest
 
 from epp_client.kubernetes.client.access import Access
 from epp_client.kubernetes.client.api import KubernetesApi
+from testbed.kubernetes.double import ADMIN, running
 from tests.kubernetes.client import ApiServer, connect, delete_namespace, make_namespace
-from tests.kubernetes.double import ADMIN, running
 
 REAL = "EPP_CLIENT_TEST_KUBECONFIG"
 

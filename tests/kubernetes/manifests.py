@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.kubernetes.objects import Object
+from testbed.kubernetes.objects import Object
 
 
 def inference_pool(

@@ -19,8 +19,8 @@ from epp_client.kubernetes.client.resources import (
     Resource,
 )
 from epp_client.kubernetes.client.watch import Event
+from testbed.kubernetes.double import listing, watching
 from tests.kubernetes.client import ApiServer
-from tests.kubernetes.double import listing, watching
 from tests.kubernetes.manifests import inference_pool, service
 
 

@@ -5,11 +5,11 @@ from typing import Any
 import httpx
 import pytest
 
-from epp_client.demo.stack import running_stack
 from epp_client.kubernetes.client.resources import POD
+from testbed.kubernetes.objects import ALL, Object
+from testbed.stack import running_stack
 from tests.e2e.tools import echo, until
 from tests.kubernetes.client import ApiServer
-from tests.kubernetes.objects import ALL, Object
 
 BY_KIND = {resource.kind: resource for resource in ALL}
 

@@ -19,8 +19,8 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from epp_client.settings import KubernetesSettings
+from testbed.kubernetes.double import listing
 from tests.kubernetes.client import ApiServer
-from tests.kubernetes.double import listing
 from tests.kubernetes.manifests import inference_pool
 from tests.kubernetes.test_source import following, populate
 

@@ -13,8 +13,8 @@ from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.client.resources import LEASE
 from epp_client.kubernetes.status.lease import Create, Seen, Terms, Wait, decide, observe
 from epp_client.kubernetes.status.lease_holder import LeaseHolder
+from testbed.kubernetes.objects import Object
 from tests.kubernetes.client import ApiServer
-from tests.kubernetes.objects import Object
 
 TERMS = Terms()
 LONGEST = TERMS.duration + 1.1 * TERMS.renewal

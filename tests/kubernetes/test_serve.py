@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from epp_client.demo.stack import free_ports
 from epp_client.errors import SettingsError
 from epp_client.kubernetes.client.resources import ENDPOINT_SLICE, INFERENCE_POOL, SERVICE
 from epp_client.settings import serve_settings
+from testbed.stack import free_ports
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.manifests import endpoint_slice, inference_pool, service
 

@@ -18,8 +18,8 @@ from epp_client.pool.pods import PodFacts, pod_facts
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
+from testbed.kubernetes.double import Asked, listing, watching
 from tests.kubernetes.client import ApiServer
-from tests.kubernetes.double import Asked, listing, watching
 from tests.kubernetes.manifests import endpoint_slice, inference_pool, service
 
 QUICK = Pace(first=0.02, longest=0.1, absent=0.1, settled=0.05)

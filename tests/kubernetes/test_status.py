@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from epp_client.demo.stack import inference_pool, service
 from epp_client.kubernetes.status.conditions import (
     EXPORT_ANNOTATION,
     MAX_MESSAGE,
@@ -20,6 +19,7 @@ from epp_client.pool.problems import Fault
 from epp_client.pool.resolve import World, resolve
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget
+from testbed.stack import inference_pool, service
 
 GATEWAY = GatewayName("infra", "edge")
 PICKER = PickerTarget(("10.1.0.1:9002",), "epp.default.svc")

@@ -20,10 +20,10 @@ from epp_client.pool.parse import parse_inference_pool
 from epp_client.pool.resolve import World, resolve
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
+from testbed.kubernetes.double import Asked
+from testbed.kubernetes.objects import Object
 from tests.kubernetes.client import ApiServer
-from tests.kubernetes.double import Asked
 from tests.kubernetes.manifests import inference_pool, service
-from tests.kubernetes.objects import Object
 
 AT_ONCE = Pace(settle=0.0, between=0.0, pool=0.0, conflict=0.0)
 CONTROLLER = "epp-client.dev/gateway"

@@ -27,9 +27,9 @@ from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
 from epp_client.settings import DEFAULT_CONTROLLER, serve_settings
+from testbed.kubernetes.objects import Object
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.manifests import inference_pool, service
-from tests.kubernetes.objects import Object
 from tests.kubernetes.test_status_report import foreign, route
 
 QUICK = Pace(settle=0.0, between=0.0, pool=0.01, conflict=0.01)

@@ -11,9 +11,9 @@ import pytest
 
 import tests.conftest
 from chaos.installation import Installation
-from epp_client.demo.deaths import DEATHS, Death, deaths_noted, worker_death
-from epp_client.demo.envoy import running_envoy
-from epp_client.demo.process import Process
+from testbed.deaths import DEATHS, Death, deaths_noted, worker_death
+from testbed.envoy import running_envoy
+from testbed.process import Process
 from tests.peers.test_processes import BOOTSTRAP
 
 WORKER_LINE = (

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 from grpc import aio
 
-from epp_client.demo.grpc_model import CHAT, ECHO, REPEAT, running_grpc_model
-from epp_client.demo.model_server import ModelServer, pattern, running_model_server
+from testbed.grpc_model import CHAT, ECHO, REPEAT, running_grpc_model
+from testbed.model_server import ModelServer, pattern, running_model_server
 
 
 @pytest_asyncio.fixture
@@ -140,5 +140,5 @@ async def test_the_grpc_model_echoes_streams_and_chats() -> None:
         await chat.done_writing()
         assert await chat.read() is aio.EOF
         with pytest.raises(aio.AioRpcError) as refused:
-            await channel.unary_unary("/epp_client.demo.Model/None")(b"")
+            await channel.unary_unary("/testbed.Model/None")(b"")
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -13,10 +13,6 @@ import pytest
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from epp_client.demo.conversation import Record, as_go_writes
-from epp_client.demo.dialects import DIALECTS
-from epp_client.demo.picker import HEALTH_CHECK, start_picker
-from epp_client.demo.steps import OVERSIZED
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from epp_client.picker.client import PROCESS
 from epp_client.picker.protocol import (
@@ -26,6 +22,10 @@ from epp_client.picker.protocol import (
     SUBSET,
     SUBSET_NAMESPACE,
 )
+from testbed.conversation import Record, as_go_writes
+from testbed.dialects import DIALECTS
+from testbed.picker import HEALTH_CHECK, start_picker
+from testbed.steps import OVERSIZED
 
 A, B, C = "10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8001"
 BODY = b'{"model": "public-name", "prompt": "' + b"x" * 130_000 + b'"}'

@@ -13,10 +13,10 @@ import pytest
 import trustme
 from grpc import aio
 
-from epp_client.demo import process as process_module
-from epp_client.demo.envoy import running_envoy
-from epp_client.demo.picker import HEALTH_CHECK
-from epp_client.demo.process import Process, ProcessFailed
+from testbed import process as process_module
+from testbed.envoy import running_envoy
+from testbed.picker import HEALTH_CHECK
+from testbed.process import Process, ProcessFailed
 
 BOOTSTRAP = """
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
@@ -42,9 +42,9 @@ static_resources:
                 direct_response: {status: 200, body: {inline_string: hello}}
 """  # noqa: E501
 PEERS = {
-    "epp_client.demo.model_server": (),
-    "epp_client.demo.grpc_model": (),
-    "epp_client.demo.picker": ("--endpoints", "10.0.0.1:1", "--dialect", "pick-with-headers,value"),
+    "testbed.model_server": (),
+    "testbed.grpc_model": (),
+    "testbed.picker": ("--endpoints", "10.0.0.1:1", "--dialect", "pick-with-headers,value"),
 }
 
 
@@ -97,7 +97,7 @@ async def test_the_picker_serves_mutual_tls_from_files(tmp_path: Path) -> None:
     own.private_key_pem.write_to_path(files[1])
     authority.cert_pem.write_to_path(files[2])
     peer, ready = await Process.python(
-        "epp_client.demo.picker", "--endpoints", "10.0.0.1:1", "--tls-cert", str(files[0]),
+        "testbed.picker", "--endpoints", "10.0.0.1:1", "--tls-cert", str(files[0]),
         "--tls-key", str(files[1]), "--client-ca", str(files[2]),
     )  # fmt: skip
     credentials = grpc.ssl_channel_credentials(
@@ -120,12 +120,12 @@ async def test_a_peer_that_fails_at_once_is_not_waited_for() -> None:
     async with asyncio.timeout(process_module.START_TIMEOUT / 2):
         with pytest.raises(ProcessFailed, match="esperanto"):
             await Process.python(
-                "epp_client.demo.picker", "--endpoints", "10.0.0.1:1", "--dialect", "esperanto"
+                "testbed.picker", "--endpoints", "10.0.0.1:1", "--dialect", "esperanto"
             )
 
 
 async def test_a_frozen_peer_can_be_stopped() -> None:
-    peer, _ = await Process.python("epp_client.demo.grpc_model")
+    peer, _ = await Process.python("testbed.grpc_model")
     peer.signal(signal.SIGSTOP)
     await peer.stop()
     assert gone(peer.pid)
@@ -152,9 +152,9 @@ async def test_a_cancelled_start_leaves_no_child(monkeypatch: pytest.MonkeyPatch
 async def test_children_die_with_a_killed_parent() -> None:
     script = (
         "import asyncio, json\n"
-        "from epp_client.demo.process import Process\n"
+        "from testbed.process import Process\n"
         "async def main():\n"
-        "    child, _ = await Process.python('epp_client.demo.grpc_model')\n"
+        "    child, _ = await Process.python('testbed.grpc_model')\n"
         "    print(json.dumps({'pid': child.pid}), flush=True)\n"
         "    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from epp_client.demo.stack import inference_pool, pod, service
 from epp_client.errors import ManifestError
 from epp_client.pool.manifests import ManifestSource, lint, load
 from epp_client.pool.problems import Severity
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
+from testbed.stack import inference_pool, pod, service
 
 POOL = inference_pool("p", 8000, "epp", "FailOpen")
 OBJECTS = [POOL, pod("a", "10.0.0.1"), *service("epp", "10.1.0.1:9002")]

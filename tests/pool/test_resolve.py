@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp_client.demo.stack import inference_pool, pod, service
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.parse import parse_inference_pool
 from epp_client.pool.pods import pod_facts
 from epp_client.pool.resolve import Resolution, World, resolve
 from epp_client.pool.settings import PoolSettings
+from testbed.stack import inference_pool, pod, service
 
 NAME = PoolName("default", "p")
 

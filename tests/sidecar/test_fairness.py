@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from epp_client.data_plane.session import Session
-from epp_client.demo.process import Process
 from epp_client.errors import Reason
 from epp_client.picker.client import PROCESS
 from epp_client.picker.health import Health
@@ -14,6 +13,7 @@ from epp_client.pool.settings import PickerTls, PickerTlsMode
 from epp_client.pool.snapshot import PickerTarget
 from epp_client.relay.exchange import NOTHING, Exchange
 from epp_client.wire.protocol import WORK
+from testbed.process import Process
 
 from ..relay.conversation import request_headers, snapshot
 from .babbler import nothing

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from epp_client.demo.stack import Stack, running_stack
 from epp_client.settings import TransportName
+from testbed.stack import Stack, running_stack
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -6,8 +6,8 @@ import pytest
 
 from chaos.quiet import quiet
 from chaos.run import Tell, Told
-from epp_client.demo.deaths import DEATHS
 from epp_client.settings import TransportName, UpstreamMode
+from testbed.deaths import DEATHS
 
 pytestmark = pytest.mark.timeout(400)
 

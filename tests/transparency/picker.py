@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from epp_client.demo.picker import ReferencePicker
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from epp_client.picker.client import PROCESS
+from testbed.picker import ReferencePicker
 
 Process = Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from google.protobuf.json_format import MessageToDict
 
-from epp_client.demo.conversation import Conversation as Simulated
-from epp_client.demo.dialects import DIALECTS
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from testbed.conversation import Conversation as Simulated
+from testbed.dialects import DIALECTS
 
 
 def simulated_answers(

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from epp_client.app import Sidecar, running
-from epp_client.demo.envoy import running_envoy
-from epp_client.demo.stack import free_ports, inference_pool, pod, service
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.settings import TransportName, UpstreamMode, serve_settings
+from testbed.envoy import running_envoy
+from testbed.stack import free_ports, inference_pool, pod, service
 from tests.transparency.alone import bootstrap_alone
 from tests.transparency.model_server import ModelServer, running_model_server
 from tests.transparency.picker import Process, RecordingPicker, recording, simulated

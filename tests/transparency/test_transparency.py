@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.conversation import Behaviour, as_go_writes
-from epp_client.demo.dialects import DIALECTS
 from epp_client.pool.inference_pool import AppProtocol
 from epp_client.settings import TransportName, UpstreamMode
+from testbed.conversation import Behaviour, as_go_writes
+from testbed.dialects import DIALECTS
 from tests.transparency.completions import check_completions
 from tests.transparency.differences import DIFFERENCES, explained
 from tests.transparency.matrix import ALONE_FAILS, Case, Failure, cases

@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from grpc import aio
 
-from epp_client.demo.picker import start_picker
 from epp_client.errors import PickerUnreachable
 from epp_client.picker.ask import ask_picker
 from epp_client.pool.settings import PickerTls, PickerTlsMode
 from epp_client.wire.grpcio import GrpcioConnection, GrpcioTransport
 from epp_client.wire.transport import Stream
+from testbed.picker import start_picker
 
 from ..relay.conversation import snapshot, table
 from .owners import PATH, Owner

@@ -6,9 +6,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.stack import Stack, running_stack
 from epp_client.settings import TransportName
 from epp_client.workers.supervisor import Workers
+from testbed.stack import Stack, running_stack
 
 
 @pytest_asyncio.fixture(loop_scope="session", params=list(TransportName))

@@ -14,9 +14,9 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from chaos.looks import children, writers
 from epp_client import signals
-from epp_client.demo.stack import HOSTS, free_ports, inference_pool, pod
+from testbed.looks import children, writers
+from testbed.stack import HOSTS, free_ports, inference_pool, pod
 
 pytestmark = pytest.mark.timeout(900)
 

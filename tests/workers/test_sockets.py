@@ -13,11 +13,11 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from epp_client.demo.stack import Stack, running_stack
 from epp_client.workers import supervisor
 from epp_client.workers.process import WorkerProcess
 from epp_client.workers.slot import Slot
 from epp_client.workers.supervisor import Workers
+from testbed.stack import Stack, running_stack
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from epp_client.demo.envoy import envoy_binary
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.routes import Route
 from epp_client.errors import SettingsError
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import ResponseMode
 from epp_client.settings import UpstreamMode
+from testbed.envoy import envoy_binary
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "envoy"
 LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
-from epp_client.demo.envoy import running_envoy
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.node import EDITION_KEY, outdated
 from epp_client.envoy.pb.discovery_pb2 import Node
 from epp_client.pool.store import PoolStore
+from testbed.envoy import running_envoy
 
 from .talking_envoy import POOL, publish, serving
 

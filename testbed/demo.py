@@ -1,4 +1,4 @@
-"""`epp-client demo`: real requests through the real Envoy, and a table of what became of them.
+"""The demo: real requests through the real Envoy, and a table of what became of them.
 
 Each step states what must happen; the exit code says whether all of it did.
 """
@@ -13,9 +13,9 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from epp_client.demo.deaths import deaths_noted
-from epp_client.demo.stack import Stack, running_stack
 from epp_client.logs import configure
+from testbed.deaths import deaths_noted
+from testbed.stack import Stack, running_stack
 
 Step = Callable[[Stack, httpx.AsyncClient], Awaitable[str]]
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}

@@ -15,11 +15,11 @@ from typing import Any
 import grpc
 from grpc import aio
 
-ECHO = "/epp_client.demo.Model/Echo"
+ECHO = "/testbed.Model/Echo"
 """Unary: the request is the answer."""
-REPEAT = "/epp_client.demo.Model/Repeat"
+REPEAT = "/testbed.Model/Repeat"
 """Server streaming: the request as often as metadata `x-count` says, 3 times without it."""
-CHAT = "/epp_client.demo.Model/Chat"
+CHAT = "/testbed.Model/Chat"
 """Bidirectional: each message comes back at once."""
 
 

@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from epp_client.demo.conversation import (
+from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderMutation
+from testbed.conversation import (
     Behaviour,
     BodyForm,
     Change,
@@ -15,7 +16,7 @@ from epp_client.demo.conversation import (
     Timing,
     as_go_writes,
 )
-from epp_client.demo.steps import (
+from testbed.steps import (
     CONTROLS,
     OVERSIZED,
     Fail,
@@ -27,7 +28,6 @@ from epp_client.demo.steps import (
     set_header,
     streamed,
 )
-from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderMutation
 
 
 def _picks(text: Callable[[Request], str]) -> Dialect:

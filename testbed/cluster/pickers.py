@@ -10,10 +10,10 @@ from pathlib import Path
 import grpc
 from grpc import aio
 
-from epp_client.demo.process import Process
-from epp_client.demo.stack import free_ports
-from tests.cluster.binaries import binary
-from tests.cluster.network import ADDRESS
+from testbed.cluster.binaries import binary
+from testbed.cluster.network import ADDRESS
+from testbed.process import Process
+from testbed.stack import free_ports
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 60.0

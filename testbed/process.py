@@ -10,8 +10,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from epp_client.demo.deaths import Death, ledger, worker_death
 from epp_client.errors import EppClientError
+from testbed.deaths import Death, ledger, worker_death
 
 # Asks the kernel to end the child when its parent dies, then becomes the command. A preexec_fn would
 # do the same between fork and exec, where grpcio's threads make Python code unsafe.

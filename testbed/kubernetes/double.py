@@ -17,7 +17,7 @@ import yaml
 from aiohttp import web
 
 from epp_client.kubernetes.client.resources import Resource
-from tests.kubernetes.objects import Change, Key, Object, Objects, Refusal, expired, selected
+from testbed.kubernetes.objects import Change, Key, Object, Objects, Refusal, expired, selected
 
 ADMIN = "admin"
 """The token of the test itself: no fault, outage or rule applies to it, and no log has it."""

@@ -17,11 +17,11 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from epp_client.demo.conversation import Conversation, Record
-from epp_client.demo.dialects import DIALECTS
-from epp_client.demo.steps import Fail, Finish, Wait
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
 from epp_client.picker.client import PROCESS
+from testbed.conversation import Conversation, Record
+from testbed.dialects import DIALECTS
+from testbed.steps import Fail, Finish, Wait
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 HEALTH_SERVICES = ("", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor")

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from epp_client.demo.steps import (
+from epp_client.ext_proc.pb.ext_proc_pb2 import (
+    HeaderMutation,
+    ProcessingRequest,
+    ProcessingResponse,
+)
+from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
+from testbed.steps import (
     CHUNK,
     MODEL_REWRITE,
     SERVED_ECHO,
@@ -24,12 +30,6 @@ from epp_client.demo.steps import (
     streamed,
     unchanged,
 )
-from epp_client.ext_proc.pb.ext_proc_pb2 import (
-    HeaderMutation,
-    ProcessingRequest,
-    ProcessingResponse,
-)
-from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
 
 
 class Timing(Enum):

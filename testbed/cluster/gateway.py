@@ -11,11 +11,11 @@ from typing import Any
 
 import aiohttp
 
-from epp_client.demo.envoy import Envoy, running_envoy
-from epp_client.demo.process import Process
-from epp_client.demo.stack import free_ports
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
+from testbed.envoy import Envoy, running_envoy
+from testbed.process import Process
+from testbed.stack import free_ports
 
 HOST = "127.0.0.21"
 READY_TIMEOUT = 40.0
@@ -161,7 +161,7 @@ async def running_models() -> AsyncIterator[Models]:
             for host in MODEL_HOSTS:
                 port = ports[index] if len(ports) > index else 0
                 process, ready = await Process.python(
-                    "epp_client.demo.model_server", "--listen", f"{host}:{port}"
+                    "testbed.model_server", "--listen", f"{host}:{port}"
                 )
                 owner.push_async_callback(process.stop, 1)
                 if len(ports) == index:

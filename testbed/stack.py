@@ -1,6 +1,6 @@
 """A whole InferencePool installation on loopback: model servers, pickers, sidecar, the real Envoy.
 
-What `epp-client demo` shows and the end-to-end tests drive. Everything it starts ends with it.
+What the demo shows and the end-to-end tests drive. Everything it starts ends with it.
 """
 
 import socket
@@ -14,14 +14,14 @@ from typing import Any
 import yaml
 
 from epp_client.app import Sidecar, running
-from epp_client.demo.envoy import Envoy, running_envoy
-from epp_client.demo.process import Process
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.inference_listener import EDGE, Edge
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.parse import API_VERSION
 from epp_client.pool.settings import ResponseMode
 from epp_client.settings import serve_settings
+from testbed.envoy import Envoy, running_envoy
+from testbed.process import Process
 
 ENVOY_HOST = "127.0.0.10"
 HOSTS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
@@ -121,9 +121,7 @@ def inference_pool(
 async def _start_models(stack: Stack, owner: AsyncExitStack) -> int:
     port = 0
     for host in HOSTS:
-        process, ready = await Process.python(
-            "epp_client.demo.model_server", "--listen", f"{host}:{port}"
-        )
+        process, ready = await Process.python("testbed.model_server", "--listen", f"{host}:{port}")
         owner.push_async_callback(process.stop, 1)
         stack.models[ready["address"]] = process
         port = int(ready["address"].rpartition(":")[2])
@@ -136,7 +134,7 @@ async def start_picker(stack: Stack, name: str, listen: str = "127.0.0.1:0", *op
     """Start (again) the picker called `name`; its address. `options`: see `demo.picker`."""
     live = ",".join(stack.endpoints)
     process, ready = await Process.python(
-        "epp_client.demo.picker", "--listen", listen, "--endpoints", live, *options
+        "testbed.picker", "--listen", listen, "--endpoints", live, *options
     )
     stack.pickers[name] = process
     return str(ready["address"])
