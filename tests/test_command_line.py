@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from epp_client import cli
+from epp_client import cli, signals
 
 EXAMPLE = Path(__file__).parents[1] / "config" / "kubernetes" / "example"
 POOL = """
@@ -22,8 +22,10 @@ spec:
 
 @pytest.fixture(autouse=True)
 def _logs() -> Iterator[None]:
-    """`pick` and `serve` configure them for the whole process."""
+    """`pick` and `serve` configure them for the whole process, and `serve` holds signals, which children of
+    other tests would inherit."""
     yield
+    signals.release()
     structlog.contextvars.clear_contextvars()
     structlog.reset_defaults()
 

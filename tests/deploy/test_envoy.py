@@ -129,6 +129,12 @@ async def test_the_hook_gives_up_after_its_time(stack: Stack, client: httpx.Asyn
         assert "1 requests are still open after 1 s" in await said(await drain(stack, "0", "1"))
 
 
+async def test_a_hook_without_time_looks_once(stack: Stack, client: httpx.AsyncClient) -> None:
+    """As one does whose Envoy takes all of its time to answer the first question."""
+    async with open_request(client, stack):
+        assert "1 requests are still open after 0 s" in await said(await drain(stack, "0", "0"))
+
+
 async def test_a_hook_without_an_envoy_is_no_obstacle(stack: Stack) -> None:
     [nobody] = free_ports(ENVOY_HOST, 1)
     process = await asyncio.create_subprocess_exec(

@@ -21,10 +21,11 @@ open_requests() { # prints their number; nothing when Envoy does not answer
 }
 
 ask POST /healthcheck/fail >/dev/null 2>&1 || { echo "drain: Envoy does not answer" >&2; exit 0; }
-while ((SECONDS < most)); do
+while :; do
   open=$(open_requests)
   [[ -z $open ]] && exit 0
   ((open == 0 && SECONDS >= least)) && exit 0
+  ((SECONDS < most)) || break
   sleep 0.5
 done
 echo "drain: $open requests are still open after $most s and are cut" >&2
