@@ -237,19 +237,26 @@ class SidecarProcess:
         socket = folder / f"{way}.sock"
         socket.unlink(missing_ok=True)
         # Safe path: the working directory is where the compiled modules are.
-        python: tuple[str, ...] = (sys.executable,)
-        if way == "native-python":
-            python = ("PYTHONSAFEPATH=1", f"PYTHONPATH={SOURCES}", sys.executable)
+        transport = "grpcio" if way == "grpcio" else "native"
+        command = [sys.executable, "-m", "epp_client", "serve"]
+        if churning is not None:
+            command = [sys.executable, "-m", "benchmarks.churn", "--endpoints", str(churning)]
+        elif way == "native-python":
+            command = ["env", "PYTHONSAFEPATH=1", f"PYTHONPATH={SOURCES}", *command]
         elif before is not None:
             modules = f"PYTHONPATH={before / 'build/compiled'}"
-            python = ("PYTHONSAFEPATH=1", modules, str(before / ".venv/bin/python"))
-        transport = "grpcio" if way == "grpcio" else "native"
-        module = ["epp_client", "serve", "--admin", "127.0.0.1:0", "--transport", transport]
-        if churning is not None:
-            module = ["benchmarks.churn", "--endpoints", str(churning)]
+            command = [
+                "env",
+                "PYTHONSAFEPATH=1",
+                modules,
+                str(before / ".venv/bin/epp-client"),
+                "serve",
+            ]
+        if churning is None:
+            command += ["--admin", "127.0.0.1:0", "--transport", transport]
         began = time.monotonic()
         process = await Process.start(
-            "env", *python, "-m", *module,
+            *command,
             "--pools", str(folder / POOLS_FILE), "--socket", str(socket),
             "--xds-socket", str(xds or folder / f"{way}-xds.sock"),
         )  # fmt: skip
