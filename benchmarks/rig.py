@@ -7,6 +7,7 @@ sidecar over our own transport with its hot path compiled (`native`) and as plai
 
 import asyncio
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -37,6 +38,10 @@ POOLS_FILE = Path("pools/pools.yaml")
 SOURCES = Path(__file__).parent.parent
 PATIENCE = 30.0
 """Seconds that answers may take beyond the end of a load."""
+
+
+_SERVING = re.compile(r"\bserving\b.*sockets")
+"""What a sidecar logs then. Its sockets are there before, and keep what comes."""
 
 
 class LoadFailed(Exception):
@@ -220,7 +225,7 @@ class SidecarProcess:
         self.process = process
         self.socket = socket
         self.seconds = seconds
-        """From its start until its socket was bound, which is when it knows its pools."""
+        """From its start until it serves, with its pools known."""
 
     @classmethod
     async def start(
@@ -261,7 +266,7 @@ class SidecarProcess:
             "--xds-socket", str(xds or folder / f"{way}-xds.sock"),
         )  # fmt: skip
         owner.push_async_callback(process.stop, 3)
-        while not socket.exists():
+        while not _SERVING.search(process.tail):
             if not process.running or time.monotonic() > began + 60:
                 raise RuntimeError(f"the {way} sidecar did not start:\n{process.tail}")
             await asyncio.sleep(0.002)
