@@ -40,7 +40,7 @@ PATIENCE = 30.0
 """Seconds that answers may take beyond the end of a load."""
 
 
-_SERVING = re.compile(r"\bserving\b.*sockets")
+_SERVING = re.compile(r"\bserving\b.*sockets|sockets.*\bserving\b")
 """What a sidecar logs then. Its sockets are there before, and keep what comes."""
 
 
