@@ -47,7 +47,7 @@ compiled: build/compiled/built ## Compile the hot path into build/compiled (need
 
 test-compiled: compiled ## Run what exercises the hot path against the compiled modules
 	PYTHONPATH=build/compiled $(BIN)/pytest --import-mode=append -q \
-	  tests/wire tests/relay tests/ext_proc tests/sidecar tests/workers tests/e2e
+	  tests/wire tests/relay tests/ext_proc tests/data_plane tests/workers tests/e2e
 
 test-image: venv ## Carry out the Dockerfile without Docker and try what it leaves (needs a C compiler)
 	EPP_CLIENT_TEST_IMAGE=1 $(BIN)/python -m pytest -q tests/deploy/test_image.py

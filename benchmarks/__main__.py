@@ -17,7 +17,7 @@ from benchmarks.churn import churn
 from benchmarks.plots import draw
 from benchmarks.report import RESULTS, machine, python_build, versions, write
 from benchmarks.rig import SIDECARS, SOURCES, running_rig, start_to_ready
-from epp_client.wire import frames
+from epp_client.wire.http2 import frames
 
 PARTS = ("requests", "streams", "prompts", "churn", "memory", "start", "tools")
 console = Console(width=140, soft_wrap=True)

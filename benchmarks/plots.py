@@ -18,6 +18,7 @@ COLOURS = {
     "native": "#0b7a75",
     "native-python": "#7fb8b2",
     "grpcio": "#d1495b",
+    "before": "#edae49",
     "observe": "#4fb0a5",
     "skip": "#a7d8d1",
 }
@@ -27,6 +28,7 @@ NAMES = {
     "native": "epp-client",
     "native-python": "epp-client, not compiled",
     "grpcio": "epp-client on grpcio",
+    "before": "another commit's epp-client",
     "observe": "epp-client, observe",
     "skip": "epp-client, skip",
 }

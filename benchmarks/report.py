@@ -30,6 +30,7 @@ LABELS = {
     "native": "**epp-client**",
     "native-python": "epp-client, not compiled",
     "grpcio": "epp-client on grpcio",
+    "before": "another commit's epp-client",
     "observe": "**epp-client**, `observe`",
     "skip": "**epp-client**, `skip`",
 }

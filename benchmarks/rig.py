@@ -24,7 +24,7 @@ import yaml
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.own_clusters import SIDECAR_CLUSTER
 from epp_client.pool.inference_pool import PoolName
-from epp_client.wire import frames as wire
+from epp_client.wire.http2 import frames as wire
 from testbed.envoy import running_envoy
 from testbed.process import Process
 from testbed.stack import free_ports, inference_pool, pod, service

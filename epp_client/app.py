@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 
 import structlog
 
@@ -16,10 +16,11 @@ from epp_client import collector, signals
 from epp_client.admin.server import AdminServer, Readiness
 from epp_client.data_plane.plane import DataPlane
 from epp_client.errors import SettingsError
+from epp_client.manifests.source import ManifestSource
 from epp_client.metrics import Metrics
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.known import Known
-from epp_client.pool.manifests import ManifestSource
+from epp_client.pool.source import PoolSource
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings, UpstreamMode
 from epp_client.wire.socket_names import SocketNames
@@ -80,9 +81,9 @@ class Sidecar:
         )
         self.admin_address = ""
         self._ads: AdsServer | None = None
-        self._source: asyncio.Task[None] | None = None
-        self._retire: Callable[[], Awaitable[None]] | None = None
-        self._recall: Callable[[], bool] | None = None
+        self._source: PoolSource | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._recalled = False
         self._unsubscribe = self.store.subscribe(self._pools_changed)
         self._synced = asyncio.Event()
         self._naming: asyncio.Task[None] | None = None
@@ -195,42 +196,38 @@ class Sidecar:
                 return
             self._claim()  # who served when we looked first may have gone since
             left = await left_on(self._claims.others, self._claims.any)
-            if left is not Left.SERVING and self._recall is not None:
-                recall, self._recall = self._recall, None
-                if recall():
+            if left is not Left.SERVING and self._source is not None and not self._recalled:
+                self._recalled = True
+                if self._source.recall():
                     continue
             if left is Left.REFUSING or (left is Left.KEEPING and loop.time() > kept_until):
                 return
 
-    def _follow_pools(self) -> None:
-        settings, clock = self.settings, asyncio.get_running_loop().time
-        if settings.kubernetes is not None:
-            from epp_client.kubernetes.pools import KubernetesPools  # 70 MB: only when it is used
-
-            kubernetes = KubernetesPools(
-                settings.kubernetes, self.store, settings.pool_defaults, clock, self._listed
-            )
-            self.metrics.follow_api(kubernetes)
-            self.readiness.note("kubernetes", kubernetes.staleness)
-            self._retire, self._recall = kubernetes.retire, kubernetes.recall
-            following = kubernetes.run()
-        else:
+    def _source_of(self, settings: ServeSettings) -> PoolSource:
+        clock, defaults = asyncio.get_running_loop().time, settings.pool_defaults
+        if settings.kubernetes is None:
             assert settings.pools is not None
-            source = ManifestSource(settings.pools, self.store, settings.pool_defaults, clock)
-            following = source.run()
-        self._source = asyncio.create_task(following)
-        self._source.add_done_callback(self._source_ended)
+            return ManifestSource(settings.pools, self.store, defaults, clock, self._listed)
+        from epp_client.kubernetes.pools import KubernetesPools  # 70 MB: only when it is used
+
+        kubernetes = KubernetesPools(settings.kubernetes, self.store, defaults, clock, self._listed)
+        self.metrics.follow_api(kubernetes)
+        return kubernetes
+
+    def _follow_pools(self) -> None:
+        source = self._source = self._source_of(self.settings)
+        self.readiness.note("kubernetes", source.staleness)
+        self._following = asyncio.create_task(source.run())
+        self._following.add_done_callback(self._source_ended)
 
     def _listed(self, missing: str) -> None:
-        """How far the API server's first lists have come. Once ready, a stale sidecar stays ready."""
+        """How far the first reading of the pools has come. Once ready, a stale sidecar stays ready."""
         if not self._synced.is_set():
             self.readiness.set("pools", ok=not missing, reason=missing)
             if not missing:
                 self._synced.set()
 
     def _pools_changed(self, changed: set[PoolName]) -> None:
-        if self.settings.kubernetes is None:
-            self._listed("")
         self.metrics.pools_changed(self.store, changed)
         poolless = bool(why := self._no_pool())
         if poolless and not self._poolless:
@@ -241,7 +238,7 @@ class Sidecar:
         """Why requests can only be refused though all is well; empty while there is a pool."""
         if not self.store.synced or self.store.snapshots:
             return ""
-        where = str(self.settings.pools) if self.settings.pools is not None else "the cluster"
+        where = self._source.where if self._source is not None else "the source"
         return (
             f"{where} has no InferencePool that can be served, so every request is refused as pool_unknown;"
             " /pools lists what was not read"
@@ -277,9 +274,9 @@ class Sidecar:
         Raises:
             SettingsError: why it has.
         """
-        source = self._source
-        if source is not None and source.done() and not self.store.synced:
-            raise SettingsError(str(source.exception()))
+        following = self._following
+        if following is not None and following.done() and not self.store.synced:
+            raise SettingsError(str(following.exception()))
 
     def _source_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -300,12 +297,12 @@ class Sidecar:
             self._naming.cancel()
             await asyncio.wait({self._naming})
         # Another replica reports status from now on, not after the drain.
-        retiring = [self._retire()] if self._retire is not None else []
+        retiring = [self._source.retire()] if self._source is not None else []
         await asyncio.gather(self.relay.drain(timeout), *retiring)
-        if self._source is not None:
-            self._source.cancel()
+        if self._following is not None:
+            self._following.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._source
+                await self._following
         await self.relay.close()
         self._unsubscribe()
         if self._ads is not None:

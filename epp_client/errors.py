@@ -125,5 +125,5 @@ class MalformedMessage(EppClientError):
     """Bytes that are not the protobuf message they should be."""
 
 
-class PickerUnreachable(EppClientError):
+class PeerUnreachable(EppClientError):
     """No connection to any address of the picker could be made in time."""

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from epp_client.errors import SettingsError
 from epp_client.pool.settings import PoolSettings
 
 MAX_WORKERS = 64
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class TransportName(StrEnum):
@@ -76,61 +77,74 @@ _CONTROLLER = (
 
 
 class KubernetesSettings(BaseModel):
-    """Pools from an API server. Without a kubeconfig: what the Pod, or this machine, says."""
+    """Pools from an API server. Without a kubeconfig: what the Pod, or this machine, says.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The docstrings are the help of `serve`, as those of ServeSettings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kubeconfig: Path | None = None
+    """kubeconfig file. Default: the Pod's ServiceAccount, $KUBECONFIG, ~/.kube/config."""
     context: str | None = None
+    """Context of the kubeconfig."""
     namespaces: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Follow the InferencePools of these; of all when nothing is named."""
+    """Follow the InferencePools of this namespace, repeatable. Default: all."""
     named_pools: tuple[Annotated[str, AfterValidator(_pool_name)], ...] = ()
-    """`namespace/name` of single InferencePools to follow."""
+    """namespace/name of one InferencePool to follow, repeatable."""
     last_known: Path | None = None
-    """File for what the API server has told last, for a start without it; None: there is none."""
+    """File for what the API server has told last: a start without the server goes on from it."""
     gateway: Annotated[str, AfterValidator(_pool_name)] | None = None
-    """`namespace/name` of the Gateway that this sidecar serves: pools' status is reported for it."""
+    """namespace/name of the Gateway that this sidecar serves: the status of its InferencePools is
+    reported."""
     controller_name: Annotated[str, Field(max_length=253, pattern=_CONTROLLER)] = DEFAULT_CONTROLLER
-    """Whose entries in `status.parents` are ours, beside other controllers' for the same Gateway."""
+    """Name to report as: whose entries in `status.parents` are ours."""
     lease_namespace: Annotated[str, Field(min_length=1)] | None = None
-    """Where the replicas' Lease is; by default in the Pod's namespace, else in the Gateway's."""
+    """Of the Lease by which one replica reports. Default: the Pod's, else the Gateway's."""
     status: bool = True
-    """Whether status is reported at all; without a Gateway it never is."""
+    """Report status, given a --gateway."""
 
 
 class ServeSettings(BaseModel):
     """Settings of `epp-client serve`. Times in seconds, sizes in bytes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     pools: Path | None = None
-    """Manifest file or directory; this or `kubernetes`."""
+    """Manifest file or directory (YAML or JSON) with InferencePools, Pods, Services and EndpointSlices,
+    e.g. from `kubectl get inferencepools,pods,services,endpointslices -o yaml`."""
     kubernetes: KubernetesSettings | None = None
-    """Follow an API server."""
+    """Follow the Kubernetes API instead of --pools: as the Pod's ServiceAccount, else by kubeconfig."""
     socket: Path = Path("/run/epp-client/ext-proc.sock")
     """Unix socket for Envoy's ext_proc streams; with several workers the first of their names."""
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
-    """Relay processes; 0 relays in the control process."""
+    """Relay processes, one socket each (ext-proc-0.sock and so on when there are several); 0 relays in the
+    control process. SIGHUP replaces them without cutting a stream."""
     hold: Path | None = None
-    """Socket of a holder, so that `socket` outlives this process; None: it does not."""
+    """Socket of an `epp-client hold`: the ext_proc sockets outlive this process, and what comes while it
+    restarts waits for the next one."""
     xds_socket: Path | None = Path("/run/epp-client/xds.sock")
-    """Unix socket for Envoy's ADS stream; None serves no xDS."""
+    """Unix socket for Envoy's ADS stream."""
     admin: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9902"
-    """`host:port` of the admin page."""
+    """host:port of the admin page."""
     admin_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = ()
-    """Names by which the admin page may be asked for, beside loopback's and this machine's own."""
+    """Further name by which the admin page may be asked for, repeatable. Always allowed: localhost, the
+    address that a request came to, the host of --admin, this machine's name."""
     transport: TransportName = TransportName.NATIVE
+    """Our own gRPC wire, or grpcio."""
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST
+    """How Envoy reaches the destination endpoint."""
     max_exchanges: Annotated[int, Field(ge=1)] = 10_000
     """Streams open at once in one worker; beyond it requests get 503 with `retry-after`."""
     max_retained_total: Annotated[int, Field(ge=0)] = 512 * 1024 * 1024
     """Bytes of bodies kept for a second try by all exchanges of one worker."""
     drain_timeout: Annotated[float, Field(ge=0, le=86_400)] = 30.0
-    """How long open streams may take to finish after SIGTERM."""
+    """Seconds that open streams may take to finish after SIGTERM."""
     pool_defaults: PoolSettings = PoolSettings()
     """Defaults that annotations on an InferencePool override."""
     log_format: str = "json"
+    """json or console."""
     log_level: str = "info"
+    """debug, info, warning or error."""
 
     @model_validator(mode="after")
     def _across_fields(self) -> Self:
@@ -167,8 +181,17 @@ def serve_settings(values: dict[str, Any]) -> ServeSettings:
     Raises:
         SettingsError: names every bad key, its value and the rule it breaks.
     """
+    return valid(ServeSettings, values)
+
+
+def valid(model: type[_Model], values: dict[str, Any]) -> _Model:
+    """Validate the settings of `model`.
+
+    Raises:
+        SettingsError: see `serve_settings`.
+    """
     try:
-        return ServeSettings.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         lines = [
             f"{'.'.join(map(str, item['loc']))}: {said} (got {item['input']!r})"

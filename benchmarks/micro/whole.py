@@ -24,7 +24,8 @@ from epp_client.picker.health import CHECK_INTERVAL
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
 from epp_client.relay.outcome import Outcome
-from epp_client.wire.frames import (
+from epp_client.wire.health import with_health
+from epp_client.wire.http2.frames import (
     ACK,
     DATA,
     END_HEADERS,
@@ -36,8 +37,7 @@ from epp_client.wire.frames import (
     settings,
     window_update,
 )
-from epp_client.wire.headers import NO_TABLE, RESPONSE, TRAILERS_OK, literals
-from epp_client.wire.health import with_health
+from epp_client.wire.http2.headers import NO_TABLE, RESPONSE, TRAILERS_OK, literals
 from epp_client.wire.native_connection import NativeConnection
 from epp_client.wire.protocol import ClientProtocol, ServerProtocol
 

@@ -17,7 +17,8 @@ from epp_client.ext_proc.messages import Answer, Phase, read_message
 from epp_client.ext_proc.replies import EMPTY, streamed_body
 from epp_client.picker.steering import destination_reply
 from epp_client.wire.native import NativeServer
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.status import OK, Status
+from epp_client.wire.transport import Stream, StreamEvents
 
 
 class Conversation(StreamEvents):

@@ -20,11 +20,11 @@ from epp_client.metrics import Metrics, current
 from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint
 from epp_client.pool.problems import Problem
-from epp_client.pool.settings import PickerTls
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
 from epp_client.settings import host_port
+from epp_client.tls_settings import ClientTls
 
 MAX_HEADER_BYTES = 8192
 """Of a request line, and of one header field."""
@@ -257,7 +257,7 @@ def _endpoint(endpoint: Endpoint) -> dict[str, str]:
     }
 
 
-def _describe_tls(tls: PickerTls) -> dict[str, str | bool | None]:
+def _describe_tls(tls: ClientTls) -> dict[str, str | bool | None]:
     """Without the files: where keys are is nobody's business here."""
     return {
         "mode": str(tls.mode),

@@ -7,9 +7,8 @@ from typing import Final
 
 from epp_client.pool.known import write_known
 from epp_client.pool.store import PoolStore
-from epp_client.wire.grpc import RESOURCE_EXHAUSTED
-from epp_client.wire.stream import NoOwner
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.status import OK, RESOURCE_EXHAUSTED, Status
+from epp_client.wire.transport import NoOwner, Stream, StreamEvents
 
 KNOWN_ENDPOINTS: Final = "/epp_client.Handover/KnownEndpoints"
 UNREAD: Final = 2

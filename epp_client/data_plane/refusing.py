@@ -13,32 +13,13 @@ from epp_client.picker.preparation import is_grpc
 from epp_client.relay.lane import Lane
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.retention import RetentionBudget
-from epp_client.wire.grpc import INTERNAL
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.status import INTERNAL, OK, Status
+from epp_client.wire.transport import NoOwner, Stream
 
 _OF_RESPONSE = (Phase.RESPONSE_HEADERS, Phase.RESPONSE_BODY, Phase.RESPONSE_TRAILERS)
 
 
-class Refused(StreamEvents):
-    """Owner of a stream that has been finished already: nothing is owed to anyone."""
-
-    def message_received(self, message: bytes) -> None:
-        """Too late."""
-
-    def half_closed(self) -> None:
-        """The status is on its way."""
-
-    def closed(self, status: Status) -> None:
-        """Nothing is open."""
-
-    def pause_writing(self) -> None:
-        """One small message needs no back-pressure."""
-
-    def resume_writing(self) -> None:
-        """See `pause_writing`."""
-
-
-class Refusing(Refused):
+class Refusing(NoOwner):
     """Owner of a stream that the sidecar cannot serve, for `reason`; `outcome` is told how it ended."""
 
     def __init__(

@@ -12,9 +12,9 @@ import structlog
 
 from epp_client.data_plane.deadlines import Deadlines
 from epp_client.data_plane.handover import KNOWN_ENDPOINTS, Handover
-from epp_client.data_plane.refusing import Refused, Refusing
+from epp_client.data_plane.refusing import Refusing
 from epp_client.data_plane.session import Session
-from epp_client.errors import PickerUnreachable, Reason
+from epp_client.errors import PeerUnreachable, Reason
 from epp_client.ext_proc.messages import POOL_KEY
 from epp_client.logs import Repeats
 from epp_client.picker.client import PROCESS, PickerClients
@@ -28,8 +28,8 @@ from epp_client.relay.counters import UNKNOWN_POOL, Counters
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.retention import RetentionBudget
-from epp_client.wire.grpc import UNIMPLEMENTED
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.status import OK, UNIMPLEMENTED, Status
+from epp_client.wire.transport import NO_OWNER, Stream, StreamEvents
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +77,7 @@ class ExtProcService:
             if path == KNOWN_ENDPOINTS:
                 return self._handover.accept(stream)
             stream.finish(Status(UNIMPLEMENTED, f"{path} is not served here; {PROCESS} is"))
-            return Refused()
+            return NO_OWNER
         name = metadata.get(POOL_KEY, "")
         snapshot = self.store.snapshots.get(name)
         reason: Reason | None = None
@@ -171,7 +171,7 @@ class ExtProcService:
         if exchange.endpoint is not None and exchange.endpoint_failure is None:
             self._unreachable.served(exchange.endpoint)
 
-    def picker_unreachable(self, pool: str, error: PickerUnreachable) -> None:
+    def picker_unreachable(self, pool: str, error: PeerUnreachable) -> None:
         """No address of the pool's picker could be reached."""
         self._warn("the picker cannot be reached", pool=pool, error=str(error))
 

@@ -8,7 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from epp_client.data_plane.deadlines import Deadline
-from epp_client.errors import PickerUnreachable, Reason
+from epp_client.errors import PeerUnreachable, Reason
 from epp_client.picker.address import PickerAddress
 from epp_client.picker.client import PROCESS, PickerClient
 from epp_client.relay.actions import (
@@ -26,8 +26,8 @@ from epp_client.relay.actions import (
 from epp_client.relay.counters import PoolCounters
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
-from epp_client.wire.grpc import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.status import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, OK, UNAVAILABLE, Status
+from epp_client.wire.transport import Stream, StreamEvents
 
 if TYPE_CHECKING:
     from epp_client.data_plane.service import ExtProcService
@@ -299,7 +299,7 @@ class Session(StreamEvents):
     async def _connect(self, client: PickerClient) -> None:
         try:
             address = await client.connect()
-        except PickerUnreachable as error:
+        except PeerUnreachable as error:
             self._service.picker_unreachable(self.pool, error)
             self._nobody_to_ask(client)
             return

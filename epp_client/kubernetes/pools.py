@@ -19,6 +19,7 @@ from epp_client.kubernetes.status.reporting import Reporting, Role, own_identity
 from epp_client.kubernetes.status.routes import GatewayName
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
+from epp_client.pool.source import Listed
 from epp_client.pool.store import PoolStore
 from epp_client.settings import KubernetesSettings
 
@@ -39,9 +40,8 @@ class KubernetesPools:
         store: PoolStore,
         defaults: PoolSettings,
         clock: Callable[[], float],
-        listed: Callable[[str], None],
+        listed: Listed,
     ) -> None:
-        """`listed` is told what has not been listed yet, in words; empty when nothing is missing."""
         self._access = Access(settings.kubeconfig, settings.context)
         self._api = KubernetesApi(self._access)
         pools = tuple(PoolName(*name.split("/", 1)) for name in settings.named_pools)
@@ -56,6 +56,11 @@ class KubernetesPools:
             self._reporting = Reporting(
                 self._api, self._source, scope, store, defaults, role, self._written
             )
+
+    @property
+    def where(self) -> str:
+        """See PoolSource."""
+        return "the cluster"
 
     async def run(self) -> None:
         """Follow until cancelled; then end with nothing left running.

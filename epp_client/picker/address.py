@@ -10,11 +10,11 @@ from typing import Protocol
 
 import structlog
 
-from epp_client.errors import PickerUnreachable
+from epp_client.errors import PeerUnreachable
 from epp_client.logs import Repeats
 from epp_client.picker.health import JITTER, OPEN, OUT_INTERVAL, AddressHealth, Health, Pace
 from epp_client.picker.probe import Probe
-from epp_client.pool.settings import PickerTls
+from epp_client.tls_settings import ClientTls
 from epp_client.wire.transport import Connection, Transport
 
 log = structlog.get_logger(__name__)
@@ -70,7 +70,7 @@ class PickerAddress:
         self,
         owner: Owner,
         address: str,
-        tls: PickerTls,
+        tls: ClientTls,
         server_name: str,
         connect_timeout: float,
         pace: Pace,
@@ -179,7 +179,7 @@ class PickerAddress:
         """Have a connection that has been checked. Callers share attempts: a thousand requests make one.
 
         Raises:
-            PickerUnreachable: the text says why.
+            PeerUnreachable: the text says why.
         """
         if self._attempt is None:
             self._attempt = self._loop.create_task(self._reach())
@@ -204,7 +204,7 @@ class PickerAddress:
             self._owner.retire(connection)
             broke = f"picker {self.address} broke the connection before it answered a health check"
             self._told(self.health.connect_failed, broke)
-            raise PickerUnreachable(broke)
+            raise PeerUnreachable(broke)
         old, self.connection, self._edition = self.connection, connection, edition
         if old is not None:
             self._owner.retire(old)
@@ -217,7 +217,7 @@ class PickerAddress:
                 return await self._owner.transport.connect(
                     self.address, self._tls, self._server_name, self.connect_timeout
                 )
-            except PickerUnreachable as error:
+            except PeerUnreachable as error:
                 if self._loop.time() >= self._new_until:
                     if self.connection is None or not self.connection.usable:
                         self._told(self.health.connect_failed, str(error))
@@ -232,13 +232,13 @@ class PickerAddress:
             if connection is None or not connection.usable or self._rotated:
                 try:
                     await self.connect()
-                except PickerUnreachable as error:
+                except PeerUnreachable as error:
                     self._complain(error)
             if connection is not None and connection is self.connection and connection.usable:
                 await self._check(connection, self.pace.patience)
             await self._rest()
 
-    def _complain(self, error: PickerUnreachable) -> None:
+    def _complain(self, error: PeerUnreachable) -> None:
         """A connection that works stays when the TLS files have changed and a new one fails."""
         key = (self._owner.pool, self.address, "rotated")
         if self._rotated and self.ready and (times := self._owner.repeats.due(key)) is not None:

@@ -7,14 +7,15 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from epp_client.errors import MalformedMessage, PickerUnreachable, Reason
+from epp_client.errors import MalformedMessage, PeerUnreachable, Reason
 from epp_client.ext_proc.messages import Answer, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderMutation, ProcessingRequest
 from epp_client.picker.client import PROCESS
 from epp_client.picker.pick import judge, read_pick
 from epp_client.picker.protocol import parse_reply
 from epp_client.pool.snapshot import PoolSnapshot
-from epp_client.wire.transport import Connection, Status, StreamEvents, Transport
+from epp_client.wire.status import Status
+from epp_client.wire.transport import Connection, StreamEvents, Transport
 
 
 @dataclass
@@ -83,7 +84,7 @@ async def ask_picker(
     began = time.perf_counter()
     try:
         connection = await _connect(snapshot, transport)
-    except PickerUnreachable as error:
+    except PeerUnreachable as error:
         report.problem, report.detail = Reason.PICKER_UNREACHABLE, str(error)
         return report
     report.connect_seconds = time.perf_counter() - began
@@ -98,13 +99,13 @@ async def _connect(snapshot: PoolSnapshot, transport: Transport) -> Connection:
     """The first address that can be reached: who asks by hand wants an answer of a standby, too."""
     assert snapshot.picker is not None
     settings = snapshot.pool.settings
-    error = PickerUnreachable("the picker has no address")
+    error = PeerUnreachable("the picker has no address")
     for address in snapshot.picker.addresses:
         try:
             return await transport.connect(
                 address, settings.tls, snapshot.picker.server_name, settings.connect_timeout
             )
-        except PickerUnreachable as failed:
+        except PeerUnreachable as failed:
             error = failed
     raise error
 

@@ -10,13 +10,14 @@ from typing import Final
 
 import structlog
 
-from epp_client.errors import PickerUnreachable, Reason
+from epp_client.errors import PeerUnreachable, Reason
 from epp_client.logs import Repeats
 from epp_client.picker.address import RETIRE_GRACE, PickerAddress
 from epp_client.picker.health import Health, pace
 from epp_client.pool.inference_pool import FailureMode, InferencePool
-from epp_client.pool.settings import PickerTlsMode, PoolSettings
+from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget
+from epp_client.tls_settings import TlsMode
 from epp_client.wire.transport import Connection, Transport
 
 log = structlog.get_logger(__name__)
@@ -72,7 +73,7 @@ class PickerClient:
         """
         if target == self._target and settings == self._settings:
             return
-        if settings.tls.mode is PickerTlsMode.UNVERIFIED and target.addresses:
+        if settings.tls.mode is TlsMode.UNVERIFIED and target.addresses:
             log.warning(
                 "the picker's certificate is not verified",
                 pool=self.pool,
@@ -153,7 +154,7 @@ class PickerClient:
         """The first address that can be reached; all are tried at once, each within `connect_timeout`.
 
         Raises:
-            PickerUnreachable: none could; the text says why for the last one.
+            PeerUnreachable: none could; the text says why for the last one.
         """
         why = f"the picker of {self.pool} has no usable address"
         tried: set[PickerAddress] = set()
@@ -169,7 +170,7 @@ class PickerClient:
                         tried.add(address)
                         attempts[asyncio.create_task(address.connect())] = address
                 if not attempts:
-                    raise PickerUnreachable(why)
+                    raise PeerUnreachable(why)
                 done, _ = await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     address = attempts.pop(task)
@@ -178,7 +179,7 @@ class PickerClient:
                     if task.cancelled():
                         why = f"{address.address} was given up: it changed"
                     elif (failed := task.exception()) is not None:
-                        if not isinstance(failed, PickerUnreachable):
+                        if not isinstance(failed, PeerUnreachable):
                             raise failed
                         why = str(failed)
                     if address.ready:

@@ -3,9 +3,9 @@
 import asyncio
 
 from epp_client.picker.health import Health
-from epp_client.wire.grpc import NOT_FOUND, UNAVAILABLE
 from epp_client.wire.health import CHECK, EXT_PROC, OVERALL, READINESS, Said, question, read_answer
-from epp_client.wire.transport import Connection, Status, StreamEvents
+from epp_client.wire.status import NOT_FOUND, UNAVAILABLE, Status
+from epp_client.wire.transport import Connection, StreamEvents
 
 _QUESTIONS = [question(name) for name in (EXT_PROC, READINESS, OVERALL)]
 

@@ -21,8 +21,9 @@ from epp_client.pool.inference_pool import (
     PoolName,
 )
 from epp_client.pool.problems import Fault, Severity
-from epp_client.pool.settings import ANNOTATION_PREFIX, PickerTls, PoolSettings
+from epp_client.pool.settings import ANNOTATION_PREFIX, PoolSettings
 from epp_client.pool.shapes import Raw, explain, faults_of, nearest, unknown_fields
+from epp_client.tls_settings import ClientTls
 
 API_VERSION = "inference.networking.k8s.io/v1"
 
@@ -302,7 +303,7 @@ def _apply(settings: PoolSettings, name: str, text: str) -> PoolSettings:
         return PoolSettings.model_validate(changed)
     if name in _TLS_FIELDS:
         field, parse = _TLS_FIELDS[name]
-        tls = PickerTls.model_validate(settings.tls.model_dump() | {field: parse(text)})
+        tls = ClientTls.model_validate(settings.tls.model_dump() | {field: parse(text)})
         return settings.model_copy(update={"tls": tls})
     known = sorted(n.replace("_", "-") for n in [*_PARSERS, *_TLS_FIELDS])
     meant = nearest(name.replace("_", "-"), known)

@@ -7,12 +7,12 @@ override them one by one.
 import re
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from epp_client.pool.selector import Selector, parse_selector
+from epp_client.tls_settings import ClientTls
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
@@ -82,59 +82,38 @@ class EvictionMode(StrEnum):
     """The response goes on to its end."""
 
 
-class PickerTlsMode(StrEnum):
-    """How the connection to the picker is secured."""
-
-    PLAINTEXT = "plaintext"
-    VERIFIED = "verified"
-    UNVERIFIED = "unverified"
-
-
-class PickerTls(BaseModel):
-    """TLS towards the picker. Hashable: it is a part of the connection pool's key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mode: PickerTlsMode = PickerTlsMode.UNVERIFIED
-    ca_file: Path | None = None
-    """PEM bundle to verify with; the system's when absent."""
-    server_name: str | None = None
-    """Name that the certificate must carry, and the SNI; `<service>.<namespace>.svc` when absent."""
-    cert_file: Path | None = None
-    """PEM client certificate (mTLS); goes with `key_file`."""
-    key_file: Path | None = None
-
-
 class PoolSettings(BaseModel):
-    """Settings of one pool. Times in seconds, sizes in bytes."""
+    """Settings of one pool. Times in seconds, sizes in bytes. The docstrings are the help of `serve`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     connect_timeout: Seconds = 1.0
-    """Reaching a picker."""
+    """Seconds for reaching a picker."""
     pick_timeout: Seconds = 300.0
-    """From the end of the request to the pick; a late answer is no answer. While the request is being sent:
-    how long nothing of it moves."""
+    """Seconds from the end of the request to the pick, queueing included; a late answer is no answer. While
+    the request is being sent: how long nothing of it moves."""
     response_timeout: Seconds = 10.0
-    """How long nothing of the response moves while the picker owes an answer: to a chunk of an event
-    stream, to a plain body at its end. After it the rest passes through."""
+    """Seconds in which nothing of the response moves while the picker owes an answer: to a chunk of an
+    event stream, to a plain body at its end. After it the rest passes through."""
     max_retained_body: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
-    """Per request; a larger body still flows, but cannot be replayed."""
+    """Bytes of one request body kept for a replay; a larger one still flows, but cannot be replayed."""
     max_body_growth: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
-    """How much more a picker may answer than Envoy has sent of a request and its response: Envoy keeps what
-    the model server or the client does not take."""
+    """Bytes that a picker may answer beyond what Envoy has sent of a request and its response: Envoy keeps
+    what the model server or the client does not take."""
     drain_grace: Annotated[float, Field(ge=0, le=3600)] = 5.0
-    """How long an endpoint that stopped being ready stays a valid pick."""
+    """Seconds that an endpoint which stopped being ready stays a valid pick."""
     endpoint_wait: Annotated[float, Field(ge=0, le=10)] = 0.25
-    """How long a pick may wait for the table, or Envoy, to learn of its endpoint."""
+    """Seconds that a pick may wait for the table, or Envoy, to learn of its endpoint."""
     response_mode: ResponseMode = ResponseMode.RELAY
+    """What pickers get to do with responses: change them, see copies, or nothing."""
     eviction: EvictionMode = EvictionMode.RESET
     """What a picker's ImmediateResponse amid a response does."""
     strip_headers: Annotated[tuple[str, ...], BeforeValidator(_header_names)] = STEERING_HEADERS
-    """Taken out of what clients send, so that neither picker nor endpoint sees them."""
+    """Request headers that are taken out of what clients send, with commas; empty: none. The destination
+    headers always are."""
     local_pick_selector: Annotated[str, AfterValidator(_selector)] = "llm-d.ai/role!=prefill"
     """Labels of the Pods that may be picked without the picker: those that can answer alone."""
-    tls: PickerTls = PickerTls()
+    tls: ClientTls = ClientTls()
 
     @cached_property
     def local_pick(self) -> Selector:

@@ -14,14 +14,14 @@ from typing import Any, Final
 import grpc
 from grpc import aio
 
-from epp_client.errors import PickerUnreachable
-from epp_client.pool.settings import PickerTls, PickerTlsMode
-from epp_client.wire.grpc import INTERNAL, MAX_MESSAGE
+from epp_client.errors import PeerUnreachable
+from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.health import with_health
+from epp_client.wire.http2.grpc import MAX_MESSAGE
 from epp_client.wire.socket_file import SocketFile
-from epp_client.wire.stream import NO_OWNER
+from epp_client.wire.status import INTERNAL, OK, Status
 from epp_client.wire.tls import Material, TlsStore, unreachable
-from epp_client.wire.transport import OK, Accept, Status, Stream, StreamEvents
+from epp_client.wire.transport import NO_OWNER, Accept, Stream, StreamEvents
 
 HIGH_WATER = 256 * 1024
 """Bytes waiting to be written on one stream at which its owner is asked to pause."""
@@ -318,7 +318,7 @@ class GrpcioTransport:
         self._serving = serving
         self._tls = TlsStore()
 
-    def tls_edition(self, tls: PickerTls) -> int:
+    def tls_edition(self, tls: ClientTls) -> int:
         return self._tls.edition(tls)
 
     async def serve(self, socket_path: str, accept: Accept) -> GrpcioServer:
@@ -329,27 +329,27 @@ class GrpcioTransport:
         return GrpcioServer(server, await start_on_socket(server, socket_path))
 
     async def connect(
-        self, address: str, tls: PickerTls, server_name: str, timeout: float
+        self, address: str, tls: ClientTls, server_name: str, timeout: float
     ) -> GrpcioConnection:
-        material = self._tls.for_picker(address, tls)
+        material = self._tls.for_peer(address, tls)
         try:
             async with asyncio.timeout(timeout):
                 channel = await _channel(address, tls, server_name, material)
         except (OSError, TimeoutError) as error:
-            raise PickerUnreachable(_explain(address, tls, error)) from error
+            raise PeerUnreachable(_explain(address, tls, error)) from error
         try:
             async with asyncio.timeout(timeout):
                 await _ready(channel)
         except (TimeoutError, ConnectionError) as error:
             await channel.close()
-            raise PickerUnreachable(_explain(address, tls, error)) from error
+            raise PeerUnreachable(_explain(address, tls, error)) from error
         except BaseException:
             await channel.close()
             raise
         return GrpcioConnection(channel)
 
 
-def _explain(address: str, tls: PickerTls, error: Exception) -> str:
+def _explain(address: str, tls: ClientTls, error: Exception) -> str:
     late = "timed out (epp-client.dev/connect-timeout)"
     cause = late if isinstance(error, TimeoutError) else str(error) or "refused"
     return unreachable(address, tls, cause)
@@ -365,14 +365,14 @@ async def _ready(channel: aio.Channel) -> None:
 
 
 async def _channel(
-    address: str, tls: PickerTls, server_name: str, material: Material
+    address: str, tls: ClientTls, server_name: str, material: Material
 ) -> aio.Channel:
     target = f"ipv6:{address}" if address.startswith("[") else f"ipv4:{address}"
-    if tls.mode is PickerTlsMode.PLAINTEXT:
+    if tls.mode is TlsMode.PLAINTEXT:
         return aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
     name = tls.server_name or server_name
     roots = material.ca
-    if tls.mode is PickerTlsMode.UNVERIFIED:
+    if tls.mode is TlsMode.UNVERIFIED:
         roots, name = await _presented(address, name)
     credentials = grpc.ssl_channel_credentials(roots, material.key, material.cert)
     options = list(_CHANNEL_OPTIONS)
@@ -382,7 +382,7 @@ async def _channel(
 
 
 async def _presented(address: str, name: str) -> tuple[bytes, str]:
-    """The certificate that the picker presents, to be trusted as it is, and a name it carries.
+    """The certificate that the server presents, to be trusted as it is, and a name it carries.
 
     grpcio cannot skip verification, so the first look at the certificate is taken without it. Works
     for self-signed certificates, which is what pickers make for themselves.

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Final
 
-from epp_client.wire.grpc import NOT_FOUND, UNIMPLEMENTED
-from epp_client.wire.stream import NO_OWNER, NoOwner
-from epp_client.wire.transport import OK, Accept, Status, Stream, StreamEvents
+from epp_client.wire.status import NOT_FOUND, OK, UNIMPLEMENTED, Status
+from epp_client.wire.transport import NO_OWNER, Accept, NoOwner, Stream, StreamEvents
 
 SERVICE: Final = "/grpc.health.v1.Health/"
 CHECK: Final = SERVICE + "Check"

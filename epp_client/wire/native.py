@@ -6,10 +6,12 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from epp_client.errors import PickerUnreachable
-from epp_client.pool.settings import PickerTls, PickerTlsMode
-from epp_client.wire.grpc import DEADLINE_EXCEEDED, INTERNAL, parse_timeout
+from epp_client.errors import PeerUnreachable
+from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.health import with_health
+from epp_client.wire.http2.grpc import parse_timeout
+from epp_client.wire.http2.server_stream import ServerStream
+from epp_client.wire.http2.stream import Tally
 from epp_client.wire.native_connection import NativeConnection
 from epp_client.wire.protocol import (
     CLOSING,
@@ -18,11 +20,10 @@ from epp_client.wire.protocol import (
     ServerProtocol,
     as_protocol,
 )
-from epp_client.wire.server_stream import ServerStream
 from epp_client.wire.socket_file import BACKLOG, BoundSocket
-from epp_client.wire.stream import NO_OWNER, Tally
+from epp_client.wire.status import DEADLINE_EXCEEDED, INTERNAL, Status
 from epp_client.wire.tls import TlsStore, unreachable
-from epp_client.wire.transport import Accept, Status, Stream, StreamEvents
+from epp_client.wire.transport import NO_OWNER, Accept, Stream, StreamEvents
 
 LONGEST_DEADLINE = 24 * 3600.0
 """Seconds; a longer grpc-timeout needs no timer."""
@@ -130,7 +131,7 @@ class NativeTransport:
         self._tls = TlsStore()
         self._tally = Tally()
 
-    def tls_edition(self, tls: PickerTls) -> int:
+    def tls_edition(self, tls: ClientTls) -> int:
         """See `Transport.tls_edition`."""
         return self._tls.edition(tls)
 
@@ -165,7 +166,7 @@ class NativeTransport:
         return server
 
     async def connect(
-        self, address: str, tls: PickerTls, server_name: str, timeout: float
+        self, address: str, tls: ClientTls, server_name: str, timeout: float
     ) -> NativeConnection:
         """See `Transport.connect`."""
 
@@ -175,7 +176,7 @@ class NativeTransport:
         return NativeConnection(await dial(), dial)
 
     async def _dial(
-        self, address: str, tls: PickerTls, server_name: str, timeout: float
+        self, address: str, tls: ClientTls, server_name: str, timeout: float
     ) -> ClientProtocol:
         loop = asyncio.get_running_loop()
         host, _, port = address.rpartition(":")
@@ -184,13 +185,13 @@ class NativeTransport:
         made: list[ClientProtocol] = []
 
         def protocol() -> asyncio.Protocol:
-            scheme = "http" if tls.mode is PickerTlsMode.PLAINTEXT else "https"
+            scheme = "http" if tls.mode is TlsMode.PLAINTEXT else "https"
             authority = address if scheme == "http" else name
             made.append(ClientProtocol(scheme, authority, self._interval, self._timeout))
             made[0].connection.tally = self._tally
             return as_protocol(made[0])
 
-        context = self._tls.for_picker(address, tls).context
+        context = self._tls.for_peer(address, tls).context
         try:
             async with asyncio.timeout(timeout):
                 await loop.create_connection(
@@ -204,7 +205,7 @@ class NativeTransport:
             _check_alpn(made[0].transport)
         except (OSError, ValueError) as error:
             _abandon(made)
-            raise PickerUnreachable(_explain(address, tls, error)) from error
+            raise PeerUnreachable(_explain(address, tls, error)) from error
         except BaseException:
             _abandon(made)
             raise
@@ -236,7 +237,7 @@ def _keep_alive(transport: asyncio.Transport, interval: float, timeout: float) -
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
 
 
-def _explain(address: str, tls: PickerTls, error: Exception) -> str:
+def _explain(address: str, tls: ClientTls, error: Exception) -> str:
     match error:
         case TimeoutError():
             cause = "timed out (epp-client.dev/connect-timeout)"

@@ -1,4 +1,4 @@
-"""NativeConnection: what a picker's address is to its client, over as many HTTP/2 connections as it takes.
+"""NativeConnection: what a server's address is to its client, over as many HTTP/2 connections as it takes.
 
 Servers limit the streams of one connection (grpc-go: 100 by some installations). What finds no slot waits
 for one here, as in every gRPC library, while another connection is being made. Never reads a message.
@@ -8,12 +8,12 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 
-from epp_client.errors import PickerUnreachable
-from epp_client.wire.client_stream import ClientStream
-from epp_client.wire.grpc import UNAVAILABLE
+from epp_client.errors import PeerUnreachable
+from epp_client.wire.http2.client_stream import ClientStream
+from epp_client.wire.http2.stream import HIGH_WATER
 from epp_client.wire.protocol import CLOSING, ClientProtocol
-from epp_client.wire.stream import HIGH_WATER
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.status import OK, UNAVAILABLE, Status
+from epp_client.wire.transport import Stream, StreamEvents
 
 MAX_CONNECTIONS = 64
 """To one address at once; beyond them calls wait for a slot."""
@@ -27,7 +27,7 @@ Dial = Callable[[], Awaitable[ClientProtocol]]
 
 class NativeConnection:
     """See `Connection`. `dial` makes another HTTP/2 connection to the same address, or raises
-    PickerUnreachable."""
+    PeerUnreachable."""
 
     def __init__(self, first: ClientProtocol, dial: Dial) -> None:
         self._first = first
@@ -87,7 +87,7 @@ class NativeConnection:
     async def _dial_more(self) -> None:
         try:
             protocol = await self._dial()
-        except PickerUnreachable as error:
+        except PeerUnreachable as error:
             self._vain = any(known.connection.alive for known in self._protocols)
             if not self._vain:
                 self._give_up(str(error))

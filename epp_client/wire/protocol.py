@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar, cast
 
-from epp_client.wire.client import ClientConnection
-from epp_client.wire.connection import Http2Connection
-from epp_client.wire.frames import ErrorCode
-from epp_client.wire.server import ServerConnection
+from epp_client.wire.http2.client import ClientConnection
+from epp_client.wire.http2.connection import Http2Connection
+from epp_client.wire.http2.frames import ErrorCode
+from epp_client.wire.http2.server import ServerConnection
 from epp_client.wire.transport import Accept
 
 MAX_UNREAD: Final = 32 * 1024 * 1024

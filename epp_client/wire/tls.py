@@ -1,4 +1,4 @@
-"""TLS towards pickers: the context that a pool's settings ask for, and what to do when it fails.
+"""TLS towards servers: the context that settings ask for, and what to do when it fails.
 
 Certificates are rotated under a running sidecar: their files are looked at now and then, and what they
 held when they last made sense is kept.
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import structlog
 
-from epp_client.errors import PickerUnreachable
-from epp_client.pool.settings import PickerTls, PickerTlsMode
+from epp_client.errors import PeerUnreachable
+from epp_client.tls_settings import ClientTls, TlsMode
 
 log = structlog.get_logger(__name__)
 
@@ -49,9 +49,9 @@ class TlsStore:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._entries: dict[PickerTls, _Entry] = {}
+        self._entries: dict[ClientTls, _Entry] = {}
 
-    def material(self, tls: PickerTls) -> Material:
+    def material(self, tls: ClientTls) -> Material:
         """What the files held when they last made sense.
 
         Raises:
@@ -59,18 +59,18 @@ class TlsStore:
         """
         return self._entry(tls).material
 
-    def for_picker(self, address: str, tls: PickerTls) -> Material:
-        """`material`, for a connection to a picker.
+    def for_peer(self, address: str, tls: ClientTls) -> Material:
+        """`material`, for a connection to `address`.
 
         Raises:
-            PickerUnreachable: the files never made sense; the text names them.
+            PeerUnreachable: the files never made sense; the text names them.
         """
         try:
             return self.material(tls)
         except OSError as error:
-            raise PickerUnreachable(f"picker {address} over {tls.mode}: {error}") from error
+            raise PeerUnreachable(f"{address} over {tls.mode}: {error}") from error
 
-    def edition(self, tls: PickerTls) -> int:
+    def edition(self, tls: ClientTls) -> int:
         """A number that moves when the files have changed and make sense. Looks every `LOOK_INTERVAL`."""
         entry = self._entries.get(tls)
         if entry is None:
@@ -81,7 +81,7 @@ class TlsStore:
             self._look(tls, entry)
         return entry.edition
 
-    def _entry(self, tls: PickerTls) -> _Entry:
+    def _entry(self, tls: ClientTls) -> _Entry:
         entry = self._entries.get(tls)
         if entry is None:
             if len(self._entries) >= MAX_ENTRIES:
@@ -90,7 +90,7 @@ class TlsStore:
             entry = self._entries[tls] = _Entry(_load(tls), fingerprint, self._clock())
         return entry
 
-    def _look(self, tls: PickerTls, entry: _Entry) -> None:
+    def _look(self, tls: ClientTls, entry: _Entry) -> None:
         fingerprint = _fingerprint(tls)
         if fingerprint == entry.fingerprint:
             return
@@ -109,11 +109,11 @@ class TlsStore:
         entry.edition += 1
 
 
-def _files(tls: PickerTls) -> list[Path]:
+def _files(tls: ClientTls) -> list[Path]:
     return [path for path in (tls.ca_file, tls.cert_file, tls.key_file) if path is not None]
 
 
-def _fingerprint(tls: PickerTls) -> Fingerprint:
+def _fingerprint(tls: ClientTls) -> Fingerprint:
     """Of the files that symlinks lead to: Kubernetes swaps a whole folder at once."""
     marks: list[tuple[int, int, int] | None] = []
     for path in _files(tls):
@@ -126,29 +126,29 @@ def _fingerprint(tls: PickerTls) -> Fingerprint:
     return tuple(marks)
 
 
-def _load(tls: PickerTls) -> Material:
+def _load(tls: ClientTls) -> Material:
     def read(path: Path | None) -> bytes | None:
         return None if path is None else path.read_bytes()
 
     ca, cert, key = read(tls.ca_file), read(tls.cert_file), read(tls.key_file)
     try:
-        return Material(picker_context(tls), ca, cert, key)
+        return Material(client_context(tls), ca, cert, key)
     except ssl.SSLError as error:
         files = ", ".join(map(str, _files(tls)))
         raise OSError(f"{files} cannot be used: {error}") from error
 
 
-def picker_context(tls: PickerTls) -> ssl.SSLContext | None:
+def client_context(tls: ClientTls) -> ssl.SSLContext | None:
     """A client context with ALPN h2; None for plaintext.
 
     Raises:
         OSError: a file that cannot be read, or that is not PEM (`ssl.SSLError`).
     """
-    if tls.mode is PickerTlsMode.PLAINTEXT:
+    if tls.mode is TlsMode.PLAINTEXT:
         return None
     context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls.mode is PickerTlsMode.UNVERIFIED:
+    if tls.mode is TlsMode.UNVERIFIED:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if tls.cert_file is not None:
@@ -158,10 +158,10 @@ def picker_context(tls: PickerTls) -> ssl.SSLContext | None:
     return context
 
 
-def unreachable(address: str, tls: PickerTls, cause: str) -> str:
-    """Why a picker could not be reached, and what to look at."""
-    if tls.mode is PickerTlsMode.PLAINTEXT:
-        hint = "is it a TLS picker? (tls: unverified or verified)"
+def unreachable(address: str, tls: ClientTls, cause: str) -> str:
+    """Why a server could not be reached, and what to look at."""
+    if tls.mode is TlsMode.PLAINTEXT:
+        hint = "does it want TLS? (tls: unverified or verified)"
     else:
-        hint = "is it a plaintext picker? (tls: plaintext), or is its certificate not trusted?"
-    return f"picker {address} over {tls.mode}: {cause}; {hint}"
+        hint = "does it want plaintext? (tls: plaintext), or is its certificate not trusted?"
+    return f"{address} over {tls.mode}: {cause}; {hint}"

@@ -9,33 +9,12 @@ their methods: compiled, a call of a class's method costs a tenth of one that is
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from mypy_extensions import mypyc_attr
 
-from epp_client.pool.settings import PickerTls
-
-
-class Status(NamedTuple):
-    """A gRPC status: what a stream ended with."""
-
-    code: int
-    message: str = ""
-    said: bool = False
-    """Whether the peer's application said so in its trailers; else the transport found it, or a reset.
-    Equal are those that say the same, whoever said it."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, tuple) and self[:2] == other[:2]
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        return hash(self[:2])
-
-
-OK: Final = Status(0)
+from epp_client.tls_settings import ClientTls
+from epp_client.wire.status import OK, Status
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -65,6 +44,30 @@ class StreamEvents:
     def resume_writing(self) -> None:
         """The backlog has gone down again."""
         raise NotImplementedError
+
+
+class NoOwner(StreamEvents):
+    """Owner of a stream that has none yet, or none any more."""
+
+    __slots__ = ()
+
+    def message_received(self, message: bytes) -> None:
+        """Nobody reads it."""
+
+    def half_closed(self) -> None:
+        """Nobody waits for it."""
+
+    def closed(self, status: Status) -> None:
+        """Nobody waits for it."""
+
+    def pause_writing(self) -> None:
+        """Nobody writes."""
+
+    def resume_writing(self) -> None:
+        """Nobody writes."""
+
+
+NO_OWNER: Final = NoOwner()
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -108,7 +111,7 @@ class Server(Protocol):
 
 
 class Connection(Protocol):
-    """One connection to a picker address."""
+    """One connection to a server's address."""
 
     @property
     def usable(self) -> bool:
@@ -130,14 +133,14 @@ class Transport(Protocol):
         """Listen on a Unix socket (mode 0660, a stale socket file is replaced)."""
 
     async def connect(
-        self, address: str, tls: PickerTls, server_name: str, timeout: float
+        self, address: str, tls: ClientTls, server_name: str, timeout: float
     ) -> Connection:
         """Connect to `ip:port` within `timeout` seconds.
 
         Raises:
-            PickerUnreachable: refused, timed out, TLS failed; the text says which.
+            PeerUnreachable: refused, timed out, TLS failed; the text says which.
         """
 
-    def tls_edition(self, tls: PickerTls) -> int:
+    def tls_edition(self, tls: ClientTls) -> int:
         """A number that moves when the files of `tls` have changed and can be used: connections that
         were made before are worth replacing."""

@@ -21,10 +21,10 @@ from epp_client.pool.inference_pool import (
     PoolName,
 )
 from epp_client.pool.problems import Problem, Severity
-from epp_client.pool.settings import PickerTls, PickerTlsMode
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
+from epp_client.tls_settings import ClientTls, TlsMode
 
 LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")
 ENDPOINTS = (
@@ -141,8 +141,8 @@ async def test_a_store_that_is_not_synced_says_so(client: aiohttp.ClientSession)
 async def test_no_page_tells_where_keys_and_certificates_are(
     client: aiohttp.ClientSession, store: PoolStore
 ) -> None:
-    tls = PickerTls(
-        mode=PickerTlsMode.VERIFIED,
+    tls = ClientTls(
+        mode=TlsMode.VERIFIED,
         ca_file=Path("/secret/ca"),
         server_name="epp.example",
         cert_file=Path("/secret/cert"),

@@ -13,7 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from epp_client.cli import app
-from epp_client.pool.manifests import lint
+from epp_client.manifests.lint import lint
 from epp_client.pool.settings import PoolSettings
 from testbed.envoy import envoy_binary
 from tests.deploy.kustomize import HASHED, Object, render

@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
 from epp_client.picker.client import PROCESS
-from epp_client.wire.grpc import UNIMPLEMENTED
 from epp_client.wire.native import NativeTransport
-from epp_client.wire.stream import NO_OWNER
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.status import OK, UNIMPLEMENTED, Status
+from epp_client.wire.transport import NO_OWNER, Stream, StreamEvents
 from tests.relay.conversation import answered, picked, streamed
 
 PIECE = b"y" * 64_000

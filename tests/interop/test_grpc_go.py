@@ -10,7 +10,8 @@ import pytest
 
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.native_connection import NativeConnection
-from epp_client.wire.transport import OK, Status, Stream
+from epp_client.wire.status import OK, Status
+from epp_client.wire.transport import Stream
 
 from ..wire.owners import PATH, Accepting, Owner
 from ..wire.test_native import PLAINTEXT, loopback, until

@@ -9,21 +9,29 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from epp_client.errors import PickerUnreachable, Reason
+from epp_client.errors import PeerUnreachable, Reason
 from epp_client.picker.address import RETIRE_GRACE
 from epp_client.picker.client import PROCESS, PickerClient
 from epp_client.picker.health import FAILURES, Health
 from epp_client.pool.inference_pool import FailureMode
-from epp_client.pool.settings import PickerTls, PickerTlsMode, PoolSettings
+from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget
-from epp_client.wire.grpc import NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE, UNIMPLEMENTED
+from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.health import CHECK, EXT_PROC, OVERALL, READINESS, question
-from epp_client.wire.transport import OK, Accept, Connection, Server, Status, Stream, StreamEvents
+from epp_client.wire.status import (
+    NOT_FOUND,
+    OK,
+    PERMISSION_DENIED,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    Status,
+)
+from epp_client.wire.transport import Accept, Connection, Server, Stream, StreamEvents
 
 ONE, OTHER = "10.1.0.1:9002", "10.1.0.2:9002"
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
 SETTINGS = PoolSettings(
-    connect_timeout=0.2, pick_timeout=0.3, tls=PickerTls(mode=PickerTlsMode.PLAINTEXT)
+    connect_timeout=0.2, pick_timeout=0.3, tls=ClientTls(mode=TlsMode.PLAINTEXT)
 )
 
 Answer = bytes | Status | None
@@ -105,16 +113,16 @@ class FakeTransport:
         self.edition = 0
         self.refused = 0
 
-    def tls_edition(self, tls: PickerTls) -> int:
+    def tls_edition(self, tls: ClientTls) -> int:
         return self.edition
 
     async def connect(
-        self, address: str, tls: PickerTls, server_name: str, timeout: float
+        self, address: str, tls: ClientTls, server_name: str, timeout: float
     ) -> Connection:
         peer = self.peers[address]
         if not peer.up:
             self.refused += 1
-            raise PickerUnreachable(f"{address} refused")
+            raise PeerUnreachable(f"{address} refused")
         connection = FakeConnection(peer)
         peer.connections.append(connection)
         return connection
@@ -186,7 +194,7 @@ async def test_what_the_answer_to_a_check_means(answer: Answer, state: Health) -
     async with following(transport, ONE) as client:
         await until(lambda: bool(transport.peers[ONE].connections))
         if state in (Health.NOT_SERVING,):
-            with pytest.raises(PickerUnreachable):
+            with pytest.raises(PeerUnreachable):
                 await client.connect()
         else:
             await client.connect()
@@ -413,7 +421,7 @@ async def test_a_new_address_has_longer_where_requests_are_refused_without_it(
         waiting = asyncio.create_task(client.connect())
         await until(lambda: transport.refused >= 5)
         if mode is FailureMode.FAIL_OPEN:
-            with pytest.raises(PickerUnreachable):
+            with pytest.raises(PeerUnreachable):
                 await waiting
         else:
             transport.peers[ONE].up = True
@@ -424,7 +432,7 @@ async def test_one_that_only_refuses_is_unreachable_once_it_is_not_new() -> None
     transport = FakeTransport()
     transport.peers[ONE].up = False
     async with following(transport, ONE) as client:
-        with pytest.raises(PickerUnreachable, match="refused"):
+        with pytest.raises(PeerUnreachable, match="refused"):
             await client.connect()
         assert client.states == {ONE: Health.UNREACHABLE}
         assert not client.hopeful
@@ -437,7 +445,7 @@ async def test_who_waited_in_vain_is_not_kept_for_a_collector() -> None:
 
     async def wait() -> weakref.ref[Request]:
         request = Request()
-        with contextlib.suppress(PickerUnreachable):
+        with contextlib.suppress(PeerUnreachable):
             await client.connect()
         return weakref.ref(request)
 
@@ -501,7 +509,7 @@ async def test_an_old_address_is_not_asked_when_it_is_not_to_be_trusted(change: 
     transport.peers[OTHER].up = False
     async with following(transport, ONE) as client:
         await until(lambda: client.ready() is not None)
-        unverified = SETTINGS.model_copy(update={"tls": PickerTls()})
+        unverified = SETTINGS.model_copy(update={"tls": ClientTls()})
         if change == "tls":
             client.retarget(PickerTarget((OTHER,)), unverified)
         else:

@@ -13,8 +13,9 @@ from grpc import aio
 
 from epp_client.picker.client import PickerClient
 from epp_client.picker.health import Health
-from epp_client.pool.settings import PickerTls, PickerTlsMode, PoolSettings
+from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget
+from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.grpcio import GrpcioTransport
 from epp_client.wire.health import CHECK
 from epp_client.wire.native import NativeTransport
@@ -74,7 +75,7 @@ async def test_a_rotated_client_certificate_is_shown_and_a_broken_one_is_not(
         pair.private_key_pem.write_to_path(files["key_file"])
 
     rotate("one.test")
-    tls = PickerTls(mode=PickerTlsMode.VERIFIED, **files)
+    tls = ClientTls(mode=TlsMode.VERIFIED, **files)
     async with listening(authority) as (picker, address):
         client = PickerClient("default/llama", transport())
         client.retarget(

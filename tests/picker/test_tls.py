@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from epp_client.errors import PickerUnreachable
-from epp_client.pool.settings import PickerTls, PickerTlsMode
+from epp_client.errors import PeerUnreachable
+from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.grpcio import GrpcioTransport
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.tls import LOOK_INTERVAL, TlsStore
@@ -18,7 +18,7 @@ from epp_client.wire.transport import Transport
 
 @dataclass
 class Files:
-    tls: PickerTls
+    tls: ClientTls
     ca: Path
     cert: Path
     key: Path
@@ -42,13 +42,13 @@ class Clock:
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     ca, cert, key = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
-    tls = PickerTls(mode=PickerTlsMode.VERIFIED, ca_file=ca, cert_file=cert, key_file=key)
+    tls = ClientTls(mode=TlsMode.VERIFIED, ca_file=ca, cert_file=cert, key_file=key)
     made = Files(tls, ca, cert, key)
     made.write(trustme.CA())
     return made
 
 
-def look(store: TlsStore, clock: Clock, tls: PickerTls) -> int:
+def look(store: TlsStore, clock: Clock, tls: ClientTls) -> int:
     clock.now += LOOK_INTERVAL
     return store.edition(tls)
 
@@ -133,14 +133,14 @@ async def test_files_that_cannot_be_used_are_named(
     files: Files, transport: Callable[[], Transport], wrong: str
 ) -> None:
     files.ca.unlink() if wrong == "missing" else files.ca.write_bytes(b"no certificate")
-    with pytest.raises(PickerUnreachable) as failed:
+    with pytest.raises(PeerUnreachable) as failed:
         await transport().connect("127.0.0.1:9", files.tls, "epp.default.svc", 5)
     assert str(files.ca) in str(failed.value)
     assert "plaintext" not in str(failed.value)
 
 
 def test_plaintext_has_no_files() -> None:
-    tls = PickerTls(mode=PickerTlsMode.PLAINTEXT)
+    tls = ClientTls(mode=TlsMode.PLAINTEXT)
     clock = Clock()
     store = TlsStore(clock)
     assert store.material(tls).context is None

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from epp_client.errors import ManifestError
-from epp_client.pool.manifests import ManifestSource, lint, load
+from epp_client.manifests.files import load
+from epp_client.manifests.lint import lint
+from epp_client.manifests.source import ManifestSource
 from epp_client.pool.problems import Severity
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore

@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epp_client.manifests.lint import lint
 from epp_client.pool.endpoints import endpoint_key, parse_endpoint
 from epp_client.pool.inference_pool import AppProtocol, FailureMode
-from epp_client.pool.manifests import lint
 from epp_client.pool.parse import parse_duration, parse_inference_pool, parse_size
 from epp_client.pool.problems import dotted
 from epp_client.pool.settings import PoolSettings, ResponseMode

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import hpack
 
-from epp_client.wire import frames
-from epp_client.wire.client import ClientConnection
-from epp_client.wire.frames import ConnectionFault, ErrorCode
-from epp_client.wire.grpc import GrpcFault, MessageReader, decode_message, parse_timeout
-from epp_client.wire.headers import HeaderReader, Malformed
-from epp_client.wire.server import ServerConnection
+from epp_client.wire.http2 import frames
+from epp_client.wire.http2.client import ClientConnection
+from epp_client.wire.http2.frames import ConnectionFault, ErrorCode
+from epp_client.wire.http2.grpc import GrpcFault, MessageReader, decode_message, parse_timeout
+from epp_client.wire.http2.headers import HeaderReader, Malformed
+from epp_client.wire.http2.server import ServerConnection
 
 from .owners import PATH, Accepting, Owner, raise_it
 from .raw import HEADERS, block, split

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from epp_client.wire.client import ClientConnection
-from epp_client.wire.server import ServerConnection
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.http2.client import ClientConnection
+from epp_client.wire.http2.server import ServerConnection
+from epp_client.wire.status import OK, Status
+from epp_client.wire.transport import Stream, StreamEvents
 
 PATH = "/test.Echo/Talk"
 

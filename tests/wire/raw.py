@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import h2.connection
 
-from epp_client.wire import frames
-from epp_client.wire.client import ClientConnection
-from epp_client.wire.frames import ErrorCode
-from epp_client.wire.server import ServerConnection
+from epp_client.wire.http2 import frames
+from epp_client.wire.http2.client import ClientConnection
+from epp_client.wire.http2.frames import ErrorCode
+from epp_client.wire.http2.server import ServerConnection
 
 from .owners import PATH, Accepting, raise_it
 

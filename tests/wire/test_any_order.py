@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from epp_client.wire.connection import CONNECTION_WINDOW, Http2Connection
-from epp_client.wire.stream import STREAM_WINDOW
-from epp_client.wire.transport import OK, Stream
+from epp_client.wire.http2.connection import CONNECTION_WINDOW, Http2Connection
+from epp_client.wire.http2.stream import STREAM_WINDOW
+from epp_client.wire.status import OK
+from epp_client.wire.transport import Stream
 
 from .owners import Joined, Owner
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epp_client.wire import frames
-from epp_client.wire.calm import BURST, RATE, Calm
-from epp_client.wire.client import ClientConnection
-from epp_client.wire.frames import ConnectionFault, ErrorCode
-from epp_client.wire.server import ServerConnection
-from epp_client.wire.stream import HIGH_WATER, STREAM_WINDOW
-from epp_client.wire.transport import OK, Status
+from epp_client.wire.http2 import frames
+from epp_client.wire.http2.calm import BURST, RATE, Calm
+from epp_client.wire.http2.client import ClientConnection
+from epp_client.wire.http2.frames import ConnectionFault, ErrorCode
+from epp_client.wire.http2.server import ServerConnection
+from epp_client.wire.http2.stream import HIGH_WATER, STREAM_WINDOW
+from epp_client.wire.status import OK, Status
 
 from .owners import PATH, Accepting, Joined, Owner, raise_it
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp_client.wire.frames import ConnectionFault, ErrorCode
-from epp_client.wire.grpc import (
+from epp_client.wire.http2.frames import ConnectionFault, ErrorCode
+from epp_client.wire.http2.grpc import (
     MAX_MESSAGE,
     GrpcFault,
     MessageReader,
@@ -19,7 +19,7 @@ from epp_client.wire.grpc import (
     status_of_http,
     status_of_reset,
 )
-from epp_client.wire.headers import HeaderReader, Malformed, check_trailers, literals
+from epp_client.wire.http2.headers import HeaderReader, Malformed, check_trailers, literals
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.lists(st.integers(1, 50), min_size=1))

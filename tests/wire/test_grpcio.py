@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from grpc import aio
 
-from epp_client.errors import PickerUnreachable
+from epp_client.errors import PeerUnreachable
 from epp_client.picker.ask import ask_picker
-from epp_client.pool.settings import PickerTls, PickerTlsMode
+from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.grpcio import GrpcioConnection, GrpcioTransport
 from epp_client.wire.transport import Stream
 from testbed.picker import start_picker
@@ -66,7 +66,7 @@ PATIENCE = 5.0
 """Seconds for a handshake on a busy machine."""
 
 
-async def ask(address: str, tls: PickerTls) -> tuple[str, ...]:
+async def ask(address: str, tls: ClientTls) -> tuple[str, ...]:
     pool = snapshot(members=table(ENDPOINT))
     assert pool.picker is not None
     settings = pool.pool.settings.model_copy(update={"tls": tls, "connect_timeout": PATIENCE})
@@ -77,26 +77,26 @@ async def ask(address: str, tls: PickerTls) -> tuple[str, ...]:
     )
     report = await ask_picker(pool, GrpcioTransport(), [], b"")
     if report.problem is not None:
-        raise PickerUnreachable(report.detail)
+        raise PeerUnreachable(report.detail)
     return report.endpoints
 
 
 async def test_verified(secure: Certificates) -> None:
-    tls = PickerTls(mode=PickerTlsMode.VERIFIED, ca_file=secure.authority)
+    tls = ClientTls(mode=TlsMode.VERIFIED, ca_file=secure.authority)
     assert await ask(secure.address, tls) == (ENDPOINT,)
 
 
 async def test_a_wrong_server_name_is_refused(secure: Certificates) -> None:
-    tls = PickerTls(
-        mode=PickerTlsMode.VERIFIED, ca_file=secure.authority, server_name="other.default.svc"
+    tls = ClientTls(
+        mode=TlsMode.VERIFIED, ca_file=secure.authority, server_name="other.default.svc"
     )
-    with pytest.raises(PickerUnreachable, match="certificate"):
+    with pytest.raises(PeerUnreachable, match="certificate"):
         await ask(secure.address, tls)
 
 
 async def test_an_unknown_authority_is_refused(secure: Certificates) -> None:
-    with pytest.raises(PickerUnreachable, match="certificate"):
-        await ask(secure.address, PickerTls(mode=PickerTlsMode.VERIFIED))
+    with pytest.raises(PeerUnreachable, match="certificate"):
+        await ask(secure.address, ClientTls(mode=TlsMode.VERIFIED))
 
 
 async def test_unverified_takes_the_certificate_that_a_picker_made_for_itself() -> None:
@@ -120,13 +120,13 @@ async def test_unverified_takes_the_certificate_that_a_picker_made_for_itself() 
     )
     credentials = grpc.ssl_server_credentials([(private, certificate.public_bytes(pem))])
     server, address = await start_picker("127.0.0.1:0", [ENDPOINT], credentials)
-    assert await ask(address, PickerTls(mode=PickerTlsMode.UNVERIFIED)) == (ENDPOINT,)
+    assert await ask(address, ClientTls(mode=TlsMode.UNVERIFIED)) == (ENDPOINT,)
     await server.stop(0)
 
 
 async def test_mutual(secure: Certificates) -> None:
-    tls = PickerTls(
-        mode=PickerTlsMode.VERIFIED,
+    tls = ClientTls(
+        mode=TlsMode.VERIFIED,
         ca_file=secure.authority,
         cert_file=secure.client_cert,
         key_file=secure.client_key,
@@ -136,17 +136,17 @@ async def test_mutual(secure: Certificates) -> None:
 
 async def test_plaintext_and_what_a_tls_picker_makes_of_it(secure: Certificates) -> None:
     server, address = await start_picker("127.0.0.1:0", [ENDPOINT])
-    plaintext = PickerTls(mode=PickerTlsMode.PLAINTEXT)
+    plaintext = ClientTls(mode=TlsMode.PLAINTEXT)
     assert await ask(address, plaintext) == (ENDPOINT,)
     await server.stop(0)
-    with pytest.raises(PickerUnreachable):
+    with pytest.raises(PeerUnreachable):
         await ask(address, plaintext)
 
 
 async def test_callers_of_a_dead_picker_wait_for_one_attempt() -> None:
     async with asyncio.timeout(5):
-        with pytest.raises(PickerUnreachable, match="refused"):
-            await ask("127.0.0.1:1", PickerTls(mode=PickerTlsMode.PLAINTEXT))
+        with pytest.raises(PeerUnreachable, match="refused"):
+            await ask("127.0.0.1:1", ClientTls(mode=TlsMode.PLAINTEXT))
 
 
 class Failing(Owner):

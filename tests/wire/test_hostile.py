@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from epp_client.wire import frames
-from epp_client.wire.calm import BURST
-from epp_client.wire.connection import CONNECTION_WINDOW, MAX_HELD
-from epp_client.wire.frames import DEFAULT_FRAME, ErrorCode
-from epp_client.wire.grpc import MAX_MESSAGE
-from epp_client.wire.stream import MAX_ASSEMBLED, MAX_ASSEMBLED_BY_ALL, STREAM_WINDOW, Tally
-from epp_client.wire.transport import OK
+from epp_client.wire.http2 import frames
+from epp_client.wire.http2.calm import BURST
+from epp_client.wire.http2.connection import CONNECTION_WINDOW, MAX_HELD
+from epp_client.wire.http2.frames import DEFAULT_FRAME, ErrorCode
+from epp_client.wire.http2.grpc import MAX_MESSAGE
+from epp_client.wire.http2.stream import MAX_ASSEMBLED, MAX_ASSEMBLED_BY_ALL, STREAM_WINDOW, Tally
+from epp_client.wire.status import OK
 
 from .owners import PATH, Accepting, Owner
 from .raw import block, data, error_of, message, request, settled_client, settled_server, split

@@ -16,20 +16,20 @@ import trustme
 import uvloop
 from grpc import aio
 
-from epp_client.errors import PickerUnreachable
-from epp_client.pool.settings import PickerTls, PickerTlsMode
-from epp_client.wire.connection import Http2Connection
+from epp_client.errors import PeerUnreachable
+from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.grpcio import _OPTIONS, GrpcioServer, _AnyMethod
+from epp_client.wire.http2.connection import Http2Connection
+from epp_client.wire.http2.server import ServerConnection
+from epp_client.wire.http2.stream import HIGH_WATER
 from epp_client.wire.native import NativeServer, NativeTransport
 from epp_client.wire.native_connection import NativeConnection
 from epp_client.wire.protocol import ClientProtocol
-from epp_client.wire.server import ServerConnection
-from epp_client.wire.stream import HIGH_WATER
-from epp_client.wire.transport import OK, Status
+from epp_client.wire.status import OK, Status
 
 from .owners import PATH, Accepting, Owner
 
-PLAINTEXT = PickerTls(mode=PickerTlsMode.PLAINTEXT)
+PLAINTEXT = ClientTls(mode=TlsMode.PLAINTEXT)
 NAME = "epp.default.svc"
 
 
@@ -312,7 +312,7 @@ async def secure(tmp_path: Path) -> AsyncIterator[Secure]:
         await server.stop(0)
 
 
-async def say_hello(address: str, tls: PickerTls) -> Status | None:
+async def say_hello(address: str, tls: ClientTls) -> Status | None:
     connection = await NativeTransport().connect(address, tls, NAME, 5)
     call = Owner()
     call.stream = connection.open(PATH, {}, call)
@@ -324,8 +324,8 @@ async def say_hello(address: str, tls: PickerTls) -> Status | None:
 
 
 async def test_tls_verified_unverified_and_mutual(secure: Secure) -> None:
-    verified = PickerTls(mode=PickerTlsMode.VERIFIED, ca_file=secure.ca)
-    unverified = PickerTls(mode=PickerTlsMode.UNVERIFIED, server_name="whatever")
+    verified = ClientTls(mode=TlsMode.VERIFIED, ca_file=secure.ca)
+    unverified = ClientTls(mode=TlsMode.UNVERIFIED, server_name="whatever")
     own = {"cert_file": secure.cert, "key_file": secure.key}
     assert await say_hello(secure.anybody, verified) == OK
     assert await say_hello(secure.anybody, unverified) == OK
@@ -333,26 +333,26 @@ async def test_tls_verified_unverified_and_mutual(secure: Secure) -> None:
 
 
 async def test_tls_refusals_say_what_to_do(secure: Secure) -> None:
-    verified = PickerTls(mode=PickerTlsMode.VERIFIED, ca_file=secure.ca)
+    verified = ClientTls(mode=TlsMode.VERIFIED, ca_file=secure.ca)
     for tls, text in (
-        (PickerTls(mode=PickerTlsMode.VERIFIED), "certificate"),
+        (ClientTls(mode=TlsMode.VERIFIED), "certificate"),
         (verified.model_copy(update={"server_name": "other.svc"}), "certificate"),
         (verified.model_copy(update={"ca_file": Path("/nonexistent")}), "No such file"),
-        (PLAINTEXT, "TLS picker"),
+        (PLAINTEXT, "does it want TLS?"),
     ):
-        with pytest.raises(PickerUnreachable, match=text):
+        with pytest.raises(PeerUnreachable, match=text):
             await say_hello(secure.anybody, tls)
 
 
 async def test_nobody_listens() -> None:
-    with pytest.raises(PickerUnreachable, match="refused"):
+    with pytest.raises(PeerUnreachable, match="refused"):
         await NativeTransport().connect("127.0.0.1:1", PLAINTEXT, "", 5)
 
 
 async def test_a_peer_that_says_nothing_times_out() -> None:
     sock, address = loopback()
     sock.listen()
-    with pytest.raises(PickerUnreachable, match="timed out"):
+    with pytest.raises(PeerUnreachable, match="timed out"):
         await NativeTransport().connect(address, PLAINTEXT, "", 0.1)
     sock.close()
 
@@ -392,7 +392,7 @@ async def leave(in_vain: bool) -> list[object]:
         await server.drain(0)
 
     async def connect() -> None:
-        with contextlib.suppress(PickerUnreachable):
+        with contextlib.suppress(PeerUnreachable):
             connection = await transport.connect(address, PLAINTEXT, "", 5)
             call = Owner()
             call.stream = connection.open(PATH, {}, call)

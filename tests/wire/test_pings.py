@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from grpc import aio
 
-from epp_client.pool.settings import PickerTls, PickerTlsMode
 from epp_client.pool.store import PoolStore
-from epp_client.wire import frames, grpcio
+from epp_client.tls_settings import ClientTls, TlsMode
+from epp_client.wire import grpcio
 from epp_client.wire.grpcio import GrpcioTransport
+from epp_client.wire.http2 import frames
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.transport import Transport
 from epp_client.xds.ads import METHOD
@@ -106,7 +107,7 @@ async def test_a_grpcio_client_pings_no_more_in_a_silence_than_servers_take(
     server.add_generic_rpc_handlers((grpcio._AnyMethod(accepting),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    tls = PickerTls(mode=PickerTlsMode.PLAINTEXT)
+    tls = ClientTls(mode=TlsMode.PLAINTEXT)
     connection = await GrpcioTransport().connect(f"127.0.0.1:{port}", tls, "", 20)
     owner = Owner()
     stream = connection.open(PATH, {}, owner)

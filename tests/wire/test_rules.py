@@ -6,11 +6,11 @@ import h2.events
 import hpack
 import pytest
 
-from epp_client.wire import frames
-from epp_client.wire.frames import DEFAULT_FRAME, ErrorCode
-from epp_client.wire.server import ServerConnection
-from epp_client.wire.stream import STREAM_WINDOW
-from epp_client.wire.transport import OK, Status
+from epp_client.wire.http2 import frames
+from epp_client.wire.http2.frames import DEFAULT_FRAME, ErrorCode
+from epp_client.wire.http2.server import ServerConnection
+from epp_client.wire.http2.stream import STREAM_WINDOW
+from epp_client.wire.status import OK, Status
 
 from .owners import PATH, Accepting, Owner, raise_it
 from .raw import (

@@ -12,13 +12,14 @@ from typing import cast
 import pytest
 from grpc import aio
 
-from epp_client.wire import frames
-from epp_client.wire.frames import ErrorCode
 from epp_client.wire.grpcio import GrpcioTransport
+from epp_client.wire.http2 import frames
+from epp_client.wire.http2.frames import ErrorCode
 from epp_client.wire.native import NativeServer, NativeTransport
 from epp_client.wire.protocol import MAX_UNREAD, ServerProtocol
 from epp_client.wire.socket_file import SocketFile
-from epp_client.wire.transport import Status, Stream, Transport
+from epp_client.wire.status import Status
+from epp_client.wire.transport import Stream, Transport
 
 from .owners import PATH, Accepting, Owner
 from .raw import data, error_of, message, request

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from grpc import aio
 
-from epp_client.errors import PickerUnreachable
-from epp_client.wire import frames
-from epp_client.wire.frames import ErrorCode
+from epp_client.errors import PeerUnreachable
 from epp_client.wire.grpcio import _AnyMethod
+from epp_client.wire.http2 import frames
+from epp_client.wire.http2.frames import ErrorCode
+from epp_client.wire.http2.stream import HIGH_WATER
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.native_connection import NativeConnection
 from epp_client.wire.protocol import ClientProtocol
-from epp_client.wire.stream import HIGH_WATER
-from epp_client.wire.transport import OK
+from epp_client.wire.status import OK
 
 from .owners import PATH, Accepting, Owner
 from .test_native import PLAINTEXT, loopback, until
@@ -36,7 +36,7 @@ def say(call: Owner, *messages: bytes) -> None:
 
 
 async def refused() -> ClientProtocol:
-    raise PickerUnreachable("nobody is there any more")
+    raise PeerUnreachable("nobody is there any more")
 
 
 class Limited:

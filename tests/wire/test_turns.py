@@ -5,10 +5,19 @@ from typing import Any
 
 import pytest
 
-from epp_client.wire.frames import ACK, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame, settings
-from epp_client.wire.headers import RESPONSE
+from epp_client.wire.http2.frames import (
+    ACK,
+    END_HEADERS,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    frame,
+    settings,
+)
+from epp_client.wire.http2.headers import RESPONSE
 from epp_client.wire.protocol import WORK, ClientProtocol, ServerProtocol
-from epp_client.wire.transport import OK, StreamEvents
+from epp_client.wire.status import OK
+from epp_client.wire.transport import StreamEvents
 
 from .owners import PATH, Owner
 from .raw import data, request

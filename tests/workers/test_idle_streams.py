@@ -20,8 +20,7 @@ from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
 from epp_client.picker.client import PROCESS
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.protocol import ClientProtocol, as_protocol
-from epp_client.wire.stream import NoOwner
-from epp_client.wire.transport import Stream, StreamEvents
+from epp_client.wire.transport import NoOwner, Stream, StreamEvents
 from testbed.stack import inference_pool, pod, service
 
 from ..relay.conversation import picked, request_headers

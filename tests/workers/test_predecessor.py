@@ -14,8 +14,8 @@ from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings, TransportName
 from epp_client.wire.native import NativeTransport
-from epp_client.wire.stream import NO_OWNER
-from epp_client.wire.transport import Status, Stream, StreamEvents
+from epp_client.wire.status import Status
+from epp_client.wire.transport import NO_OWNER, Stream, StreamEvents
 from epp_client.workers.predecessor import Left, known_on, left_on
 
 POOL = PoolName("default", "llama")

@@ -7,7 +7,7 @@ that a peer has done earns the right to its overhead, and time forgives the rest
 
 from collections.abc import Callable
 
-from epp_client.wire.frames import ConnectionFault, ErrorCode
+from epp_client.wire.http2.frames import ConnectionFault, ErrorCode
 
 BURST = 2_000
 """Nuisances that a peer may cause at once, without having done anything useful."""

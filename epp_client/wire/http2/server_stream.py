@@ -5,9 +5,9 @@ Pure, like `stream.py`.
 
 from typing import TYPE_CHECKING, Any, Final
 
-from epp_client.wire.frames import ErrorCode, StreamFault, rst_stream
-from epp_client.wire.grpc import CANCELLED, status_of_reset
-from epp_client.wire.headers import (
+from epp_client.wire.http2.frames import ErrorCode, StreamFault, rst_stream
+from epp_client.wire.http2.grpc import status_of_reset
+from epp_client.wire.http2.headers import (
     NOT_GRPC,
     RESPONSE,
     TRAILERS_OK,
@@ -16,11 +16,12 @@ from epp_client.wire.headers import (
     check_trailers,
     trailers,
 )
-from epp_client.wire.stream import NO_OWNER, Http2Stream
-from epp_client.wire.transport import OK, Status
+from epp_client.wire.http2.stream import Http2Stream
+from epp_client.wire.status import CANCELLED, OK, Status
+from epp_client.wire.transport import NO_OWNER
 
 if TYPE_CHECKING:
-    from epp_client.wire.connection import Http2Connection
+    from epp_client.wire.http2.connection import Http2Connection
 
 _NOT_GRPC_TEXT: Final = b"gRPC is spoken here: POST with content-type application/grpc\n"
 

@@ -1,11 +1,11 @@
-"""The end of a connection that takes streams: Envoy's sidecar, and the fake picker in tests. Pure."""
+"""The end of a connection that takes streams. Pure."""
 
 from collections.abc import Callable
 from typing import Final
 
-from epp_client.wire import frames
-from epp_client.wire.connection import Http2Connection, own_settings
-from epp_client.wire.frames import (
+from epp_client.wire.http2 import frames
+from epp_client.wire.http2.connection import Http2Connection, own_settings
+from epp_client.wire.http2.frames import (
     LARGEST_ID,
     PING,
     PREFACE,
@@ -15,8 +15,8 @@ from epp_client.wire.frames import (
     frame,
     goaway,
 )
-from epp_client.wire.headers import Malformed
-from epp_client.wire.server_stream import NotGrpcStream, ServerStream
+from epp_client.wire.http2.headers import Malformed
+from epp_client.wire.http2.server_stream import NotGrpcStream, ServerStream
 from epp_client.wire.transport import Accept
 
 MAX_STREAMS: Final = 16_384

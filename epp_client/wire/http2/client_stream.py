@@ -5,14 +5,14 @@ Pure, like `stream.py`.
 
 from typing import TYPE_CHECKING, Any
 
-from epp_client.wire.frames import ErrorCode, StreamFault, rst_stream
-from epp_client.wire.grpc import UNKNOWN
-from epp_client.wire.headers import ResponseHead
-from epp_client.wire.stream import Http2Stream
-from epp_client.wire.transport import OK, Status, StreamEvents
+from epp_client.wire.http2.frames import ErrorCode, StreamFault, rst_stream
+from epp_client.wire.http2.headers import ResponseHead
+from epp_client.wire.http2.stream import Http2Stream
+from epp_client.wire.status import OK, UNKNOWN, Status
+from epp_client.wire.transport import StreamEvents
 
 if TYPE_CHECKING:
-    from epp_client.wire.connection import Http2Connection
+    from epp_client.wire.http2.connection import Http2Connection
 
 
 class ClientStream(Http2Stream):

@@ -1,11 +1,11 @@
-"""The end of a connection that opens streams: towards a picker. Pure."""
+"""The end of a connection that opens streams. Pure."""
 
 from collections.abc import Callable, Mapping
 
-from epp_client.wire import frames
-from epp_client.wire.client_stream import ClientStream
-from epp_client.wire.connection import Http2Connection, own_settings
-from epp_client.wire.frames import (
+from epp_client.wire.http2 import frames
+from epp_client.wire.http2.client_stream import ClientStream
+from epp_client.wire.http2.connection import Http2Connection, own_settings
+from epp_client.wire.http2.frames import (
     LARGEST_ID,
     PING,
     PREFACE,
@@ -14,9 +14,9 @@ from epp_client.wire.frames import (
     StreamFault,
     frame,
 )
-from epp_client.wire.grpc import INTERNAL, UNAVAILABLE
-from epp_client.wire.headers import Malformed, literals, request_start
-from epp_client.wire.transport import Status, StreamEvents
+from epp_client.wire.http2.headers import Malformed, literals, request_start
+from epp_client.wire.status import INTERNAL, UNAVAILABLE, Status
+from epp_client.wire.transport import StreamEvents
 
 
 class ClientConnection(Http2Connection[ClientStream]):

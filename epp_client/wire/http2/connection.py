@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from epp_client.wire import frames
-from epp_client.wire.calm import Calm
-from epp_client.wire.frames import (
+from epp_client.wire.http2 import frames
+from epp_client.wire.http2.calm import Calm
+from epp_client.wire.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,
@@ -41,11 +41,10 @@ from epp_client.wire.frames import (
     window_update,
     word,
 )
-from epp_client.wire.grpc import INTERNAL, UNAVAILABLE
-from epp_client.wire.headers import MAX_HEADER_LIST, HeaderReader
-from epp_client.wire.outbox import Outbox
-from epp_client.wire.stream import STREAM_WINDOW, Http2Stream, Tally
-from epp_client.wire.transport import Status
+from epp_client.wire.http2.headers import MAX_HEADER_LIST, HeaderReader
+from epp_client.wire.http2.outbox import Outbox
+from epp_client.wire.http2.stream import STREAM_WINDOW, Http2Stream, Tally
+from epp_client.wire.status import INTERNAL, UNAVAILABLE, Status
 
 CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 """Bytes in flight towards us on all streams. Given back as they come, so that a paused stream never

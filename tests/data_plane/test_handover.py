@@ -8,8 +8,8 @@ from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.known import read_known
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
-from epp_client.wire.grpc import CANCELLED, RESOURCE_EXHAUSTED
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.status import CANCELLED, OK, RESOURCE_EXHAUSTED, Status
+from epp_client.wire.transport import Stream, StreamEvents
 
 POOL = PoolName("default", "llama")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mypy_extensions import mypyc_attr
 
-from epp_client.wire.frames import (
+from epp_client.wire.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -23,20 +23,15 @@ from epp_client.wire.frames import (
     window_update,
     word,
 )
-from epp_client.wire.grpc import (
-    INTERNAL,
-    RESOURCE_EXHAUSTED,
-    GrpcFault,
-    MessageReader,
-    status_of_reset,
-)
-from epp_client.wire.headers import (
+from epp_client.wire.http2.grpc import GrpcFault, MessageReader, status_of_reset
+from epp_client.wire.http2.headers import (
     RESPONSE,
 )
-from epp_client.wire.transport import Status, Stream, StreamEvents
+from epp_client.wire.status import INTERNAL, RESOURCE_EXHAUSTED, Status
+from epp_client.wire.transport import NO_OWNER, Stream, StreamEvents
 
 if TYPE_CHECKING:
-    from epp_client.wire.connection import Http2Connection
+    from epp_client.wire.http2.connection import Http2Connection
 
 _HELD_OVERHEAD: Final = 64
 """What a message that is held costs beside its bytes."""
@@ -73,30 +68,6 @@ class Tally:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class NoOwner(StreamEvents):
-    """Owner of a stream that has none yet, or none any more."""
-
-    __slots__ = ()
-
-    def message_received(self, message: bytes) -> None:
-        """Nobody reads it."""
-
-    def half_closed(self) -> None:
-        """Nobody waits for it."""
-
-    def closed(self, status: Status) -> None:
-        """Nobody waits for it."""
-
-    def pause_writing(self) -> None:
-        """Nobody writes."""
-
-    def resume_writing(self) -> None:
-        """Nobody writes."""
-
-
-NO_OWNER: Final = NoOwner()
-
-
 class Http2Stream(Stream):
     """What both ends share. `over` streams say nothing more to their owner and take nothing from it."""
 

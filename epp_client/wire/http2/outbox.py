@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from epp_client.wire.frames import (
+from epp_client.wire.http2.frames import (
     CONTINUATION,
     DEFAULT_FRAME,
     DEFAULT_WINDOW,
@@ -14,8 +14,8 @@ from epp_client.wire.frames import (
     HEADERS,
     frame,
 )
-from epp_client.wire.headers import NO_TABLE
-from epp_client.wire.stream import Http2Stream
+from epp_client.wire.http2.headers import NO_TABLE
+from epp_client.wire.http2.stream import Http2Stream
 
 PUMP: Final = 256 * 1024
 """Bytes of backlog written at once, before the socket is asked whether it can take more."""

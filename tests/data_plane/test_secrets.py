@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from epp_client.picker.client import PROCESS
-from epp_client.wire import frames
+from epp_client.wire.http2 import frames
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.protocol import ClientProtocol, as_protocol
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.status import OK, Status
+from epp_client.wire.transport import Stream, StreamEvents
 from testbed.stack import inference_pool, pod, service
 
 from ..relay.conversation import body, immediate, picked, request_headers, streamed

@@ -20,10 +20,10 @@ from epp_client.pool.snapshot import PickerTarget
 from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
 from epp_client.relay.outcome import Outcome
-from epp_client.wire.grpc import UNAVAILABLE, UNIMPLEMENTED
+from epp_client.wire.http2.stream import STREAM_WINDOW
 from epp_client.wire.native import NativeTransport
-from epp_client.wire.stream import NO_OWNER, STREAM_WINDOW
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.status import OK, UNAVAILABLE, UNIMPLEMENTED, Status
+from epp_client.wire.transport import NO_OWNER, Stream, StreamEvents
 
 from ..relay.conversation import (
     body,

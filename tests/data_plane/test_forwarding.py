@@ -13,17 +13,17 @@ from google.protobuf.message import DecodeError
 from epp_client.data_plane.plane import DataPlane
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
 from epp_client.picker.client import PROCESS
-from epp_client.pool.settings import PickerTls, PickerTlsMode
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.actions import ToPicker
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.retention import RetentionBudget
 from epp_client.settings import ServeSettings, TransportName
-from epp_client.wire.grpc import UNIMPLEMENTED
+from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.protocol import ClientProtocol, as_protocol
-from epp_client.wire.transport import OK, Status, Stream, StreamEvents
+from epp_client.wire.status import OK, UNIMPLEMENTED, Status
+from epp_client.wire.transport import Stream, StreamEvents
 
 from ..relay.conversation import (
     A,
@@ -93,7 +93,7 @@ async def relayed(
     sock, address = loopback()
     server = await NativeTransport().serve_socket(sock, picker)
     store = PoolStore()
-    tls = PickerTls(mode=PickerTlsMode.PLAINTEXT).model_dump()
+    tls = ClientTls(mode=TlsMode.PLAINTEXT).model_dump()
     pool = snapshot(tls=tls, **{"response_timeout": 20, "pick_timeout": 20, **settings})
     target = PickerTarget((address,), "epp.default.svc")
     path = tmp_path / "s"

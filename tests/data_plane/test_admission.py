@@ -10,7 +10,8 @@ from epp_client.pool.store import PoolStore
 from epp_client.relay.counters import Counters
 from epp_client.relay.outcome import Outcome
 from epp_client.wire.native import NativeTransport
-from epp_client.wire.transport import OK, Status, Stream
+from epp_client.wire.status import OK, Status
+from epp_client.wire.transport import Stream
 
 from ..relay.conversation import body, request_headers, response_headers, snapshot
 

@@ -6,19 +6,18 @@ After the `PROTOCOL-HTTP2` document of gRPC. Knows no frames, no streams and no 
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
-from epp_client.wire.frames import ErrorCode
-from epp_client.wire.transport import Status
-
-CANCELLED: Final = 1
-UNKNOWN: Final = 2
-DEADLINE_EXCEEDED: Final = 4
-NOT_FOUND: Final = 5
-PERMISSION_DENIED: Final = 7
-RESOURCE_EXHAUSTED: Final = 8
-UNIMPLEMENTED: Final = 12
-INTERNAL: Final = 13
-UNAVAILABLE: Final = 14
-UNAUTHENTICATED: Final = 16
+from epp_client.wire.http2.frames import ErrorCode
+from epp_client.wire.status import (
+    CANCELLED,
+    INTERNAL,
+    PERMISSION_DENIED,
+    RESOURCE_EXHAUSTED,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    UNKNOWN,
+    Status,
+)
 
 MAX_MESSAGE: Final = 64 * 1024 * 1024
 """Bytes of one message: a bound on memory. Envoy streams bodies in pieces of at most its buffer limit

@@ -7,8 +7,8 @@ from typing import Any
 
 from epp_client.data_plane.session import MAX_PENDING, Session
 from epp_client.picker.client import PROCESS
-from epp_client.pool.settings import PickerTls, PickerTlsMode
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
+from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.native import NativeTransport
 
 from ..relay.conversation import body, request_headers, snapshot
@@ -37,7 +37,7 @@ class Envoy(EnvoyStream):
 async def asked(address: str, **settings: Any) -> AsyncIterator[tuple[Envoy, Session]]:
     """A stream of Envoy's whose pool has its picker at `address`."""
     made = service(synced=False)
-    tls = PickerTls(mode=PickerTlsMode.PLAINTEXT).model_dump()
+    tls = ClientTls(mode=TlsMode.PLAINTEXT).model_dump()
     pool = snapshot(tls=tls, pick_timeout=20, **settings)
     target = PickerTarget((address,), "epp.default.svc")
     made.store.publish({pool.pool.name: PoolSnapshot(pool.pool, pool.table, target)})

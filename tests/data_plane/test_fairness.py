@@ -9,9 +9,9 @@ from epp_client.errors import Reason
 from epp_client.picker.client import PROCESS
 from epp_client.picker.health import Health
 from epp_client.pool.inference_pool import PoolName
-from epp_client.pool.settings import PickerTls, PickerTlsMode
 from epp_client.pool.snapshot import PickerTarget
 from epp_client.relay.exchange import NOTHING, Exchange
+from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.protocol import WORK
 from testbed.process import Process
 
@@ -28,7 +28,7 @@ TURNS = 20
 
 async def add_loud_pool(made: Rig, address: str) -> None:
     """A second pool, whose picker is at `address`."""
-    tls = PickerTls(mode=PickerTlsMode.PLAINTEXT).model_dump()
+    tls = ClientTls(mode=TlsMode.PLAINTEXT).model_dump()
     loud = snapshot(tls=tls, pick_timeout=600, connect_timeout=20)
     name = PoolName("default", "loud")
     loud = replace(
@@ -56,7 +56,7 @@ def exchange_of(call: Envoy) -> Exchange:
 async def test_two_thousand_endless_streams_of_nothing_do_not_starve_another_pool() -> None:
     """By counting what the worker looks at for the loud picker while it serves one request of the quiet
     one: of a read of 256 KiB that was ten thousand messages a turn."""
-    babbler, ready = await Process.python("tests.sidecar.babbler")
+    babbler, ready = await Process.python("tests.data_plane.babbler")
     try:
         async with rig(pick_timeout=60.0, max_body_growth=1 << 20) as made:
             made.behave = pick
@@ -81,7 +81,7 @@ async def test_two_thousand_endless_streams_of_nothing_do_not_starve_another_poo
 
 @pytest.mark.timeout(180)
 async def test_an_exchange_whose_picker_says_nothing_without_end_is_ended_with_a_reason() -> None:
-    babbler, ready = await Process.python("tests.sidecar.babbler")
+    babbler, ready = await Process.python("tests.data_plane.babbler")
     try:
         async with rig() as made:
             await add_loud_pool(made, ready["address"])

@@ -13,15 +13,14 @@ from typing import Final, NamedTuple, TypeVar
 
 from hpack import Decoder, HPACKError
 
-from epp_client.wire.frames import ConnectionFault, ErrorCode
-from epp_client.wire.grpc import (
-    UNKNOWN,
+from epp_client.wire.http2.frames import ConnectionFault, ErrorCode
+from epp_client.wire.http2.grpc import (
     decode_message,
     encode_message,
     is_grpc_content_type,
     status_of_http,
 )
-from epp_client.wire.transport import OK, Status
+from epp_client.wire.status import OK, UNKNOWN, Status
 
 MAX_HEADER_LIST: Final = 64 * 1024
 """Bytes of one header list, by the count of RFC 9113 §6.5.2; also the bound on a compressed block."""

@@ -87,7 +87,8 @@ def envoy_config(
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets none."""
     from epp_client.envoy.bootstrap import envoy_config as render
     from epp_client.envoy.inference_listener import Edge
-    from epp_client.pool.manifests import build_world, load
+    from epp_client.manifests.files import load
+    from epp_client.manifests.world import build_world
     from epp_client.pool.problems import Severity
 
     loaded = load(pools)

@@ -1,0 +1,53 @@
+"""The command line, a file for each command: parses, calls one function of the package, prints."""
+
+from typing import Annotated
+
+import typer
+
+from epp_client import __version__
+from epp_client.cli.check import check
+from epp_client.cli.envoy_config import envoy_config
+from epp_client.cli.hold import hold
+from epp_client.cli.pick import pick
+from epp_client.cli.serve import serve
+from epp_client.errors import EppClientError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="The InferencePool data plane for Envoy: asks the Endpoint Picker about each request, "
+    "checks the answer, survives the picker's failures.",
+)
+for name, command in {
+    "serve": serve,
+    "hold": hold,
+    "check": check,
+    "pick": pick,
+    "envoy-config": envoy_config,
+}.items():
+    app.command(name)(command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"epp-client {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command; turns our own errors into one line and exit 2."""
+    try:
+        app()
+    except EppClientError as error:
+        typer.echo(f"epp-client: {error}", err=True)
+        raise SystemExit(2) from error

@@ -1,0 +1,153 @@
+"""The options of a command, made from the fields of settings: one source of names, defaults and help."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from epp_client.errors import SettingsError
+
+ENVIRONMENT: Final = "EPP_CLIENT_"
+"""Begins the name of the variable that stands for an option; `--xds-socket` is `EPP_CLIENT_XDS_SOCKET`."""
+
+_SPELLED: Final = {
+    "namespaces": "--namespace",
+    "named_pools": "--pool",
+    "admin_hosts": "--admin-host",
+    # Of a picker's TLS.
+    "mode": "--picker-tls",
+    "ca_file": "--picker-ca",
+    "server_name": "--picker-server-name",
+    "cert_file": "--picker-cert",
+    "key_file": "--picker-key",
+}
+"""Where the name of the field does not say it: repeatable options have the singular."""
+_ONE_TEXT: Final = {"strip_headers"}
+"""Lists that are one option, with commas."""
+
+
+class _Option(NamedTuple):
+    """One option, and where its value goes."""
+
+    path: tuple[str, ...]
+    spelled: str
+    parameter: inspect.Parameter
+    switch: bool = False
+    """Whether it only says that a model is wanted at all."""
+
+
+def settings_as_options(**models: type[BaseModel]) -> Callable[[Callable[..., None]], Any]:
+    """A decorator: the command has an option for every field of these models, those of models in them
+    included, and is called with one dict of what was given for each. What is left out is not in it.
+
+    A model that may be None (`kubernetes`) is a switch of its own, without which its options are errors.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        options = [
+            option for name, model in models.items() for option in _options_of(model, (name,))
+        ]
+        signature = inspect.signature(command)
+        own = [p for p in signature.parameters.values() if p.name not in models]
+
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            values = _gathered(options, given, {name: {} for name in models})
+            command(**values, **{parameter.name: given[parameter.name] for parameter in own})
+
+        parameters = [*own, *(option.parameter for option in options)]
+        called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
+        return called
+
+    return decorate
+
+
+def _options_of(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[_Option]:
+    for name, field in model.model_fields.items():
+        inner, optional = _model_in(field.annotation)
+        if inner is None or optional:
+            yield _option(name, field, path, switch=optional)
+        if inner is not None:
+            yield from _options_of(inner, (*path, name))
+
+
+def _option(name: str, field: FieldInfo, path: tuple[str, ...], *, switch: bool) -> _Option:
+    path = (*path, name)
+    spelled = _SPELLED.get(name, f"--{name.replace('_', '-')}")
+    kind: Any = bool if switch else _plain(field.annotation)
+    default = False if switch else field.default
+    several = get_origin(kind) is list
+    if name in _ONE_TEXT:
+        kind, several, default = str, False, ",".join(field.default)
+    variable = name if several else spelled.removeprefix("--").replace("-", "_")
+    option = typer.Option(
+        f"{spelled}/--no-{spelled.removeprefix('--')}" if default is True else spelled,
+        help=" ".join((field.description or "").split()),
+        envvar=ENVIRONMENT + variable.upper(),
+        exists=name == "pools",
+    )
+    if several:
+        kind, default = kind | None, None
+    parameter = inspect.Parameter(
+        "_".join(path[1:]),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, option],
+    )
+    return _Option(path, spelled, parameter, switch)
+
+
+def _plain(annotation: Any) -> Any:
+    """A type as a command line has it: without constraints, and a tuple as a list."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _plain(arguments[0])
+    if origin is tuple:
+        return list[_plain(arguments[0])]  # type: ignore[misc]
+    if origin in (Union, UnionType):
+        return functools.reduce(lambda a, b: a | b, map(_plain, arguments))
+    return annotation
+
+
+def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The model that a field is, and whether it may be None."""
+    kinds = get_args(annotation) or (annotation,)
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind, NoneType in kinds
+    return None, False
+
+
+def _gathered(
+    options: list[_Option], given: dict[str, Any], values: dict[str, Any]
+) -> dict[str, Any]:
+    """What was given, nested as settings are. A switch comes before the options of its model.
+
+    Raises:
+        SettingsError: options of a model that was not asked for.
+    """
+    off: list[_Option] = []
+    for path, spelled, parameter, switch in options:
+        value = given[parameter.name]
+        if switch and not value:
+            off.append(_Option(path, spelled, parameter))
+        elif switch:
+            _put(values, path, {})
+        elif value is not None and value != parameter.default:
+            for needed in off:
+                if path[: len(needed.path)] == needed.path:
+                    raise SettingsError(f"{spelled}: needs {needed.spelled}")
+            _put(values, path, value)
+    return values
+
+
+def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for name in path[:-1]:
+        values = values.setdefault(name, {})
+    values[path[-1]] = value

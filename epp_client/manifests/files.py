@@ -1,0 +1,92 @@
+"""Reads manifests from a file, a folder or standard input, and names what lies beside them unread."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from epp_client.errors import ManifestError
+from epp_client.manifests.documents import Located, read
+from epp_client.manifests.world import Loaded
+from epp_client.pool.problems import Problem, Severity
+
+STDIN = Path("-")
+MAX_FILE_BYTES = 256 * 1024 * 1024
+SUFFIXES = (".yaml", ".yml", ".json")
+_ALMOST = re.compile(
+    r"\.(ya?ml|json)(\.|$)|\.(jsonl|ndjson|toml|hcl|jsonnet|cue|txt)$", re.IGNORECASE
+)
+"""Names of files that were probably meant to be manifests: templates, archives, other formats."""
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.is_file())
+    return [path]
+
+
+def _left_alone(folder: Path) -> Iterable[Problem]:
+    """What lies in the folder and looks as if it were meant to be read. Hidden names are not: a ConfigMap's
+    volume has some."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        text = ""
+        if entry.is_dir():
+            # A folder that nobody may look into hides nothing of ours.
+            with contextlib.suppress(OSError):
+                if any(p.suffix in SUFFIXES for p in entry.iterdir()):
+                    text = "a sub-folder is not read; put its files beside the others"
+        elif entry.suffix not in SUFFIXES and _ALMOST.search(entry.name):
+            text = f"is not read; the name must end in {', '.join(SUFFIXES)}"
+        if text:
+            yield Problem(Severity.WARNING, text, file=str(entry))
+
+
+def load(path: Path) -> Loaded:
+    """Read every manifest of `path`, a file or a directory. Faults are in the result."""
+    objects: dict[str, tuple[Located, ...]] = {}
+    problems: list[Problem] = []
+    failed: set[str] = set()
+    try:
+        files = _files(path)
+        if path.is_dir():
+            problems += _left_alone(path)
+    except OSError as error:
+        files = []
+        failed.add(str(path))
+        problems.append(Problem(Severity.ERROR, f"cannot be read: {error}", file=str(path)))
+    for file in files:
+        name = str(file) if file != STDIN else "standard input"
+        try:
+            found = list(read(_text(file), name))
+        except ManifestError as error:
+            failed.add(name)
+            problems.append(Problem(Severity.ERROR, str(error), file=name))
+        except (yaml.YAMLError, ValueError) as error:
+            failed.add(name)
+            mark = getattr(error, "problem_mark", None)
+            text = f"not YAML: {getattr(error, 'problem', None) or error}"
+            line = mark.line + 1 if mark else None
+            problems.append(Problem(Severity.ERROR, text, file=name, line=line))
+        else:
+            objects[name] = tuple(item for item in found if isinstance(item, Located))
+            problems += [item for item in found if isinstance(item, Problem)]
+    return Loaded(objects, tuple(problems), frozenset(failed))
+
+
+def _text(file: Path) -> str:
+    try:
+        if file == STDIN:
+            text = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+            if len(text) > MAX_FILE_BYTES:
+                raise ManifestError(f"larger than {MAX_FILE_BYTES} bytes")
+            return text.decode()
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise ManifestError(f"larger than {MAX_FILE_BYTES} bytes")
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"cannot be read: {error}") from error

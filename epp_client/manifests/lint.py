@@ -1,0 +1,84 @@
+"""Everything wrong with some manifests, and what they would serve: `epp-client check`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from epp_client.manifests.files import load
+from epp_client.manifests.world import Loaded, build_world, placed
+from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.problems import Problem, Severity
+from epp_client.pool.resolve import resolve
+from epp_client.pool.settings import PoolSettings
+from epp_client.pool.snapshot import PoolSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What `lint` found in some manifests."""
+
+    problems: tuple[Problem, ...]
+    """Errors, and warnings about what would not serve."""
+    snapshots: Mapping[PoolName, PoolSnapshot]
+    """The pools as they would be served."""
+
+    def __str__(self) -> str:
+        """`1 pool, 2 endpoints, picker 10.0.0.5:9002`."""
+        found = [*self.snapshots.values()]
+        endpoints = sum(len(snapshot.table.ready) for snapshot in found)
+        parts = [_count(len(found), "pool"), _count(endpoints, "endpoint")]
+        pickers = dict.fromkeys(one for s in found if s.picker for one in s.picker.addresses)
+        shown = [*pickers][:_SHOWN] + ["…"] * (len(pickers) > _SHOWN)
+        unresolved = sum(s.picker is not None and not s.picker.addresses for s in found)
+        if shown:
+            parts.append(f"picker{'s' * (len(pickers) > 1)} {' '.join(shown)}")
+        if unresolved:
+            parts.append(f"{_count(unresolved, 'picker')} without an address")
+        if without := sum(s.picker is None for s in found):
+            parts.append(f"{without} without a picker")
+        return ", ".join(parts)
+
+
+_SHOWN = 4
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def lint(paths: Iterable[Path], defaults: PoolSettings, *, live: bool = False) -> Findings:
+    """Everything wrong with the manifests of these paths, which are taken together; `-` is stdin.
+
+    `live`: they are all that there is, as for `serve --pools`. Then a pool without an endpoint or an
+    address of its picker is an error; else the cluster may have what the files lack.
+    """
+    loads = [load(path) for path in paths]
+    loaded = Loaded(
+        {name: found for one in loads for name, found in one.objects.items()},
+        tuple(dict.fromkeys(problem for one in loads for problem in one.problems)),
+    )
+    world, faults = build_world(loaded, defaults, {})
+    problems = [*loaded.problems, *faults]
+    resolution = resolve(world, None, 0.0)
+    doubts = list(resolution.problems)
+    for name, snapshot in resolution.snapshots.items():
+        if not snapshot.table.ready:
+            selected = any(
+                pod.namespace == name.namespace and pod.has(snapshot.pool.match_labels)
+                for pod in world.pods
+            )
+            text = "selects no ready endpoint" if selected else "selects no Pod"
+            text += " of these manifests"
+            place = "spec.selector.matchLabels"
+            doubts.append(Problem(Severity.WARNING, text, f"InferencePool {name}", place))
+    if live:
+        pools = {f"InferencePool {name}" for name in world.pools}
+        doubts = [
+            doubt._replace(severity=Severity.ERROR) if doubt.subject in pools else doubt
+            for doubt in doubts
+        ]
+    problems += placed(doubts, loaded)
+    if not world.pools and not any(p.severity is Severity.ERROR for p in problems):
+        where = ", ".join(loaded.objects) or "these paths"
+        problems.append(Problem(Severity.ERROR, f"no InferencePool found in {where}"))
+    return Findings(tuple(problems), resolution.snapshots)

@@ -1,0 +1,182 @@
+"""The manifest source: pools from Kubernetes YAML or JSON files, followed live.
+
+`kubectl get inferencepools,pods,services,endpointslices -o yaml` of any cluster is valid input. A file
+that cannot be read any more keeps what it said last; a pool that became invalid keeps serving as it
+was; either is reported.
+"""
+
+import asyncio
+import contextlib
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from watchfiles import DefaultFilter, awatch
+
+from epp_client.errors import ManifestError
+from epp_client.manifests.files import load
+from epp_client.manifests.world import Loaded, build_world, placed
+from epp_client.pool.problems import Problem, Severity
+from epp_client.pool.resolve import Resolution, World, resolve
+from epp_client.pool.settings import PoolSettings
+from epp_client.pool.source import Listed
+from epp_client.pool.store import PoolStore
+
+log = structlog.get_logger(__name__)
+
+LOOK = 1.0
+"""Seconds between two looks at what the path leads to: no watch tells of a directory, or of a link to one,
+that is replaced."""
+
+
+class ManifestSource:
+    """Keeps a store in step with a file or a directory of manifests."""
+
+    def __init__(
+        self,
+        path: Path,
+        store: PoolStore,
+        defaults: PoolSettings,
+        clock: Callable[[], float],
+        listed: Listed = lambda _: None,
+    ) -> None:
+        self._listed = listed
+        self._path = path
+        self._store = store
+        self._defaults = defaults
+        self._clock = clock
+        self._loaded = Loaded({})
+        self._last: Resolution | None = None
+        self._world = World()
+        self._faults: tuple[Problem, ...] = ()
+
+    def reload(self) -> None:
+        """Read everything anew and publish what follows from it."""
+        self._take(load(self._path))
+
+    def _take(self, loaded: Loaded) -> None:
+        if str(self._path) in loaded.failed:
+            kept = self._loaded.objects
+        else:
+            kept = {
+                name: found for name, found in self._loaded.objects.items() if name in loaded.failed
+            }
+        self._loaded = Loaded({**loaded.objects, **kept})
+        self._world, faults = build_world(self._loaded, self._defaults, self._world.pools)
+        self._faults = (*loaded.problems, *faults)
+        self.resolve()
+
+    def resolve(self) -> None:
+        """Publish what follows from the objects at this moment."""
+        self._last = resolve(self._world, self._last, self._clock())
+        problems = (*self._faults, *placed(self._last.problems, self._loaded))
+        for problem in problems:
+            if problem not in self._store.problems:
+                emit = log.error if problem.severity is Severity.ERROR else log.warning
+                emit("problem in a manifest", problem=str(problem))
+        if not (self._loaded.objects or self._store.synced) and self._faults:
+            self._store.problems = problems  # nothing could be read: unknown is not none
+        else:
+            self._store.publish(self._last.snapshots, problems)
+            self._listed("")
+
+    # --- as a PoolSource ---
+
+    @property
+    def where(self) -> str:
+        """The path."""
+        return str(self._path)
+
+    def recall(self) -> bool:
+        """No earlier process knew more than the files say."""
+        return False
+
+    async def retire(self) -> None:
+        """Nothing here is for one replica alone."""
+
+    def staleness(self) -> str:
+        """Files are what they are."""
+        return ""
+
+    async def run(self) -> None:
+        """Follow the files until cancelled; then end with nothing left running.
+
+        Raises:
+            ManifestError: the directory cannot be watched.
+        """
+        changed = asyncio.Event()
+        watcher = asyncio.create_task(self._watch(changed))
+        watcher.add_done_callback(lambda _: changed.set())
+        try:
+            # One turn, in which the watch begins: an edit during the first load is not missed.
+            await asyncio.sleep(0)
+            while not watcher.done():
+                changed.clear()
+                self._take(await asyncio.to_thread(load, self._path))
+                while not changed.is_set():
+                    await self._wait(changed)
+                    if not changed.is_set():
+                        self.resolve()
+            await watcher
+        finally:
+            watcher.cancel()
+            await asyncio.wait({watcher})
+
+    async def _wait(self, changed: asyncio.Event) -> None:
+        """Until a file changes or a draining endpoint's time is up."""
+        at = self._last.next_change if self._last else None
+        delay = None if at is None else max(0.0, at - self._clock())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await changed.wait()
+
+    async def _watch(self, changed: asyncio.Event) -> None:
+        """Set `changed` at every change, also of what the path leads to."""
+        directory = self._directory
+        try:
+            await self._until_replaced(directory, changed)
+        except OSError as error:
+            raise ManifestError(f"{directory} cannot be watched: {error}") from error
+        while True:
+            changed.set()  # the watch begins before anybody reads anew
+            with contextlib.suppress(OSError):
+                await self._until_replaced(self._directory, changed)
+            await asyncio.sleep(LOOK)
+
+    @property
+    def _directory(self) -> Path:
+        # Not the file itself: editors and ConfigMaps replace files by renaming.
+        return self._path if self._path.is_dir() else self._path.parent
+
+    async def _until_replaced(self, directory: Path, changed: asyncio.Event) -> None:
+        """Watch a directory for as long as the path leads there."""
+        before = at_first = _stamp(directory), _stamp(self._path)
+        watch = awatch(
+            directory,
+            watch_filter=DefaultFilter(ignore_dirs=()),
+            recursive=False,
+            debounce=50,
+            step=10,
+            rust_timeout=int(1000 * LOOK),
+            yield_on_timeout=True,
+        )
+        async with contextlib.aclosing(watch):
+            async for events in watch:
+                now = _stamp(directory), _stamp(self._path)
+                if events or now != before:
+                    changed.set()
+                before = now
+                itself = any(path == str(directory) for _, path in events)
+                if itself or now[0] != at_first[0] or self._directory != directory:
+                    return
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What a path leads to; of a file also its time and size, as a link to it tells no watch."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    place = found.st_dev, found.st_ino
+    return place if stat.S_ISDIR(found.st_mode) else (*place, found.st_mtime_ns, found.st_size)

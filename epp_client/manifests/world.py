@@ -1,0 +1,125 @@
+"""What the objects of some manifests say together: pools, and whatever else is read. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from epp_client.manifests.documents import Located
+from epp_client.pool.inference_pool import InferencePool, PoolName
+from epp_client.pool.parse import API_VERSION, parse_inference_pool
+from epp_client.pool.pods import pod_facts
+from epp_client.pool.problems import Fault, Problem, Severity
+from epp_client.pool.resolve import World
+from epp_client.pool.settings import PoolSettings
+from epp_client.pool.shapes import shape_faults
+
+_GROUPS = {
+    "InferencePool": "inference.networking.k8s.io",
+    "Pod": "",
+    "Service": "",
+    "EndpointSlice": "discovery.k8s.io",
+}
+"""What is read, by kind; of another group it is something else, whatever its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a path says at one moment."""
+
+    objects: Mapping[str, tuple[Located, ...]]
+    """Objects by file; only files that could be read."""
+    problems: tuple[Problem, ...] = ()
+    failed: frozenset[str] = field(default_factory=frozenset)
+    """Files that are there but could not be read."""
+
+
+def build_world(
+    loaded: Loaded, defaults: PoolSettings, last_good: Mapping[PoolName, InferencePool]
+) -> tuple[World, list[Problem]]:
+    """Parse the pools and sort the other objects by kind.
+
+    A pool that is there but not valid any more stays as `last_good` has it.
+    """
+    problems: list[Problem] = [*_not_read(loaded)]
+    pools: dict[PoolName, InferencePool] = {}
+    others: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in _GROUPS}
+    seen: dict[str, Located] = {}
+    for found in _ours(loaded):
+        metadata = found.data.get("metadata")
+        if not isinstance(metadata, dict) or not metadata.get("name"):
+            problems.append(found.problem(Fault(("metadata", "name"), "is required")))
+            continue
+        if found.subject in seen:
+            first = seen[found.subject]
+            place = f"{first.file}:{first.line()}"
+            problems.append(found.problem(Fault((), f"is defined twice, first at {place}")))
+            continue
+        seen[found.subject] = found
+        # Which of the two is meant nobody can tell; `kubectl apply` refuses them as well.
+        faults = [Fault(path, "is there twice") for path in found.repeated]
+        if kind := _other_kind(found):
+            faults += shape_faults(kind, found.data)
+            if not faults:
+                others[kind].append(found.data)
+        else:
+            pool, more = parse_inference_pool(found.data, defaults)
+            name = PoolName(str(metadata.get("namespace") or "default"), str(metadata["name"]))
+            if pool is not None and not faults:
+                pools[name] = pool
+            elif name in last_good:
+                pools[name] = last_good[name]
+            faults += more
+        problems += [found.problem(fault) for fault in faults]
+    pods = [pod_facts(pod) for pod in others["Pod"]]
+    world = World(pools, pods, others["Service"], others["EndpointSlice"])
+    return world, problems
+
+
+def _ours(loaded: Loaded) -> Iterable[Located]:
+    return (found for file in loaded.objects.values() for found in file if _is_ours(found))
+
+
+def _is_ours(found: Located) -> bool:
+    kind, version = found.data.get("kind"), found.data.get("apiVersion")
+    return kind in _GROUPS and (version is None or _group(version) == _GROUPS[kind])
+
+
+def _group(version: object) -> str:
+    group, slash, _ = str(version).rpartition("/")
+    return group if slash else ""
+
+
+def _not_read(loaded: Loaded) -> Iterable[Problem]:
+    """What could be taken for a pool that is served, and is not."""
+    for found in (item for file in loaded.objects.values() for item in file):
+        kind = str(found.data.get("kind"))
+        if kind.lower() != "inferencepool" or _is_ours(found):
+            continue
+        group = _group(found.data.get("apiVersion"))
+        if kind != "InferencePool":
+            text = f"{kind!r} is not read; write InferencePool"
+            fault = Fault(("kind",), text, Severity.WARNING)
+        else:
+            text = f"{found.data.get('apiVersion')!r} is not read; write {API_VERSION}"
+            fault = Fault(("apiVersion",), text, Severity.WARNING)
+        # Not the subject of a pool that is read and has the same name.
+        subject = found.subject.replace(kind, f"{kind}.{group}" if group else kind, 1)
+        yield found.problem(fault)._replace(subject=subject)
+
+
+def _other_kind(found: Located) -> str | None:
+    kind = found.data["kind"]
+    return None if kind == "InferencePool" else str(kind)
+
+
+def placed(problems: Iterable[Problem], loaded: Loaded) -> list[Problem]:
+    """Problems that `resolve` found, at the places of the objects that they are about."""
+    by_subject: dict[str, Located] = {}
+    subjects = {problem.subject for problem in problems}
+    for found in _ours(loaded):
+        if found.subject in subjects:
+            by_subject.setdefault(found.subject, found)
+    return [
+        by_subject[problem.subject].place(problem) if problem.subject in by_subject else problem
+        for problem in problems
+    ]

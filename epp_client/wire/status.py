@@ -1,0 +1,36 @@
+"""gRPC statuses: what a stream ends with. Pure."""
+
+from typing import Final, NamedTuple
+
+CANCELLED: Final = 1
+UNKNOWN: Final = 2
+DEADLINE_EXCEEDED: Final = 4
+NOT_FOUND: Final = 5
+PERMISSION_DENIED: Final = 7
+RESOURCE_EXHAUSTED: Final = 8
+UNIMPLEMENTED: Final = 12
+INTERNAL: Final = 13
+UNAVAILABLE: Final = 14
+UNAUTHENTICATED: Final = 16
+
+
+class Status(NamedTuple):
+    """A gRPC status: what a stream ended with."""
+
+    code: int
+    message: str = ""
+    said: bool = False
+    """Whether the peer's application said so in its trailers; else the transport found it, or a reset.
+    Equal are those that say the same, whoever said it."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, tuple) and self[:2] == other[:2]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:2])
+
+
+OK: Final = Status(0)
