@@ -122,7 +122,15 @@ class SettingsError(EppClientError):
 
 
 class MalformedMessage(EppClientError):
-    """Bytes that are not the protobuf message they should be."""
+    """Bytes that are not the protobuf message they should be, or a message that cannot be here."""
+
+
+class EnvoyViolation(MalformedMessage):
+    """Envoy broke the ext_proc protocol, by its bytes or by their order: the request is refused."""
+
+
+class PickerViolation(MalformedMessage):
+    """The picker did: the failure mode decides, or the rest goes on without it."""
 
 
 class PeerUnreachable(EppClientError):

@@ -6,7 +6,7 @@ answered the client, and the sidecar only lets that through.
 
 from collections.abc import Callable
 
-from epp_client.errors import MalformedMessage, Reason
+from epp_client.errors import EnvoyViolation, Reason
 from epp_client.ext_proc.messages import Answer, Phase, read_message
 from epp_client.ext_proc.replies import refusal
 from epp_client.picker.preparation import is_grpc
@@ -43,12 +43,12 @@ class Refusing(NoOwner):
                 self._reply.take_over()
             if self._reply is not None:
                 if read.phase not in _OF_RESPONSE:
-                    raise MalformedMessage("a request behind its response")
+                    raise EnvoyViolation("a request behind its response")
                 for answer in self._reply.put(read):
                     self._stream.send(answer)
                 return
             grpc = is_grpc(message)
-        except MalformedMessage:
+        except EnvoyViolation:
             if self._reply is not None:
                 self._stream.finish(Status(INTERNAL, "not an ext_proc message"))
                 return

@@ -10,7 +10,7 @@ from typing import Final, final
 
 from mypy_extensions import mypyc_attr
 
-from epp_client.errors import MalformedMessage
+from epp_client.errors import EnvoyViolation, MalformedMessage, PickerViolation
 
 POOL_KEY = "x-inference-pool"
 """gRPC initial metadata of the ext_proc stream: `<namespace>/<name>` of the route's pool."""
@@ -163,59 +163,65 @@ def read_message(raw: bytes) -> Message:
     """Locate what matters in one ProcessingRequest.
 
     Raises:
-        MalformedMessage: not protobuf, or none or two of the phases in one message.
+        EnvoyViolation: not protobuf, or none or two of the phases in one message.
     """
-    phase: Phase | None = None
-    start = end = at = 0
-    size = len(raw)
-    while at < size:
-        number, field_start, field_end, at = next_field(raw, at, size)
-        if number in _PHASES:
-            if phase is not None or field_end < 0:
-                raise MalformedMessage("a ProcessingRequest must carry one phase")
-            phase, start, end = _PHASES[number], field_start, field_end
-    if phase is None:
-        raise MalformedMessage("a ProcessingRequest must carry one phase")
-    if phase is Phase.REQUEST_BODY or phase is Phase.RESPONSE_BODY:
-        ended, start, end = _read_body(raw, start, end)
-        return Message(phase, ended, raw, start, end)
-    if phase is Phase.REQUEST_TRAILERS or phase is Phase.RESPONSE_TRAILERS:
-        return Message(phase, True, raw, 0, 0)
-    ended = False
-    while start < end:
-        number, value, kind, start = next_field(raw, start, end)
-        if number == 3 and kind < 0 and value:
-            ended = True
-    return Message(phase, ended, raw, 0, 0)
+    try:
+        phase: Phase | None = None
+        start = end = at = 0
+        size = len(raw)
+        while at < size:
+            number, field_start, field_end, at = next_field(raw, at, size)
+            if number in _PHASES:
+                if phase is not None or field_end < 0:
+                    raise MalformedMessage("a ProcessingRequest must carry one phase")
+                phase, start, end = _PHASES[number], field_start, field_end
+        if phase is None:
+            raise MalformedMessage("a ProcessingRequest must carry one phase")
+        if phase is Phase.REQUEST_BODY or phase is Phase.RESPONSE_BODY:
+            ended, start, end = _read_body(raw, start, end)
+            return Message(phase, ended, raw, start, end)
+        if phase is Phase.REQUEST_TRAILERS or phase is Phase.RESPONSE_TRAILERS:
+            return Message(phase, True, raw, 0, 0)
+        ended = False
+        while start < end:
+            number, value, kind, start = next_field(raw, start, end)
+            if number == 3 and kind < 0 and value:
+                ended = True
+        return Message(phase, ended, raw, 0, 0)
+    except MalformedMessage as error:
+        raise EnvoyViolation(str(error)) from error
 
 
 def read_reply(raw: bytes) -> Reply:
     """Locate what matters in one ProcessingResponse.
 
     Raises:
-        MalformedMessage: not protobuf, or none or two of the answers in one message.
+        PickerViolation: not protobuf, or none or two of the answers in one message.
     """
-    answer: Answer | None = None
-    start = end = at = 0
-    size = len(raw)
-    has_more = asks_for_time = False
-    while at < size:
-        number, field_start, field_end, at = next_field(raw, at, size)
-        if number in _ANSWERS:
-            if answer is not None or field_end < 0:
-                raise MalformedMessage("a ProcessingResponse must carry one answer")
-            answer, start, end = _ANSWERS[number], field_start, field_end
-        elif number in _BESIDE:
-            has_more = True
-            if number == Answer.MORE_TIME:
-                asks_for_time = True
-    if answer is None:
-        if asks_for_time:
-            return Reply(Answer.MORE_TIME, raw)
-        raise MalformedMessage("a ProcessingResponse must carry one answer")
-    if answer is not Answer.REQUEST_BODY and answer is not Answer.RESPONSE_BODY:
-        return Reply(answer, raw, has_more=has_more)
-    return _read_body_answer(answer, raw, start, end, has_more)
+    try:
+        answer: Answer | None = None
+        start = end = at = 0
+        size = len(raw)
+        has_more = asks_for_time = False
+        while at < size:
+            number, field_start, field_end, at = next_field(raw, at, size)
+            if number in _ANSWERS:
+                if answer is not None or field_end < 0:
+                    raise MalformedMessage("a ProcessingResponse must carry one answer")
+                answer, start, end = _ANSWERS[number], field_start, field_end
+            elif number in _BESIDE:
+                has_more = True
+                if number == Answer.MORE_TIME:
+                    asks_for_time = True
+        if answer is None:
+            if asks_for_time:
+                return Reply(Answer.MORE_TIME, raw)
+            raise MalformedMessage("a ProcessingResponse must carry one answer")
+        if answer is not Answer.REQUEST_BODY and answer is not Answer.RESPONSE_BODY:
+            return Reply(answer, raw, has_more=has_more)
+        return _read_body_answer(answer, raw, start, end, has_more)
+    except MalformedMessage as error:
+        raise PickerViolation(str(error)) from error
 
 
 def _read_body_answer(answer: Answer, raw: bytes, start: int, end: int, has_more: bool) -> Reply:

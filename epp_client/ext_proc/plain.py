@@ -8,7 +8,7 @@ Field numbers are those of `protos/ext_proc.proto` and of protobuf's Struct.
 
 from typing import Final
 
-from epp_client.errors import MalformedMessage
+from epp_client.errors import EnvoyViolation, MalformedMessage
 from epp_client.ext_proc.messages import next_field
 
 _HEADERS: Final = 1
@@ -60,12 +60,12 @@ def plain_served(raw: bytes, namespace: bytes, key: bytes) -> str | None:
     one that is not there, or not plainly.
 
     Raises:
-        MalformedMessage: not protobuf.
+        EnvoyViolation: not protobuf.
     """
     try:
         return _plain_served(raw, namespace, key)
-    except UnicodeDecodeError as error:
-        raise MalformedMessage(str(error)) from error
+    except (MalformedMessage, UnicodeDecodeError) as error:
+        raise EnvoyViolation(str(error)) from error
 
 
 def _plain_served(raw: bytes, namespace: bytes, key: bytes) -> str | None:

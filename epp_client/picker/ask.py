@@ -7,7 +7,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from epp_client.errors import MalformedMessage, PeerUnreachable, Reason
+from epp_client.errors import PeerUnreachable, PickerViolation, Reason
 from epp_client.ext_proc.messages import Answer, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderMutation, ProcessingRequest
 from epp_client.picker.client import PROCESS
@@ -124,7 +124,7 @@ async def _ask(
                 pass
     except TimeoutError:
         report.problem = Reason.PICKER_TIMEOUT
-    except MalformedMessage as error:
+    except PickerViolation as error:
         report.problem, report.detail = Reason.PICKER_PROTOCOL, str(error)
     finally:
         report.pick_seconds = time.perf_counter() - began

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from epp_client.errors import MalformedMessage
+from epp_client.errors import PickerViolation
 from epp_client.picker.mutations import Omissions, Part, sanitise, sanitise_whole
 from epp_client.picker.protocol import parse_reply
 from epp_client.picker.steering import strip_control
@@ -17,13 +17,13 @@ def immediate_response(raw: bytes, omissions: Omissions) -> bytes:
     other impossible ones a line that is not HTTP.
 
     Raises:
-        MalformedMessage: no ProcessingResponse, or no final HTTP status.
+        PickerViolation: no ProcessingResponse, or no final HTTP status.
     """
     reply = parse_reply(raw)
     immediate = reply.immediate_response
     status = immediate.status.code
     if not 200 <= status <= 599:
-        raise MalformedMessage(f"an ImmediateResponse with status {status}")
+        raise PickerViolation(f"an ImmediateResponse with status {status}")
     sanitise(immediate.headers, b"", Part.IMMEDIATE, omissions)
     if status in _BODILESS:
         immediate.body = b""  # Envoy would announce its length, and send none of it
@@ -37,19 +37,19 @@ def streamed_immediate_response(
     """One message of a StreamedImmediateResponse as Envoy gets it, and whether it is the last.
 
     Raises:
-        MalformedMessage: no ProcessingResponse, no part of a response in its place, or headers without a
+        PickerViolation: no ProcessingResponse, no part of a response in its place, or headers without a
             final status.
     """
     reply = parse_reply(raw)
     streamed = reply.streamed_immediate_response
     kind = streamed.WhichOneof("response")
     if first != (kind == "headers_response"):
-        raise MalformedMessage("a StreamedImmediateResponse out of order")
+        raise PickerViolation("a StreamedImmediateResponse out of order")
     if kind == "headers_response":
         headers = streamed.headers_response.headers
         sanitise_whole(headers, Part.RESPONSE, omissions)
         if not any(header.key == ":status" for header in headers.headers):
-            raise MalformedMessage("a StreamedImmediateResponse without a status")
+            raise PickerViolation("a StreamedImmediateResponse without a status")
         ended = streamed.headers_response.end_of_stream
     elif kind == "body_response":
         ended = streamed.body_response.end_of_stream
@@ -57,6 +57,6 @@ def streamed_immediate_response(
         sanitise_whole(streamed.trailers_response, Part.TRAILERS, omissions)
         ended = True
     else:
-        raise MalformedMessage("a StreamedImmediateResponse that is empty")
+        raise PickerViolation("a StreamedImmediateResponse that is empty")
     strip_control(reply)
     return reply.SerializeToString(), ended

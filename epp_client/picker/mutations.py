@@ -11,7 +11,7 @@ import re
 from enum import IntEnum
 from typing import Final
 
-from epp_client.errors import LeftOut, MalformedMessage
+from epp_client.errors import LeftOut, PickerViolation
 from epp_client.ext_proc.pb.ext_proc_pb2 import HeaderMap, HeaderMutation, HeaderValueOption
 from epp_client.picker.protocol import DESTINATION, parse_request
 
@@ -80,7 +80,7 @@ def sanitise(
     written anew.
 
     Raises:
-        MalformedMessage: with these changes there would be more headers than Envoy takes.
+        PickerViolation: with these changes there would be more headers than Envoy takes.
     """
     return _Change(mutation, original, part, omissions, limit).made()
 
@@ -89,7 +89,7 @@ def sanitise_whole(headers: HeaderMap, part: Part, omissions: Omissions) -> None
     """Take out of a picker's own headers or trailers what could not be added one by one.
 
     Raises:
-        MalformedMessage: more headers than Envoy takes.
+        PickerViolation: more headers than Envoy takes.
     """
     mutation = HeaderMutation()
     for header in headers.headers:
@@ -224,7 +224,7 @@ class _Change:
         """What of the options changes anything.
 
         Raises:
-            MalformedMessage: there would be too many headers.
+            PickerViolation: there would be too many headers.
         """
         headers = dict(self._known())
         before = _measure(headers)
@@ -247,7 +247,7 @@ class _Change:
         if self._part is not Part.IMMEDIATE and (
             size > max(self._limit, before[0]) or count > max(MAX_HEADERS, before[1])
         ):
-            raise MalformedMessage("more headers than Envoy takes")
+            raise PickerViolation("more headers than Envoy takes")
         return [option for same in kept.values() for option in same]
 
 

@@ -55,7 +55,7 @@ def prepare_request_headers(raw: bytes, snapshot: PoolSnapshot) -> RequestHeader
     """Strip what only a picker may say from the client's headers, and narrow the subset hint to the pool.
 
     Raises:
-        MalformedMessage: `raw` is not a ProcessingRequest.
+        EnvoyViolation: `raw` is not a ProcessingRequest.
     """
     settings = snapshot.pool.settings
     if settings.strip_pattern.search(raw) is None:
@@ -136,7 +136,7 @@ def read_served(raw: bytes) -> tuple[str | None, bytes]:
     attribute `upstream.address`, and is put where the protocol wants it.
 
     Raises:
-        MalformedMessage: `raw` is not a ProcessingRequest.
+        EnvoyViolation: `raw` is not a ProcessingRequest.
     """
     served = plain_served(raw, _LB_BYTES, _SERVED_BYTES)
     if served is not None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from epp_client.errors import MalformedMessage
+from epp_client.errors import EnvoyViolation, PickerViolation
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 
 DESTINATION: Final = "x-gateway-destination-endpoint"
@@ -23,21 +23,21 @@ def parse_request(raw: bytes) -> ProcessingRequest:
     """Parse a message of Envoy's whole.
 
     Raises:
-        MalformedMessage: `raw` is not a ProcessingRequest.
+        EnvoyViolation: `raw` is not a ProcessingRequest.
     """
     try:
         return ProcessingRequest.FromString(raw)
     except DecodeError as error:
-        raise MalformedMessage(str(error)) from error
+        raise EnvoyViolation(str(error)) from error
 
 
 def parse_reply(raw: bytes) -> ProcessingResponse:
     """Parse a picker's message whole.
 
     Raises:
-        MalformedMessage: `raw` is not a ProcessingResponse.
+        PickerViolation: `raw` is not a ProcessingResponse.
     """
     try:
         return ProcessingResponse.FromString(raw)
     except DecodeError as error:
-        raise MalformedMessage(str(error)) from error
+        raise PickerViolation(str(error)) from error

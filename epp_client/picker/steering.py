@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from google.protobuf.struct_pb2 import Value
 
-from epp_client.errors import LeftOut, MalformedMessage
+from epp_client.errors import LeftOut, PickerViolation
 from epp_client.ext_proc.pb.ext_proc_pb2 import CommonResponse, HeaderMutation, ProcessingResponse
 from epp_client.ext_proc.plain import plain_pick
 from epp_client.ext_proc.replies import MARKS_NAMESPACE, OVERWRITE, mark_picker_said
@@ -28,7 +28,7 @@ class Replacement(NamedTuple):
 class HeaderReply:
     """A picker's header answer: parsed only when it is not plain, or has to be changed."""
 
-    __slots__ = ("_raw", "_text", "pick", "replacement")
+    __slots__ = ("_raw", "_reply", "_text", "pick", "replacement")
 
     def __init__(
         self, raw: bytes, original: bytes, omissions: Omissions, *, headers_only: bool
@@ -37,28 +37,29 @@ class HeaderReply:
         they are all of the request. `omissions` counts what is left out.
 
         Raises:
-            MalformedMessage: not a ProcessingResponse, or more headers than Envoy takes.
+            PickerViolation: not a ProcessingResponse, or more headers than Envoy takes.
         """
         self._raw = raw
         self._text = plain_pick(raw, _LB_BYTES, _DESTINATION_BYTES)
+        self._reply: ProcessingResponse | None = None
         self.pick: Pick | None
         self.replacement: Replacement | None = None
         if self._text is not None:
             self.pick = Pick(self._text)
             return
-        reply = parse_reply(raw)
+        self._reply = reply = parse_reply(raw)
         common = reply.request_headers.response
         sanitise(common.header_mutation, original, Part.REQUEST, omissions)
         self.replacement = take_replacement(common, omissions, headers_only=headers_only)
         strip_control(reply)
-        self._raw = reply.SerializeToString()
         self.pick = read_pick(reply)
 
     def steered(self, keys: Sequence[str], stripped: Sequence[str]) -> bytes:
         """The answer with the judged destination in its header and metadata."""
-        if not stripped and self._text is not None and self._text == ",".join(keys):
+        if self._text is not None and not stripped and self._text == ",".join(keys):
             return self._raw
-        return steer(parse_reply(self._raw), self._raw, keys, stripped)
+        reply = parse_reply(self._raw) if self._reply is None else self._reply
+        return steer(reply, keys, stripped)
 
 
 def take_replacement(
@@ -105,7 +106,7 @@ def response_headers_reply(
     many bytes of headers Envoy takes.
 
     Raises:
-        MalformedMessage: `raw` is not a ProcessingResponse.
+        PickerViolation: `raw` is not a ProcessingResponse.
     """
     reply = parse_reply(raw)
     common = reply.response_headers.response
@@ -120,7 +121,7 @@ def trailers_reply(raw: bytes, original: bytes, omissions: Omissions) -> bytes:
     """A picker's answer to trailers as Envoy gets it.
 
     Raises:
-        MalformedMessage: `raw` is not a ProcessingResponse.
+        PickerViolation: `raw` is not a ProcessingResponse.
     """
     reply = parse_reply(raw)
     request = reply.HasField("request_trailers")
@@ -142,15 +143,13 @@ def _fits(
     server, or released, is not refused for it."""
     try:
         sanitise(mutation, original, part, omissions, limit)
-    except MalformedMessage as error:
+    except PickerViolation as error:
         leave_out(omissions, LeftOut.HEADER_LIMIT, str(error))
         return False
     return True
 
 
-def steer(
-    reply: ProcessingResponse, raw: bytes, keys: Sequence[str], stripped: Sequence[str]
-) -> bytes:
+def steer(reply: ProcessingResponse, keys: Sequence[str], stripped: Sequence[str]) -> bytes:
     """The picker's header answer with the judged destination in its header and metadata.
 
     A picker chooses endpoints, never routes: with `clear_route_cache` its other changes could choose
@@ -158,50 +157,39 @@ def steer(
     """
     text = ",".join(keys)
     fields = reply.dynamic_metadata.fields
+    _strip_metadata(fields)
     response = reply.request_headers.response
-    changed = _strip_metadata(fields)
-    if response.clear_route_cache:
-        response.clear_route_cache = False
-        changed = True
+    response.clear_route_cache = False
     metadata = fields[LB_NAMESPACE].struct_value.fields[DESTINATION]
     mutation = response.header_mutation
     named = [o for o in mutation.set_headers if o.header.key.lower() == DESTINATION]
-    if (
-        not stripped
-        and metadata.string_value == text
-        and all(texts(option) == [text] for option in named)
-    ):
-        return reply.SerializeToString() if changed else raw
-    metadata.string_value = text
-    for option in named:
-        mutation.set_headers.remove(option)
-    _set_destination(mutation, text, stripped)
+    said = [metadata.string_value, *(value for option in named for value in texts(option))]
+    if stripped or any(value != text for value in said):
+        metadata.string_value = text
+        for option in named:
+            mutation.set_headers.remove(option)
+        _set_destination(mutation, text, stripped)
     return reply.SerializeToString()
 
 
-def _strip_metadata(fields: MutableMapping[str, Value]) -> bool:
-    """Take out what only Envoy or we may say: the served endpoint, our marks. Whether there was any."""
-    found = False
-    if MARKS_NAMESPACE in fields:
+def _strip_metadata(fields: MutableMapping[str, Value]) -> None:
+    """Take out what only Envoy or we may say: the served endpoint, our marks."""
+    if MARKS_NAMESPACE in fields:  # to ask a map of messages for a key makes an entry of it
         del fields[MARKS_NAMESPACE]
-        found = True
     if LB_NAMESPACE in fields:
-        lb = fields[LB_NAMESPACE].struct_value.fields
-        if SERVED in lb:
-            del lb[SERVED]
-            found = True
-    return found
+        fields[LB_NAMESPACE].struct_value.fields.pop(SERVED, None)
 
 
-def without_destination(raw: bytes) -> bytes:
-    """A picker's answer to a body that steers nothing.
+def body_reply(raw: bytes) -> tuple[Pick | None, bytes]:
+    """The pick that a picker's answer to a body names; the answer as Envoy gets it, which steers nothing.
 
     Raises:
-        MalformedMessage: `raw` is not a ProcessingResponse.
+        PickerViolation: `raw` is not a ProcessingResponse.
     """
     reply = parse_reply(raw)
+    pick = read_pick(reply)
     _strip_steering(reply)
-    return reply.SerializeToString()
+    return pick, reply.SerializeToString()
 
 
 def _strip_steering(reply: ProcessingResponse) -> None:

@@ -14,7 +14,7 @@ Here are the events, and whose part each is; what is done about them is in `requ
 
 from typing import Final
 
-from epp_client.errors import MalformedMessage, Reason
+from epp_client.errors import EnvoyViolation, EppClientError, PickerViolation, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_message, read_reply
 from epp_client.picker.immediate import immediate_response, streamed_immediate_response
 from epp_client.pool.settings import EvictionMode
@@ -62,6 +62,8 @@ NOTHING: Final = 10
 MAX_NOTHINGS: Final = 1000
 """Such answers to one request, beside one for each of Envoy's messages."""
 
+VIOLATIONS: Final = (EnvoyViolation, PickerViolation, NotRetained)
+"""All that an event may find broken."""
 _IMMEDIATE: Final = bytes((Answer.IMMEDIATE << 3 | 2,))
 _BODIES: Final = (Answer.REQUEST_BODY, Answer.RESPONSE_BODY)
 
@@ -113,10 +115,8 @@ class Exchange(State):
         self.sent += len(raw) + MESSAGE_OVERHEAD
         try:
             self._message(read_message(raw))
-        except MalformedMessage:
-            self.refuse(Reason.ENVOY_PROTOCOL)
-        except NotRetained as error:
-            distrust(self, error)
+        except VIOLATIONS as error:
+            self._blame(error)
         return self.take()
 
     def from_picker(self, raw: bytes) -> list[Action]:
@@ -132,8 +132,8 @@ class Exchange(State):
             return []
         try:
             self._reply(read_reply(raw))
-        except (MalformedMessage, NotRetained) as error:
-            distrust(self, error)
+        except VIOLATIONS as error:
+            self._blame(error)
         return self.take()
 
     def picker_closed(self, reason: Reason | None, *, died: bool = False) -> list[Action]:
@@ -151,8 +151,8 @@ class Exchange(State):
         if reason is None and self.pick is not None and self.header_reply is not None:
             try:
                 closed_after_pick(self)
-            except (MalformedMessage, NotRetained) as error:
-                distrust(self, error)
+            except VIOLATIONS as error:
+                self._blame(error)
             return self.take()
         without_picker(self, reason or Reason.PICKER_CLOSED, clean=reason is None)
         return self.take()
@@ -189,7 +189,7 @@ class Exchange(State):
             pick_rang(self)
         elif timer is Timer.ENDPOINT:
             self.waiting_for_endpoint = False
-            judge_again(self, last=True)
+            self._judge_again(last=True)
         elif timer is Timer.RESPONSE:
             response_rang(self)
         else:
@@ -203,7 +203,7 @@ class Exchange(State):
             return []
         self.snapshot = snapshot
         if self.waiting_for_endpoint:
-            judge_again(self, last=False)
+            self._judge_again(last=False)
         return self.take()
 
     def envoy_closed(self) -> list[Action]:
@@ -220,12 +220,25 @@ class Exchange(State):
 
     # --- whose part it is ---
 
+    def _judge_again(self, *, last: bool) -> None:
+        try:
+            judge_again(self, last=last)
+        except VIOLATIONS as error:
+            self._blame(error)
+
+    def _blame(self, error: EppClientError) -> None:
+        """What Envoy breaks is refused; a picker that breaks something is of no use any more."""
+        if isinstance(error, EnvoyViolation):
+            self.refuse(Reason.ENVOY_PROTOCOL)
+        else:
+            distrust(self, error)
+
     def _message(self, message: Message) -> None:
         if message.phase is Phase.REQUEST_HEADERS:
             request_headers(self, message)
         elif message.phase is Phase.REQUEST_BODY or message.phase is Phase.REQUEST_TRAILERS:
             if self.headers is None:
-                raise MalformedMessage("Envoy began with something else than headers")
+                raise EnvoyViolation("Envoy began with something else than headers")
             request_rest(self, message)
         else:
             response_message(self, message)
@@ -259,7 +272,7 @@ class Exchange(State):
     def _reply(self, reply: Reply) -> None:
         answer = reply.answer
         if len(reply.raw) > MAX_PLAIN_ANSWER and answer not in _BODIES:
-            raise MalformedMessage("an answer of megabytes that is not about a body")
+            raise PickerViolation("an answer of megabytes that is not about a body")
         if self.answering and answer is not Answer.STREAMED_IMMEDIATE:
             return
         if answer is Answer.IMMEDIATE:
@@ -275,7 +288,7 @@ class Exchange(State):
         ):
             request_reply(self, reply)
         elif self.outcome is None or not self.response.begun:
-            raise MalformedMessage("the picker answered a response that has not begun")
+            raise PickerViolation("the picker answered a response that has not begun")
         elif not self.response.passing:
             response_reply(self, reply)
 
@@ -310,7 +323,7 @@ class Exchange(State):
     def _streamed_immediate(self, reply: Reply) -> None:
         """An answer of the picker's in several messages. Envoy takes it in place of a header answer."""
         if self.request.headers_sent or self.response.begun:
-            raise MalformedMessage("a StreamedImmediateResponse came after the header answer")
+            raise PickerViolation("a StreamedImmediateResponse came after the header answer")
         raw, last = streamed_immediate_response(reply.raw, self.left_out, first=not self.answering)
         if not self.answering:
             self.answering = True

@@ -7,20 +7,18 @@ to be replayed. A request that is still being sent streams through.
 
 from typing import Final
 
-from epp_client.errors import MalformedMessage, Reason
+from epp_client.errors import EnvoyViolation, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_reply
 from epp_client.ext_proc.replies import END_OF_REQUEST_BODY
-from epp_client.picker.pick import judge, read_pick
+from epp_client.picker.pick import judge
 from epp_client.picker.preparation import is_upgrade, prepare_request_headers, without_body
-from epp_client.picker.protocol import parse_reply
-from epp_client.picker.steering import HeaderReply, trailers_reply, without_destination
+from epp_client.picker.steering import HeaderReply, body_reply, trailers_reply
 from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import Arm, Disarm, FinishPicker, OpenPicker, Timer, ToPicker
-from epp_client.relay.lane import NotRetained
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.response_phase import owed_trailers, response_progress
 from epp_client.relay.state import QUARTERS, State
-from epp_client.relay.without_picker import distrust, drop_picker, go_local, without_picker
+from epp_client.relay.without_picker import drop_picker, go_local, without_picker
 
 ACKNOWLEDGEMENT_WAIT: Final = 5.0
 """Seconds, if `endpoint_wait` is not longer, for Envoy to have an endpoint that our table has. It is on its
@@ -32,7 +30,7 @@ MAX_ATTEMPTS: Final = 3
 def request_headers(state: State, message: Message) -> None:
     """Envoy has begun."""
     if state.headers is not None or state.response.begun:
-        raise MalformedMessage("request headers came twice, or behind the response's")
+        raise EnvoyViolation("request headers came twice, or behind the response's")
     state.envoy_headers = message.raw
     state.headers = headers = prepare_request_headers(message.raw, state.snapshot)
     state.request.put(message)
@@ -87,7 +85,7 @@ def ask_picker(state: State) -> None:
 def request_rest(state: State, message: Message) -> None:
     """Envoy has sent more of the body, or trailers."""
     if state.request.ended:
-        raise MalformedMessage("the request went on after its end")
+        raise EnvoyViolation("the request went on after its end")
     state.send(state.request.put(message))
     state.request_quiet = 0
     if message.phase is Phase.REQUEST_TRAILERS:
@@ -121,9 +119,9 @@ def request_reply(state: State, reply: Reply) -> None:
             state.send(lane.answer_whole(said.replacement.payload))
     elif reply.answer is Answer.REQUEST_BODY:
         if reply.has_more:
-            if state.pick is None:
-                state.pick = read_pick(parse_reply(reply.raw))
-            reply = read_reply(without_destination(reply.raw))
+            pick, raw = body_reply(reply.raw)
+            state.pick = state.pick or pick
+            reply = read_reply(raw)
         state.send(lane.answer_body(reply))
     else:
         state.trailers_answered = True
@@ -136,30 +134,38 @@ def request_progress(state: State) -> None:
     """Do what has become possible in the request phase."""
     lane = state.request
     if lane.headers_sent:
-        if lane.complete:
-            state.disarm_pick()
-            if state.trailers_armed:
-                state.trailers_armed = False
-                state.out.append(Disarm(Timer.TRAILERS))
-            response_progress(state)
-        elif lane.waits_for_trailers_only and state.picker_open:
-            state.disarm_pick()
-            owed_trailers(state, lane)
+        _under_way(state)
         return
     full = lane.staged_full
-    if state.header_reply is None or (state.pick is None and full):
+    if state.header_reply is None or state.pick is None:
         if full:
             drop_picker(state, full)
-    elif not state.keys:
-        if state.pick is None:
+        elif state.header_reply is not None and lane.staged_whole:
             # The pick may still come with a body answer, but not once the body is whole.
-            if lane.staged_whole:
-                drop_picker(state, Reason.PICK_MISSING)
-        elif full or not state.waiting_for_endpoint:
-            # A body that cannot be held back any longer does not wait for the table.
-            judge_pick(state, last=full is not None)
-    elif not lane.ended or lane.staged_whole or full:
+            drop_picker(state, Reason.PICK_MISSING)
+        return
+    if not state.keys:
+        # A body that cannot be held back any longer does not wait for the table.
+        if state.waiting_for_endpoint and not full:
+            return
+        if not judge_pick(state, last=full is not None):
+            return
+    if not lane.ended or lane.staged_whole or full:
         _commit(state)
+
+
+def _under_way(state: State) -> None:
+    """The picker's header answer has been released: what is left is the rest of its answer."""
+    lane = state.request
+    if lane.complete:
+        state.disarm_pick()
+        if state.trailers_armed:
+            state.trailers_armed = False
+            state.out.append(Disarm(Timer.TRAILERS))
+        response_progress(state)
+    elif lane.waits_for_trailers_only and state.picker_open:
+        state.disarm_pick()
+        owed_trailers(state, lane)
 
 
 def pick_rang(state: State) -> None:
@@ -177,8 +183,9 @@ def pick_rang(state: State) -> None:
     drop_picker(state, Reason.PICKER_TIMEOUT)
 
 
-def judge_pick(state: State, *, last: bool) -> None:
-    """Judge the pick by the newest table; `last`: there will be no newer one that could be waited for."""
+def judge_pick(state: State, *, last: bool) -> bool:
+    """Judge the pick by the newest table; whether its endpoints are good. Else a newer table is waited for,
+    or the failure mode has decided. `last`: there will be no newer one that could be waited for."""
     assert state.pick is not None
     assert state.headers is not None
     verdict = judge(state.pick, state.snapshot, state.headers.subset)
@@ -191,7 +198,7 @@ def judge_pick(state: State, *, last: bool) -> None:
         if not state.waiting_for_endpoint or wait > state.endpoint_wait:
             state.waiting_for_endpoint, state.endpoint_wait = True, wait
             state.out.append(Arm(Timer.ENDPOINT, wait))
-        return
+        return False
     if state.waiting_for_endpoint or last:
         state.waiting_for_endpoint = False
         state.out.append(Disarm(Timer.ENDPOINT))
@@ -200,20 +207,19 @@ def judge_pick(state: State, *, last: bool) -> None:
         if verdict.may_change:
             state.hint = "endpoint-wait"
         drop_picker(state, verdict.problem)
-        return
+        return False
     state.keys = verdict.keys[: state.destinations]
-    if not state.picker_open:
-        closed_after_pick(state)
-    else:
-        request_progress(state)
+    return True
 
 
 def judge_again(state: State, *, last: bool) -> None:
     """There is a newer table, or the wait for it is over."""
-    try:
-        judge_pick(state, last=last)
-    except (MalformedMessage, NotRetained) as error:
-        distrust(state, error)
+    if not judge_pick(state, last=last):
+        return
+    if state.picker_open:
+        request_progress(state)
+    else:
+        closed_after_pick(state)
 
 
 def _commit(state: State) -> None:
@@ -223,7 +229,7 @@ def _commit(state: State) -> None:
         return
     state.send(state.request.answer_headers(state.marked(_steered(state))))
     state.arm_pick()
-    request_progress(state)
+    _under_way(state)
     _skip_response(state)
 
 
@@ -263,16 +269,14 @@ def closed_after_pick(state: State) -> None:
     """A clean close after a pick: the picker wants nothing more of the request or response."""
     if state.request.headers_sent:
         without_picker(state, Reason.PICKER_CLOSED, clean=True)
-    elif state.waiting_for_endpoint:
         return
-    elif not state.keys:
-        judge_pick(state, last=False)
-    else:
-        if not state.request.staged_whole:
-            if state.request.lost:
-                without_picker(state, Reason.PICKER_CLOSED)
-                return
-            state.request.discard_staged()
-        state.disarm_pick()
-        state.send(state.request.take_over(state.marked(_steered(state))))
-        state.send(state.response.take_over())
+    if state.waiting_for_endpoint or not (state.keys or judge_pick(state, last=False)):
+        return
+    if not state.request.staged_whole:
+        if state.request.lost:
+            without_picker(state, Reason.PICKER_CLOSED)
+            return
+        state.request.discard_staged()
+    state.disarm_pick()
+    state.send(state.request.take_over(state.marked(_steered(state))))
+    state.send(state.response.take_over())

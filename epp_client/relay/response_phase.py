@@ -2,14 +2,14 @@
 
 from typing import Final
 
-from epp_client.errors import MalformedMessage, Reason
+from epp_client.errors import EnvoyViolation, PickerViolation, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_reply
 from epp_client.picker.mutations import MAX_HEADER_BYTES, MAX_HTTP1_RESPONSE_BYTES
 from epp_client.picker.preparation import read_endpoint_failure, read_served
 from epp_client.picker.steering import (
+    body_reply,
     response_headers_reply,
     trailers_reply,
-    without_destination,
 )
 from epp_client.pool.inference_pool import AppProtocol
 from epp_client.pool.settings import ResponseMode
@@ -30,7 +30,7 @@ def response_message(state: State, message: Message) -> None:
     lane = state.response
     if message.phase is Phase.RESPONSE_HEADERS:
         if lane.begun:
-            raise MalformedMessage("response headers came twice")
+            raise EnvoyViolation("response headers came twice")
         state.response_headers = message.raw
         state.chunk_by_chunk = _EVENT_STREAM in message.raw
         served, raw = read_served(message.raw)
@@ -44,7 +44,7 @@ def response_message(state: State, message: Message) -> None:
         if state.settings.response_mode is not ResponseMode.RELAY and not lane.passing:
             lane.take_over()
     elif not lane.begun or lane.ended:
-        raise MalformedMessage("a response message came out of order")
+        raise EnvoyViolation("a response message came out of order")
     else:
         raw = message.raw
         if message.phase is Phase.RESPONSE_TRAILERS:
@@ -96,10 +96,11 @@ def response_reply(state: State, reply: Reply) -> None:
     elif reply.answer is Answer.RESPONSE_BODY:
         state.chunk_by_chunk = True
         if reply.has_more:
-            reply = read_reply(without_destination(raw))
+            _, raw = body_reply(raw)
+            reply = read_reply(raw)
         state.send(lane.answer_body(reply))
         if lane.staged_full is not None:
-            raise MalformedMessage("body answers without a header answer")
+            raise PickerViolation("body answers without a header answer")
     else:
         state.trailers_answered = True
         if len(raw) > _NO_MUTATION:
