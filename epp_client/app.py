@@ -17,7 +17,7 @@ from epp_client.admin.server import AdminServer, Readiness
 from epp_client.data_plane.plane import DataPlane
 from epp_client.errors import SettingsError
 from epp_client.manifests.source import ManifestSource
-from epp_client.metrics import Metrics
+from epp_client.metrics.registry import Metrics
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.known import Known
 from epp_client.pool.source import PoolSource

@@ -19,10 +19,10 @@ from benchmarks.micro.conversation import KEY, conversation, snapshot
 from epp_client import collector
 from epp_client.data_plane.service import ExtProcService
 from epp_client.ext_proc.messages import POOL_KEY
+from epp_client.metrics.counters import Counters
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.picker.health import CHECK_INTERVAL
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import Counters
 from epp_client.relay.outcome import Outcome
 from epp_client.wire.health import with_health
 from epp_client.wire.http2.frames import (

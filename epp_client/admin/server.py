@@ -16,13 +16,13 @@ from epp_client import __version__
 from epp_client.admin import dashboard, summary
 from epp_client.admin.hosts import only_for
 from epp_client.admin.patience import Door, punctual
-from epp_client.metrics import Metrics, current
+from epp_client.metrics.counters import Counters
+from epp_client.metrics.registry import Metrics, current
 from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint
 from epp_client.pool.problems import Problem
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import Counters
 from epp_client.settings import host_port
 from epp_client.tls_settings import ClientTls
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from epp_client.metrics.counters import PICK_BUCKETS, Counters, PoolCounters
 from epp_client.picker.health import USABLE, Health
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.snapshot import PoolSnapshot
-from epp_client.relay.counters import PICK_BUCKETS, Counters, PoolCounters
 
 MAX_POOLS = 500
 """Pools in one answer."""

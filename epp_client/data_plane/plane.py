@@ -13,9 +13,9 @@ from typing import NamedTuple
 import structlog
 
 from epp_client.data_plane.service import ExtProcService
+from epp_client.metrics.counters import Counters
 from epp_client.picker.client import PickerClients
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import Counters
 from epp_client.settings import ServeSettings, TransportName, UpstreamMode
 from epp_client.wire.socket_file import taken
 from epp_client.wire.socket_names import SocketName

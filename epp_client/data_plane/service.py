@@ -17,6 +17,7 @@ from epp_client.data_plane.session import Session
 from epp_client.errors import PeerUnreachable, Reason
 from epp_client.ext_proc.messages import POOL_KEY
 from epp_client.logs import Repeats
+from epp_client.metrics.counters import UNKNOWN_POOL, Counters
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.picker.fallback import InFlight, local_pick
 from epp_client.picker.preparation import Subset
@@ -24,7 +25,6 @@ from epp_client.picker.unreachable import Unreachable
 from epp_client.pool.settings import ANNOTATION_PREFIX
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import UNKNOWN_POOL, Counters
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.retention import RetentionBudget

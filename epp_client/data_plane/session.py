@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from epp_client.data_plane.deadlines import Deadline
 from epp_client.errors import PeerUnreachable, Reason
+from epp_client.metrics.counters import PoolCounters
 from epp_client.picker.address import PickerAddress
 from epp_client.picker.client import PROCESS, PickerClient
 from epp_client.relay.actions import (
@@ -23,7 +24,6 @@ from epp_client.relay.actions import (
     ToEnvoy,
     ToPicker,
 )
-from epp_client.relay.counters import PoolCounters
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
 from epp_client.wire.status import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, OK, UNAVAILABLE, Status

@@ -12,8 +12,8 @@ import struct
 from typing import Any, NamedTuple
 
 from epp_client.data_plane.plane import Inherited
+from epp_client.metrics.counters import Counters
 from epp_client.pool.delta import SnapshotDelta
-from epp_client.relay.counters import Counters
 from epp_client.settings import ServeSettings
 
 _LENGTH = struct.Struct("!Q")

@@ -15,10 +15,10 @@ import structlog
 
 from epp_client.data_plane.plane import Inherited
 from epp_client.errors import SettingsError
+from epp_client.metrics.counters import Counters
 from epp_client.pool.delta import difference
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import Counters
 from epp_client.settings import ServeSettings
 from epp_client.wire.socket_file import BoundSocket
 from epp_client.workers.channel import (

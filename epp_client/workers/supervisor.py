@@ -9,9 +9,9 @@ from typing import Any
 import structlog
 
 from epp_client.errors import SettingsError
+from epp_client.metrics.counters import Counters
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import Counters
 from epp_client.settings import ServeSettings, TransportName
 from epp_client.wire.socket_names import SocketName
 from epp_client.workers.claims import Claims, listening

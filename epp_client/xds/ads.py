@@ -13,7 +13,7 @@ from grpc import aio
 from epp_client.envoy.clusters import cluster_name, pool_cluster
 from epp_client.envoy.node import outdated
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, Node
-from epp_client.metrics import Metrics
+from epp_client.metrics.registry import Metrics
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.known import Known
 from epp_client.pool.store import PoolStore

@@ -11,14 +11,14 @@ from types import MappingProxyType
 from epp_client.admin.server import AdminServer, Readiness
 from epp_client.errors import ApiFault, Reason
 from epp_client.kubernetes.status.report import WriteResult
-from epp_client.metrics import Metrics
+from epp_client.metrics.counters import Counters
+from epp_client.metrics.registry import Metrics
 from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import EndpointPickerRef, FailureMode, InferencePool, PoolName
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import Counters
 from epp_client.relay.outcome import Outcome
 
 HOSTILE = '<img src=x onerror="document.title=`owned`"><script>document.title="owned"</script>'

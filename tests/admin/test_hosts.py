@@ -10,7 +10,7 @@ from aiohttp import ClientSession, ClientTimeout
 from epp_client.admin.hosts import host_name
 from epp_client.admin.server import AdminServer, Readiness
 from epp_client.errors import SettingsError
-from epp_client.metrics import Metrics
+from epp_client.metrics.registry import Metrics
 from epp_client.pool.store import PoolStore
 from epp_client.settings import serve_settings
 from tests.admin.test_server import NoRequests

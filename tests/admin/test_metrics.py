@@ -10,7 +10,8 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.errors import LeftOut, Reason
-from epp_client.metrics import Metrics
+from epp_client.metrics.counters import PICK_BUCKETS, Counters, PoolCounters
+from epp_client.metrics.registry import Metrics
 from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
@@ -18,7 +19,6 @@ from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import PICK_BUCKETS, Counters, PoolCounters
 from epp_client.relay.outcome import Eviction, Outcome
 from tests.admin.fleet import Followed
 

@@ -11,7 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.admin.server import MAX_HEADER_BYTES, AdminServer, Readiness
-from epp_client.metrics import Metrics
+from epp_client.metrics.counters import Counters
+from epp_client.metrics.registry import Metrics
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import (
     AppProtocol,
@@ -23,7 +24,6 @@ from epp_client.pool.inference_pool import (
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import Counters
 from epp_client.tls_settings import ClientTls, TlsMode
 
 LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")

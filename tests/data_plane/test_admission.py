@@ -5,9 +5,9 @@ import pytest
 from epp_client.data_plane.service import ExtProcService
 from epp_client.errors import Reason
 from epp_client.ext_proc.pb.ext_proc_pb2 import HeadersResponse, ProcessingResponse
+from epp_client.metrics.counters import Counters
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import Counters
 from epp_client.relay.outcome import Outcome
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.status import OK, Status

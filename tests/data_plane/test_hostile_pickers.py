@@ -13,12 +13,12 @@ from epp_client.data_plane.service import ExtProcService
 from epp_client.errors import Reason
 from epp_client.ext_proc.messages import Answer, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
+from epp_client.metrics.counters import Counters
 from epp_client.picker.client import PROCESS, PickerClients
 from epp_client.picker.health import FAILURES, Health
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.pool.snapshot import PickerTarget
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import Counters
 from epp_client.relay.outcome import Outcome
 from epp_client.wire.http2.stream import STREAM_WINDOW
 from epp_client.wire.native import NativeTransport

@@ -19,10 +19,10 @@ from epp_client.app import Sidecar, running
 from epp_client.data_plane.plane import DataPlane
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from epp_client.metrics.counters import PoolCounters
 from epp_client.picker.client import PROCESS
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE
 from epp_client.pool.inference_pool import AppProtocol, PoolName
-from epp_client.relay.counters import PoolCounters
 from epp_client.settings import UpstreamMode, serve_settings
 from testbed.envoy import Envoy, running_envoy
 from testbed.stack import free_ports, inference_pool, pod, service

@@ -22,10 +22,10 @@ from epp_client.kubernetes.status.merge import Parent
 from epp_client.kubernetes.status.report import Pace, WriteResult
 from epp_client.kubernetes.status.reporting import Reporting, Role, own_identity
 from epp_client.kubernetes.status.routes import GatewayName
+from epp_client.metrics.counters import Counters
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
-from epp_client.relay.counters import Counters
 from epp_client.settings import DEFAULT_CONTROLLER, serve_settings
 from testbed.kubernetes.objects import Object
 from tests.kubernetes.client import ApiServer

@@ -6,7 +6,7 @@ import socket
 import pytest
 import uvloop
 
-from epp_client.relay.counters import Counters
+from epp_client.metrics.counters import Counters
 from epp_client.workers.channel import Channel, Counted
 
 

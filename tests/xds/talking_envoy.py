@@ -12,7 +12,7 @@ from grpc import aio
 from epp_client.envoy.clusters import cluster_name
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryResponse as Response
-from epp_client.metrics import Metrics
+from epp_client.metrics.registry import Metrics
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.snapshot import PoolSnapshot

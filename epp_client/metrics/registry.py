@@ -1,0 +1,105 @@
+"""Every metric of the sidecar, in a registry of its own. Names are `epp_client_*`; no policy here.
+
+Label values are bounded: pools that exist plus `unknown`, and closed sets; the series of a deleted
+pool go once they have been scraped. No request comes here: requests count in `counters`.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.exposition import choose_encoder
+
+from epp_client import __version__
+from epp_client.metrics.api import ApiCollector, ApiSource
+from epp_client.metrics.counters import UNKNOWN_POOL, Counters
+from epp_client.metrics.requests import RequestCollector
+from epp_client.pool.endpoints import EndpointTable
+from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.problems import Severity
+from epp_client.pool.store import PoolStore
+
+
+class Scrape(NamedTuple):
+    """The answer to one scrape."""
+
+    body: bytes
+    content_type: str
+    forgotten: set[str]
+    """Deleted pools whose numbers nobody needs any more."""
+
+
+def current(metric: Counter | Gauge) -> float:
+    """What a counter or gauge stands at, over all its labels."""
+    samples = (sample for family in metric.collect() for sample in family.samples)
+    return sum(sample.value for sample in samples if not sample.name.endswith("_created"))
+
+
+class Metrics:
+    """The registry of one process."""
+
+    def __init__(self, transport: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._requests = RequestCollector()
+        registry.register(self._requests)
+        self.endpoints = Gauge(
+            "epp_client_endpoints", "Endpoints by state.", ["pool", "state"], registry=registry
+        )
+        self.workers = Gauge("epp_client_workers", "Relay workers that serve.", registry=registry)
+        self.pools = Gauge("epp_client_pools", "InferencePools served.", registry=registry)
+        self.problems = Gauge(
+            "epp_client_problems", "Problems now.", ["severity"], registry=registry
+        )
+        self.xds_pushes = Counter(
+            "epp_client_xds_pushes", "Responses sent to Envoy.", ["type"], registry=registry
+        )
+        self.xds_nacks = Counter(
+            "epp_client_xds_nacks", "Responses that Envoy rejected.", ["type"], registry=registry
+        )
+        self.envoys = Gauge("epp_client_envoys_connected", "Open ADS streams.", registry=registry)
+        Gauge(
+            "epp_client_build_info", "Always 1.", ["version", "transport"], registry=registry
+        ).labels(__version__, transport).set(1)
+        self._known = {UNKNOWN_POOL}
+
+    def follow_api(self, source: ApiSource) -> None:
+        """Have the scrape say how the Kubernetes API is followed."""
+        self.registry.register(ApiCollector(source))
+
+    def pools_changed(self, store: PoolStore, changed: Iterable[PoolName]) -> None:
+        """Follow the store. The gauges of deleted pools go at once, their counters when scraped."""
+        self.pools.set(len(store.snapshots))
+        for severity in Severity:
+            count = sum(problem.severity is severity for problem in store.problems)
+            self.problems.labels(severity).set(count)
+        for name in map(str, changed):
+            snapshot = store.snapshots.get(name)
+            if snapshot is None:
+                self._forget_gauges(name)
+                self._known.discard(name)
+                continue
+            self._known.add(name)
+            self._count_when_scraped(name, snapshot.table)
+
+    def _count_when_scraped(self, name: str, table: EndpointTable) -> None:
+        """Not at each change: a large pool may change a hundred times between two scrapes."""
+        self.endpoints.labels(name, "ready").set_function(lambda: len(table.ready))
+        self.endpoints.labels(name, "draining").set_function(lambda: table.draining)
+
+    def _forget_gauges(self, name: str) -> None:
+        for state in ("ready", "draining"):
+            self.endpoints.remove(name, state)
+
+    def scrape(self, totals: Counters, accept: str = "") -> Scrape:
+        """Every series now, with `totals` over all relays: OpenMetrics when `accept` asks for it.
+
+        A deleted pool is in one last scrape after its last request has ended, so that a rate
+        over the deletion loses nothing; then its series are gone.
+        """
+        encode, content_type = choose_encoder(accept)
+        self._requests.totals = totals
+        body = encode(self.registry)
+        # A relay may hear of the deletion later, and count for the pool until then.
+        gone = totals.pools.keys() - self._known
+        forgotten = {name for name in gone if not totals.pools[name].in_flight}
+        return Scrape(body, content_type, forgotten)

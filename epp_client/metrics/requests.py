@@ -1,0 +1,159 @@
+"""What came of the requests, as metric families: the counters of all processes, added up."""
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from epp_client.metrics.counters import PICK_BUCKETS, Counters, PoolCounters
+from epp_client.picker.health import Health
+
+
+class _ByLabel(NamedTuple):
+    """A counter of a pool that has one more label."""
+
+    name: str
+    label: str
+    help: str
+    counts: Callable[[PoolCounters], Mapping[Any, int]]
+
+
+class _Plain(NamedTuple):
+    """A counter of a pool."""
+
+    name: str
+    help: str
+    count: Callable[[PoolCounters], int]
+
+
+_BY_LABEL: Final = (
+    _ByLabel("epp_client_requests", "outcome", "Requests by outcome.", lambda c: c.outcomes),
+    _ByLabel(
+        "epp_client_fail_open",
+        "reason",
+        "Requests served without their picker, by reason.",
+        lambda c: c.failed_open,
+    ),
+    _ByLabel(
+        "epp_client_refused",
+        "reason",
+        "Requests answered with an error of ours, by reason.",
+        lambda c: c.refused,
+    ),
+    _ByLabel(
+        "epp_client_response_passthrough",
+        "reason",
+        "Responses that went on without the picker, by reason.",
+        lambda c: c.passthrough,
+    ),
+    _ByLabel(
+        "epp_client_answers_left_out",
+        "what",
+        "Parts of pickers' answers that break HTTP or cannot be applied, by what they are.",
+        lambda c: c.left_out,
+    ),
+    _ByLabel(
+        "epp_client_evictions",
+        "result",
+        "Requests that their picker gave up after it had steered them, by what came of them.",
+        lambda c: c.evictions,
+    ),
+    _ByLabel(
+        "epp_client_endpoint_failures",
+        "reason",
+        "Requests that Envoy answered in the place of their endpoints, by reason.",
+        lambda c: c.endpoint_failures,
+    ),
+)
+_PLAIN: Final = (
+    _Plain(
+        "epp_client_endpoints_passed_over",
+        "Destination endpoints that took no connection, so that Envoy tried the next.",
+        lambda c: c.passed_over,
+    ),
+    _Plain(
+        "epp_client_picker_retries",
+        "Picks asked anew because the picker's stream died before it had answered.",
+        lambda c: c.retries,
+    ),
+    _Plain(
+        "epp_client_bodies_not_retained",
+        "Requests whose body was too large to be kept for a replay.",
+        lambda c: c.not_retained,
+    ),
+)
+
+
+class RequestCollector(Collector):
+    """Shows the totals that it was given last."""
+
+    def __init__(self) -> None:
+        self.totals = Counters()
+
+    def collect(self) -> Iterable[Metric]:
+        """The families."""
+        pools = self.totals.pools
+        for name, label, text, counts in _BY_LABEL:
+            family = CounterMetricFamily(name, text, labels=["pool", label])
+            for pool, counters in pools.items():
+                for value, count in counts(counters).items():
+                    family.add_metric([pool, value], count)
+            yield family
+        for name, text, plain in _PLAIN:
+            family = CounterMetricFamily(name, text, labels=["pool"])
+            for pool, counters in pools.items():
+                family.add_metric([pool], plain(counters))
+            yield family
+        yield self._picks()
+        yield from self._now()
+        yield CounterMetricFamily(
+            "epp_client_worker_restarts",
+            "Relay workers that died and were replaced.",
+            value=self.totals.restarts,
+        )
+
+    def _picks(self) -> Metric:
+        family = HistogramMetricFamily(
+            "epp_client_pick_seconds",
+            "Seconds from the end of a request to its pick.",
+            labels=["pool"],
+        )
+        for pool, counters in self.totals.pools.items():
+            family.add_metric([pool], _buckets(counters.picks), counters.pick_seconds)
+        return family
+
+    def _now(self) -> Iterable[Metric]:
+        """What is, and not what has been."""
+        in_flight = GaugeMetricFamily(
+            "epp_client_in_flight", "Requests being relayed.", labels=["pool"]
+        )
+        for pool, counters in self.totals.pools.items():
+            in_flight.add_metric([pool], counters.in_flight)
+        yield in_flight
+        pickers = GaugeMetricFamily(
+            "epp_client_picker_addresses",
+            "Addresses of the endpoint picker, by the worst that a relay thinks of them.",
+            labels=["pool", "state"],
+        )
+        for pool, addresses in self.totals.pickers.items():
+            for state in Health:
+                pickers.add_metric([pool, state], sum(s is state for s in addresses.values()))
+        yield pickers
+        yield GaugeMetricFamily(
+            "epp_client_retained_bytes",
+            "Bytes of bodies kept for a replay.",
+            value=self.totals.retained_bytes,
+        )
+
+
+def _buckets(picks: Iterable[int]) -> list[tuple[str, float]]:
+    bounds = [*map(floatToGoString, PICK_BUCKETS), "+Inf"]
+    return list(zip(bounds, map(float, accumulate(picks)), strict=True))
