@@ -22,10 +22,10 @@ import uvloop
 
 from benchmarks.measure import Bench, Runs
 from benchmarks.rig import Rig, cpu_seconds
-from epp_client.app import Sidecar
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.store import PoolStore
 from epp_client.settings import serve_settings
+from epp_client.sidecar import Sidecar
 from epp_client.xds.lingering import LINGER
 from epp_client.xds.rests import LONGEST_REST
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from epp_client.app import Sidecar, running
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.inference_listener import EDGE, Edge
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.parse import API_VERSION
 from epp_client.pool.settings import ResponseMode
 from epp_client.settings import serve_settings
+from epp_client.sidecar import Sidecar, running
 from testbed.envoy import Envoy, running_envoy
 from testbed.process import Process
 

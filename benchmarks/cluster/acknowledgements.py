@@ -14,10 +14,10 @@ from typing import Any
 from benchmarks.cluster.edits import NARROWER, Edit, membership
 from benchmarks.cluster.paced import timed
 from benchmarks.cluster.population import address, create_all, pod, pool
-from epp_client.app import Sidecar, running
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
 from epp_client.settings import serve_settings
+from epp_client.sidecar import Sidecar, running
 from testbed.cluster import objects
 from testbed.cluster.api import Api
 from testbed.cluster.control_plane import HOST, ControlPlane

@@ -15,7 +15,6 @@ import grpc
 import yaml
 from grpc import aio
 
-from epp_client.app import Sidecar, running
 from epp_client.data_plane.plane import DataPlane
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
@@ -24,6 +23,7 @@ from epp_client.picker.client import PROCESS
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.settings import UpstreamMode, serve_settings
+from epp_client.sidecar import Sidecar, running
 from testbed.envoy import Envoy, running_envoy
 from testbed.stack import free_ports, inference_pool, pod, service
 

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 STEPS = {
-    "lists": ("epp_client.app", "Sidecar._pools_known"),
-    "telling Envoy": ("epp_client.app", "Sidecar._envoy_told"),
+    "lists": ("epp_client.sidecar", "Sidecar._pools_known"),
+    "telling Envoy": ("epp_client.sidecar", "Sidecar._envoy_told"),
     "workers": ("epp_client.workers.supervisor", "Workers._spawn"),
 }
 """Coroutine functions that take that much longer. `imports` are delayed as a whole."""

@@ -18,8 +18,8 @@ from chaos.load import ask
 from chaos.promise import ENVOY_ASKS
 from chaos.source import ApiServer, ManifestFolder, SourceName
 from chaos.workload import Ask
-from epp_client.app import KEPT_PATIENCE, SYNC_PATIENCE
 from epp_client.settings import TransportName
+from epp_client.sidecar import KEPT_PATIENCE, SYNC_PATIENCE
 from testbed.looks import first_free_descriptor
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]

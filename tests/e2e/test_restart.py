@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from epp_client.app import running
+from epp_client.sidecar import running
 from testbed.stack import Stack, running_stack
 from tests.e2e.test_live import edit
 from tests.e2e.tools import echo, until

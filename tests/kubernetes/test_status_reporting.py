@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from epp_client.app import running
 from epp_client.errors import SettingsError
 from epp_client.kubernetes.client.access import Access
 from epp_client.kubernetes.client.api import KubernetesApi
@@ -27,6 +26,7 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from epp_client.settings import DEFAULT_CONTROLLER, serve_settings
+from epp_client.sidecar import running
 from testbed.kubernetes.objects import Object
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.manifests import inference_pool, service

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from epp_client.app import Sidecar, running
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.settings import TransportName, UpstreamMode, serve_settings
+from epp_client.sidecar import Sidecar, running
 from testbed.envoy import running_envoy
 from testbed.stack import free_ports, inference_pool, pod, service
 from tests.transparency.alone import bootstrap_alone

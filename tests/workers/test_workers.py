@@ -13,9 +13,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp_client.app import Sidecar
 from epp_client.errors import SettingsError
 from epp_client.settings import serve_settings
+from epp_client.sidecar import Sidecar
 from epp_client.workers.supervisor import Workers
 from testbed.stack import Stack, running_stack
 
