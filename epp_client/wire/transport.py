@@ -46,6 +46,7 @@ class StreamEvents:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class NoOwner(StreamEvents):
     """Owner of a stream that has none yet, or none any more."""
 

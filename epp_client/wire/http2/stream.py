@@ -9,8 +9,6 @@ from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-from mypy_extensions import mypyc_attr
-
 from epp_client.wire.http2.frames import (
     DATA,
     END_HEADERS,
@@ -67,7 +65,6 @@ class Tally:
         self.assembled = 0
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class Http2Stream(Stream):
     """What both ends share. `over` streams say nothing more to their owner and take nothing from it."""
 
