@@ -31,6 +31,8 @@ schedulingProfiles:
   - pluginRef: random-picker
 """
 """As its own conformance tests steer it: the filter needs a `test-epp-endpoint-selection` header."""
+EPP_CONFIG_ALONE = EPP_CONFIG.replace("- type: destination-endpoint-served-verifier\n", "")
+"""Without the plugin that echoes the served endpoint, which is for conformance tests alone."""
 _HEALTH = "/grpc.health.v1.Health/Check"
 _EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
 _SERVICES = {"lwepp": "inference-extension", "epp": _EXT_PROC, "epp-1.2": _EXT_PROC}
@@ -46,9 +48,15 @@ class Picker:
 
 @asynccontextmanager
 async def running_picker(
-    program: str, kubeconfig: Path, pool: str, namespace: str, *arguments: str
+    program: str,
+    kubeconfig: Path,
+    pool: str,
+    namespace: str,
+    *arguments: str,
+    config: str = EPP_CONFIG,
 ) -> AsyncIterator[Picker]:
     """Run `lwepp`, `epp` or `epp-1.2` for a pool: TLS with its own self-signed certificate, as by default.
+    `config` is what the full ones are configured with.
 
     Raises:
         Unavailable: the program is not here.
@@ -57,7 +65,7 @@ async def running_picker(
     port, health, metrics = free_ports(HOST, 3)  # they listen on all addresses: there is no flag
     if program != "lwepp":
         arguments = (
-            *arguments, f"--config-text={EPP_CONFIG}", "--tracing=false",
+            *arguments, f"--config-text={config}", "--tracing=false",
             "--metrics-endpoint-auth=false", "--enable-pprof=false", "-v=0",
         )  # fmt: skip
     process = await Process.start(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from testbed.cluster import objects
 from testbed.cluster.api import Api
-from testbed.cluster.pickers import running_picker
+from testbed.cluster.pickers import EPP_CONFIG_ALONE, running_picker
 from tests.transparency.picker import Process, forwarded
 
 LABELS = {"app": "transparency"}
@@ -34,7 +34,9 @@ async def real_picker(
     await api.create(pool)
     arguments = ("--secure-serving=false",)
     async with (
-        running_picker(program, kubeconfig, "pool", namespace, *arguments) as picker,
+        running_picker(
+            program, kubeconfig, "pool", namespace, *arguments, config=EPP_CONFIG_ALONE
+        ) as picker,
         forwarded(picker.address) as process,
     ):
         yield process
