@@ -4,25 +4,27 @@ That one took none is seen from the list that Envoy was given: it walks it from 
 which entry has served.
 """
 
-from collections.abc import Collection, Iterable
+import math
+from collections.abc import Collection, Sequence
 from typing import Final
 
 MEMORY: Final = 10.0
-"""Seconds for which an endpoint is tried last; then it has another chance."""
+"""Seconds for which an endpoint is tried last, and up to twice as many of those that were refused together:
+they have another chance one by one, so that no request meets all of them."""
 
 
 class Unreachable:
     """By key of the endpoint, in one process. All times are seconds of one clock."""
 
     def __init__(self) -> None:
-        self._until: dict[str, float] = {}  # in the order of time
+        self._until: dict[str, float] = {}
+        self._next = math.inf  # when the first of them has another chance
 
-    def refused(self, keys: Iterable[str], now: float) -> None:
+    def refused(self, keys: Sequence[str], now: float) -> None:
         """These took no connection."""
+        for number, key in enumerate(keys):
+            self._until[key] = now + MEMORY * (1 + number / len(keys))
         self._forget(now)
-        for key in keys:
-            self._until.pop(key, None)
-            self._until[key] = now + MEMORY
 
     def served(self, key: str) -> None:
         """This one did."""
@@ -31,13 +33,10 @@ class Unreachable:
 
     def now(self, now: float) -> Collection[str]:
         """The keys of all of them."""
-        if self._until:
+        if now >= self._next:
             self._forget(now)
         return self._until.keys()
 
     def _forget(self, now: float) -> None:
-        while self._until:
-            oldest = next(iter(self._until))
-            if self._until[oldest] > now:
-                return
-            del self._until[oldest]
+        self._until = {key: until for key, until in self._until.items() if until > now}
+        self._next = min(self._until.values(), default=math.inf)

@@ -174,10 +174,10 @@ async def test_a_grpc_client_gets_a_status_and_the_sentence(logged: Logged) -> N
 async def test_a_few_requests_find_the_only_endpoint_that_listens(
     logged: Logged, client: httpx.AsyncClient
 ) -> None:
-    """40 of 41 Pods took no connection: each failure teaches, and then nobody meets them."""
-    answers = [await echo(client, logged.stack, "half") for _ in range(30)]
+    """40 of 41 Pods take no connection: each failure teaches, and then nobody meets them for a while."""
+    answers = [await echo(client, logged.stack, "half") for _ in range(10)]
     statuses = [answer.status_code for answer in answers]
-    assert statuses[4:] == [200] * 26, statuses
+    assert statuses[4:] == [200] * 6, statuses
     await settled(logged.stack)
     before = await metrics(client, logged.stack)
     assert (await echo(client, logged.stack, "half")).status_code == 200
@@ -205,7 +205,10 @@ async def test_the_access_log_has_what_the_picker_said(
     assert (line["picker_said"], line["status"]) == ("192.0.2.7:8000", answer.status_code)
     if pool == "open":
         assert line["fallback"] == "pick_outside_pool"
-        assert line["picked"].split(",")[0] in logged.stack.endpoints
+        # One of the pool's Pods does not listen: Envoy tries another, wherever that is in the list.
+        members = {*logged.stack.endpoints, logged.stack.dead_endpoint}
+        assert set(line["picked"].split(",")) == members
+        assert line["served"] in logged.stack.endpoints
     else:
         assert line["error"] == "pick_outside_pool"
 
