@@ -174,7 +174,7 @@ async def _batch(script: _Script, requests: int) -> float:
     if time.monotonic() - began_at > CHECK_INTERVAL / 2:
         return inf
     counted = counters.pool(POOL).outcomes[Outcome.STEERED]
-    if counted != requests or service.open_sessions or service.in_flight[KEY]:
+    if counted != requests or service.open_sessions or service.account.in_flight[KEY]:
         raise AssertionError(f"{counted} of {requests} were steered")
     service.close()
     await pickers.close()

@@ -5,9 +5,10 @@ and the account of what happened. Ends when Envoy's stream ends, and leaves noth
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from epp_client.data_plane.deadlines import Deadline
+from epp_client.data_plane.shared import Shared
 from epp_client.errors import PeerUnreachable, Reason
 from epp_client.metrics.counters import PoolCounters
 from epp_client.picker.address import PickerAddress
@@ -28,9 +29,6 @@ from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
 from epp_client.wire.status import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, OK, UNAVAILABLE, Status
 from epp_client.wire.transport import Stream, StreamEvents
-
-if TYPE_CHECKING:
-    from epp_client.data_plane.service import ExtProcService
 
 MAX_PENDING: Final = 256 * 1024
 """Bytes that may wait for a connection to the picker before Envoy is held back."""
@@ -59,18 +57,18 @@ class Session(StreamEvents):
 
     def __init__(
         self,
-        service: "ExtProcService",
+        shared: Shared,
         stream: Stream,
         pool: str,
         exchange: Exchange,
         counters: PoolCounters,
     ) -> None:
-        self._service = service
+        self._shared = shared
         self._envoy = stream
         self.pool = pool
         self.counters = counters
         self._exchange = exchange
-        self._loop = service.loop
+        self._loop = shared.loop
         self._picker: Stream | None = None
         self._picker_events: _PickerEvents | None = None
         self._address: PickerAddress | None = None  # that is, or was last, asked
@@ -128,7 +126,7 @@ class Session(StreamEvents):
         if self._address is not None:
             self._address.heard = True
         if exchange.outcome is None:
-            snapshot = self._service.store.snapshots.get(self.pool)
+            snapshot = self._shared.store.snapshots.get(self.pool)
             if snapshot is not None:
                 self._do(exchange.pool_changed(snapshot))
         self._do(exchange.from_picker(message))
@@ -145,7 +143,7 @@ class Session(StreamEvents):
         if died and status.said and address is not None:
             # It took the stream, and says so itself: another may know better. One whose server is shutting
             # down says the same as it cancels its calls (gRPC core), behind a GOAWAY.
-            died = not address.ready or self._service.pickers[self.pool].has_other(address)
+            died = not address.ready or self._shared.pickers[self.pool].has_other(address)
         if address is not None and self._exchange.outcome is None:
             connection = address.connection
             if (
@@ -164,7 +162,9 @@ class Session(StreamEvents):
             reason = Reason.PICKER_UNREACHABLE
         elif status.code == DEADLINE_EXCEEDED:
             reason = Reason.PICKER_TIMEOUT
-        self._service.picker_ended(self.pool, status, decided=self._exchange.outcome is not None)
+        self._shared.account.picker_ended(
+            self.pool, status, decided=self._exchange.outcome is not None
+        )
         self._resume_envoy()
         self._do(self._exchange.picker_closed(reason, died=died))
         self._account()
@@ -257,9 +257,9 @@ class Session(StreamEvents):
 
     def _arm(self, timer: Timer, seconds: float) -> None:
         self._disarm(timer)
-        self._timers[timer] = self._service.deadlines.arm(self, timer, seconds)
+        self._timers[timer] = self._shared.deadlines.arm(self, timer, seconds)
         if timer is Timer.ENDPOINT:
-            self._service.wait_for_pool(self)
+            self._shared.wait_for_pool(self, self.pool)
 
     def _disarm(self, timer: Timer) -> None:
         deadline = self._timers[timer]
@@ -267,19 +267,19 @@ class Session(StreamEvents):
             deadline.owner = None
             self._timers[timer] = None
             if timer is Timer.ENDPOINT:
-                self._service.stop_waiting(self)
+                self._shared.stop_waiting(self)
 
     def rang(self, timer: Timer) -> None:
         """One of our deadlines has passed."""
         self._timers[timer] = None
         if timer is Timer.ENDPOINT:
-            self._service.stop_waiting(self)
+            self._shared.stop_waiting(self)
         self._do(self._exchange.timer_rang(timer))
         self._account()
 
     def pool_changed(self) -> None:
         """The pool of a waiting pick has a new snapshot."""
-        snapshot = self._service.store.snapshots.get(self.pool)
+        snapshot = self._shared.store.snapshots.get(self.pool)
         if snapshot is not None:
             self._do(self._exchange.pool_changed(snapshot))
             self._account()
@@ -287,7 +287,7 @@ class Session(StreamEvents):
     # --- the picker's stream ---
 
     def _open_picker(self) -> None:
-        client = self._service.pickers[self.pool]
+        client = self._shared.pickers[self.pool]
         address = client.ready(self._address)
         if address is not None:
             self._start(address)
@@ -300,7 +300,7 @@ class Session(StreamEvents):
         try:
             address = await client.connect()
         except PeerUnreachable as error:
-            self._service.picker_unreachable(self.pool, error)
+            self._shared.account.picker_unreachable(self.pool, error)
             self._nobody_to_ask(client)
             return
         self._connecting = None
@@ -359,10 +359,10 @@ class Session(StreamEvents):
         if (
             exchange.endpoint is not self._endpoint
         ):  # cheaper than by value, and equal ones do no harm
-            in_flight = self._service.in_flight
+            in_flight = self._shared.account.in_flight
             if self._endpoint is not None:
                 in_flight.end(self._endpoint)
-                self._service.served(self, exchange)
+                self._shared.account.served(self.pool, self.counters, exchange)
             self._endpoint = exchange.endpoint
             if self._endpoint is not None:
                 in_flight.begin(self._endpoint)
@@ -399,8 +399,12 @@ class Session(StreamEvents):
         if self._address is not None and self._pick_seconds is None:
             self._address.undecided(self)
         if self._endpoint is not None:
-            self._service.in_flight.end(self._endpoint)
-        self._service.session_ended(self, self._exchange, self._pick_seconds)
+            self._shared.account.in_flight.end(self._endpoint)
+        shared, exchange = self._shared, self._exchange
+        shared.sessions.discard(self)
+        shared.account.ended(self.pool, self.counters, exchange, self._pick_seconds)
+        if exchange.trailers_answered is not None:
+            shared.pickers.learn_trailers(self.pool, exchange.trailers_answered)
 
 
 class _PickerEvents(StreamEvents):

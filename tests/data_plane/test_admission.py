@@ -75,7 +75,7 @@ def refusal(made: ExtProcService, pool: str | None) -> str:
 async def test_streams_of_no_known_pool(pool: str | None, synced: bool, reason: Reason) -> None:
     made = service(synced=synced)
     assert refusal(made, pool) == reason
-    assert made._counters.pool("unknown").refused == {reason: 1}
+    assert made.account.counters.pool("unknown").refused == {reason: 1}
 
 
 async def test_more_exchanges_than_allowed_are_refused() -> None:
@@ -94,9 +94,9 @@ async def test_a_request_that_outlives_its_pools_numbers_leaves_none() -> None:
     events = made.accept(EnvoyStream(), PROCESS, {"x-inference-pool": "default/llama"})
     events.message_received(request_headers())
     made.store.publish({})
-    del made._counters.pools["default/llama"]
+    del made.account.counters.pools["default/llama"]
     events.half_closed()
-    assert (made.open_sessions, made._counters.pools, made.pickers.states()) == (0, {}, {})
+    assert (made.open_sessions, made.account.counters.pools, made.pickers.states()) == (0, {}, {})
 
 
 async def test_a_broken_envoy_is_told_so() -> None:
@@ -127,7 +127,7 @@ async def test_a_local_reply_passes_whatever_pool_it_names(pool: str | None, syn
     streamed = reply.response_body.response.body_mutation.streamed_response
     assert (streamed.body, streamed.end_of_stream) == (b"denied", True)
     assert stream.status == OK
-    [counted] = made._counters.pools.values()
+    [counted] = made.account.counters.pools.values()
     assert {name: n for name, n in counted.outcomes.items() if n} == {Outcome.LOCAL_REPLY: 1}
     assert not counted.refused
     made.close()
@@ -140,7 +140,7 @@ async def test_a_refusal_is_counted_once_and_a_client_that_goes_first_is_none() 
     refused.message_received(body(b"x"))
     refused.closed(Status(1))
     made.accept(EnvoyStream(), PROCESS, {}).closed(Status(1))
-    [counted] = made._counters.pools.values()
+    [counted] = made.account.counters.pools.values()
     outcomes = {name: n for name, n in counted.outcomes.items() if n}
     assert outcomes == {Outcome.REFUSED: 1, Outcome.CANCELLED: 1}
     assert counted.refused == {Reason.POOL_NOT_NAMED: 1}

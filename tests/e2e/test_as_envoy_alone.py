@@ -93,11 +93,11 @@ async def test_a_path_that_no_route_matches_is_envoy_s_404_and_nobody_is_asked(
     stack: Stack, client: httpx.AsyncClient
 ) -> None:
     await settled(stack)
-    before = dict(ext_proc_service(stack)._counters.pools)
+    before = dict(ext_proc_service(stack).account.counters.pools)
     answer = await client.post(f"{stack.url}/elsewhere", content=b"hello")
     assert (answer.status_code, answer.content) == (404, b"")
     assert "x-inference-error" not in answer.headers
-    assert dict(ext_proc_service(stack)._counters.pools) == before
+    assert dict(ext_proc_service(stack).account.counters.pools) == before
 
 
 async def test_a_response_that_skip_leaves_to_envoy_keeps_its_content_length(

@@ -1,0 +1,122 @@
+"""Account: what became of the requests of one process, written down: counters, log lines, and what the next
+local pick should know.
+"""
+
+import asyncio
+import random
+
+import structlog
+
+from epp_client.errors import PeerUnreachable, Reason
+from epp_client.logs import Repeats
+from epp_client.metrics.counters import Counters, PoolCounters
+from epp_client.picker.fallback import InFlight, local_pick
+from epp_client.picker.preparation import Subset
+from epp_client.picker.unreachable import Unreachable
+from epp_client.pool.settings import ANNOTATION_PREFIX
+from epp_client.pool.snapshot import PoolSnapshot
+from epp_client.relay.exchange import Exchange
+from epp_client.relay.outcome import Outcome
+from epp_client.wire.status import OK, Status
+
+log = structlog.get_logger(__name__)
+
+
+class Account:
+    """Of one process; `counters` are its numbers."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
+        self.counters = counters
+        self.in_flight = InFlight()
+        self._loop = loop
+        self._unreachable = Unreachable()
+        self._repeats = Repeats()
+
+    def local_pick(self, snapshot: PoolSnapshot, subset: Subset | None) -> tuple[str, ...]:
+        """An endpoint of our own choice, and others to try after it."""
+        unreachable = self._unreachable.now(self._loop.time())
+        return local_pick(snapshot, subset, self.in_flight, unreachable, random.randrange)
+
+    def served(self, pool: str, counters: PoolCounters, exchange: Exchange) -> None:
+        """Envoy has said who serves the request: those of the list before it took no connection."""
+        if passed_over := exchange.passed_over:
+            self._unreachable.refused(passed_over, self._loop.time())
+            counters.passed_over += len(passed_over)
+            self._warn("endpoints took no connection", pool=pool, endpoint=passed_over[0])
+        if exchange.endpoint is not None and exchange.endpoint_failure is None:
+            self._unreachable.served(exchange.endpoint)
+
+    def ended(
+        self, pool: str, counters: PoolCounters, exchange: Exchange, pick_seconds: float | None
+    ) -> None:
+        """An exchange is over. `counters` are those that it began with, even if those of the pool's name
+        are others by now, or none."""
+        counters.in_flight -= 1
+        counters.outcome(exchange.outcome or Outcome.CANCELLED)
+        if pick_seconds is not None and exchange.outcome is Outcome.STEERED:
+            counters.picked(pick_seconds)
+        if exchange.reason is not None:
+            why = _why(pool, exchange.reason, exchange.hint, exchange.misread)
+            if exchange.outcome is Outcome.FAILED_OPEN:
+                counters.fail_open(exchange.reason)
+                self._warn("failed open", **why)
+            else:
+                counters.refuse(exchange.reason)
+                self._warn("refused a request", **why)
+        if exchange.retries:
+            counters.retries += exchange.retries
+        if exchange.request_lost:
+            counters.not_retained += 1
+        if exchange.passthrough is not None:
+            counters.pass_through(exchange.passthrough)
+            if exchange.hint and exchange.reason is None:
+                why = _why(pool, exchange.passthrough, exchange.hint)
+                self._warn("a response passed its picker by", **why)
+        if exchange.endpoint_failure is not None:
+            reason = exchange.endpoint_failure
+            counters.endpoint_fail(reason)
+            self._warn("Envoy answered for an endpoint", pool=pool, reason=str(reason))
+        if exchange.eviction is not None:
+            counters.evict(exchange.eviction)
+        for what, (count, name) in exchange.left_out.items():
+            counters.leave_out(what, count)
+            self._warn("left out of a picker's answer", pool=pool, reason=str(what), name=name)
+
+    def refused(self, pool: str, reason: Reason, outcome: Outcome) -> None:
+        """A stream that had no exchange is over."""
+        counters = self.counters.pool(pool)
+        counters.outcome(outcome)
+        if outcome is Outcome.REFUSED:
+            counters.refuse(reason)
+            self._warn("refused a request", pool=pool, reason=str(reason))
+
+    def picker_unreachable(self, pool: str, error: PeerUnreachable) -> None:
+        """No address of the pool's picker could be reached."""
+        self._warn("the picker cannot be reached", pool=pool, error=str(error))
+
+    def picker_ended(self, pool: str, status: Status, *, decided: bool) -> None:
+        """A picker's stream ended; before the pick, or with an error, that is worth a line."""
+        if status != OK and not (decided and status.code == OK.code):
+            self._warn(
+                "the picker ended a call",
+                pool=pool,
+                grpc_status=status.code,
+                message=status.message[:200],
+            )
+
+    def _warn(self, event: str, **fields: str | int) -> None:
+        """Log what may happen a thousand times a second: the first at once, then by the count."""
+        key = (event, fields.get("pool"), fields.get("reason"))
+        if (count := self._repeats.due(key)) is not None:
+            log.warning(event, times=count, **fields)
+
+
+def _why(pool: str, reason: Reason, setting: str, said: str = "") -> dict[str, str]:
+    """What a log line says of a failure; `setting` is the deadline or the bound that decided it, `said` the
+    picker's words that were of no use."""
+    why = {"pool": pool, "reason": str(reason)}
+    if said:
+        why["picker_said"] = said
+    if setting:
+        why["hint"] = f"a setting ended it: raise {ANNOTATION_PREFIX}{setting} if it was too early"
+    return why
