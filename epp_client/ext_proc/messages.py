@@ -134,6 +134,8 @@ def next_field(raw: bytes, at: int, end: int) -> tuple[int, int, int, int]:
         at += 1
     else:
         tag, at = _varint(raw, at, end)
+    if tag < 8:
+        raise MalformedMessage("a field without a number")
     wire_type = tag & 7
     if wire_type == _BYTES:
         if at < end and raw[at] < 0x80:

@@ -37,11 +37,16 @@ KINDS = [
 ]  # fmt: skip
 
 
+# Envoy alone breaks off an answer of trailers alone, and what the picker has said by then is chance.
 # GAIE's full pickers refuse a body that is no JSON, each in its way. Large and compressed answers have not
 # been compared with 1.2: a run with them did not come to its end.
 COMPARED = {
     "lwepp-1.6": KINDS,
-    "gaie-1.5": [kind for kind in KINDS if kind[0] != "gzip"],
+    "gaie-1.5": [
+        (request, answer)
+        for request, answer in KINDS
+        if request != "gzip" and answer != "only-trailers"
+    ],
     "gaie-1.2": [
         (request, answer)
         for request, answer in KINDS

@@ -1,7 +1,7 @@
 """The short cuts say what the whole parse says, or nothing at all."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from epp_client.errors import MalformedMessage, Reason
@@ -105,6 +105,7 @@ def test_a_served_endpoint_that_is_no_text_is_malformed() -> None:
         read_served(raw)
 
 
+@example(b"", 57, 0)  # a field without a number
 @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 255))
 def test_noise_is_refused_or_read_never_a_crash(noise: bytes, at: int, byte: int) -> None:
     broken = bytearray(destination_reply((PICK,), ()))
