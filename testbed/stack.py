@@ -57,12 +57,12 @@ def free_ports(host: str, count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
-def pod(name: str, ip: str, *, ready: bool = True) -> dict[str, Any]:
-    """A Pod of the model server."""
+def pod(name: str, ip: str, *, app: str = "model", ready: bool = True) -> dict[str, Any]:
+    """A Pod of the model server, with the label `app` by which pools select."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default", "labels": {"app": "model"}},
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": app}},
         "status": {
             "podIP": ip,
             "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],

@@ -133,17 +133,17 @@ def _gathered(
         SettingsError: options of a model that was not asked for.
     """
     off: list[_Option] = []
-    for path, spelled, parameter, switch in options:
-        value = given[parameter.name]
-        if switch and not value:
-            off.append(_Option(path, spelled, parameter))
-        elif switch:
-            _put(values, path, {})
-        elif value is not None and value != parameter.default:
+    for option in options:
+        value = given[option.parameter.name]
+        if option.switch and not value:
+            off.append(option)
+        elif option.switch:
+            _put(values, option.path, {})
+        elif value is not None and value != option.parameter.default:
             for needed in off:
-                if path[: len(needed.path)] == needed.path:
-                    raise SettingsError(f"{spelled}: needs {needed.spelled}")
-            _put(values, path, value)
+                if option.path[: len(needed.path)] == needed.path:
+                    raise SettingsError(f"{option.spelled}: needs {needed.spelled}")
+            _put(values, option.path, value)
     return values
 
 

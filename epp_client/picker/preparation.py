@@ -158,7 +158,7 @@ _ENDPOINT_FAILURES: Final = {str(reason): reason for reason in ENDPOINT_REASONS}
 
 def read_endpoint_failure(raw: bytes) -> Reason | None:
     """Why Envoy answered in the endpoint's place, by the header that our configuration gives such an answer
-    (`xds.local_replies`). `raw` is a response-headers message."""
+    (`envoy.local_replies`). `raw` is a response-headers message."""
     if _ERROR not in raw:
         return None
     for header in parse_request(raw).response_headers.headers.headers:

@@ -350,8 +350,7 @@ async def running_rig(folder: Path, **settings: Any) -> AsyncIterator[Rig]:
         owner.push_async_callback(grpc_server.stop, 0)
         manifests = folder / "manifests"
         manifests.mkdir()
-        h2_pod = pod("h2c", MODEL_H2C)
-        h2_pod["metadata"]["labels"] = {"app": "h2c"}
+        h2_pod = pod("h2c", MODEL_H2C, app="h2c")
         h2c_pool = inference_pool(
             "h2c", h2_port, "picker", "FailOpen", appProtocol="kubernetes.io/h2c"
         )

@@ -75,8 +75,7 @@ async def test_a_response_with_as_much_headers_as_envoy_takes_is_served(
 ) -> None:
     head = "".join(f"{name}: {value}\r\n" for name, value in heads(count, size).items())
     async with upstream(head.encode()) as port:
-        member = pod("heads", HOSTS[0])
-        member["metadata"]["labels"] = {"app": "heads"}
+        member = pod("heads", HOSTS[0], app="heads")
         selector = {"matchLabels": {"app": "heads"}}
         pool = inference_pool("heads", port, None, "", selector=selector)
         add_objects(stack, [pool, member], "heads.yaml")

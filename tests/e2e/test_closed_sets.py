@@ -67,10 +67,8 @@ def _routes(bootstrap: dict[str, Any]) -> None:
 
 def _pool_of(name: str, host: str, port: int) -> list[dict[str, Any]]:
     """A pool without a picker, of one Pod at `host`."""
-    labels = {"app": name}
-    alone = pod(name, host)
-    alone["metadata"]["labels"] = labels
-    return [alone, inference_pool(name, port, None, "", selector={"matchLabels": labels})]
+    selector = {"matchLabels": {"app": name}}
+    return [pod(name, host, app=name), inference_pool(name, port, None, "", selector=selector)]
 
 
 async def _break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -157,8 +157,7 @@ async def test_a_plain_answer_of_a_slow_model_keeps_what_the_picker_changes_at_i
     server = await asyncio.start_server(_slow_answer, SLOW_MODEL, 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        member = pod("plain", SLOW_MODEL)
-        member["metadata"]["labels"] = {"app": "plain"}
+        member = pod("plain", SLOW_MODEL, app="plain")
         pool = inference_pool(
             "plain",
             port,

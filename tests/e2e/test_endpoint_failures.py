@@ -17,7 +17,7 @@ from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
 from epp_client.settings import TransportName, UpstreamMode
 from testbed.stack import Stack, inference_pool, pod, running_stack
-from tests.e2e.tools import add_objects, connection_manager, echo, metrics, settled, value
+from tests.e2e.tools import add_objects, connection_manager, echo, metrics, routable, settled, value
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -79,13 +79,13 @@ async def logged(
             [
                 inference_pool("dead", port, None, "", **of("dead")),
                 inference_pool("half", port, None, "", **of("half")),
-                *(labelled(f"dead-{host}", host, "dead") for host in DEAD[:3]),
-                *(labelled(f"half-{host}", host, "half") for host in DEAD),
-                labelled("half-good", stack.endpoints[0].rpartition(":")[0], "half"),
+                *(pod(f"dead-{host}", host, app="dead") for host in DEAD[:3]),
+                *(pod(f"half-{host}", host, app="half") for host in DEAD),
+                pod("half-good", stack.endpoints[0].rpartition(":")[0], app="half"),
             ],
         )
-        for name in ("dead", "half"):
-            await routable(stack, name)
+        await routable(stack, "dead", [f"{host}:{port}" for host in DEAD[:3]])
+        await routable(stack, "half", [stack.endpoints[0], *(f"{host}:{port}" for host in DEAD)])
         yield Logged(stack, log, port)
 
 
@@ -103,23 +103,6 @@ def with_routes_to_grpc(bootstrap: dict[str, Any]) -> None:
 
 def of(app: str) -> dict[str, Any]:
     return {"selector": {"matchLabels": {"app": app}}}
-
-
-def labelled(name: str, ip: str, app: str) -> dict[str, Any]:
-    item = pod(name, ip)
-    item["metadata"]["labels"] = {"app": app}
-    return item
-
-
-async def routable(stack: Stack, name: str) -> None:
-    """Until Envoy has all endpoints of a pool."""
-    async with asyncio.timeout(20):
-        while True:
-            snapshot = stack.sidecar.store.snapshots.get(f"default/{name}")
-            keys = snapshot.table.by_key if snapshot is not None else {}
-            if snapshot is not None and keys and all(map(snapshot.routable, keys)):
-                return
-            await asyncio.sleep(0.02)
 
 
 async def test_a_list_of_dead_endpoints_is_a_503_that_says_so(
@@ -225,7 +208,7 @@ async def test_with_original_dst_the_only_destination_is_dead(
             stack,
             [
                 inference_pool("dead", port, None, "", **of("dead")),
-                labelled("dead", DEAD[0], "dead"),
+                pod("dead", DEAD[0], app="dead"),
             ],
         )
         async with asyncio.timeout(20):

@@ -114,8 +114,7 @@ async def test_ipv6_endpoints(
     stack: Stack, two_ports: tuple[int, int], client: httpx.AsyncClient
 ) -> None:
     port, _ = two_ports
-    six = pod("six", "0:0:0:0:0:0:0:1")
-    six["metadata"]["labels"] = {"app": "six"}
+    six = pod("six", "0:0:0:0:0:0:0:1", app="six")
     pool = inference_pool(
         "six", port, "picker-close", "FailClose", selector={"matchLabels": {"app": "six"}}
     )
@@ -128,9 +127,7 @@ async def test_ipv6_endpoints(
 
 def ports_pool(first: int, second: int, active: str | None) -> list[dict[str, Any]]:
     """A pool with two target ports over two Pods, the second of which has `active` ports."""
-    pods = [pod("ports-0", "127.0.0.11"), pod("ports-1", "127.0.0.12")]
-    for item in pods:
-        item["metadata"]["labels"] = {"app": "ports"}
+    pods = [pod(f"ports-{i}", f"127.0.0.1{i + 1}", app="ports") for i in range(2)]
     if active is not None:
         pods[1]["metadata"]["annotations"] = {"inference.networking.k8s.io/active-ports": active}
     pool = inference_pool(

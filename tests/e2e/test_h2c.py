@@ -47,12 +47,6 @@ def h2c_pool(name: str, port: int, picker: str, mode: str, app: str) -> dict[str
     )
 
 
-def labelled(name: str, ip: str) -> dict[str, Any]:
-    item = pod(name, ip)
-    item["metadata"]["labels"] = {"app": name}
-    return item
-
-
 class Peers:
     """The upstreams of this module, and what they and the picker have seen."""
 
@@ -90,8 +84,8 @@ async def peers(transport: TransportName) -> AsyncIterator[Peers]:
         add_objects(
             stack,
             [
-                labelled("trailers", "127.0.0.21"),
-                labelled("grpc", "127.0.0.22"),
+                pod("trailers", "127.0.0.21", app="trailers"),
+                pod("grpc", "127.0.0.22", app="grpc"),
                 *picker,
                 *grpc_picker,
                 *(

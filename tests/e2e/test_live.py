@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from testbed.stack import Stack, pod, start_picker
 
-from .tools import add_objects, echo, ext_proc_service, settled, until
+from .tools import add_objects, echo, ext_proc_service, routable, settled, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -54,12 +54,7 @@ async def test_a_list_is_walked_past_every_dead_entry(
     hosts = [f"127.0.0.{number}" for number in range(91, 98)]
     dead = [f"{host}:{port}" for host in hosts]
     add_objects(own_stack, [pod(f"gone-{host}", host) for host in hosts], "gone.yaml")
-    async with asyncio.timeout(30):
-        while True:
-            snapshot = own_stack.sidecar.store.snapshots["default/close"]
-            if all(map(snapshot.routable, dead)):
-                break
-            await asyncio.sleep(0.02)
+    await routable(own_stack, "close", dead)
     answer = await echo(
         client,
         own_stack,

@@ -82,8 +82,7 @@ async def upstream(stack: Stack, client: httpx.AsyncClient) -> AsyncIterator[Slo
     async with slow.listening():
         endpoint = f"{HOSTS[0]}:{slow.port}"
         async with recording_picker("picker-upstream", [endpoint], ["streaming"]) as (objects, _):
-            member = pod("slow", HOSTS[0])
-            member["metadata"]["labels"] = {"app": "slow"}
+            member = pod("slow", HOSTS[0], app="slow")
             selector = {"matchLabels": {"app": "slow"}}
             pool = inference_pool(
                 "upstream", slow.port, "picker-upstream", "FailClose", selector=selector
@@ -151,8 +150,7 @@ async def test_a_picker_that_answers_480_mb_to_one_request_does_not_fill_envoy(
     async with slow.listening():
         picker = flood.FloodingPicker(f"{HOSTS[0]}:{slow.port}", FLOOD)
         async with picker.listening():
-            member = pod("slow", HOSTS[0])
-            member["metadata"]["labels"] = {"app": "slow"}
+            member = pod("slow", HOSTS[0], app="slow")
             pool = inference_pool(
                 "upstream",
                 slow.port,

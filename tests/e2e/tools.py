@@ -1,7 +1,7 @@
 """What the end-to-end tests ask with, and look at."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -75,6 +75,16 @@ async def until(
         while not answers or not seen(answers[-1]):
             answers.append(await echo(client, stack, pool, **headers))
     return answers
+
+
+async def routable(stack: Stack, pool: str, keys: Collection[str]) -> None:
+    """Until Envoy has these endpoints of a pool."""
+    async with asyncio.timeout(30):
+        while True:
+            snapshot = stack.sidecar.store.snapshots.get(f"default/{pool}")
+            if snapshot is not None and all(map(snapshot.routable, keys)):
+                return
+            await asyncio.sleep(0.02)
 
 
 def ext_proc_service(stack: Stack) -> ExtProcService:
