@@ -39,12 +39,12 @@ class Account:
 
     def served(self, pool: str, counters: PoolCounters, exchange: Exchange) -> None:
         """Envoy has said who serves the request: those of the list before it took no connection."""
-        if passed_over := exchange.passed_over:
+        if passed_over := exchange.result.passed_over:
             self._unreachable.refused(passed_over, self._loop.time())
             counters.passed_over += len(passed_over)
             self._warn("endpoints took no connection", pool=pool, endpoint=passed_over[0])
-        if exchange.endpoint is not None and exchange.endpoint_failure is None:
-            self._unreachable.served(exchange.endpoint)
+        if exchange.result.endpoint is not None and exchange.result.endpoint_failure is None:
+            self._unreachable.served(exchange.result.endpoint)
 
     def ended(
         self, pool: str, counters: PoolCounters, exchange: Exchange, pick_seconds: float | None
@@ -52,33 +52,33 @@ class Account:
         """An exchange is over. `counters` are those that it began with, even if those of the pool's name
         are others by now, or none."""
         counters.in_flight -= 1
-        counters.outcome(exchange.outcome or Outcome.CANCELLED)
-        if pick_seconds is not None and exchange.outcome is Outcome.STEERED:
+        counters.outcome(exchange.result.outcome or Outcome.CANCELLED)
+        if pick_seconds is not None and exchange.result.outcome is Outcome.STEERED:
             counters.picked(pick_seconds)
-        if exchange.reason is not None:
-            why = _why(pool, exchange.reason, exchange.hint, exchange.misread)
-            if exchange.outcome is Outcome.FAILED_OPEN:
-                counters.fail_open(exchange.reason)
+        if exchange.result.reason is not None:
+            why = _why(pool, exchange.result.reason, exchange.result.hint, exchange.result.misread)
+            if exchange.result.outcome is Outcome.FAILED_OPEN:
+                counters.fail_open(exchange.result.reason)
                 self._warn("failed open", **why)
             else:
-                counters.refuse(exchange.reason)
+                counters.refuse(exchange.result.reason)
                 self._warn("refused a request", **why)
         if exchange.retries:
             counters.retries += exchange.retries
         if exchange.request_lost:
             counters.not_retained += 1
-        if exchange.passthrough is not None:
-            counters.pass_through(exchange.passthrough)
-            if exchange.hint and exchange.reason is None:
-                why = _why(pool, exchange.passthrough, exchange.hint)
+        if exchange.result.passthrough is not None:
+            counters.pass_through(exchange.result.passthrough)
+            if exchange.result.hint and exchange.result.reason is None:
+                why = _why(pool, exchange.result.passthrough, exchange.result.hint)
                 self._warn("a response passed its picker by", **why)
-        if exchange.endpoint_failure is not None:
-            reason = exchange.endpoint_failure
+        if exchange.result.endpoint_failure is not None:
+            reason = exchange.result.endpoint_failure
             counters.endpoint_fail(reason)
             self._warn("Envoy answered for an endpoint", pool=pool, reason=str(reason))
-        if exchange.eviction is not None:
-            counters.evict(exchange.eviction)
-        for what, (count, name) in exchange.left_out.items():
+        if exchange.result.eviction is not None:
+            counters.evict(exchange.result.eviction)
+        for what, (count, name) in exchange.result.left_out.items():
             counters.leave_out(what, count)
             self._warn("left out of a picker's answer", pool=pool, reason=str(what), name=name)
 

@@ -10,6 +10,7 @@ from epp_client.errors import EnvoyViolation, Reason
 from epp_client.ext_proc.messages import Answer, Phase, read_message
 from epp_client.ext_proc.replies import refusal
 from epp_client.picker.preparation import is_grpc
+from epp_client.relay.actions import Outbox, ToEnvoy
 from epp_client.relay.lane import Lane
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.retention import RetentionBudget
@@ -30,6 +31,7 @@ class Refusing(NoOwner):
         self._pool = pool
         self._outcome: Callable[[Outcome], None] | None = outcome
         self._reply: Lane | None = None
+        self._out = Outbox()
 
     def message_received(self, message: bytes) -> None:
         """The first message decides; every message of a local reply goes back as it came."""
@@ -39,13 +41,15 @@ class Refusing(NoOwner):
                 return  # refused already
             if self._reply is None and read.phase is Phase.RESPONSE_HEADERS:
                 self._decided(Outcome.LOCAL_REPLY)
-                self._reply = Lane(Answer.RESPONSE_HEADERS, RetentionBudget(0), 0)
+                self._reply = Lane(Answer.RESPONSE_HEADERS, self._out, RetentionBudget(0), 0)
                 self._reply.take_over()
             if self._reply is not None:
                 if read.phase not in _OF_RESPONSE:
                     raise EnvoyViolation("a request behind its response")
-                for answer in self._reply.put(read):
-                    self._stream.send(answer)
+                self._reply.put(read)
+                for action in self._out.take():
+                    if isinstance(action, ToEnvoy):
+                        self._stream.send(action.message)
                 return
             grpc = is_grpc(message)
         except EnvoyViolation:

@@ -125,7 +125,7 @@ class Session(StreamEvents):
         exchange = self._exchange
         if self._address is not None:
             self._address.heard = True
-        if exchange.outcome is None:
+        if exchange.result.outcome is None:
             snapshot = self._shared.store.snapshots.get(self.pool)
             if snapshot is not None:
                 self._do(exchange.pool_changed(snapshot))
@@ -144,7 +144,7 @@ class Session(StreamEvents):
             # It took the stream, and says so itself: another may know better. One whose server is shutting
             # down says the same as it cancels its calls (gRPC core), behind a GOAWAY.
             died = not address.ready or self._shared.pickers[self.pool].has_other(address)
-        if address is not None and self._exchange.outcome is None:
+        if address is not None and self._exchange.result.outcome is None:
             connection = address.connection
             if (
                 status.code == UNAVAILABLE
@@ -163,7 +163,7 @@ class Session(StreamEvents):
         elif status.code == DEADLINE_EXCEEDED:
             reason = Reason.PICKER_TIMEOUT
         self._shared.account.picker_ended(
-            self.pool, status, decided=self._exchange.outcome is not None
+            self.pool, status, decided=self._exchange.result.outcome is not None
         )
         self._resume_envoy()
         self._do(self._exchange.picker_closed(reason, died=died))
@@ -357,16 +357,16 @@ class Session(StreamEvents):
     def _account(self) -> None:
         exchange = self._exchange
         if (
-            exchange.endpoint is not self._endpoint
+            exchange.result.endpoint is not self._endpoint
         ):  # cheaper than by value, and equal ones do no harm
             in_flight = self._shared.account.in_flight
             if self._endpoint is not None:
                 in_flight.end(self._endpoint)
                 self._shared.account.served(self.pool, self.counters, exchange)
-            self._endpoint = exchange.endpoint
+            self._endpoint = exchange.result.endpoint
             if self._endpoint is not None:
                 in_flight.begin(self._endpoint)
-        if self._pick_seconds is None and exchange.outcome is not None:
+        if self._pick_seconds is None and exchange.result.outcome is not None:
             self._pick_seconds = (
                 0.0 if self._ended_at is None else self._loop.time() - self._ended_at
             )
@@ -380,8 +380,8 @@ class Session(StreamEvents):
     def _judge_address(self, address: PickerAddress) -> None:
         """The request is decided: what that says about who was asked."""
         exchange = self._exchange
-        failure = exchange.failure
-        if exchange.outcome in _ANSWERED or failure in _WORDS_OF_PICKER:
+        failure = exchange.result.failure
+        if exchange.result.outcome in _ANSWERED or failure in _WORDS_OF_PICKER:
             address.picked(self)
         elif failure is Reason.PICKER_TIMEOUT and (exchange.request_ended or exchange.stalled):
             address.pick_failed(self, self._picks_before)
@@ -403,8 +403,8 @@ class Session(StreamEvents):
         shared, exchange = self._shared, self._exchange
         shared.sessions.discard(self)
         shared.account.ended(self.pool, self.counters, exchange, self._pick_seconds)
-        if exchange.trailers_answered is not None:
-            shared.pickers.learn_trailers(self.pool, exchange.trailers_answered)
+        if exchange.result.trailers_answered is not None:
+            shared.pickers.learn_trailers(self.pool, exchange.result.trailers_answered)
 
 
 class _PickerEvents(StreamEvents):

@@ -124,3 +124,27 @@ Action = (
     | Arm
     | Disarm
 )
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Outbox:
+    """Actions that nobody has taken yet, in order."""
+
+    __slots__ = ("_actions",)
+
+    def __init__(self) -> None:
+        self._actions: list[Action] = []
+
+    def add(self, action: Action) -> None:
+        """Have `action` done after all others."""
+        self._actions.append(action)
+
+    def send(self, message: bytes) -> None:
+        """Have a ProcessingResponse sent to Envoy after all others."""
+        self._actions.append(ToEnvoy(message))
+
+    def take(self) -> list[Action]:
+        """All actions; none is left."""
+        actions, self._actions = self._actions, []
+        return actions

@@ -1,4 +1,4 @@
-"""What became of a request: the value that metrics, logs and tests speak of."""
+"""What can become of a request: the values that metrics, logs and tests speak of. Pure."""
 
 from enum import StrEnum
 
@@ -19,13 +19,13 @@ class Outcome(StrEnum):
     LOCAL_REPLY = "local_reply"
     """Answered by Envoy itself, or by another of its filters, before there was a decision."""
     EVICTED = "evicted"
-    """Steered, and then given up by the picker: before the response its answer, amid it a reset."""
+    """Steered, and then given up by the picker: answered by it before the response, else reset."""
     CANCELLED = "cancelled"
-    """The client, or Envoy, went away before there was a decision."""
+    """The client, or Envoy, closed the stream before there was a decision."""
 
 
 class Eviction(StrEnum):
-    """What came of a request that its picker gave up after it had steered it."""
+    """What became of a request that its picker gave up after it had steered it."""
 
     ANSWERED = "answered"
     """There was no response yet: the client got the picker's answer."""

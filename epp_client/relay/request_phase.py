@@ -1,44 +1,46 @@
-"""The request phase: from the first message to the pick that is judged and released. Pure.
+"""The request: from Envoy's first message to a pick that is judged and released. Pure.
 
-It holds everything back until the pick is judged. Once the request has ended, the picker's whole answer
-is awaited (its burst of body chunks included), so that a picker dying half-way leaves the original body
-to be replayed. A request that is still being sent streams through.
+Everything is held back until the pick is judged. Once the request has ended, the picker's whole answer
+is awaited (its burst of body chunks included), so that the original body can be sent if the picker dies
+half-way. A request that is still being sent streams through.
 """
 
 from typing import Final
 
-from epp_client.errors import EnvoyViolation, Reason
+from epp_client.errors import EnvoyViolation, PickerViolation, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_reply
 from epp_client.ext_proc.replies import END_OF_REQUEST_BODY
 from epp_client.picker.pick import judge
 from epp_client.picker.preparation import is_upgrade, prepare_request_headers, without_body
 from epp_client.picker.steering import HeaderReply, body_reply, trailers_reply
 from epp_client.pool.settings import ResponseMode
-from epp_client.relay.actions import Arm, Disarm, FinishPicker, OpenPicker, Timer, ToPicker
+from epp_client.relay.actions import FinishPicker, OpenPicker, Timer, ToPicker
+from epp_client.relay.ending import refuse
 from epp_client.relay.outcome import Outcome
+from epp_client.relay.phases import ExchangePhase
 from epp_client.relay.response_phase import owed_trailers, response_progress
 from epp_client.relay.state import QUARTERS, State
-from epp_client.relay.without_picker import drop_picker, go_local, without_picker
+from epp_client.relay.without_picker import drop_picker, go_local, pass_both, without_picker
 
 ACKNOWLEDGEMENT_WAIT: Final = 5.0
-"""Seconds, if `endpoint_wait` is not longer, for Envoy to have an endpoint that our table has. It is on its
-way there, but a busy Envoy takes its time, and would answer 503 before it has it."""
+"""Seconds, if `endpoint_wait` is not longer, until Envoy acknowledges an endpoint that our table has. A
+busy Envoy takes its time, and would answer 503 before it has the endpoint."""
 MAX_ATTEMPTS: Final = 3
 """Streams that one request may open: a rolling restart of the picker costs it one more, or two."""
 
 
-def request_headers(state: State, message: Message) -> None:
-    """Envoy has begun."""
-    if state.headers is not None or state.response.begun:
-        raise EnvoyViolation("request headers came twice, or behind the response's")
-    state.envoy_headers = message.raw
+# --- from Envoy ---
+
+
+def begin(state: State, message: Message) -> None:
+    """The request's headers."""
     state.headers = headers = prepare_request_headers(message.raw, state.snapshot)
     state.request.put(message)
     if is_upgrade(message):
         state.upgrade = True
         headers.raw = without_body(headers.raw)
     if headers.subset is not None and not headers.subset.ready:
-        state.refuse(Reason.SUBSET_EMPTY)
+        refuse(state, Reason.SUBSET_EMPTY)
         return
     target = state.snapshot.picker
     if target is None:
@@ -46,61 +48,105 @@ def request_headers(state: State, message: Message) -> None:
     elif not target.addresses:
         without_picker(state, Reason.PICKER_UNRESOLVED)
     else:
-        ask_picker(state)
+        _ask(state)
         state.arm_pick()
 
 
-def may_retry(state: State) -> bool:
-    """Whether the picker may be asked anew: nothing of its answer has been released, nothing is lost."""
-    return (
-        state.outcome is None
-        and state.attempts < MAX_ATTEMPTS
-        and not state.request.headers_sent
-        and not state.request.lost
-    )
-
-
-def ask_picker(state: State) -> None:
-    """Open a stream to the picker, with all that Envoy has sent so far."""
-    assert state.headers is not None
-    state.picker_open, state.stalled = True, False
-    state.attempts += 1
-    state.forget_growth()
-    state.header_reply, state.pick, state.keys = None, None, ()
-    state.out += (OpenPicker(), ToPicker(state.headers.raw))
-    for raw in state.request.restart():
-        if not state.upgrade:
-            state.out.append(ToPicker(raw))
-    if state.envoy_trailers:
-        state.out.append(ToPicker(state.envoy_trailers))
-    if state.waiting_for_endpoint:
-        state.waiting_for_endpoint = False
-        state.out.append(Disarm(Timer.ENDPOINT))
-        state.arm_pick()
-    elif state.attempts > 1 and not state.request.ended:
-        state.request_watched = False  # the one that died had been silent, or had stalled
-        state.arm_pick()
-
-
-def request_rest(state: State, message: Message) -> None:
-    """Envoy has sent more of the body, or trailers."""
-    if state.request.ended:
-        raise EnvoyViolation("the request went on after its end")
-    state.send(state.request.put(message))
+def relay_request(state: State, message: Message) -> None:
+    """More of the body, or trailers: the picker is told."""
+    lane = state.request
+    pass_request(state, message)
     state.request_quiet = 0
-    if message.phase is Phase.REQUEST_TRAILERS:
-        state.envoy_trailers = message.raw
-    if not state.picker_open or state.upgrade or state.request.answered_whole:
+    if state.upgrade or lane.answered_whole:
         return
     if message.phase is Phase.REQUEST_TRAILERS:
         # GAIE's picker picks at the end of the body and never looks at trailers.
-        if not state.request.passing:
-            state.request.expect_end_answer()
-        state.out.append(ToPicker(END_OF_REQUEST_BODY))
-    state.out.append(ToPicker(message.raw))
+        if not lane.passing:
+            lane.expect_end_answer()
+        state.out.add(ToPicker(END_OF_REQUEST_BODY))
+    state.out.add(ToPicker(message.raw))
     state.arm_pick()
-    if state.request.headers_sent:
-        request_progress(state)
+    if lane.headers_sent:
+        _under_way(state)
+
+
+def pass_request(state: State, message: Message) -> None:
+    """More of the body, or trailers, and no picker to tell.
+
+    Raises:
+        EnvoyViolation: the request has not begun, or has ended.
+    """
+    if not state.request.open:
+        raise EnvoyViolation("a part of the request came before its headers, or after its end")
+    state.request.put(message)
+
+
+# --- the picker's stream ---
+
+
+def _ask(state: State) -> None:
+    """Open a stream to the picker, and send all that Envoy has sent so far."""
+    assert state.headers is not None
+    state.phase, state.stalled = ExchangePhase.PICKING, False
+    state.attempts += 1
+    state.growth.forget()
+    state.header_reply, state.pick, state.keys = None, None, ()
+    state.out.add(OpenPicker())
+    state.out.add(ToPicker(state.headers.raw))
+    for raw in state.request.restart():
+        if not state.upgrade:
+            state.out.add(ToPicker(raw))
+    if state.request.has_trailers:
+        state.out.add(ToPicker(state.request.trailers))
+
+
+def picker_died(state: State, reason: Reason | None) -> None:
+    """The stream was cut off before the pick was released: ask again, unless there is no use in it."""
+    if state.attempts >= MAX_ATTEMPTS or state.request.lost:
+        picker_failed(state, reason)
+        return
+    waited = state.armed[Timer.ENDPOINT]
+    _ask(state)
+    if waited:
+        state.disarm(Timer.ENDPOINT)
+        state.arm_pick()
+    elif not state.request.ended:
+        # The deadline may have counted the silence of the one that died.
+        state.arm_pick(anew=True)
+
+
+def picker_failed(state: State, reason: Reason | None) -> None:
+    """The stream has ended with an error."""
+    without_picker(state, reason or Reason.PICKER_CLOSED)
+
+
+def picker_left(state: State, _: Reason | None) -> None:
+    """The picker has ended its stream after the pick was released: it wants nothing more."""
+    without_picker(state, Reason.PICKER_CLOSED, clean=True)
+
+
+def picker_left_early(state: State, _: Reason | None) -> None:
+    """The picker has ended its stream before its answer was released: what it said may be all of it."""
+    if state.keys:
+        _release_without_picker(state)
+    else:
+        without_picker(state, Reason.PICKER_CLOSED, clean=True)
+
+
+def picker_left_waiting(state: State, _: Reason | None) -> None:
+    """The picker has ended its stream while its pick waits for the endpoint."""
+    state.phase = ExchangePhase.WAITING_WITHOUT_PICKER
+
+
+def picker_stalled(state: State, _: Reason | None) -> None:
+    """The picker takes nothing for now, or takes messages again. What cannot get to its end because of that
+    would never have a deadline."""
+    if not state.request.ended:
+        state.arm_pick(anew=True)
+    response_progress(state)
+
+
+# --- from the picker ---
 
 
 def request_reply(state: State, reply: Reply) -> None:
@@ -109,33 +155,39 @@ def request_reply(state: State, reply: Reply) -> None:
     state.request_quiet = 0
     if reply.answer is Answer.REQUEST_HEADERS:
         if state.header_reply is not None or lane.headers_sent:
-            return  # a second header answer is one too many, and changes nothing
+            # A second header answer changes nothing.
+            return
         state.header_reply = said = HeaderReply(
-            reply.raw, state.envoy_headers, state.left_out, headers_only=lane.headers_only
+            reply.raw, lane.headers, state.result.left_out, headers_only=lane.headers_only
         )
         lane.hold(reply.raw)
         state.pick = said.pick or state.pick
         if said.replacement is not None:
-            state.send(lane.answer_whole(said.replacement.payload))
+            lane.answer_whole(said.replacement.payload)
     elif reply.answer is Answer.REQUEST_BODY:
         if reply.has_more:
             pick, raw = body_reply(reply.raw)
             state.pick = state.pick or pick
             reply = read_reply(raw)
-        state.send(lane.answer_body(reply))
+        lane.answer_body(reply)
     else:
-        state.trailers_answered = True
-        answer = trailers_reply(reply.raw, state.envoy_trailers, state.left_out)
-        state.send(lane.answer_trailers(answer))
-    request_progress(state)
-
-
-def request_progress(state: State) -> None:
-    """Do what has become possible in the request phase."""
-    lane = state.request
+        state.result.trailers_answered = True
+        answer = trailers_reply(reply.raw, lane.trailers, state.result.left_out)
+        lane.answer_trailers(answer)
     if lane.headers_sent:
         _under_way(state)
-        return
+    else:
+        _progress(state)
+
+
+def response_too_early(_: State, __: Reply) -> None:
+    """Raises: PickerViolation: the picker answers a response that has not begun."""
+    raise PickerViolation("the picker answered a response that has not begun")
+
+
+def _progress(state: State) -> None:
+    """Release the answer, if the pick is judged and the answer whole."""
+    lane = state.request
     full = lane.staged_full
     if state.header_reply is None or state.pick is None:
         if full:
@@ -146,137 +198,134 @@ def request_progress(state: State) -> None:
         return
     if not state.keys:
         # A body that cannot be held back any longer does not wait for the table.
-        if state.waiting_for_endpoint and not full:
+        if state.phase is ExchangePhase.WAITING_FOR_ENDPOINT and not full:
             return
-        if not judge_pick(state, last=full is not None):
+        if not _judge(state, last=full is not None):
             return
     if not lane.ended or lane.staged_whole or full:
-        _commit(state)
+        _release(state)
 
 
 def _under_way(state: State) -> None:
-    """The picker's header answer has been released: what is left is the rest of its answer."""
+    """The header answer is released: follow the rest of the picker's answer."""
     lane = state.request
     if lane.complete:
-        state.disarm_pick()
-        if state.trailers_armed:
-            state.trailers_armed = False
-            state.out.append(Disarm(Timer.TRAILERS))
+        state.disarm(Timer.PICK)
+        state.disarm(Timer.TRAILERS)
         response_progress(state)
-    elif lane.waits_for_trailers_only and state.picker_open:
-        state.disarm_pick()
+    elif lane.waits_for_trailers_only:
+        state.disarm(Timer.PICK)
         owed_trailers(state, lane)
 
 
-def pick_rang(state: State) -> None:
+# --- the pick ---
+
+
+def pick_rang(state: State, _: Reason | None) -> None:
     """The pick is overdue, or a request that is being sent has been silent for a while."""
-    if state.request_watched:
-        state.request_watched = False
+    if state.watching:
         if not state.request.owes:
-            return  # the picker's part is done so far: the next message starts the deadline anew
+            # The picker has answered all so far: the next message starts the deadline anew.
+            return
         quiet = state.request_quiet + 1
         if quiet <= QUARTERS:
             state.arm_pick()
             state.request_quiet = quiet
             return
-    state.hint = "pick-timeout"
+    state.result.hint = "pick-timeout"
     drop_picker(state, Reason.PICKER_TIMEOUT)
 
 
-def judge_pick(state: State, *, last: bool) -> bool:
-    """Judge the pick by the newest table; whether its endpoints are good. Else a newer table is waited for,
-    or the failure mode has decided. `last`: there will be no newer one that could be waited for."""
+def table_changed(state: State, _: Reason | None) -> None:
+    """There is a newer table while the pick waits for its endpoint."""
+    _judge_again(state, last=False)
+
+
+def endpoint_rang(state: State, _: Reason | None) -> None:
+    """The wait for the endpoint is over."""
+    _judge_again(state, last=True)
+
+
+def _judge_again(state: State, *, last: bool) -> None:
+    if not _judge(state, last=last):
+        return
+    if state.phase is ExchangePhase.WAITING_WITHOUT_PICKER:
+        _release_without_picker(state)
+    else:
+        _progress(state)
+
+
+def _judge(state: State, *, last: bool) -> bool:
+    """Judge the pick by the newest table; whether its endpoints are good. Else the pick waits for a newer
+    table, or the failure mode has decided. `last`: no newer table is worth waiting for."""
     assert state.pick is not None
     assert state.headers is not None
     verdict = judge(state.pick, state.snapshot, state.headers.subset)
     wait = state.settings.endpoint_wait
     if verdict.may_change and not last and wait > 0:
-        if verdict.keys:
-            wait = max(wait, ACKNOWLEDGEMENT_WAIT)
-        if not state.waiting_for_endpoint:
-            state.disarm_pick()
-        if not state.waiting_for_endpoint or wait > state.endpoint_wait:
-            state.waiting_for_endpoint, state.endpoint_wait = True, wait
-            state.out.append(Arm(Timer.ENDPOINT, wait))
+        _wait_for_endpoint(state, max(wait, ACKNOWLEDGEMENT_WAIT) if verdict.keys else wait)
         return False
-    if state.waiting_for_endpoint or last:
-        state.waiting_for_endpoint = False
-        state.out.append(Disarm(Timer.ENDPOINT))
+    state.disarm(Timer.ENDPOINT)
+    if state.phase is ExchangePhase.WAITING_FOR_ENDPOINT:
+        state.phase = ExchangePhase.PICKING
         state.arm_pick()
     if verdict.problem is not None:
         if verdict.may_change:
-            state.hint = "endpoint-wait"
+            state.result.hint = "endpoint-wait"
         drop_picker(state, verdict.problem)
         return False
     state.keys = verdict.keys[: state.destinations]
     return True
 
 
-def judge_again(state: State, *, last: bool) -> None:
-    """There is a newer table, or the wait for it is over."""
-    if not judge_pick(state, last=last):
-        return
-    if state.picker_open:
-        request_progress(state)
-    else:
-        closed_after_pick(state)
+def _wait_for_endpoint(state: State, seconds: float) -> None:
+    state.disarm(Timer.PICK)
+    if not state.armed[Timer.ENDPOINT] or seconds > state.endpoint_wait:
+        state.endpoint_wait = seconds
+        state.arm(Timer.ENDPOINT, seconds)
+    if state.phase is ExchangePhase.PICKING:
+        state.phase = ExchangePhase.WAITING_FOR_ENDPOINT
 
 
-def _commit(state: State) -> None:
-    """Release the picker's answer to Envoy: from here on the request is under way."""
-    if state.upgrade:
-        _release_upgrade(state)
-        return
-    state.send(state.request.answer_headers(state.marked(_steered(state))))
-    state.arm_pick()
-    _under_way(state)
-    _skip_response(state)
-
-
-def _release_upgrade(state: State) -> None:
-    """What follows is no HTTP: both directions pass, and the picker has done what there was to do."""
-    if state.request.lost:
-        drop_picker(state, Reason.BODY_NOT_RETAINED)
-        return
-    state.send(state.request.take_over(_steered(state)))
-    state.send(state.response.take_over())
-    state.disarm_pick()
-    if state.picker_open:
-        state.picker_open = False
-        state.out.append(FinishPicker())
+# --- its release ---
 
 
 def _steered(state: State) -> bytes:
     """The picker's header answer with the judged pick in it."""
     assert state.header_reply is not None
     assert state.headers is not None
-    state.outcome = Outcome.STEERED
-    state.endpoint = state.keys[0]
+    state.decide(Outcome.STEERED, state.keys)
     return state.header_reply.steered(state.keys, state.headers.stripped)
 
 
-def _skip_response(state: State) -> None:
-    if (
-        state.settings.response_mode is ResponseMode.SKIP
-        and state.request.complete
-        and state.picker_open
-    ):
-        state.picker_open = False
-        state.out.append(FinishPicker())
+def _release(state: State) -> None:
+    """Release the picker's answer to Envoy."""
+    if state.upgrade:
+        _release_upgrade(state)
+        return
+    state.phase = ExchangePhase.RELAYING
+    state.request.answer_headers(state.marked(_steered(state)))
+    state.arm_pick()
+    _under_way(state)
+    if state.settings.response_mode is ResponseMode.SKIP and state.request.complete:
+        state.out.add(FinishPicker())
+        pass_both(state)
 
 
-def closed_after_pick(state: State) -> None:
-    """A clean close after a pick: the picker wants nothing more of the request or response."""
-    if state.request.headers_sent:
-        without_picker(state, Reason.PICKER_CLOSED, clean=True)
+def _release_upgrade(state: State) -> None:
+    """What follows is no HTTP: both directions pass, and the picker is done."""
+    if state.request.lost:
+        drop_picker(state, Reason.BODY_NOT_RETAINED)
         return
-    if state.waiting_for_endpoint or not (state.keys or judge_pick(state, last=False)):
-        return
+    state.out.add(FinishPicker())
+    pass_both(state, _steered(state))
+
+
+def _release_without_picker(state: State) -> None:
+    """Release the answer of a picker that has ended its stream: what it did not change is unchanged."""
     if not state.request.staged_whole:
         if state.request.lost:
             without_picker(state, Reason.PICKER_CLOSED)
             return
         state.request.discard_staged()
-    state.disarm_pick()
-    state.send(state.request.take_over(state.marked(_steered(state))))
-    state.send(state.response.take_over())
+    pass_both(state, state.marked(_steered(state)))

@@ -10,7 +10,8 @@ from epp_client.picker.client import PROCESS
 from epp_client.picker.health import Health
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.snapshot import PickerTarget
-from epp_client.relay.exchange import NOTHING, Exchange
+from epp_client.relay.exchange import Exchange
+from epp_client.relay.growth import NOTHING
 from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.protocol import WORK
 from testbed.process import Process
@@ -66,7 +67,7 @@ async def test_two_thousand_endless_streams_of_nothing_do_not_starve_another_poo
             exchanges = [exchange_of(call) for call in calls]
 
             def heard() -> int:
-                return sum(exchange.nothings for exchange in exchanges)
+                return sum(exchange.state.growth.nothings for exchange in exchanges)
 
             await until(lambda: heard() > STREAMS)
             for _ in range(REQUESTS):
@@ -88,7 +89,7 @@ async def test_an_exchange_whose_picker_says_nothing_without_end_is_ended_with_a
             await add_loud_pool(made, ready["address"])
             calls = [ask_loud(made) for _ in range(20)]
             seen = made.counters.pool(LOUD)
-            await until(lambda: all(exchange_of(call).failure for call in calls))
+            await until(lambda: all(exchange_of(call).result.failure for call in calls))
             for call in calls:
                 call.events.half_closed()
             assert seen.failed_open == {Reason.PICKER_PROTOCOL: 20}

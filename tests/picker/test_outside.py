@@ -192,7 +192,7 @@ def check(envoy: Envoy) -> None:
             dict(fields[MARKS_NAMESPACE].struct_value.fields) if MARKS_NAMESPACE in fields else {}
         )
         said = marks.pop(PICKER_SAID_MARK, None)
-        assert said is None or said.string_value == envoy.exchange.misread
+        assert said is None or said.string_value == envoy.exchange.result.misread
         marked = marks.keys() == {REQUEST_TRAILERS_MARK}
         assert marked or not marks
         assert not marked or envoy.request_trailers, "a mark of the picker's"
@@ -232,7 +232,7 @@ def test_envoy_is_told_of_members_only(data: st.DataObject) -> None:
     envoy.ring(Timer.PICK)
     envoy.do(envoy.exchange.picker_closed(Reason.PICKER_ERROR))
     check(envoy)
-    if envoy.exchange.outcome in (Outcome.STEERED, Outcome.FAILED_OPEN):
+    if envoy.exchange.result.outcome in (Outcome.STEERED, Outcome.FAILED_OPEN):
         assert envoy.destination
         assert set(envoy.destination.split(",")) <= set(MEMBERS)
 
@@ -269,11 +269,11 @@ def test_what_the_picker_said_is_quoted_when_it_is_of_no_use() -> None:
         envoy = conversation(snapshot(FailureMode.FAIL_CLOSE, endpoint_wait=0.0))
         envoy.send(request_headers(end=True))
         envoy.picker(picked(said))
-        assert (envoy.error, envoy.exchange.misread) == (reason, quoted)
+        assert (envoy.error, envoy.exchange.result.misread) == (reason, quoted)
     envoy = conversation(snapshot(FailureMode.FAIL_CLOSE))
     envoy.send(request_headers(end=True))
     envoy.picker(picked(A))
-    assert envoy.exchange.misread == ""
+    assert envoy.exchange.result.misread == ""
 
 
 @pytest.mark.parametrize("mode", FailureMode)

@@ -154,6 +154,19 @@ def immediate(status: int) -> bytes:
     return reply.SerializeToString()
 
 
+def answering(part: str, *, end: bool = False) -> bytes:
+    """One message of a StreamedImmediateResponse."""
+    reply = ProcessingResponse()
+    answer = reply.streamed_immediate_response
+    if part == "headers":
+        headers = answer.headers_response
+        headers.headers.headers.add(key=":status", raw_value=b"429")
+        headers.end_of_stream = end
+    else:
+        answer.body_response.body, answer.body_response.end_of_stream = b"busy", end
+    return reply.SerializeToString()
+
+
 @dataclass
 class Direction:
     """What Envoy has been told of one direction."""

@@ -9,7 +9,7 @@ from epp_client.errors import Reason
 from epp_client.picker.health import JITTER, pace
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.pool.settings import PoolSettings
-from epp_client.relay.actions import Timer
+from epp_client.relay.actions import FinishEnvoy, Timer
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.state import QUARTERS
 
@@ -18,6 +18,7 @@ from .conversation import (
     B,
     Envoy,
     answered,
+    answering,
     body,
     conversation,
     picked,
@@ -42,13 +43,13 @@ def test_an_open_request_that_stands_still_ends_by_the_failure_mode(mode: Failur
     envoy.send(request_headers(), body(b"one"))
     envoy.silence(Timer.PICK)
     if mode is FailureMode.FAIL_OPEN:
-        assert envoy.exchange.outcome is Outcome.FAILED_OPEN
+        assert envoy.exchange.result.outcome is Outcome.FAILED_OPEN
         assert (envoy.destination, envoy.request.body) == (A, b"one")
         envoy.send(body(b"two", end=True))
         assert (envoy.request.body, envoy.request.ended) == (b"onetwo", True)
     else:
         assert envoy.error == Reason.PICKER_TIMEOUT
-    assert envoy.exchange.failure is Reason.PICKER_TIMEOUT
+    assert envoy.exchange.result.failure is Reason.PICKER_TIMEOUT
 
 
 def test_an_open_request_has_its_deadline_from_its_headers_on() -> None:
@@ -69,7 +70,7 @@ def test_whatever_moves_puts_the_deadline_of_an_open_request_off(who: str) -> No
             envoy.send(body(b"more"))
         else:
             envoy.picker(streamed(b"on"))
-    assert envoy.exchange.outcome is None
+    assert envoy.exchange.result.outcome is None
     envoy.silence(Timer.PICK)
     assert envoy.error == Reason.PICKER_TIMEOUT
 
@@ -139,7 +140,7 @@ def test_a_plain_body_that_is_answered_at_its_end_alone_may_take_its_time() -> N
         envoy.ring(Timer.RESPONSE)
     envoy.picker(streamed(b"changed", end=True, response=True))
     assert (envoy.response.body, envoy.response.ended) == (b"changed", True)
-    assert envoy.exchange.passthrough is None
+    assert envoy.exchange.result.passthrough is None
 
 
 def test_a_plain_body_that_is_never_answered_has_its_deadline_from_its_end() -> None:
@@ -149,7 +150,7 @@ def test_a_plain_body_that_is_never_answered_has_its_deadline_from_its_end() -> 
     envoy.send(body(b"one", response=True), body(b"two", end=True, response=True))
     envoy.silence(Timer.RESPONSE)
     assert (envoy.response.body, envoy.response.ended) == (b"onetwo", True)
-    assert envoy.exchange.passthrough is Reason.PICKER_TIMEOUT
+    assert envoy.exchange.result.passthrough is Reason.PICKER_TIMEOUT
 
 
 def test_grpc_answers_that_are_answered_with_their_trailers_may_take_their_time() -> None:
@@ -176,7 +177,7 @@ def test_an_answer_to_a_chunk_is_owed_when_chunks_are_answered_one_by_one(kind: 
     envoy.send(body(b"one", response=True))
     envoy.silence(Timer.RESPONSE)
     assert envoy.response.body == b"one"
-    assert envoy.exchange.passthrough is Reason.PICKER_TIMEOUT
+    assert envoy.exchange.result.passthrough is Reason.PICKER_TIMEOUT
 
 
 def test_a_response_whose_headers_are_not_answered_has_a_deadline() -> None:
@@ -209,9 +210,9 @@ def test_whatever_moves_puts_the_deadline_of_a_response_off(who: str) -> None:
             envoy.send(body(b"more", response=True))
         else:
             envoy.picker(streamed(word, response=True))
-    assert envoy.exchange.passthrough is None
+    assert envoy.exchange.result.passthrough is None
     envoy.silence(Timer.RESPONSE)
-    assert envoy.exchange.passthrough is Reason.PICKER_TIMEOUT
+    assert envoy.exchange.result.passthrough is Reason.PICKER_TIMEOUT
 
 
 def test_what_is_answered_in_time_arms_no_timer_per_chunk() -> None:
@@ -233,7 +234,7 @@ def test_a_silent_picker_loses_its_say_in_what_it_owes_a_response() -> None:
     envoy.send(response_headers(**SSE), body(b"one", response=True))
     envoy.do(envoy.exchange.picker_silent())
     assert envoy.response.body == b"one"
-    assert envoy.exchange.passthrough is Reason.PICKER_UNHEALTHY
+    assert envoy.exchange.result.passthrough is Reason.PICKER_UNHEALTHY
     envoy.send(body(b"two", end=True, response=True))
     assert (envoy.response.body, envoy.response.ended) == (b"onetwo", True)
     assert envoy.to_picker[-1].response_body.body == b"two", "it still gets copies"
@@ -248,7 +249,7 @@ def test_a_silent_picker_that_owes_nothing_may_come_back(when: str) -> None:
     if when == "amid a plain body":
         envoy.send(body(b"one", response=True))
     envoy.do(envoy.exchange.picker_silent())
-    assert envoy.exchange.passthrough is None
+    assert envoy.exchange.result.passthrough is None
     if when == "before the response":
         envoy.send(response_headers(**JSON))
         envoy.picker(answered("response_headers"))
@@ -322,4 +323,14 @@ def dead() -> Envoy:
 def test_what_a_deadline_ended_names_its_setting_and_what_a_fault_ended_does_not(
     made: Callable[[], Envoy], setting: str
 ) -> None:
-    assert made().exchange.hint == setting
+    assert made().exchange.result.hint == setting
+
+
+def test_the_deadline_of_the_pick_does_not_cut_off_an_answer_of_the_pickers() -> None:
+    envoy = conversation()
+    envoy.send(request_headers(), body(b"one"))
+    exchange = envoy.exchange
+    exchange.from_picker(answering("headers"))
+    assert exchange.picker_stalled(True) == []
+    ended = exchange.from_picker(answering("body", end=True))
+    assert any(isinstance(action, FinishEnvoy) for action in ended)

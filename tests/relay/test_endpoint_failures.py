@@ -27,7 +27,7 @@ def steered(mode: ResponseMode = ResponseMode.RELAY) -> Envoy:
     envoy = conversation(snapshot(response_mode=mode))
     envoy.send(request_headers(end=True))
     envoy.picker(picked(LIST))
-    assert envoy.exchange.outcome is Outcome.STEERED
+    assert envoy.exchange.result.outcome is Outcome.STEERED
     return envoy
 
 
@@ -53,10 +53,10 @@ def test_the_served_endpoint_tells_who_took_no_connection(
     envoy = steered(mode)
     envoy.send(response_headers(served, error))
     exchange = envoy.exchange
-    assert exchange.passed_over == passed_over
-    assert exchange.endpoint_failure == (error or None)
-    assert exchange.outcome is Outcome.STEERED
-    assert exchange.reason is None
+    assert exchange.result.passed_over == passed_over
+    assert exchange.result.endpoint_failure == (error or None)
+    assert exchange.result.outcome is Outcome.STEERED
+    assert exchange.result.reason is None
 
 
 @pytest.mark.parametrize(
@@ -66,21 +66,21 @@ def test_another_sidecar_s_refusal_is_no_word_about_our_endpoint(reason: str) ->
     """A model server may itself be behind a gateway of this kind."""
     envoy = steered()
     envoy.send(response_headers(A, reason))
-    assert envoy.exchange.endpoint_failure is None
+    assert envoy.exchange.result.endpoint_failure is None
 
 
 def test_a_local_pick_is_told_as_well() -> None:
     envoy = conversation(snapshot(picker=False))
-    envoy.exchange.local_pick = lambda now, subset: (C, A, B)
+    envoy.exchange.state.local_pick = lambda now, subset: (C, A, B)
     envoy.send(request_headers(end=True))
     envoy.send(response_headers(B))
-    assert envoy.exchange.passed_over == (C, A)
-    assert envoy.exchange.outcome is Outcome.LOCAL_PICK
+    assert envoy.exchange.result.passed_over == (C, A)
+    assert envoy.exchange.result.outcome is Outcome.LOCAL_PICK
 
 
 def test_an_answer_before_the_pick_is_about_no_endpoint() -> None:
     envoy = conversation()
     envoy.send(request_headers())
     envoy.send(response_headers("", "endpoint_unreachable"))
-    assert (envoy.exchange.passed_over, envoy.exchange.endpoint_failure) == ((), None)
-    assert envoy.exchange.outcome is Outcome.LOCAL_REPLY
+    assert (envoy.exchange.result.passed_over, envoy.exchange.result.endpoint_failure) == ((), None)
+    assert envoy.exchange.result.outcome is Outcome.LOCAL_REPLY

@@ -71,7 +71,7 @@ def test_every_dialect_steers_with_the_body_whole(replies: list[bytes], mode: Fa
     assert envoy.destination == B
     assert envoy.request.body == b"hello world"
     assert envoy.request.ended
-    assert envoy.exchange.outcome is Outcome.STEERED
+    assert envoy.exchange.result.outcome is Outcome.STEERED
     assert envoy.exchange.retained == 0
 
 
@@ -139,8 +139,8 @@ def fail(envoy: Envoy, replies: list[bytes], how: object) -> None:
 def test_fail_open_replays_the_body(replies: list[bytes], how: object, reason: Reason) -> None:
     envoy = conversation(snapshot(OPEN))
     fail(envoy, replies, how)
-    assert envoy.exchange.outcome is Outcome.FAILED_OPEN
-    assert envoy.exchange.reason is reason
+    assert envoy.exchange.result.outcome is Outcome.FAILED_OPEN
+    assert envoy.exchange.result.reason is reason
     assert envoy.destination in (A, B)
     assert envoy.request.body == b"hello world"
     assert envoy.request.ended
@@ -193,7 +193,7 @@ def test_a_refusal_of_the_picker_is_an_answer(status: int, mode: FailureMode) ->
     envoy.picker(immediate(status))
     assert envoy.refusal is not None
     assert envoy.refusal.immediate_response.status.code == status
-    assert envoy.exchange.outcome is Outcome.REFUSED_BY_PICKER
+    assert envoy.exchange.result.outcome is Outcome.REFUSED_BY_PICKER
 
 
 def test_only_members_stay_in_an_ordered_list() -> None:
@@ -278,7 +278,7 @@ def test_a_pool_without_a_picker_is_served_by_the_local_pick() -> None:
     envoy.send(*POST)
     assert envoy.destination == A
     assert envoy.request.body == b"hello world"
-    assert envoy.exchange.outcome is Outcome.LOCAL_PICK
+    assert envoy.exchange.result.outcome is Outcome.LOCAL_PICK
 
 
 def test_no_ready_endpoint_is_refused() -> None:
@@ -374,7 +374,7 @@ def test_a_clean_close_after_the_pick_is_fine() -> None:
     assert envoy.request.body == b"hello world"
     envoy.send(response_headers(), body(b"ok", end=True, response=True))
     assert envoy.response.ended
-    assert envoy.exchange.passthrough is None
+    assert envoy.exchange.result.passthrough is None
 
 
 # --- trailers ---
@@ -407,7 +407,7 @@ def test_request_trailers_end_the_body_for_a_picker_that_ignores_them() -> None:
     assert envoy.request.headers.request_headers.response.clear_route_cache
     envoy.ring(Timer.TRAILERS)
     assert envoy.request.ended
-    assert envoy.exchange.trailers_answered is False
+    assert envoy.exchange.result.trailers_answered is False
 
 
 def test_a_picker_known_to_ignore_trailers_is_not_waited_for() -> None:
@@ -458,7 +458,7 @@ def test_the_pickers_trailers_answer_is_given_to_envoy() -> None:
     envoy.send(request_headers(), body(b"hello"), trailers())
     envoy.picker(picked(B), streamed(b"hello", end=True), answered("request_trailers"))
     assert envoy.request.ended
-    assert envoy.exchange.trailers_answered is True
+    assert envoy.exchange.result.trailers_answered is True
 
 
 # --- the response ---
@@ -498,7 +498,7 @@ def test_a_picker_never_breaks_a_response_that_flows(replies: list[bytes]) -> No
     envoy.send(body(b"three", end=True, response=True))
     assert envoy.response.body == b"onetwothree"
     assert envoy.response.ended
-    assert envoy.exchange.passthrough in (Reason.PICKER_ERROR, Reason.PICKER_PROTOCOL)
+    assert envoy.exchange.result.passthrough in (Reason.PICKER_ERROR, Reason.PICKER_PROTOCOL)
 
 
 def test_a_silent_picker_is_passed_by_and_still_gets_copies() -> None:
@@ -508,7 +508,7 @@ def test_a_silent_picker_is_passed_by_and_still_gets_copies() -> None:
     envoy.send(body(b"one", response=True), body(b"", end=True, response=True))
     assert envoy.response.body == b"one"
     assert envoy.response.ended
-    assert envoy.exchange.passthrough is Reason.PICKER_TIMEOUT
+    assert envoy.exchange.result.passthrough is Reason.PICKER_TIMEOUT
     assert envoy.to_picker[-1].response_body.end_of_stream
 
 
@@ -548,7 +548,7 @@ def test_a_chunk_that_cannot_be_kept_waits_for_no_picker(
     envoy.silence(Timer.RESPONSE)
     envoy.send(body(b"end", end=True, response=True))
     assert (envoy.response.body, envoy.response.ended) == (chunk + b"end", True)
-    assert envoy.exchange.passthrough is Reason.BODY_NOT_RETAINED
+    assert envoy.exchange.result.passthrough is Reason.BODY_NOT_RETAINED
 
 
 @pytest.mark.parametrize("mode", [ResponseMode.OBSERVE, ResponseMode.SKIP])
@@ -576,7 +576,10 @@ def test_an_eviction_before_the_response_is_the_clients_answer(begun: bool) -> N
     assert envoy.finished
     assert not envoy.failed
     exchange = envoy.exchange
-    assert (exchange.outcome, exchange.eviction) == (Outcome.EVICTED, Eviction.ANSWERED)
+    assert (exchange.result.outcome, exchange.result.eviction) == (
+        Outcome.EVICTED,
+        Eviction.ANSWERED,
+    )
 
 
 @pytest.mark.parametrize("passed_by", [False, True])
@@ -592,8 +595,8 @@ def test_an_eviction_amid_the_response_resets_it(mode: ResponseMode, passed_by: 
     envoy.picker(immediate(429))
     assert envoy.failed
     exchange = envoy.exchange
-    assert (exchange.outcome, exchange.eviction) == (Outcome.EVICTED, Eviction.RESET)
-    assert exchange.failure is None
+    assert (exchange.result.outcome, exchange.result.eviction) == (Outcome.EVICTED, Eviction.RESET)
+    assert exchange.result.failure is None
     assert exchange.retained == 0
 
 
@@ -604,8 +607,11 @@ def test_a_pool_may_let_an_evicted_response_finish() -> None:
     envoy.send(body(b"two", end=True, response=True))
     assert (envoy.response.body, envoy.response.ended) == (b"onetwo", True)
     exchange = envoy.exchange
-    assert (exchange.outcome, exchange.eviction) == (Outcome.STEERED, Eviction.FINISHED)
-    assert exchange.passthrough is None
+    assert (exchange.result.outcome, exchange.result.eviction) == (
+        Outcome.STEERED,
+        Eviction.FINISHED,
+    )
+    assert exchange.result.passthrough is None
 
 
 def test_an_eviction_after_the_whole_response_changes_nothing() -> None:
@@ -613,7 +619,10 @@ def test_an_eviction_after_the_whole_response_changes_nothing() -> None:
     envoy.send(response_headers(end=True))
     envoy.picker(answered("response_headers"), immediate(429))
     assert not envoy.failed
-    assert (envoy.exchange.outcome, envoy.exchange.eviction) == (Outcome.STEERED, None)
+    assert (envoy.exchange.result.outcome, envoy.exchange.result.eviction) == (
+        Outcome.STEERED,
+        None,
+    )
 
 
 ENDS: dict[str, tuple[list[bytes], list[bytes]]] = {
@@ -651,8 +660,8 @@ def test_empty_repeats_of_an_end_are_ignored(
     envoy.picker(repeats[form], repeats[form])
     kinds = {type(action) for action in envoy.actions[before:]}
     assert not kinds & {ToEnvoy, CancelPicker, FinishPicker, FailEnvoy}
-    assert envoy.exchange.passthrough is None
-    assert envoy.exchange.outcome is Outcome.STEERED
+    assert envoy.exchange.result.passthrough is None
+    assert envoy.exchange.result.outcome is Outcome.STEERED
 
 
 def test_what_was_not_kept_leaves_no_event() -> None:
@@ -661,7 +670,7 @@ def test_what_was_not_kept_leaves_no_event() -> None:
     envoy.send(request_headers(), body(b"0123456789", end=True))
     envoy.picker(unchanged())
     envoy.send(response_headers(end=True))
-    assert envoy.exchange.outcome is Outcome.LOCAL_REPLY
+    assert envoy.exchange.result.outcome is Outcome.LOCAL_REPLY
     assert envoy.response.headers is not None
 
 
@@ -682,7 +691,7 @@ def test_the_served_endpoint_is_reported_from_the_upstream_address() -> None:
     envoy.send(message.SerializeToString())
     metadata = envoy.to_picker[-1].metadata_context.filter_metadata[LB_NAMESPACE]
     assert metadata.fields[SERVED].string_value == C
-    assert envoy.exchange.endpoint == C
+    assert envoy.exchange.result.endpoint == C
 
 
 def test_the_refusal_of_a_grpc_request_is_a_grpc_status() -> None:
@@ -699,7 +708,7 @@ def test_a_client_that_hangs_up_leaves_nothing_behind() -> None:
     assert envoy.exchange.retained > 0
     envoy.do(envoy.exchange.envoy_closed())
     assert envoy.exchange.retained == 0
-    assert envoy.exchange.outcome is Outcome.CANCELLED
+    assert envoy.exchange.result.outcome is Outcome.CANCELLED
     assert envoy.exchange.from_picker(picked(A)) == []
 
 
@@ -713,7 +722,7 @@ def test_every_answer_that_waits_counts_as_retained(answer: bytes) -> None:
     envoy.picker(answer)
     assert envoy.exchange.retained == kept + len(answer)
     envoy.do(envoy.exchange.picker_closed(Reason.PICKER_ERROR))
-    assert (envoy.exchange.retained, envoy.exchange.request._budget.used) == (0, 0)
+    assert (envoy.exchange.retained, envoy.exchange.state.request._budget.used) == (0, 0)
 
 
 def test_an_answer_without_a_body_is_released_whole() -> None:
@@ -754,4 +763,15 @@ def test_a_lost_original_is_noticed_when_the_picker_closes_after_its_pick() -> N
     envoy.send(request_headers(), body(b"more than may be kept", end=True))
     envoy.picker(picked(A), unchanged(), streamed(b"", end=True))
     envoy.do(envoy.exchange.picker_closed(None))
+    assert envoy.error == Reason.BODY_NOT_RETAINED
+
+
+@pytest.mark.parametrize("before_the_pick", [True, False])
+def test_a_lost_body_that_is_to_stay_as_it_is_never_arrives_empty(before_the_pick: bool) -> None:
+    envoy = conversation(snapshot(CLOSE, max_retained_body=8))
+    envoy.send(request_headers(), body(b"hello world"), trailers())
+    said = [picked(B), unchanged(), unchanged(), answered("request_trailers")]
+    if before_the_pick:
+        said = [*said[1:3], said[0], said[3]]
+    envoy.picker(*said)
     assert envoy.error == Reason.BODY_NOT_RETAINED

@@ -5,7 +5,7 @@ import pytest
 from epp_client.errors import Reason
 from epp_client.pool.inference_pool import FailureMode
 from epp_client.relay.actions import CancelPicker, Timer
-from epp_client.relay.exchange import MAX_NOTHINGS, MESSAGE_OVERHEAD
+from epp_client.relay.growth import MAX_NOTHINGS, MESSAGE_OVERHEAD
 from epp_client.relay.outcome import Outcome
 
 from .conversation import (
@@ -48,8 +48,8 @@ def test_a_request_grows_by_the_bound_and_no_further() -> None:
         envoy.picker(streamed(PIECE))
     assert cut_off(envoy)
     assert len(envoy.request.body) <= BOUND + len(PIECE)
-    assert (envoy.error, envoy.exchange.hint) == (Reason.PICKER_PROTOCOL, "max-body-growth")
-    assert envoy.exchange.budget.used == 0
+    assert (envoy.error, envoy.exchange.result.hint) == (Reason.PICKER_PROTOCOL, "max-body-growth")
+    assert envoy.exchange.state.budget.used == 0
 
 
 def test_before_the_pick_the_failure_mode_acts() -> None:
@@ -57,8 +57,8 @@ def test_before_the_pick_the_failure_mode_acts() -> None:
     envoy.send(*POST)
     for _ in range(2 * ENOUGH):
         envoy.picker(streamed(PIECE))
-    assert envoy.exchange.outcome is Outcome.FAILED_OPEN
-    assert envoy.exchange.reason is Reason.PICKER_PROTOCOL
+    assert envoy.exchange.result.outcome is Outcome.FAILED_OPEN
+    assert envoy.exchange.result.reason is Reason.PICKER_PROTOCOL
     assert envoy.request.body == b"hello"
 
 
@@ -75,7 +75,7 @@ def test_a_response_goes_on_without_the_picker() -> None:
     envoy.send(body(b"the end", end=True, response=True))
     assert envoy.response.ended
     assert envoy.response.body.endswith(b"the end")
-    assert envoy.exchange.passthrough is Reason.PICKER_PROTOCOL
+    assert envoy.exchange.result.passthrough is Reason.PICKER_PROTOCOL
 
 
 @pytest.mark.parametrize("answer", [streamed, lambda piece: unchanged()])
@@ -128,7 +128,7 @@ def test_a_picker_that_says_nothing_without_end_is_cut_off(nothing: bytes, when:
         envoy.send(response_headers(content_type="text/event-stream"))
         if when == "passed by":
             envoy.silence(Timer.RESPONSE)
-            assert envoy.exchange.passthrough is Reason.PICKER_TIMEOUT
+            assert envoy.exchange.result.passthrough is Reason.PICKER_TIMEOUT
     said = 0
     while not cut_off(envoy):
         envoy.picker(nothing)
@@ -146,7 +146,7 @@ def test_what_all_pickers_may_add_together_is_bounded() -> None:
     for _ in range(ENOUGH):
         envoy.picker(streamed(PIECE))
     assert envoy.error == Reason.OVERLOADED
-    assert envoy.exchange.budget.used == 0
+    assert envoy.exchange.state.budget.used == 0
 
 
 def test_a_picker_that_is_asked_anew_begins_anew() -> None:
@@ -159,7 +159,7 @@ def test_a_picker_that_is_asked_anew_begins_anew() -> None:
     envoy.picker(picked(B), streamed(b"hello", end=True))
     assert envoy.destination == B
     envoy.do(envoy.exchange.envoy_closed())
-    assert envoy.exchange.budget.used == 0
+    assert envoy.exchange.state.budget.used == 0
 
 
 def test_answers_of_nothing_end_sooner() -> None:

@@ -142,4 +142,4 @@ def test_both_bodies_are_whole_whatever_becomes_of_the_picker(data: st.DataObjec
         assert envoy.response.ended, "the client would wait for ever"
         assert envoy.response.body == b"".join(answer)
     envoy.do(exchange.envoy_closed())
-    assert (exchange.retained, exchange.request._budget.used) == (0, 0)
+    assert (exchange.retained, exchange.state.request._budget.used) == (0, 0)

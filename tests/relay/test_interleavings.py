@@ -130,7 +130,7 @@ def test_every_interleaving_is_legal_and_loses_nothing(data: st.DataObject) -> N
         assert envoy.response.ended, "a response that began must go on"
         assert envoy.response.body == b"".join(answer)
     else:
-        assert exchange.outcome in (Outcome.REFUSED, Outcome.REFUSED_BY_PICKER)
+        assert exchange.result.outcome in (Outcome.REFUSED, Outcome.REFUSED_BY_PICKER)
         assert envoy.finished
     envoy.do(exchange.envoy_closed())
     assert exchange.retained == 0

@@ -31,20 +31,23 @@ def test_a_stream_that_begins_with_a_response_passes_and_asks_no_picker(
     assert envoy.refusal is None
     assert envoy.response.ended
     assert envoy.response.body == WHOLE[reply]
-    assert envoy.exchange.outcome is Outcome.LOCAL_REPLY
-    assert (envoy.exchange.reason, envoy.exchange.failure) == (None, None)
+    assert envoy.exchange.result.outcome is Outcome.LOCAL_REPLY
+    assert (envoy.exchange.result.reason, envoy.exchange.result.failure) == (None, None)
     assert not any(isinstance(action, OpenPicker) for action in envoy.actions)
     envoy.do(envoy.exchange.envoy_closed())
-    assert envoy.exchange.outcome is Outcome.LOCAL_REPLY
+    assert envoy.exchange.result.outcome is Outcome.LOCAL_REPLY
 
 
 def test_a_reply_of_envoy_s_before_the_pick_is_a_local_one_too() -> None:
     envoy = conversation()
     envoy.send(request_headers(), body(b"half of it"))
     envoy.send(response_headers(), body(b"request timeout", True, response=True))
-    assert (envoy.exchange.outcome, envoy.exchange.reason) == (Outcome.LOCAL_REPLY, None)
+    assert (envoy.exchange.result.outcome, envoy.exchange.result.reason) == (
+        Outcome.LOCAL_REPLY,
+        None,
+    )
     assert envoy.response.body == b"request timeout"
-    assert not envoy.exchange.picker_open
+    assert not envoy.exchange.state.picker_open
 
 
 @pytest.mark.parametrize(
@@ -54,4 +57,4 @@ def test_a_stream_that_begins_in_its_middle_is_refused(strange: list[bytes]) -> 
     envoy = conversation()
     for raw in strange:
         envoy.do(envoy.exchange.from_envoy(raw))
-    assert envoy.exchange.reason is Reason.ENVOY_PROTOCOL
+    assert envoy.exchange.result.reason is Reason.ENVOY_PROTOCOL

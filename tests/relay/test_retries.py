@@ -63,7 +63,7 @@ def test_whatever_it_had_said_the_next_one_is_asked_the_whole_request(
     assert b"".join(m.request_body.body for m in envoy.to_picker) == b"hello world"
     assert Timer.PICK in envoy.armed, "the deadline is the first one's"
     envoy.picker(picked(A), streamed(b"hello world", end=True))
-    assert (envoy.exchange.outcome, envoy.destination) == (Outcome.STEERED, A)
+    assert (envoy.exchange.result.outcome, envoy.destination) == (Outcome.STEERED, A)
     assert envoy.request.body == b"hello world"
     assert envoy.exchange.retries == 1
 
@@ -112,7 +112,7 @@ def test_tries_are_counted(mode: FailureMode) -> None:
     for _ in range(MAX_ATTEMPTS + 3):
         die(envoy)
     assert envoy.opened == MAX_ATTEMPTS
-    assert envoy.exchange.reason is Reason.PICKER_UNREACHABLE
+    assert envoy.exchange.result.reason is Reason.PICKER_UNREACHABLE
     assert (envoy.error is None) is (mode is OPEN)
 
 
@@ -130,7 +130,7 @@ def test_a_refusal_is_final() -> None:
     envoy.picker(immediate(503))
     die(envoy)
     assert envoy.opened == 1
-    assert envoy.exchange.outcome is Outcome.REFUSED_BY_PICKER
+    assert envoy.exchange.result.outcome is Outcome.REFUSED_BY_PICKER
 
 
 def test_an_answer_that_was_released_is_final() -> None:
@@ -166,7 +166,7 @@ def test_a_body_with_a_hole_does_not_arrive_even_if_the_upstream_answers_already
     die(envoy)
     assert (envoy.failed, envoy.error) == ((True, None) if begun else (False, "body_not_retained"))
     assert envoy.request.body == b""
-    assert envoy.exchange.reason is Reason.BODY_NOT_RETAINED
+    assert envoy.exchange.result.reason is Reason.BODY_NOT_RETAINED
 
 
 def test_a_clean_close_is_no_accident() -> None:
@@ -182,11 +182,11 @@ def test_a_picker_that_takes_nothing_more_has_a_deadline() -> None:
     envoy.do(envoy.exchange.picker_stalled(True))
     envoy.do(envoy.exchange.picker_stalled(False))
     envoy.ring(Timer.PICK)
-    assert envoy.exchange.outcome is None, "it only counts how long nothing moves"
+    assert envoy.exchange.result.outcome is None, "it only counts how long nothing moves"
     envoy.do(envoy.exchange.picker_stalled(True))
     envoy.ring(Timer.PICK)
     envoy.send(body(b" world", end=True))
-    assert envoy.exchange.reason is Reason.PICKER_TIMEOUT
+    assert envoy.exchange.result.reason is Reason.PICKER_TIMEOUT
     assert envoy.request.body == b"hello world"
 
 
@@ -220,7 +220,7 @@ def test_the_next_one_has_not_stalled() -> None:
     envoy.do(envoy.exchange.picker_stalled(True))
     die(envoy)
     envoy.ring(Timer.PICK)
-    assert envoy.exchange.outcome is None, "what it may take, it has from the start"
+    assert envoy.exchange.result.outcome is None, "what it may take, it has from the start"
 
 
 BABBLE = {
@@ -243,7 +243,7 @@ def test_gigabytes_before_the_pick_are_bounded(
     for _ in range(100):
         envoy.picker(streamed(b"x" * 100))
         assert envoy.exchange.retained < 1300
-    assert envoy.exchange.reason is reason
+    assert envoy.exchange.result.reason is reason
     assert envoy.request.body == b"hello world", "the request went on without it"
 
 

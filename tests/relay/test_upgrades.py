@@ -29,7 +29,7 @@ def test_an_upgrade_is_picked_at_its_headers_and_then_passes_both_ways(mode: Res
     [asked] = envoy.to_picker
     assert asked.request_headers.end_of_stream, "there is no body to wait for"
     envoy.picker(picked(B))
-    assert (envoy.destination, envoy.exchange.outcome) == (B, Outcome.STEERED)
+    assert (envoy.destination, envoy.exchange.result.outcome) == (B, Outcome.STEERED)
     assert any(isinstance(action, FinishPicker) for action in envoy.actions)
     envoy.send(
         response_headers(), body(b"from the server", response=True), body(b"from the client")
@@ -54,7 +54,7 @@ def test_a_picker_that_dies_is_asked_again_and_then_its_failure_mode_holds(
     envoy = conversation(snapshot(mode))
     envoy.send(UPGRADE, body(b"eager"))
     for attempt in range(1, 4):
-        assert envoy.exchange.attempts == attempt
+        assert envoy.exchange.state.attempts == attempt
         assert [asked.WhichOneof("request") for asked in envoy.to_picker] == ["request_headers"]
         envoy.do(envoy.exchange.picker_closed(Reason.PICKER_UNREACHABLE, died=True))
     if mode is FailureMode.FAIL_OPEN:

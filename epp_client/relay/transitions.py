@@ -1,0 +1,175 @@
+"""The transition table of an exchange: what each event does in each phase, and where that may lead.
+
+The events are the kinds of Envoy's messages, the kinds of the picker's answers, and the signals. What no
+row names is ignored: an answer that no longer matters, a timer that rang too late. `docs/reference` draws
+this table, and tests compare it with what an exchange really does.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from epp_client.errors import EnvoyViolation, Reason
+from epp_client.ext_proc.messages import Answer, Message, Phase, Reply
+from epp_client.relay.answering import (
+    answer_begun,
+    answer_continued,
+    answer_too_late,
+    evicted,
+    refused_by_picker,
+)
+from epp_client.relay.ending import answer_broke_off, answer_dropped, envoy_closed
+from epp_client.relay.phases import ExchangePhase, Signal
+from epp_client.relay.request_phase import (
+    begin,
+    endpoint_rang,
+    pass_request,
+    pick_rang,
+    picker_died,
+    picker_failed,
+    picker_left,
+    picker_left_early,
+    picker_left_waiting,
+    picker_stalled,
+    relay_request,
+    request_reply,
+    response_too_early,
+    table_changed,
+)
+from epp_client.relay.response_phase import (
+    local_reply,
+    pass_response,
+    picker_silent,
+    relay_response,
+    response_rang,
+    response_reply,
+    trailers_rang,
+)
+from epp_client.relay.state import State
+
+OnMessage = Callable[[State, Message], None]
+OnReply = Callable[[State, Reply], None]
+OnSignal = Callable[[State, Reason | None], None]
+Phases = tuple[ExchangePhase, ...]
+
+NEW: Final = ExchangePhase.NEW
+PICKING: Final = ExchangePhase.PICKING
+WAITING: Final = ExchangePhase.WAITING_FOR_ENDPOINT
+ALONE: Final = ExchangePhase.WAITING_WITHOUT_PICKER
+RELAYING: Final = ExchangePhase.RELAYING
+PASSING: Final = ExchangePhase.PASSING
+ANSWERING: Final = ExchangePhase.ANSWERING
+CLOSED: Final = ExchangePhase.CLOSED
+
+REQUEST: Final = (Phase.REQUEST_BODY, Phase.REQUEST_TRAILERS)
+RESPONSE: Final = (Phase.RESPONSE_HEADERS, Phase.RESPONSE_BODY, Phase.RESPONSE_TRAILERS)
+REQUEST_REPLY: Final = (Answer.REQUEST_HEADERS, Answer.REQUEST_BODY, Answer.REQUEST_TRAILERS)
+RESPONSE_REPLY: Final = (Answer.RESPONSE_HEADERS, Answer.RESPONSE_BODY, Answer.RESPONSE_TRAILERS)
+
+
+def out_of_order(_: State, message: Message) -> None:
+    """Raises: EnvoyViolation: a message that cannot come in this phase."""
+    raise EnvoyViolation(f"{message.phase.name.lower()} came out of order")
+
+
+# A row: events, phases, what is done, and the phases that this may lead to. A broken rule counts as what is
+# done: it closes the exchange, or drops the picker.
+
+FROM_ENVOY: Final[list[tuple[tuple[Phase, ...], Phases, OnMessage, Phases]]] = [
+    ((Phase.REQUEST_HEADERS,), (NEW,), begin, (PICKING, PASSING, CLOSED)),
+    (REQUEST, (PICKING, WAITING, RELAYING), relay_request, (CLOSED,)),
+    (REQUEST, (ALONE, PASSING), pass_request, (CLOSED,)),
+    ((Phase.RESPONSE_HEADERS,), (NEW, PICKING, WAITING, ALONE), local_reply, (PASSING,)),
+    (RESPONSE, (RELAYING,), relay_response, (CLOSED,)),
+    (RESPONSE, (PASSING,), pass_response, (CLOSED,)),
+    (
+        (Phase.REQUEST_HEADERS,),
+        (PICKING, WAITING, ALONE, RELAYING, PASSING),
+        out_of_order,
+        (CLOSED,),
+    ),
+    (REQUEST, (NEW,), out_of_order, (CLOSED,)),
+    (RESPONSE[1:], (NEW, PICKING, WAITING, ALONE), out_of_order, (CLOSED,)),
+]
+
+FROM_PICKER: Final[list[tuple[tuple[Answer, ...], Phases, OnReply, Phases]]] = [
+    (REQUEST_REPLY, (PICKING,), request_reply, (WAITING, RELAYING, PASSING, CLOSED)),
+    (REQUEST_REPLY, (WAITING,), request_reply, (RELAYING, PASSING, CLOSED)),
+    (REQUEST_REPLY, (RELAYING,), request_reply, (PASSING, CLOSED)),
+    (RESPONSE_REPLY, (PICKING, WAITING), response_too_early, (PASSING, CLOSED)),
+    (RESPONSE_REPLY, (RELAYING,), response_reply, (PASSING, CLOSED)),
+    ((Answer.IMMEDIATE,), (PICKING, WAITING), refused_by_picker, (PASSING, CLOSED)),
+    ((Answer.IMMEDIATE,), (RELAYING,), evicted, (PASSING, CLOSED)),
+    ((Answer.STREAMED_IMMEDIATE,), (PICKING, WAITING), answer_begun, (ANSWERING, PASSING, CLOSED)),
+    ((Answer.STREAMED_IMMEDIATE,), (RELAYING,), answer_too_late, (PASSING, CLOSED)),
+    ((Answer.STREAMED_IMMEDIATE,), (ANSWERING,), answer_continued, (CLOSED,)),
+]
+"""MORE_TIME is ignored: Envoy has no deadline in full-duplex mode that it could put off."""
+
+SIGNALS: Final[list[tuple[Signal, Phases, OnSignal, Phases]]] = [
+    (Signal.PICKER_ENDED, (PICKING,), picker_left_early, (PASSING, CLOSED)),
+    (Signal.PICKER_ENDED, (WAITING,), picker_left_waiting, (ALONE,)),
+    (Signal.PICKER_ENDED, (RELAYING,), picker_left, (PASSING, CLOSED)),
+    (Signal.PICKER_ENDED, (ANSWERING,), answer_broke_off, (CLOSED,)),
+    (Signal.PICKER_FAILED, (PICKING, WAITING, RELAYING), picker_failed, (PASSING, CLOSED)),
+    (Signal.PICKER_FAILED, (ANSWERING,), answer_broke_off, (CLOSED,)),
+    (Signal.PICKER_DIED, (PICKING, WAITING), picker_died, (PICKING, PASSING, CLOSED)),
+    (Signal.PICKER_DIED, (RELAYING,), picker_failed, (PASSING, CLOSED)),
+    (Signal.PICKER_DIED, (ANSWERING,), answer_broke_off, (CLOSED,)),
+    (Signal.PICKER_STALLED, (PICKING, WAITING, RELAYING), picker_stalled, ()),
+    (Signal.PICKER_SILENT, (RELAYING,), picker_silent, (PASSING, CLOSED)),
+    (Signal.PICKER_SILENT, (ANSWERING,), answer_dropped, (CLOSED,)),
+    (Signal.PICK_RANG, (PICKING, RELAYING), pick_rang, (PASSING, CLOSED)),
+    (Signal.ENDPOINT_RANG, (WAITING,), endpoint_rang, (PICKING, RELAYING, PASSING, CLOSED)),
+    (Signal.ENDPOINT_RANG, (ALONE,), endpoint_rang, (PASSING, CLOSED)),
+    (Signal.RESPONSE_RANG, (RELAYING,), response_rang, ()),
+    (Signal.TRAILERS_RANG, (RELAYING,), trailers_rang, ()),
+    (Signal.POOL_CHANGED, (WAITING,), table_changed, (PICKING, RELAYING, PASSING, CLOSED)),
+    (Signal.POOL_CHANGED, (ALONE,), table_changed, (PASSING, CLOSED)),
+    (
+        Signal.ENVOY_CLOSED,
+        (NEW, PICKING, WAITING, ALONE, RELAYING, PASSING, ANSWERING),
+        envoy_closed,
+        (CLOSED,),
+    ),
+]
+
+
+def _ignore(*_: object) -> None:
+    """Nothing is to be done."""
+
+
+def _on_message() -> list[list[OnMessage]]:
+    nothing: OnMessage = _ignore
+    table = [[nothing] * len(ExchangePhase) for _ in range(max(Phase) + 1)]
+    for kinds, phases, handler, _ in FROM_ENVOY:
+        for kind in kinds:
+            for phase in phases:
+                table[kind][phase] = handler
+    return table
+
+
+def _on_reply() -> list[list[OnReply]]:
+    nothing: OnReply = _ignore
+    table = [[nothing] * len(ExchangePhase) for _ in range(max(Answer) + 1)]
+    for kinds, phases, handler, _ in FROM_PICKER:
+        for kind in kinds:
+            for phase in phases:
+                table[kind][phase] = handler
+    return table
+
+
+def _on_signal() -> list[list[OnSignal]]:
+    nothing: OnSignal = _ignore
+    table = [[nothing] * len(ExchangePhase) for _ in Signal]
+    for signal, phases, handler, _ in SIGNALS:
+        for phase in phases:
+            table[signal][phase] = handler
+    return table
+
+
+ON_MESSAGE: Final = _on_message()
+"""By kind of message, and by phase."""
+ON_REPLY: Final = _on_reply()
+"""By kind of answer, and by phase."""
+ON_SIGNAL: Final = _on_signal()
+"""By signal, and by phase."""
