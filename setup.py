@@ -41,6 +41,7 @@ HOT_PATH = [
     "data_plane/service",
     "data_plane/shared",
     "data_plane/session",
+    "data_plane/verdicts",
     "wire/http2/calm",
     "wire/http2/client",
     "wire/http2/client_stream",

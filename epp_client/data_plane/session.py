@@ -9,6 +9,7 @@ from typing import Final
 
 from epp_client.data_plane.deadlines import Deadline
 from epp_client.data_plane.shared import Shared
+from epp_client.data_plane.verdicts import decided, ended_undecided, reason_of, was_cut_off
 from epp_client.errors import PeerUnreachable, Reason
 from epp_client.metrics.counters import PoolCounters
 from epp_client.picker.address import PickerAddress
@@ -26,8 +27,7 @@ from epp_client.relay.actions import (
     ToPicker,
 )
 from epp_client.relay.exchange import Exchange
-from epp_client.relay.outcome import Outcome
-from epp_client.wire.status import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, OK, UNAVAILABLE, Status
+from epp_client.wire.status import INTERNAL, OK, Status
 from epp_client.wire.transport import Stream, StreamEvents
 
 MAX_PENDING: Final = 256 * 1024
@@ -36,20 +36,6 @@ MAX_PENDING_COPIES: Final = 1024 * 1024
 """Bytes of copies (observed responses) that may wait for a slow picker before it loses the rest."""
 
 _BROKEN: Final = Status(INTERNAL, "what has begun cannot be brought to its true end")
-_DIED: Final = frozenset((UNAVAILABLE, CANCELLED, INTERNAL))
-"""What a stream ends with when it is cut off: connection lost, GOAWAY, RST_STREAM. Asking once more
-changes nothing at a picker that meant it."""
-_ANSWERED: Final = frozenset((Outcome.STEERED, Outcome.REFUSED_BY_PICKER))
-_WORDS_OF_PICKER: Final = frozenset(
-    (
-        Reason.PICK_MISSING,
-        Reason.PICK_MALFORMED,
-        Reason.PICK_DISAGREES,
-        Reason.PICK_OUTSIDE_POOL,
-        Reason.PICK_OUTSIDE_SUBSET,
-    )
-)
-"""Refused by us, and yet the answer of a picker that works."""
 
 
 class Session(StreamEvents):
@@ -133,40 +119,24 @@ class Session(StreamEvents):
         self._account()
 
     def picker_closed(self, status: Status) -> None:
-        """The picker's stream ended; the one place where its gRPC status becomes a reason."""
+        """The picker's stream ended."""
         self._picker = None
         self._picker_events = None
-        died = status.code in _DIED
         address = self._address
+        died = was_cut_off(status)
         if address is not None:
             address.following.discard(self)
-        if died and status.said and address is not None:
-            # It took the stream, and says so itself: another may know better. One whose server is shutting
-            # down says the same as it cancels its calls (gRPC core), behind a GOAWAY.
-            died = not address.ready or self._shared.pickers[self.pool].has_other(address)
-        if address is not None and self._exchange.result.outcome is None:
-            connection = address.connection
-            if (
-                status.code == UNAVAILABLE
-                and not status.said
-                and connection is not None
-                and connection.usable
-            ):
-                address.pick_failed(self, self._picks_before)
-            else:
-                address.undecided(self)  # a lost connection speaks for itself
-        reason: Reason | None = Reason.PICKER_ERROR
-        if status.code == 0:
-            reason = None
-        elif status.code == UNAVAILABLE and not status.said:
-            reason = Reason.PICKER_UNREACHABLE
-        elif status.code == DEADLINE_EXCEEDED:
-            reason = Reason.PICKER_TIMEOUT
+            if died and status.said:
+                # It took the stream, and ended it itself: another may know better. A server that shuts down
+                # says the same as it cancels its calls (gRPC core), behind a GOAWAY.
+                died = not address.ready or self._shared.pickers[self.pool].has_other(address)
+            if self._exchange.result.outcome is None:
+                ended_undecided(address, self, status, self._picks_before)
         self._shared.account.picker_ended(
             self.pool, status, decided=self._exchange.result.outcome is not None
         )
         self._resume_envoy()
-        self._do(self._exchange.picker_closed(reason, died=died))
+        self._do(self._exchange.picker_closed(reason_of(status), died=died))
         self._account()
 
     def address_given_up(self) -> None:
@@ -371,22 +341,11 @@ class Session(StreamEvents):
                 0.0 if self._ended_at is None else self._loop.time() - self._ended_at
             )
             if self._address is not None:
-                self._judge_address(self._address)
+                decided(self._address, self, exchange, self._picks_before)
                 if self._picker is not None:
                     self._address.following.add(self)
         if exchange.closed:
             self._end()
-
-    def _judge_address(self, address: PickerAddress) -> None:
-        """The request is decided: what that says about who was asked."""
-        exchange = self._exchange
-        failure = exchange.result.failure
-        if exchange.result.outcome in _ANSWERED or failure in _WORDS_OF_PICKER:
-            address.picked(self)
-        elif failure is Reason.PICKER_TIMEOUT and (exchange.request_ended or exchange.stalled):
-            address.pick_failed(self, self._picks_before)
-        else:
-            address.undecided(self)  # so may be a client that stands still
 
     def _end(self) -> None:
         if self._over:

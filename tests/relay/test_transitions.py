@@ -211,9 +211,10 @@ def test_the_table_names_nothing_that_never_happens(seen: set[Step]) -> None:
 
 
 def test_nothing_happens_to_a_closed_exchange() -> None:
-    rows = [*ON_MESSAGE, *ON_REPLY, *ON_SIGNAL]
-    ignored = {row[ExchangePhase.CLOSED] for row in rows}
-    assert len(ignored) == 1
+    closed = ExchangePhase.CLOSED
+    handlers = {id(row[closed]) for row in ON_MESSAGE}
+    handlers |= {id(row[closed]) for row in ON_REPLY} | {id(row[closed]) for row in ON_SIGNAL}
+    assert len(handlers) == 1
 
 
 def test_no_two_rows_are_about_the_same() -> None:

@@ -1,0 +1,66 @@
+"""Verdicts: what the end of a stream, or a decision, tells about the picker's address that was asked."""
+
+from typing import Final
+
+from epp_client.errors import Reason
+from epp_client.picker.address import PickerAddress, Waiting
+from epp_client.relay.exchange import Exchange
+from epp_client.relay.outcome import Outcome
+from epp_client.wire.status import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, Status
+
+_DIED: Final = frozenset((UNAVAILABLE, CANCELLED, INTERNAL))
+"""What a stream ends with when it is cut off: connection lost, GOAWAY, RST_STREAM."""
+_ANSWERED: Final = frozenset((Outcome.STEERED, Outcome.REFUSED_BY_PICKER))
+_ANSWERS: Final = frozenset(
+    (
+        Reason.PICK_MISSING,
+        Reason.PICK_MALFORMED,
+        Reason.PICK_DISAGREES,
+        Reason.PICK_OUTSIDE_POOL,
+        Reason.PICK_OUTSIDE_SUBSET,
+    )
+)
+"""Refused by us, and yet the answer of a picker that works."""
+
+
+def reason_of(status: Status) -> Reason | None:
+    """Why a picker's stream ended, None if cleanly: the one place where a gRPC status becomes a reason."""
+    if status.code == 0:
+        return None
+    if status.code == UNAVAILABLE and not status.said:
+        return Reason.PICKER_UNREACHABLE
+    if status.code == DEADLINE_EXCEEDED:
+        return Reason.PICKER_TIMEOUT
+    return Reason.PICKER_ERROR
+
+
+def was_cut_off(status: Status) -> bool:
+    """Whether the stream was cut off, perhaps by no fault of the picker's: another may fare better."""
+    return status.code in _DIED
+
+
+def ended_undecided(
+    address: PickerAddress, request: Waiting, status: Status, picks_before: int
+) -> None:
+    """The stream ended before there was a pick."""
+    connection = address.connection
+    alive = connection is not None and connection.usable
+    if status.code == UNAVAILABLE and not status.said and alive:
+        address.pick_failed(request, picks_before)
+    else:
+        # A lost connection is noticed elsewhere.
+        address.undecided(request)
+
+
+def decided(
+    address: PickerAddress, request: Waiting, exchange: Exchange, picks_before: int
+) -> None:
+    """The request is decided."""
+    failure = exchange.result.failure
+    if exchange.result.outcome in _ANSWERED or failure in _ANSWERS:
+        address.picked(request)
+    elif failure is Reason.PICKER_TIMEOUT and (exchange.request_ended or exchange.stalled):
+        address.pick_failed(request, picks_before)
+    else:
+        # The cause may as well be a client that sends nothing.
+        address.undecided(request)
