@@ -124,7 +124,8 @@ async def serve(arguments: argparse.Namespace) -> None:
         for later in (
             0.0,
             LINGER + 0.2,
-        ):  # Envoy is told all now: nothing is left for the quiet to come
+            # Envoy is told all now: nothing is left for the quiet to come
+        ):
             loop.call_later(later, sidecar.want, (POOL,))
         written = lags_file(arguments.socket.parent)
         written.with_suffix(".new").write_text(json.dumps(lags.take()))
@@ -223,7 +224,8 @@ async def churn(bench: Bench, endpoints: int) -> tuple[Runs, dict[str, Any]]:
                 "envoy_busy": result["cpu"]["envoy"] / seconds,
             }
             await asyncio.sleep(0.5 if state == "quiet" else LINGER + 1)
-            lags[state] += await control.rest()  # of those that Envoy was told of after the load
+            # of those that Envoy was told of after the load
+            lags[state] += await control.rest()
         runs.append({state: run[state] for state in STATES})
     return runs, {name: _shares(lags[name]) for name in STATES[1:]} | {"alone": _shares(alone)}
 

@@ -66,7 +66,8 @@ def python_build() -> str:
     if found:
         return f"built with {' and '.join(found)}"
     if sys.base_prefix == "/usr":
-        return "the distribution's build"  # Debian's does not tell, and has both
+        # Debian's does not tell, and has both
+        return "the distribution's build"
     return "built without PGO and LTO, unlike the image's"
 
 

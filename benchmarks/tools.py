@@ -100,7 +100,8 @@ async def _run(*command: str, **environment: str) -> tuple[int, str, str]:
         env={**os.environ, **environment},
     )
     try:
-        async with asyncio.timeout(180):  # vegeta may have to be built
+        # vegeta may have to be built
+        async with asyncio.timeout(180):
             output, said = await process.communicate()
     finally:
         if process.returncode is None:

@@ -176,7 +176,8 @@ def _breach(line: Line, windows: tuple[Window, ...], promises: Mapping[str, Prom
     if line.outcome == "refused":
         return "" if refusal_stands(line) else f"refused: {line.reason}"
     if line.detail.startswith(CORRUPT):
-        return f"lost: {line.detail}"  # no fault excuses that
+        # no fault excuses that
+        return f"lost: {line.detail}"
     if any(promises[window.fault].loses(line, window) for window in windows):
         return ""
     return f"lost: {line.detail}"

@@ -24,7 +24,8 @@ class Journal:
     """Every write, a line of JSON each: [version, resource, namespace and name, the object or null]."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+b", buffering=0)  # what is written is not lost by SIGKILL
+        # what is written is not lost by SIGKILL
+        self._file = path.open("a+b", buffering=0)
 
     def replay(self, objects: Objects) -> None:
         """Bring `objects` to where the last server left them."""

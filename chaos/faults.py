@@ -246,7 +246,8 @@ async def descriptors_exhausted(inst: Installation, dice: random.Random, window:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
     await hold(dice, 0.5, 2.5)
     for pid, limits in before.items():
-        with contextlib.suppress(ProcessLookupError):  # a worker that was told to leave has left
+        # a worker that was told to leave has left
+        with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     await inst.ready()
 

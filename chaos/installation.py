@@ -163,7 +163,8 @@ class Installation:
         await self.start_peers()
         if self.holds:
             await self.start_holder()
-        await self.start_sidecar()  # Envoy may come first: neither waits for the other
+        # Envoy may come first: neither waits for the other
+        await self.start_sidecar()
         await self.start_envoy()
         await self.ready()
 
@@ -352,7 +353,8 @@ class Installation:
         """Signal one of our own processes."""
         if number is signal.SIGKILL:
             self._killed.add(pid)
-        with contextlib.suppress(ProcessLookupError):  # it has left by itself
+        # it has left by itself
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
     def note_deaths(self) -> None:
@@ -371,7 +373,8 @@ class Installation:
         async with _patience(what):
             while not happened():
                 self._alive()
-                await asyncio.sleep(0.02)  # what another process does tells nobody
+                # what another process does tells nobody
+                await asyncio.sleep(0.02)
 
     def _alive(self) -> None:
         if not (self._away or self.sidecar.running):

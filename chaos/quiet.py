@@ -108,7 +108,8 @@ class Quiet:
                     dice = random.Random(self._dice.getrandbits(32))
                     lanes.create_task(self._lane(session, one, pool, dice, began, tell))
             await asyncio.sleep(began + self._seconds - time.monotonic())
-            for pool in POOLS:  # the idle ones as well
+            # the idle ones as well
+            for pool in POOLS:
                 await self._one(session, one, Ask(0, pool, "1 KB", "", 1), BOUND, IDLE, tell)
 
     async def _lane(
@@ -123,7 +124,8 @@ class Quiet:
         for long in lane(dice, self._seconds):
             await asyncio.sleep(began + long.at - time.monotonic())
             if began + self._seconds - time.monotonic() < CROSSES:
-                return  # a busy machine has taken the time of this one
+                # a busy machine has taken the time of this one
+                return
             self._number += 1
             request = ask_for(long, self._number, pool, dice)
             kind = f"{long.kind}, {long.length:.0f} s,"
@@ -219,7 +221,8 @@ async def _warm(one: Gateway) -> None:
     come one by one, for as long as the run is quiet, and what grows cannot be told from a leak."""
     if one.idle:
         return
-    connector = aiohttp.TCPConnector(force_close=True)  # each of its own, and so of any thread
+    # each of its own, and so of any thread
+    connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
         for number in range(_WARM):
             await ask(session, one.url, Ask(number, _WARMED, "0 B", "", 1))

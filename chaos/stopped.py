@@ -62,7 +62,8 @@ async def measure(transport: TransportName) -> Felt:
             ) as installation,
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
         ):
-            await _load(session, installation.url, 1.0)  # nobody is measured cold
+            # nobody is measured cold
+            await _load(session, installation.url, 1.0)
             before = await _load(session, installation.url, BEFORE)
             installation.pickers["open"].signal(signal.SIGSTOP)
             during = await _load(session, installation.url, DURING)

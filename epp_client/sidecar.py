@@ -143,7 +143,8 @@ class Sidecar:
         self.readiness.set("sockets", ok=not names.trouble, reason=names.trouble)
 
     def _claim(self) -> None:
-        if self.settings.workers:  # else the relay binds its socket itself, in this process
+        # else the relay binds its socket itself, in this process
+        if self.settings.workers:
             self._claims.claim()
 
     async def _known_before(self) -> Known:
@@ -186,7 +187,8 @@ class Sidecar:
                 async with asyncio.timeout(SYNC_PATIENCE):
                     await self._synced.wait()
                 return
-            self._claim()  # who served when we looked first may have gone since
+            # who served when we looked first may have gone since
+            self._claim()
             left = await left_on(self._claims.others, self._claims.any)
             if left is not Left.SERVING and self._source is not None and not self._recalled:
                 self._recalled = True
@@ -200,7 +202,8 @@ class Sidecar:
         if settings.kubernetes is None:
             assert settings.pools is not None
             return ManifestSource(settings.pools, self.store, defaults, clock, self._listed)
-        from epp_client.kubernetes.pools import KubernetesPools  # 70 MB: only when it is used
+        # 70 MB: only when it is used
+        from epp_client.kubernetes.pools import KubernetesPools
 
         kubernetes = KubernetesPools(settings.kubernetes, self.store, defaults, clock, self._listed)
         self.metrics.follow_api(kubernetes)

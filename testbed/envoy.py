@@ -111,7 +111,8 @@ async def _ready(process: Process, address: str | None, bound: Path) -> Envoy:
                     address = bound.read_text().strip() or None
                 if address is not None and await _says_ready(session, address):
                     return Envoy(process, f"http://{address}")
-                await asyncio.sleep(0.05)  # Envoy tells nobody when it is ready: it must be asked
+                # Envoy tells nobody when it is ready: it must be asked
+                await asyncio.sleep(0.05)
     raise process.failed("did not become ready")
 
 

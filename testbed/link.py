@@ -8,7 +8,8 @@ import struct
 from enum import Enum, auto
 
 _READ = 65536
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: closing sends RST
+# SO_LINGER of 0 s: closing sends RST
+_RESET = struct.pack("ii", 1, 0)
 LONGEST_UNHURT = 20_000
 """Bytes that a connection carries, at most, before a link that resets or garbles does so."""
 
@@ -96,7 +97,8 @@ class Link:
             finally:
                 self._writers.discard(back)
                 back.close()
-        except (OSError, asyncio.CancelledError):  # cancelled by `down`; nobody waits for this task
+        except (OSError, asyncio.CancelledError):
+            # cancelled by `down`; nobody waits for this task
             _reset(writer)
         finally:
             self._open.discard(task)
@@ -164,9 +166,11 @@ class _Frames:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
-    if sock is None:  # closed already
+    # closed already
+    if sock is None:
         return
     with contextlib.suppress(OSError):
-        if sock.fileno() >= 0:  # else the peer was faster
+        # else the peer was faster
+        if sock.fileno() >= 0:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()

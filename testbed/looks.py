@@ -123,7 +123,8 @@ def writers(log: Path) -> list[int]:
     """Every process whose output goes to this file: orphans too."""
     found = []
     for output in Path("/proc").glob("[0-9]*/fd/1"):
-        with contextlib.suppress(OSError):  # it has ended
+        # it has ended
+        with contextlib.suppress(OSError):
             if output.readlink() == log:
                 found.append(int(output.parts[2]))
     return found

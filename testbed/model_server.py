@@ -246,7 +246,8 @@ async def _complete(exchange: _Exchange, server: ModelServer, kind: str) -> None
     await exchange.start(200, {"content-type": "text/event-stream"})
     for event in events(request, kind, tokens):
         await exchange.write(event)
-        await asyncio.sleep(pause)  # what a model needs for a token
+        # what a model needs for a token
+        await asyncio.sleep(pause)
     await exchange.write(DONE, more=False)
 
 
@@ -303,14 +304,16 @@ async def running_model_server(listen: str = "127.0.0.1:0") -> AsyncIterator[Mod
     listener = socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host.strip("[]"), int(port)))
-    listener.listen(1024)  # connections wait from now on, before hypercorn accepts them
+    # connections wait from now on, before hypercorn accepts them
+    listener.listen(1024)
     server = ModelServer(f"{host}:{listener.getsockname()[1]}")
     config = Config()
     # hypercorn closes the descriptor that it is given.
     config.bind = [f"fd://{listener.detach()}"]
     config.loglevel = "ERROR"
     config.keep_alive_timeout = 60
-    config.keep_alive_max_requests = 1_000_000  # 1000 by default, which a benchmark soon reaches
+    # 1000 by default, which a benchmark soon reaches
+    config.keep_alive_max_requests = 1_000_000
     config.graceful_timeout = 1
     config.h2_max_concurrent_streams = 10_000
     stop = asyncio.Event()

@@ -122,7 +122,8 @@ class Process:
         """Note how it ends, unless somebody waits for that."""
         code = await self._process.wait()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):  # its last words; a child of its own may keep the pipe
+            # its last words; a child of its own may keep the pipe
+            async with asyncio.timeout(1):
                 await asyncio.shield(self._reader)
         if not (self._awaited or (self._told and (code == 0 or -code in self._told))):
             self._death = Death(self.name, self.pid, code, bool(self._told), self.tail)

@@ -43,7 +43,8 @@ async def timed(
     for _ in range(repetitions):
         for pair in pairs(dice):
             if len(samples[pair[0].what]) >= repetitions:
-                continue  # both ways count for it
+                # both ways count for it
+                continue
             for edit in pair:
                 await asyncio.sleep(dice.uniform(*pause))
                 begun = time.perf_counter()

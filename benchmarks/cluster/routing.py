@@ -184,7 +184,8 @@ async def routing(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE))
         )
         client = Client(session, gateway.url)
-        for pair in _edits(site, 0):  # as it is before, each the last of its pair
+        # as it is before, each the last of its pair
+        for pair in _edits(site, 0):
             await client.until(pair[1])
         say(f"{PODS} Pods, {repetitions} edits of each kind, until a request shows it")
         return await timed(

@@ -86,7 +86,8 @@ def _steps(chunks: int, envoy_id: int, picker_id: int) -> list[tuple[bool, bytes
     steps: list[tuple[bool, bytes]] = [
         (True, frame(HEADERS, END_HEADERS, envoy_id, literals(start)))
     ]
-    if envoy_id == 1:  # as Envoy does once it knows that we want no dynamic table
+    # as Envoy does once it knows that we want no dynamic table
+    if envoy_id == 1:
         steps = [(True, frame(HEADERS, END_HEADERS, envoy_id, NO_TABLE + literals(start)))]
     answered = False
     for of_envoy, raw in conversation(chunks):
@@ -143,7 +144,8 @@ async def _batch(script: _Script, requests: int) -> float:
     picker = transport.protocols[0]
     while not picker.connection.streams:
         await asyncio.sleep(0)
-    check = _FIRST_PICK - 2  # the address is asked for its health first
+    # the address is asked for its health first
+    check = _FIRST_PICK - 2
     picker.data_received(
         frame(HEADERS, END_HEADERS, check, NO_TABLE + RESPONSE)
         + _message(check, _HEALTHY)
@@ -161,7 +163,8 @@ async def _batch(script: _Script, requests: int) -> float:
     def step() -> None:
         for receive, data in reads:
             receive(data)
-            loop.call_soon(step)  # after the flushes that this has asked for
+            # after the flushes that this has asked for
+            loop.call_soon(step)
             return
         done.set_result(None)
 

@@ -29,7 +29,8 @@ def serve(
     configure(settings.log_format, settings.log_level)
     claims = Claims(settings.sockets)
     if settings.workers:
-        claims.claim()  # before the imports that take most of a start
+        # before the imports that take most of a start
+        claims.claim()
     from epp_client.app import serve as serve_app
 
     uvloop.run(serve_app(settings, claims))

@@ -91,7 +91,8 @@ class Reply:
         self.end_of_stream = end_of_stream
         self.start = start
         self.end = end
-        self.has_more = has_more  # metadata, or beside a body anything that is not the body
+        # metadata, or beside a body anything that is not the body
+        self.has_more = has_more
 
 
 _VARINT: Final = 0

@@ -39,7 +39,8 @@ def _plain_pick(raw: bytes, namespace: bytes, key: bytes) -> str | None:
     if headers_end < 0 or metadata_end < 0:
         return None
     steered = _only_string(raw, metadata, metadata_end, namespace, key)
-    for wanted in (1, 2):  # CommonResponse, HeaderMutation
+    # CommonResponse, HeaderMutation
+    for wanted in (1, 2):
         headers, headers_end = _only(raw, headers, headers_end, wanted)
         if headers_end < 0:
             return None
@@ -124,7 +125,8 @@ def _only_string(raw: bytes, at: int, end: int, namespace: bytes, key: bytes) ->
         if end >= 0:
             at, end = _value(raw, at, end, wanted)
         if end >= 0 and wanted is namespace:
-            at, end = _only(raw, at, end, 5)  # struct_value
+            # struct_value
+            at, end = _only(raw, at, end, 5)
         if end < 0:
             return None
     at, end = _only(raw, at, end, _STRING)

@@ -125,7 +125,8 @@ class Holder:
     def _accept(self) -> None:
         try:
             connection, _ = self._bound.socket.accept()
-        except OSError:  # it has gone again, or there is no descriptor left
+        except OSError:
+            # it has gone again, or there is no descriptor left
             return
         connection.setblocking(False)
         if not trusted(connection) or len(self._peers) >= MAX_CONNECTIONS:
@@ -188,13 +189,15 @@ class Holder:
     def _rest(self) -> float:
         """Seconds until somebody's patience ends."""
         if not all(peer.serves for peer in self._peers):
-            return math.inf  # its next word, or its end, wakes us
+            # its next word, or its end, wakes us
+            return math.inf
         left = [held.left for held in self._held.values() if held.keeper is None]
         return max(0.0, min(left) + self._patience - self._clock()) if left else math.inf
 
     def _give_up(self) -> None:
         if not all(peer.serves for peer in self._peers):
-            return  # one starts, and may have taken them already
+            # one starts, and may have taken them already
+            return
         for held in self._overdue():
             say(f"nobody has served {held.path} for {self._patience:g} s: it refuses")
             del self._held[held.path]

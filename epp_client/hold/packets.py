@@ -62,7 +62,8 @@ def receive(connection: socket.socket) -> Packet | None:
         return None
     descriptor = descriptors[0] if descriptors else None
     if descriptor is not None:
-        os.set_inheritable(descriptor, False)  # `recv_fds` has a parameter for that, and ignores it
+        # `recv_fds` has a parameter for that, and ignores it
+        os.set_inheritable(descriptor, False)
     if not data:
         return None
     try:

@@ -157,7 +157,8 @@ def _aliased(root: yaml.Node) -> int:
         if (size := sizes.get(id(node))) is not None:
             return size
         endless = 10**12
-        sizes[id(node)] = endless  # until its end is seen
+        # until its end is seen
+        sizes[id(node)] = endless
         children = (
             [child for pair in node.value for child in pair]
             if isinstance(node, yaml.MappingNode)

@@ -76,7 +76,8 @@ class ManifestSource:
                 emit = log.error if problem.severity is Severity.ERROR else log.warning
                 emit("problem in a manifest", problem=str(problem))
         if not (self._loaded.objects or self._store.synced) and self._faults:
-            self._store.problems = problems  # nothing could be read: unknown is not none
+            # nothing could be read: unknown is not none
+            self._store.problems = problems
         else:
             self._store.publish(self._last.snapshots, problems)
             self._listed("")
@@ -139,7 +140,8 @@ class ManifestSource:
         except OSError as error:
             raise ManifestError(f"{directory} cannot be watched: {error}") from error
         while True:
-            changed.set()  # the watch begins before anybody reads anew
+            # the watch begins before anybody reads anew
+            changed.set()
             with contextlib.suppress(OSError):
                 await self._until_replaced(self._directory, changed)
             await asyncio.sleep(LOOK)

@@ -189,7 +189,8 @@ class PickerAddress:
     def _attempted(self, task: asyncio.Task[None]) -> None:
         self._attempt = None
         if not task.cancelled():
-            task.exception()  # every waiter may have gone; the failure is theirs to report
+            # every waiter may have gone; the failure is theirs to report
+            task.exception()
 
     async def _reach(self) -> None:
         edition = self._owner.transport.tls_edition(self._tls)

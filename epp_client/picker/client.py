@@ -163,7 +163,8 @@ class PickerClient:
             while True:
                 for (
                     address
-                ) in self._usable:  # others than before, when the picker has changed meanwhile
+                    # others than before, when the picker has changed meanwhile
+                ) in self._usable:
                     if address.ready:
                         return address
                     if address not in tried:

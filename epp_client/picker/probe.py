@@ -27,7 +27,8 @@ class Probe:
                     return None
                 if answer.code == NOT_FOUND:
                     continue
-                return Health.UNKNOWN  # UNIMPLEMENTED, most likely: health is served elsewhere
+                # UNIMPLEMENTED, most likely: health is served elsewhere
+                return Health.UNKNOWN
             said = read_answer(answer)
             if said is Said.SERVICE_UNKNOWN:
                 continue

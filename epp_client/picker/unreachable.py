@@ -18,7 +18,8 @@ class Unreachable:
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
-        self._next = math.inf  # when the first of them has another chance
+        # when the first of them has another chance
+        self._next = math.inf
 
     def refused(self, keys: Sequence[str], now: float) -> None:
         """These took no connection."""

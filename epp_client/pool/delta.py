@@ -49,7 +49,8 @@ def apply(before: PoolSnapshot | None, delta: SnapshotDelta) -> PoolSnapshot:
     """The snapshot after `delta`. Members that stay keep their order; new ones come last."""
     table = before.table if before is not None else EndpointTable()
     if delta.put or delta.gone:
-        by_key = table.by_key.copy()  # a tenth of what dict() takes over a proxy
+        # a tenth of what dict() takes over a proxy
+        by_key = table.by_key.copy()
         for key in delta.gone:
             del by_key[key]
         for endpoint in delta.put:

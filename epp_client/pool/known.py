@@ -25,7 +25,8 @@ def write_known(snapshots: Mapping[str, PoolSnapshot]) -> bytes:
 def read_known(answers: Iterable[bytes]) -> Known:
     """What all of these say together. What is no such answer, or no endpoint, says nothing."""
     known: dict[PoolName, dict[str, Endpoint]] = {}
-    for answer in dict.fromkeys(answers):  # most say the same
+    # most say the same
+    for answer in dict.fromkeys(answers):
         try:
             words = _WORDS.validate_json(answer)
         except ValidationError:

@@ -66,7 +66,8 @@ def _slice_addresses(slices: Sequence[Object], port_name: str) -> set[str]:
         ]
         for endpoint in item.get("endpoints") or []:
             conditions = endpoint.get("conditions") or {}
-            if conditions.get("ready") is not False:  # an unset `ready` means yes
+            # an unset `ready` means yes
+            if conditions.get("ready") is not False:
                 found = ready
             elif conditions.get("serving") and conditions.get("terminating"):
                 found = leaving

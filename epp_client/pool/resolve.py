@@ -130,7 +130,8 @@ def _members(
                 and stays
                 and (before.ready, before.other, before.local) == now_is
             ):
-                members[key] = before  # the very object: what has not changed is seen at a glance
+                # the very object: what has not changed is seen at a glance
+                members[key] = before
             else:
                 since = before.since if before else -1
                 members[key] = Endpoint(key, ip, port, pod.name, pod.ready, since, other, local)

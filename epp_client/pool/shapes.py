@@ -59,7 +59,8 @@ def explain(item: Any) -> str:
         hint = f"; write {meant}" if meant else ""
         return f"{shown} is not one of {item['ctx']['expected']}{hint}"
     if kind in ("model_type", "model_attributes_type"):
-        if type(given) is int:  # every one of ours that could be meant has a number
+        # every one of ours that could be meant has a number
+        if type(given) is int:
             name = item["loc"][-1]
             before = f"{name}:" if isinstance(name, str) else "-"
             return f"{shown} is not a mapping; write `{before} {{number: {given}}}`"

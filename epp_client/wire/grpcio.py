@@ -141,7 +141,8 @@ class _ServerStream(_Stream):
             self._task.cancel()
 
     def _give_up(self, status: Status) -> None:
-        self.finish(status)  # a cancelled handler would leave the client without an end
+        # a cancelled handler would leave the client without an end
+        self.finish(status)
 
     async def run(self) -> None:
         """Serve the call to its end; the caller's task is the writer."""
@@ -165,7 +166,8 @@ class _ServerStream(_Stream):
         try:
             await self._read()
         except aio.AioRpcError:
-            return  # the call is broken; grpc.aio cancels the writer, which reports it
+            # the call is broken; grpc.aio cancels the writer, which reports it
+            return
         if not self._over:
             self.events.half_closed()
 

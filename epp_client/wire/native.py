@@ -81,7 +81,8 @@ class NativeServer:
         for protocol in self._protocols:
             if protocol.connection.settled:
                 protocol.connection.drain()
-            else:  # just accepted: its first request may be on the way
+            else:
+                # just accepted: its first request may be on the way
                 loop.call_later(min(SETTLING, timeout), protocol.connection.drain)
         await self._gone(timeout)
         for protocol in list(self._protocols):
@@ -214,7 +215,8 @@ class NativeTransport:
 
 
 def _abandon(made: list[ClientProtocol]) -> None:
-    while made:  # an error's traceback holds the list, and `ready` holds the error
+    # an error's traceback holds the list, and `ready` holds the error
+    while made:
         made.pop().abandon()
 
 
@@ -232,7 +234,8 @@ def _keep_alive(transport: asyncio.Transport, interval: float, timeout: float) -
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(interval)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, int(timeout)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # the same for bytes that nobody acknowledges or takes
+    # the same for bytes that nobody acknowledges or takes
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
         patience = int((interval + 2 * timeout) * 1000)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
 

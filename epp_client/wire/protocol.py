@@ -55,7 +55,8 @@ class Http2Protocol(Generic[C]):
         """Done when the socket is closed."""
         self.transport: asyncio.Transport
         self.connection: C = make(self)
-        self._holding = False  # nothing is read until what has come is done
+        # nothing is read until what has come is done
+        self._holding = False
         self._again: asyncio.Handle | None = None
 
     def wake(self) -> None:
@@ -103,7 +104,8 @@ class Http2Protocol(Generic[C]):
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
+        # uvloop's are no subclasses
+        self.transport = cast("asyncio.Transport", transport)
         self.flush()
 
     def data_received(self, data: bytes) -> None:
@@ -218,7 +220,8 @@ class ClientProtocol(Http2Protocol[ClientConnection]):
         super().connection_lost(exc)
         if not self.ready.done():
             self.ready.set_exception(exc or ConnectionError("closed before any HTTP/2 SETTINGS"))
-            self.ready.exception()  # nobody waits for it when connecting was given up
+            # nobody waits for it when connecting was given up
+            self.ready.exception()
 
     def abandon(self) -> None:
         """Connecting was given up."""
@@ -246,7 +249,8 @@ class ClientProtocol(Http2Protocol[ClientConnection]):
 
     def _note(self) -> None:
         if self._heard and self.connection.pongs == self._pongs:
-            self._pings = 0  # it said more than that it is alive
+            # it said more than that it is alive
+            self._pings = 0
         self._pongs = self.connection.pongs
         self._heard = False
         self._timer = self.loop.call_later(self._interval, self._listen)

@@ -59,7 +59,8 @@ class SocketFile:
         """The socket listens: from now on `path` is this one."""
         if not stat.S_ISSOCK(self.fresh.lstat().st_mode):
             raise FileExistsError(f"{self.fresh} was replaced by something that is not a socket")
-        self.fresh.chmod(self.mode)  # an ACL of the directory's may have overruled the umask
+        # an ACL of the directory's may have overruled the umask
+        self.fresh.chmod(self.mode)
         self.inode = self.fresh.stat().st_ino
         self.fresh.replace(self.path)
 
@@ -116,7 +117,8 @@ class BoundSocket:
             OSError: it cannot be moved there.
         """
         if self.named:
-            if not self._claimed:  # tells those who listened before us, see `taken`
+            # tells those who listened before us, see `taken`
+            if not self._claimed:
                 os.utime(self._file.path)
                 self._claimed = True
             return
@@ -156,7 +158,8 @@ def served(path: Path, kind: int = socket.SOCK_STREAM) -> bool:
         asking.setblocking(False)
         try:
             asking.connect(str(path))
-        except BlockingIOError:  # its queue is full
+        except BlockingIOError:
+            # its queue is full
             return True
         except OSError:
             return False

@@ -98,7 +98,8 @@ class TlsStore:
         try:
             material = _load(tls)
             if _fingerprint(tls) != fingerprint:
-                return  # being written: the next look will tell
+                # being written: the next look will tell
+                return
         except OSError as error:
             # Most likely half-written, or a certificate whose key comes next.
             log.warning("changed TLS files are not taken yet", files=files, error=str(error))

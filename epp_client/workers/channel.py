@@ -104,7 +104,8 @@ class Channel:
         Raises:
             OSError: the other side is gone.
         """
-        if self._writer.is_closing():  # uvloop would raise a RuntimeError
+        # uvloop would raise a RuntimeError
+        if self._writer.is_closing():
             raise BrokenPipeError("the other side is gone")
         data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
         self._writer.write(_LENGTH.pack(len(data)) + data)

@@ -83,7 +83,8 @@ class Hold:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        self._disconnect()  # nobody waits for it any more
+        # nobody waits for it any more
+        self._disconnect()
         for bound in self._left.values():
             bound.leave()
         self._left.clear()
@@ -129,7 +130,8 @@ class Hold:
         if self._connection is not None:
             try:
                 send(self._connection, packet)
-            except OSError as error:  # `_run` sees the end of it
+            except OSError as error:
+                # `_run` sees the end of it
                 log.error("the holder does not listen", error=str(error))
                 with contextlib.suppress(OSError):
                     self._connection.shutdown(socket.SHUT_RDWR)
@@ -161,7 +163,8 @@ class Hold:
             return
         sock = socket.socket(fileno=packet.descriptor)
         if packet.word == FREE and take:
-            with contextlib.suppress(OSError):  # its folder has gone
+            # its folder has gone
+            with contextlib.suppress(OSError):
                 self._left[packet.path] = BoundSocket(packet.path, held=Held(sock, packet.inode))
                 return
         sock.close()

@@ -57,7 +57,8 @@ async def _known_on(path: Path, patience: float) -> bytes:
         ask = channel.unary_unary(KNOWN_ENDPOINTS)
         try:
             return bytes(await ask(b"", timeout=patience))
-        except aio.AioRpcError:  # nobody is there, or an older version: nothing is known
+        except aio.AioRpcError:
+            # nobody is there, or an older version: nothing is known
             return b"{}"
 
 

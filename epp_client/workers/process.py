@@ -105,7 +105,8 @@ class WorkerProcess:
         """
         with contextlib.ExitStack() as unless_started, contextlib.ExitStack() as given:
             inherited, passed = None, list[int]()
-            if bound is not None:  # a duplicate: `bound` may be closed while the process starts
+            # a duplicate: `bound` may be closed while the process starts
+            if bound is not None:
                 listening = given.enter_context(bound.socket.dup())
                 inherited = Inherited(listening.fileno(), bound.inode)
                 passed.append(listening.fileno())
@@ -141,7 +142,8 @@ class WorkerProcess:
     async def _has_followed(self) -> None:
         if self._untold:
             await self._fed.wait()
-        await self.count()  # it reads one message after the other
+        # it reads one message after the other
+        await self.count()
 
     async def count(self) -> None:
         """Have `counters` brought up to date.
@@ -175,7 +177,8 @@ class WorkerProcess:
             self._process.kill()
 
     async def _send(self, message: object) -> None:
-        with contextlib.suppress(OSError):  # `exited` tells
+        # `exited` tells
+        with contextlib.suppress(OSError):
             await self._channel.send(message)
 
     async def _run(self) -> int:
@@ -183,7 +186,8 @@ class WorkerProcess:
         tasks = [asyncio.create_task(work()) for work in (self._read, self._feed, self._watch)]
         try:
             code = await self._code
-            await asyncio.wait(tasks[:1], timeout=_EXITING)  # its last words
+            # its last words
+            await asyncio.wait(tasks[:1], timeout=_EXITING)
             return code
         finally:
             for task in tasks:
@@ -211,7 +215,8 @@ class WorkerProcess:
                     self.counters = counters
                     if (question := self._questions.pop(number, None)) is not None:
                         question.set_result(None)
-        self._channel.close()  # it waits for that, once it has said its last words
+        # it waits for that, once it has said its last words
+        self._channel.close()
 
     def _listens(self) -> None:
         try:
@@ -273,7 +278,8 @@ def _started(channel: int, *passed: int) -> "tuple[subprocess.Popen[bytes], asyn
         [sys.executable, "-m", "epp_client.workers.worker", str(channel)],
         stdin=subprocess.DEVNULL,
         pass_fds=(channel, *passed),
-        start_new_session=True,  # a terminal's Ctrl-C is for the control process
+        # a terminal's Ctrl-C is for the control process
+        start_new_session=True,
     )
 
     def tell(ended: int) -> None:
@@ -282,7 +288,8 @@ def _started(channel: int, *passed: int) -> "tuple[subprocess.Popen[bytes], asyn
 
     def wait() -> None:
         ended = process.wait()
-        with contextlib.suppress(RuntimeError):  # the loop has ended before it
+        # the loop has ended before it
+        with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(tell, ended)
 
     try:

@@ -37,7 +37,8 @@ class Slot:
         """
         if self.bound is not None and self.bound.named:
             return self.bound
-        self.adopt(None)  # first: the new one is bound to the same passing name
+        # first: the new one is bound to the same passing name
+        self.adopt(None)
         path = self.settings.socket
         if self._hold is not None and (left := self._hold.take(path)) is not None:
             if left.named:
@@ -64,7 +65,8 @@ class Slot:
         if ready.cancelled() or ready.exception() is not None:
             return
         if worker.bound is None:
-            self.adopt(None)  # it has bound the name itself: who waits here is to ask again
+            # it has bound the name itself: who waits here is to ask again
+            self.adopt(None)
             with contextlib.suppress(OSError):
                 self._own_inode = self.settings.socket.stat().st_ino
         if worker.bound is not self.bound:

@@ -109,7 +109,8 @@ class Workers:
 
     async def _spawn(self, slot: Slot) -> WorkerProcess:
         settings, want = slot.settings, self._want
-        if settings.transport is TransportName.GRPCIO:  # takes no descriptor of a Unix socket
+        # takes no descriptor of a Unix socket
+        if settings.transport is TransportName.GRPCIO:
             return await WorkerProcess.start(slot.index, settings, self._store, want, None)
         bound = slot.bind()
         try:
@@ -180,7 +181,8 @@ class Workers:
         slot.giving_up = None
         log.error("no relay worker has taken the place; its socket refuses", worker=slot.index)
         slot.adopt(None)
-        if slot.worker is not None:  # it still starts, and has the socket too
+        # it still starts, and has the socket too
+        if slot.worker is not None:
             slot.worker.kill()
 
     async def _refill(self, slot: Slot) -> None:
@@ -191,14 +193,17 @@ class Workers:
                 return
             try:
                 worker = await self._spawn(slot)
-            except OSError as error:  # no descriptors, no memory, too many processes: this passes
+            except OSError as error:
+                # no descriptors, no memory, too many processes: this passes
                 log.error("a relay worker cannot be started", worker=slot.index, error=str(error))
                 continue
-            if slot.worker is not None or self._draining:  # `replace` has filled the place
+            # `replace` has filled the place
+            if slot.worker is not None or self._draining:
                 await self._discard(slot, worker)
                 return
             self._install(slot, worker)
-            with contextlib.suppress(SettingsError):  # it exits then, which is seen
+            # it exits then, which is seen
+            with contextlib.suppress(SettingsError):
                 await worker.ready
                 slot.served()
             self._changed(self)

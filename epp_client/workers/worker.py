@@ -64,7 +64,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         timeout = self._order.settings.drain_timeout
         loop.add_signal_handler(signal.SIGTERM, self._told_to_end, timeout)
-        signals.ignore((signal.SIGINT, *signals.RENEWING))  # the control process decides
+        # the control process decides
+        signals.ignore((signal.SIGINT, *signals.RENEWING))
         if not self._order.pools_follow and not await self._serve():
             return 1
         listening = asyncio.create_task(self._listen())
@@ -116,10 +117,12 @@ class Worker:
             loop = asyncio.get_running_loop()
             until, place = loop.time() + ALONE, self._plane.place
             while place is not None and self._plane.place == place:
-                await asyncio.sleep(LOOK)  # a new file in a folder tells nobody
+                # a new file in a folder tells nobody
+                await asyncio.sleep(LOOK)
                 if loop.time() > until:
                     break
-            await asyncio.sleep(LOOK)  # accept what connected while the name still led here
+            # accept what connected while the name still led here
+            await asyncio.sleep(LOOK)
         self._drain(self._order.settings.drain_timeout)
 
     async def _take(self, message: object) -> None:

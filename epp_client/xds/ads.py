@@ -233,7 +233,8 @@ class AdsServer:
                 await stream.wake.wait()
                 stream.wake.clear()
                 if not (self._begun and self._store.synced):
-                    continue  # unknown is never none: `begin` and the first publication wake us
+                    # unknown is never none: `begin` and the first publication wake us
+                    continue
                 resources = {CDS: self._clusters, EDS: self._assignments}
                 responses = stream.state.responses(resources, stream.rests.resting(loop.time()))
                 stream.wake_when_rested(loop)

@@ -17,7 +17,8 @@ class Assignments(Mapping[str, Resource]):
         self._clock = clock
         self._snapshots: dict[str, PoolSnapshot] = {}
         self._inherited: dict[str, EndpointTable] = {}
-        self._shown: dict[str, EndpointTable] = {}  # what was built last
+        # what was built last
+        self._shown: dict[str, EndpointTable] = {}
         self._built: dict[str, Resource] = {}
         self._writers: dict[str, Assignment] = {}
         self._lingering = Lingering()

@@ -22,9 +22,12 @@ class Rests:
     """Of the pools of one Envoy, by the names of their EDS resources."""
 
     def __init__(self) -> None:
-        self._pushed: dict[str, tuple[float, float]] = {}  # when, and its share of the push
-        self._took: dict[str, deque[float]] = {}  # seconds that Envoy took over the last pushes
-        self._over: dict[str, tuple[float, float]] = {}  # when nobody waits, and when somebody does
+        # when, and its share of the push
+        self._pushed: dict[str, tuple[float, float]] = {}
+        # seconds that Envoy took over the last pushes
+        self._took: dict[str, deque[float]] = {}
+        # when nobody waits, and when somebody does
+        self._over: dict[str, tuple[float, float]] = {}
         self._wanted: set[str] = set()
 
     def pushed(self, sizes: Mapping[str, int], now: float) -> None:

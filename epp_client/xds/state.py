@@ -13,7 +13,8 @@ from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, DiscoveryRespons
 
 CDS = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 EDS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-TYPES = (CDS, EDS)  # in the order that Envoy needs them
+# in the order that Envoy needs them
+TYPES = (CDS, EDS)
 
 
 class Resource(NamedTuple):
@@ -29,12 +30,15 @@ Resources = Mapping[str, Resource]
 
 @dataclass
 class _Type:
-    names: frozenset[str] | None = None  # None: not subscribed; CDS subscribes to everything
+    # None: not subscribed; CDS subscribes to everything
+    names: frozenset[str] | None = None
     version: int = 0
     nonce: str = ""
-    waiting: bool = False  # for the answer to the last response
+    # for the answer to the last response
+    waiting: bool = False
     due: bool = True
-    stale: set[str] = field(default_factory=set)  # EDS: the resources that are to be sent (again)
+    # EDS: the resources that are to be sent (again)
+    stale: set[str] = field(default_factory=set)
     sent: dict[str, int] = field(default_factory=dict)
     acknowledged: dict[str, int] = field(default_factory=dict)
 
@@ -45,7 +49,8 @@ class EnvoyState:
     def __init__(self) -> None:
         self._types = {url: _Type() for url in TYPES}
         self._clusters: dict[str, bytes] = {}
-        self._awaited: set[str] = set()  # Envoy holds up a cluster until it has these endpoints
+        # Envoy holds up a cluster until it has these endpoints
+        self._awaited: set[str] = set()
         self.held: set[str] = set()
         """EDS resources that the last `responses` left out because they rest."""
         self.rejected: str | None = None
@@ -82,13 +87,15 @@ class EnvoyState:
         """
         state = self._types.get(request.type_url)
         if state is None or (request.response_nonce and request.response_nonce != state.nonce):
-            return ()  # the latter speaks of an older response
+            # the latter speaks of an older response
+            return ()
         touched = self._subscribe(state, request)
         if request.response_nonce and state.waiting:
             state.waiting = False
             if request.HasField("error_detail"):
                 self.rejected = request.error_detail.message
-                state.stale |= state.sent.keys()  # goes again with the next change
+                # goes again with the next change
+                state.stale |= state.sent.keys()
             else:
                 self.rejected = None
                 state.acknowledged |= state.sent
@@ -157,7 +164,8 @@ class EnvoyState:
         names = sorted(state.stale - self.held)
         wanted = {name: resources[name] for name in names if name in resources}
         if not wanted:
-            state.due = bool(self.held)  # what else Envoy asks for is not known yet
+            # what else Envoy asks for is not known yet
+            state.due = bool(self.held)
             return []
         state.stale -= wanted.keys()
         self._awaited -= wanted.keys()

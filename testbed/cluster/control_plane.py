@@ -141,7 +141,8 @@ def _certificates(folder: Path, server: str) -> Kubeconfig:
 
 async def _start_etcd(folder: Path, port: int) -> Process:
     client = f"http://{HOST}:{port}"
-    peer = f"http://{HOST}:0"  # nobody ever comes
+    # nobody ever comes
+    peer = f"http://{HOST}:0"
     return await Process.start(
         str(binary("etcd")),
         "--name=test",
@@ -191,14 +192,16 @@ async def _ready(server: Process, admin: Kubeconfig) -> None:
                     async with session.get(f"{admin.server}/readyz", ssl=tls) as answer:
                         if answer.status == 200:
                             return
-                await asyncio.sleep(0.1)  # it tells nobody when it is ready: it must be asked
+                # it tells nobody when it is ready: it must be asked
+                await asyncio.sleep(0.1)
     raise server.failed("did not become ready")
 
 
 async def _install_crds(api: Api) -> None:
     definitions = [d for path in crds() for d in yaml.safe_load_all(path.read_text()) if d]
     for definition in definitions:
-        definition.pop("status", None)  # an empty one, from a generator
+        # an empty one, from a generator
+        definition.pop("status", None)
         await api.create(definition)
     async with asyncio.timeout(START_TIMEOUT):
         for definition in definitions:

@@ -129,7 +129,8 @@ async def running_gateway(
         port, admin = free_ports(HOST, 2)
         names = [PoolName(*name.split("/")) for name in (*pools, "unused/unused")]
         bootstrap = envoy_config(
-            names,  # two at least: a single pool would be served at `/`
+            # two at least: a single pool would be served at `/`
+            names,
             listener=(HOST, port),
             admin=(HOST, admin),
             ext_proc_sockets=[folder / "ext-proc.sock"],

@@ -62,7 +62,8 @@ async def running_picker(
         Unavailable: the program is not here.
         ProcessFailed: it did not become ready; the text has the end of its log.
     """
-    port, health, metrics = free_ports(HOST, 3)  # they listen on all addresses: there is no flag
+    # they listen on all addresses: there is no flag
+    port, health, metrics = free_ports(HOST, 3)
     if program != "lwepp":
         arguments = (
             *arguments, f"--config-text={config}", "--tracing=false",
@@ -92,5 +93,6 @@ async def _serving(process: Process, program: str, port: int) -> None:
                     with contextlib.suppress(grpc.aio.AioRpcError):
                         if await check(request, timeout=2) == b"\x08\x01":
                             return
-                    await asyncio.sleep(0.05)  # nobody tells when: it must be asked
+                    # nobody tells when: it must be asked
+                    await asyncio.sleep(0.05)
     raise process.failed("did not become ready")

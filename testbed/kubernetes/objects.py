@@ -130,7 +130,8 @@ def json_patch(target: Object, operations: list[Object]) -> Object:
                 case "add":
                     node[at] = operation["value"]
                 case "replace":
-                    node[at]  # must be there
+                    # must be there
+                    node[at]
                     node[at] = operation["value"]
                 case "remove":
                     del node[at]
@@ -232,7 +233,8 @@ class Objects:
 
     def compact(self) -> None:
         """Forget all history: who watches from before now, or pages on, gets 410."""
-        self.version += 1  # something else was written: nobody has the newest version
+        # something else was written: nobody has the newest version
+        self.version += 1
         self.oldest = self.version
         self.history.clear()
         self._snapshots.clear()

@@ -52,8 +52,10 @@ class Access:
             raise SettingsError(f"{self}: {reason or type(error).__name__}") from error
         except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
             text = f"{self}: not a usable kubeconfig ({type(error).__name__})"
-            raise SettingsError(text) from None  # YAML errors quote the line, which may be a token
-        configuration.connection_pool_maxsize = 0  # no bound: every watch holds a connection
+            # YAML errors quote the line, which may be a token
+            raise SettingsError(text) from None
+        # no bound: every watch holds a connection
+        configuration.connection_pool_maxsize = 0
         return configuration
 
     def _file(self) -> Path:

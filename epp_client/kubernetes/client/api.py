@@ -67,7 +67,8 @@ class KubernetesApi:
         try:
             self._tls = tls_files(self._configuration)
             self._rest = RESTClientObject(self._configuration)
-        except OSError as error:  # ssl's errors are
+        except OSError as error:
+            # ssl's errors are
             raise SettingsError(f"{self.access}: TLS: {error}") from error
 
     async def close(self) -> None:
@@ -282,7 +283,8 @@ class KubernetesApi:
                 if (tls, configuration.host) != (self._tls, self._configuration.host):
                     old, self._rest = self._rest, RESTClientObject(configuration)
                     self._tls = tls
-                    await old.close()  # its watches go on from where they were
+                    # its watches go on from where they were
+                    await old.close()
             except (SettingsError, OSError) as error:
                 text = f"cannot {call}: the credentials cannot be renewed: {error}"
                 raise ApiError(ApiFault.UNAUTHORIZED, text, 401) from error

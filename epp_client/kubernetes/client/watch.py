@@ -102,5 +102,6 @@ def _keep_alive(response: aiohttp.ClientResponse) -> None:
         return
     found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:
-        if hasattr(socket, name):  # Linux has them all
+        # Linux has them all
+        if hasattr(socket, name):
             found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

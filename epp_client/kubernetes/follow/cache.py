@@ -55,7 +55,8 @@ class Cache(Generic[Kept]):
             return self.objects.pop(key, None) is not None
         kept = self._keep(data)
         if self.objects.get(key) == kept:
-            return False  # a heartbeat, or a field that nobody here reads
+            # a heartbeat, or a field that nobody here reads
+            return False
         self.objects[key] = kept
         return True
 

@@ -81,7 +81,8 @@ class LastKnown:
         except OSError as error:
             self._useless(error.strerror or str(error))
             return None
-        except ValidationError:  # whose text would quote the file
+        except ValidationError:
+            # whose text would quote the file
             self._useless("it is not ours")
             return None
         if memory.boot != _boot():
@@ -103,7 +104,8 @@ class LastKnown:
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(memory.model_dump_json().encode())
             fresh.replace(self._path)
-        except (OSError, ValueError) as error:  # the latter: what cannot be written as JSON
+        except (OSError, ValueError) as error:
+            # the latter: what cannot be written as JSON
             if not self._failed:
                 log.error("what is known cannot be written", file=str(self._path), error=str(error))
             self._failed = True

@@ -200,7 +200,8 @@ class KubernetesSource:
         dirty, self._dirty = self._dirty, set()
         self.edition += 1
         if not self.stale():
-            self._memory = None  # all has been listed: what comes later begins with a list
+            # all has been listed: what comes later begins with a list
+            self._memory = None
         for name, pool in self._pools.items():
             at = pool.resolution.next_change if pool.resolution else None
             if at is not None and at <= now:
@@ -211,7 +212,8 @@ class KubernetesSource:
             self._resolve_pool(name, self._pools[name], now)
         answered = all(root.answered for root in self._roots)
         unlisted = missing(self._all())
-        if answered and any(root.synced for root in self._roots):  # unknown is never none
+        # unknown is never none
+        if answered and any(root.synced for root in self._roots):
             if self._whole_by is None:
                 self._whole_by = now + self._first_picture
             if not unlisted or self._store.synced or now >= self._whole_by:
@@ -260,7 +262,8 @@ class KubernetesSource:
             return
         pods = self._reflectors[queries[0]]
         if not pods.synced:
-            return  # refused by RBAC: a pool without known Pods is not one without Pods
+            # refused by RBAC: a pool without known Pods is not one without Pods
+            return
         picker: PickerTarget | None = None
         if (ref := pool.parsed.picker) is not None:
             services: Mapping[Key, Object] = {}

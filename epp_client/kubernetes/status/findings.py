@@ -54,7 +54,8 @@ def findings(
             facts = _facts(inputs, name, pool)
             if facts is not None:
                 out[name] = Wanted(generation(pool), conditions(facts, relation, gateway))
-        elif found is not None:  # while the routes are unknown, so is whether one refers to it
+        elif found is not None:
+            # while the routes are unknown, so is whether one refers to it
             out[name] = Wanted(generation(pool), None)
     return out
 

@@ -120,7 +120,8 @@ class LeaseHolder:
         return decision
 
     def _gained(self, until: float) -> None:
-        first, self._until = not self.holds, until  # between two looks, it may have run out
+        # between two looks, it may have run out
+        first, self._until = not self.holds, until
         if first:
             log.info("this replica writes the status of pools", lease="/".join(self._place))
             self._changed()

@@ -138,7 +138,8 @@ class StatusReporter:
         for name, want in wanted.items():
             pool = self._newest(name, pools[name])
             if generation(pool) != want.generation:
-                continue  # we know of a newer one from its answer; the watch will bring it
+                # we know of a newer one from its answer; the watch will bring it
+                continue
             merged = merge(pool, self._parent, want.conditions, time_of_day())
             self._tell(name, merged.problem)
             if not merged.changed:
@@ -150,7 +151,8 @@ class StatusReporter:
             if not self._leads():
                 return None
             self._turns[name] = self._next_turn(turn)
-            turns.append(self._turns[name].at)  # in case that it fails
+            # in case that it fails
+            turns.append(self._turns[name].at)
             try:
                 await self._write(name, want, pool)
             except ApiError as error:
@@ -217,7 +219,8 @@ class StatusReporter:
             pool = await self._api.get(INFERENCE_POOL, name.name, name.namespace)
             over.add(_version(pool))
             if generation(pool) != want.generation:
-                return  # the watch will bring it, and what it is about is to be looked at anew
+                # the watch will bring it, and what it is about is to be looked at anew
+                return
 
     def _next_turn(self, last: _Turn | None) -> _Turn:
         """A pool that is written again and again has to wait longer and longer."""
@@ -229,7 +232,8 @@ class StatusReporter:
     def _failed(self, name: PoolName, error: ApiError) -> None:
         now = self._clock()
         if error.fault is ApiFault.NOT_FOUND:
-            return  # deleted; the watch will say so
+            # deleted; the watch will say so
+            return
         forbidden = error.fault is ApiFault.FORBIDDEN
         self._count(WriteResult.FORBIDDEN if forbidden else WriteResult.FAILED)
         if forbidden or error.status == INVALID:

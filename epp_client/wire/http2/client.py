@@ -91,7 +91,8 @@ class ClientConnection(Http2Connection[ClientStream]):
             stream.headers_received(head, ended)
 
     def _last_taken(self) -> int:
-        return 0  # servers open no streams here
+        # servers open no streams here
+        return 0
 
     def _data_for_nobody(self, stream_id: int) -> None:
         # A call that we gave up: what was already on its way is nobody's fault.
@@ -110,4 +111,5 @@ class ClientConnection(Http2Connection[ClientStream]):
         if not self.streams:
             self._drained()
         elif self.on_room is not None:
-            self.on_room()  # whoever waits for a slot here needs another connection
+            # whoever waits for a slot here needs another connection
+            self.on_room()

@@ -119,7 +119,8 @@ class Http2Connection(Outbox, Generic[S]):
             data = self._partial + data
             self._partial = b""
         position = 0
-        self.awake = True  # the shell takes the output when we return
+        # the shell takes the output when we return
+        self.awake = True
         try:
             position = self._skip_preface(data)
             end = len(data)
@@ -146,7 +147,8 @@ class Http2Connection(Outbox, Generic[S]):
                     raise
                 except Exception as error:
                     self._owner_failed(stream_id, error)
-        except ConnectionFault as broken:  # mypyc gives a name one type in a function
+        except ConnectionFault as broken:
+            # mypyc gives a name one type in a function
             self.fail(broken.code, str(broken))
             return
         if position >= 0 and not self.closed:

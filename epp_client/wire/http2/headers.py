@@ -151,7 +151,8 @@ class HeaderReader:
             field = known.get(piece)
             if field is None:
                 decoded = self._decode(piece)
-                if not decoded:  # a table size update
+                # a table size update
+                if not decoded:
                     if fields:
                         raise HPACKError("a table size update after a field")
                     continue

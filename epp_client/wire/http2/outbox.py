@@ -107,7 +107,8 @@ class Outbox:
             stream, _ = blocked.popitem(last=False)
             before = stream.queued
             if stream.pump(min(self.max_frame, self.send_window)):
-                blocked[stream] = None  # behind those that have not had their turn
+                # behind those that have not had their turn
+                blocked[stream] = None
             if stream.queued != before:
                 room -= before - stream.queued
                 self._relieve(stream)

@@ -49,7 +49,8 @@ class ServerStream(Http2Stream):
         else:
             self._finish(trailers(status))
         self.events = NO_OWNER
-        self._reading = True  # what still comes is heard by nobody, and held for nobody
+        # what still comes is heard by nobody, and held for nobody
+        self._reading = True
         self._drop_held()
         self.drop_partial()
         if self.on_end is not None:

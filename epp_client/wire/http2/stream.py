@@ -142,7 +142,8 @@ class Http2Stream(Stream):
         ):
             self.send_window -= size
             connection.send_window -= size
-            connection.calm.left += 2  # the peer may answer with two WINDOW_UPDATEs
+            # the peer may answer with two WINDOW_UPDATEs
+            connection.calm.left += 2
             if self._announced:
                 head = _MESSAGE_HEAD.pack(size << 8, 0, self.id, 0, size - _PREFIX_SIZE)
             else:
