@@ -1,7 +1,7 @@
 """The start of every process: `epp-client`, and `python -m epp_client`.
 
-A signal that comes while the rest is imported would end the process by its default action. So those that
-the long-running commands know are held before anything else is imported.
+Imports take a moment, in which a signal would end the process by its default action. So the long-running
+commands block their signals before anything else is imported.
 """
 
 import sys
@@ -14,7 +14,7 @@ LONG_RUNNING = ("serve", "hold")
 def main() -> None:
     """Entry point."""
     if sys.argv[1:2] and sys.argv[1] in LONG_RUNNING:
-        signals.hold()
+        signals.block()
     from epp_client import cli
 
     cli.main()

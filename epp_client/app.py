@@ -1,4 +1,4 @@
-"""The control process: a sidecar from its start to its end, and what signals ask of it."""
+"""The control process: runs a sidecar from start to exit and acts on signals. It relays nothing itself."""
 
 import asyncio
 import os
@@ -17,21 +17,22 @@ from epp_client.workers.supervisor import Workers
 
 log = structlog.get_logger(__name__)
 
-MOST_BEFORE = 4
-"""Earlier workers, for each of ours, that may finish streams at once; then SIGHUP and SIGUSR2 wait."""
-LOOK = 0.05
-"""Seconds between two looks for signals."""
+MAX_LEAVING = 4
+"""Replaced workers, per current worker, that may finish streams at once. SIGHUP and SIGUSR2 wait while
+there are more."""
+POLL_INTERVAL = 0.05
+"""Seconds between two polls for signals."""
 
 
 async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal cuts the drain short.
 
-    `claims` are the relay's sockets as far as they have been claimed already.
+    `claims` are the relay's sockets that have been claimed already.
 
-    SIGHUP replaces the relay workers. SIGUSR2 replaces the whole program by the one that is installed now.
-    Both stay pending until the start is over, and while one of them is acted on.
+    SIGHUP replaces the relay workers. SIGUSR2 replaces the whole program with the installed version.
+    Both stay pending during the start, and while an earlier one is carried out.
     """
-    signals.hold()
+    signals.block()
     left = LeftBehind()
     sidecar = Sidecar(settings, claims, upgraded=left.upgraded)
     reaping = asyncio.create_task(left.reap())
@@ -47,7 +48,7 @@ async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
     await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
     if not drained.done():
-        log.warning("a second signal: open streams are cut")
+        log.warning("second signal: cutting open streams")
         left.kill()
         await sidecar.cut()
     await drained
@@ -56,18 +57,18 @@ async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
 
 
 async def _sent(numbers: Collection[signal.Signals]) -> signal.Signals:
-    """Wait until one of these is sent. A look leaves none half taken for an `exec` to lose."""
+    """Wait until one of these signals arrives. Polling takes a signal whole, so `exec` never loses one."""
     while True:
         if (number := signals.take(numbers)) is not None:
             return number
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(POLL_INTERVAL)
 
 
 async def _run(sidecar: Sidecar, left: LeftBehind, ending: "asyncio.Task[signal.Signals]") -> None:
-    """Start, then renew when asked to: one thing after the other, however many signals come."""
+    """Start, then carry out SIGHUP and SIGUSR2, one at a time."""
     await sidecar.start()
     while True:
-        await _room(sidecar, left)
+        await _until_few_leave(sidecar, left)
         match await _sent(signals.RENEWING):
             case signal.SIGHUP:
                 await sidecar.replace_workers()
@@ -75,14 +76,17 @@ async def _run(sidecar: Sidecar, left: LeftBehind, ending: "asyncio.Task[signal.
                 _upgrade(sidecar, left)
 
 
-async def _room(sidecar: Sidecar, left: LeftBehind) -> None:
-    """Until few enough workers of before finish their streams: each has memory of its own."""
-    most, waits = MOST_BEFORE * sidecar.settings.workers, False
+async def _until_few_leave(sidecar: Sidecar, left: LeftBehind) -> None:
+    """Wait until at most MAX_LEAVING replaced workers per current one are left: each has memory of its
+    own."""
+    most, waits = MAX_LEAVING * sidecar.settings.workers, False
     while len(left.pids) + sidecar.leaving > most:
         if not waits:
-            log.warning("SIGHUP and SIGUSR2 wait: earlier workers still finish their streams")
+            log.warning(
+                "SIGHUP and SIGUSR2 are delayed: too many replaced workers still finish their streams"
+            )
         waits = True
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(POLL_INTERVAL)
 
 
 async def _drain(sidecar: Sidecar, left: LeftBehind) -> None:
@@ -91,12 +95,14 @@ async def _drain(sidecar: Sidecar, left: LeftBehind) -> None:
 
 
 def _upgrade(sidecar: Sidecar, left: LeftBehind) -> None:
-    """Become the program that is installed now: same process, same arguments.
+    """Replace this program with the installed version: same process, same arguments.
 
-    The workers serve on until those of the new program have their sockets, and finish their streams.
+    The workers serve until those of the new program have taken their sockets, then finish their streams.
     """
     if not isinstance(sidecar.relay, Workers):
-        log.error("not upgraded: the requests that this process relays itself would be cut")
+        log.error(
+            "not upgraded: with --workers 0 this process relays requests itself, and they would be cut"
+        )
         return
     log.info("upgrading")
     left.leave(sidecar.relay.all_pids)
@@ -104,4 +110,4 @@ def _upgrade(sidecar: Sidecar, left: LeftBehind) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     except OSError as error:
         left.stay()
-        log.error("not upgraded", error=str(error))
+        log.error("not upgraded: the installed program cannot be started", error=str(error))

@@ -1,18 +1,18 @@
-"""Python's cycle collector, told to keep out of the way of a process that serves.
+"""Settings of Python's cycle collector that keep its pauses out of a serving process.
 
-What is here is freed by reference counts: a collection finds little, and a full one stops everything:
-a control process for 150 ms, in the midst of a list of Pods.
+Reference counts free nearly everything here, so a collection finds little. A full collection stops the
+whole process: a control process for 150 ms, for example while it lists Pods.
 """
 
 import gc
 from typing import Final
 
 THRESHOLD: Final = (20_000, 20, 100)
-"""Objects that come to nothing before a young collection; a full one is rare."""
+"""Thresholds of the three generations, see `gc.set_threshold`: full collections are rare."""
 
 
 def settle() -> None:
-    """The process has started: what it has made so far stays, and is not looked at again."""
+    """Exempt all objects made during start-up from collection, and make collections rare."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLD)

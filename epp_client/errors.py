@@ -1,8 +1,8 @@
-"""The closed set of things that go wrong, as everyone downstream sees them.
+"""The closed sets of reasons, and the exceptions that the package raises on purpose.
 
-A `Reason` is at once the metric label, the log field and the `x-inference-error` header that the
-client reads. Foreign errors (gRPC statuses, socket errors, bad YAML) are translated into this set
-once, in the shell where they enter; nothing above a shell ever sees them.
+A `Reason` is at once the metric label, the log field and the `x-inference-error` header that the client
+reads. Foreign errors (gRPC statuses, socket errors, bad YAML) are translated into these once, where they
+enter.
 """
 
 from enum import StrEnum
@@ -35,7 +35,7 @@ class Reason(StrEnum):
     PICK_OUTSIDE_POOL = "pick_outside_pool"
     PICK_OUTSIDE_SUBSET = "pick_outside_subset"
 
-    # The endpoints that were chosen, as Envoy found them.
+    # The chosen endpoints, as Envoy reports them.
     ENDPOINT_UNREACHABLE = "endpoint_unreachable"
     ENDPOINT_BROKE_OFF = "endpoint_broke_off"
     ENDPOINT_TIMEOUT = "endpoint_timeout"
@@ -51,56 +51,56 @@ ENDPOINT_REASONS: Final = (
     Reason.ENDPOINT_TIMEOUT,
     Reason.ENDPOINT_BROKE_OFF,
 )
-"""Of Envoy's answers in the place of an endpoint."""
+"""Reasons for which Envoy answers a request itself, in place of the endpoint."""
 
 
 class LeftOut(StrEnum):
-    """What was left out of an answer of a picker's, because it breaks HTTP or cannot be applied."""
+    """What the sidecar drops from a picker's answer, because it breaks HTTP or cannot be applied."""
 
     HEADER_NAME = "header_name"
-    """A name that is none, to be set or removed."""
+    """An invalid header name, to be set or removed."""
     HEADER_VALUE = "header_value"
-    """A control character in a value, or a path that is none."""
+    """A header value with a control character, or an invalid `:path`."""
     PSEUDO_HEADER = "pseudo_header"
-    """One that does not exist here, or that nobody may change."""
+    """A pseudo-header that this message does not have, or that must not change."""
     CONNECTION_HEADER = "connection_header"
     """A header about the connection or the framing: `connection`, `upgrade`, `transfer-encoding` ..."""
     HEADER_LIMIT = "header_limit"
-    """All changes of a response's headers or trailers: there would be more than Envoy takes."""
+    """All changes of a response's headers or trailers, because they would exceed Envoy's limits."""
     STATUS = "status"
-    """An HTTP status that does not exist."""
+    """An invalid HTTP status."""
     REPLACEMENT = "replacement"
-    """CONTINUE_AND_REPLACE without a body to put in place: the body stays."""
+    """CONTINUE_AND_REPLACE without a new body: the original body stays."""
 
 
 class EppClientError(Exception):
-    """Base of every error this package raises on purpose; its text tells the user what to do."""
+    """Base of every error that this package raises on purpose. Its text tells the user what to do."""
 
 
 class ApiFault(StrEnum):
     """Why a call of the Kubernetes API failed."""
 
     GONE = "gone"
-    """The resourceVersion or the continue token is too old: list anew."""
+    """The resourceVersion or the continue token is too old: list again."""
     CONFLICT = "conflict"
-    """Somebody else wrote first, or the object to be created exists."""
+    """Another client wrote first, or the object to create exists already."""
     NOT_FOUND = "not_found"
     """The object, or its kind, does not exist."""
     FORBIDDEN = "forbidden"
     UNAUTHORIZED = "unauthorized"
     UNREACHABLE = "unreachable"
-    """No connection, no answer in time, a broken answer, or a server that starts or ends."""
+    """No connection, no answer in time, a broken answer, or a server that is starting or stopping."""
     THROTTLED = "throttled"
     OTHER = "other"
-    """Anything else, such as an object that the server finds invalid."""
+    """Any other failure, such as an object that the server rejects as invalid."""
 
 
 class ManifestError(EppClientError):
-    """A manifest that cannot be used; the text is `FILE:LINE KIND NS/NAME PATH: what is wrong`."""
+    """An invalid manifest. The text is `FILE:LINE KIND NS/NAME PATH: what is wrong`."""
 
 
 class ApiError(EppClientError):
-    """A call of the Kubernetes API that failed; the text says what was asked and what to do."""
+    """A call of the Kubernetes API that failed. The text says which call, and what to do."""
 
     def __init__(
         self,
@@ -118,20 +118,20 @@ class ApiError(EppClientError):
 
 
 class SettingsError(EppClientError):
-    """A setting that cannot be used; the text names the key."""
+    """An invalid setting. The text names the key."""
 
 
 class MalformedMessage(EppClientError):
-    """Bytes that are not the protobuf message they should be, or a message that cannot be here."""
+    """Bytes that are not the expected protobuf message, or a message that the protocol forbids here."""
 
 
 class EnvoyViolation(MalformedMessage):
-    """Envoy broke the ext_proc protocol, by its bytes or by their order: the request is refused."""
+    """Envoy broke the ext_proc protocol, by its bytes or by their order. The request is refused."""
 
 
 class PickerViolation(MalformedMessage):
-    """The picker did: the failure mode decides, or the rest goes on without it."""
+    """The picker broke the ext_proc protocol. The failure mode decides, or the lane is taken over."""
 
 
 class PeerUnreachable(EppClientError):
-    """No connection to any address of the picker could be made in time."""
+    """No address of the picker could be connected to in time."""

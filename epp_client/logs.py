@@ -1,4 +1,4 @@
-"""Structured logs: JSON lines (or a console rendering) on stderr, and the taming of repetition.
+"""Structured logs on stderr, as JSON lines or for a console, and the rate limit of repeated events.
 
 Request headers and bodies are never logged.
 """
@@ -16,12 +16,12 @@ MAX_KEYS = 10_000
 
 
 def configure(form: str = "json", level: str = "info", **always: int) -> None:
-    """Set up structlog, and the standard library's logging of our libraries beside it.
+    """Set up structlog, and the standard logging that our libraries use.
 
-    `always` is a part of every line.
+    `always` are fields of every line.
 
     Raises:
-        SettingsError: an unknown format or level.
+        SettingsError: `form` or `level` is unknown.
     """
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
@@ -55,7 +55,7 @@ def configure(form: str = "json", level: str = "info", **always: int) -> None:
 
 
 class Repeats:
-    """Lets the first of equal events through at once, then one per `interval` seconds."""
+    """Limits equal events to one log line per `interval` seconds; the first gets a line at once."""
 
     def __init__(self, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = interval
@@ -63,15 +63,15 @@ class Repeats:
         self._seen: dict[Hashable, tuple[float, int]] = {}
 
     def due(self, key: Hashable) -> int | None:
-        """How many events this line stands for; None when it is not time for a line."""
+        """The number of events that a line now would stand for; None when no line is due yet."""
         now = self._clock()
-        held = 0
+        suppressed = 0
         if (before := self._seen.get(key)) is not None:
-            last, held = before
+            last, suppressed = before
             if now - last < self._interval:
-                self._seen[key] = last, held + 1
+                self._seen[key] = last, suppressed + 1
                 return None
         if len(self._seen) >= MAX_KEYS:
             self._seen.clear()
         self._seen[key] = now, 0
-        return held + 1
+        return suppressed + 1

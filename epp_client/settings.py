@@ -1,4 +1,5 @@
-"""Settings of the whole process: parsed and validated in one place, before anything binds."""
+"""Settings of the whole process, validated in one place before anything binds. Field docstrings are the
+help of `serve`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -24,18 +25,18 @@ class TransportName(StrEnum):
     """Which gRPC implementation carries the hot path."""
 
     NATIVE = "native"
-    """Our own HTTP/2: a fraction of the CPU."""
+    """Our own HTTP/2. It takes a fraction of grpcio's CPU time."""
     GRPCIO = "grpcio"
-    """gRPC's own library."""
+    """The official gRPC library."""
 
 
 class UpstreamMode(StrEnum):
-    """How Envoy gets from the destination endpoint to a connection."""
+    """How Envoy connects to the destination endpoint."""
 
     OVERRIDE_HOST = "override_host"
-    """Clusters and endpoints over xDS; ordered lists, retries, the served endpoint."""
+    """Clusters and endpoints come over xDS. Ordered picks, retries and the served endpoint work."""
     ORIGINAL_DST = "original_dst"
-    """Envoy dials what the metadata says; for Envoys without our xDS. One address, no retries."""
+    """Envoy dials the address in the metadata, for Envoys without our xDS. One address, no retries."""
 
 
 def _pool_name(text: str) -> str:
@@ -46,10 +47,10 @@ def _pool_name(text: str) -> str:
 
 
 def host_port(text: str) -> tuple[str, int]:
-    """`host:port` as two; an IPv6 host is in brackets.
+    """Split `host:port`. An IPv6 host is in brackets, which are removed.
 
     Raises:
-        ValueError: it is not of that form.
+        ValueError: `text` is not of that form.
     """
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
@@ -64,7 +65,7 @@ def _address(text: str) -> str:
 
 def _host_name(text: str) -> str:
     if not text or any(sign in text for sign in "/@ *") or text.count(":") == 1:
-        raise ValueError("is not a host name or address, without a port")
+        raise ValueError("is not a host name or an address (give it without a port)")
     return text
 
 
@@ -73,39 +74,39 @@ _CONTROLLER = (
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
     r"/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+$"
 )
-"""The API's own pattern of a `controllerName`."""
+"""The pattern of `controllerName` in the Gateway API's CRDs."""
 
 
 class KubernetesSettings(BaseModel):
-    """Pools from an API server. Without a kubeconfig: what the Pod, or this machine, says.
-
-    The docstrings are the help of `serve`, as those of ServeSettings."""
+    """Where and how to follow the Kubernetes API, and whether to report status."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kubeconfig: Path | None = None
-    """kubeconfig file. Default: the Pod's ServiceAccount, $KUBECONFIG, ~/.kube/config."""
+    """kubeconfig file. Default: the Pod's ServiceAccount, else $KUBECONFIG, else ~/.kube/config."""
     context: str | None = None
     """Context of the kubeconfig."""
     namespaces: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Follow the InferencePools of this namespace, repeatable. Default: all."""
+    """Namespace whose InferencePools are followed, repeatable. Default, unless --pool is given: all."""
     named_pools: tuple[Annotated[str, AfterValidator(_pool_name)], ...] = ()
-    """namespace/name of one InferencePool to follow, repeatable."""
+    """namespace/name of an InferencePool to follow in addition to those of --namespace, repeatable."""
     last_known: Path | None = None
-    """File for what the API server has told last: a start without the server goes on from it."""
+    """File that keeps the last known objects. If the API server is down at the next start, the sidecar
+    serves from it."""
     gateway: Annotated[str, AfterValidator(_pool_name)] | None = None
-    """namespace/name of the Gateway that this sidecar serves: the status of its InferencePools is
-    reported."""
+    """namespace/name of the Gateway that this sidecar serves. The status of the InferencePools that its
+    routes use is reported."""
     controller_name: Annotated[str, Field(max_length=253, pattern=_CONTROLLER)] = DEFAULT_CONTROLLER
-    """Name to report as: whose entries in `status.parents` are ours."""
+    """Controller name in the entries of `status.parents` that this sidecar writes."""
     lease_namespace: Annotated[str, Field(min_length=1)] | None = None
-    """Of the Lease by which one replica reports. Default: the Pod's, else the Gateway's."""
+    """Namespace of the Lease that elects the replica which reports status. Default: the Pod's, else the
+    Gateway's."""
     status: bool = True
-    """Report status, given a --gateway."""
+    """Report the status of InferencePools. Needs --gateway."""
 
 
 class ServeSettings(BaseModel):
-    """Settings of `epp-client serve`. Times in seconds, sizes in bytes."""
+    """Settings of `epp-client serve`. Times are in seconds, sizes in bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -113,45 +114,48 @@ class ServeSettings(BaseModel):
     """Manifest file or directory (YAML or JSON) with InferencePools, Pods, Services and EndpointSlices,
     e.g. from `kubectl get inferencepools,pods,services,endpointslices -o yaml`."""
     kubernetes: KubernetesSettings | None = None
-    """Follow the Kubernetes API instead of --pools: as the Pod's ServiceAccount, else by kubeconfig."""
+    """Follow the Kubernetes API instead of --pools, with the Pod's ServiceAccount or a kubeconfig."""
     socket: Path = Path("/run/epp-client/ext-proc.sock")
-    """Unix socket for Envoy's ext_proc streams; with several workers the first of their names."""
+    """Unix socket for Envoy's ext_proc streams. With several workers, their number is added to the name."""
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
-    """Relay processes, one socket each (ext-proc-0.sock and so on when there are several); 0 relays in the
-    control process. SIGHUP replaces them without cutting a stream."""
+    """Relay processes, one socket each (ext-proc-0.sock, ext-proc-1.sock and so on if several). 0: the
+    control process relays. SIGHUP replaces them without cutting a stream."""
     hold: Path | None = None
-    """Socket of an `epp-client hold`: the ext_proc sockets outlive this process, and what comes while it
-    restarts waits for the next one."""
+    """Unix socket of an `epp-client hold`, which keeps the ext_proc sockets open while the sidecar
+    restarts: requests queue in them instead of failing."""
     xds_socket: Path | None = Path("/run/epp-client/xds.sock")
     """Unix socket for Envoy's ADS stream."""
     admin: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9902"
     """host:port of the admin page."""
     admin_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = ()
-    """Further name by which the admin page may be asked for, repeatable. Always allowed: localhost, the
-    address that a request came to, the host of --admin, this machine's name."""
+    """Additional name that the `Host` header of a request to the admin page may have, repeatable. Always
+    allowed: localhost, the address that the request came to, the host of --admin, this machine's name."""
     transport: TransportName = TransportName.NATIVE
-    """Our own gRPC wire, or grpcio."""
+    """gRPC implementation of the relay: our own, or the grpcio library."""
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST
-    """How Envoy reaches the destination endpoint."""
+    """How Envoy reaches the destination endpoint: clusters over xDS, or the address in the request's
+    metadata."""
     max_exchanges: Annotated[int, Field(ge=1)] = 10_000
-    """Streams open at once in one worker; beyond it requests get 503 with `retry-after`."""
+    """Exchanges open at once in one worker. Requests above the limit get a 503 with `retry-after`."""
     max_retained_total: Annotated[int, Field(ge=0)] = 512 * 1024 * 1024
-    """Bytes of bodies kept for a second try by all exchanges of one worker."""
+    """Bytes of request bodies that one worker keeps for replays, over all its exchanges."""
     drain_timeout: Annotated[float, Field(ge=0, le=86_400)] = 30.0
-    """Seconds that open streams may take to finish after SIGTERM."""
+    """Seconds that open streams have to finish after SIGTERM."""
     pool_defaults: PoolSettings = PoolSettings()
     """Defaults that annotations on an InferencePool override."""
     log_format: str = "json"
-    """json or console."""
+    """Log format: json or console."""
     log_level: str = "info"
-    """debug, info, warning or error."""
+    """Lowest level that is logged: debug, info, warning or error."""
 
     @model_validator(mode="after")
     def _across_fields(self) -> Self:
         if (self.pools is None) == (self.kubernetes is None):
-            raise ValueError("exactly one source of pools is needed: --pools PATH or --kubernetes")
+            raise ValueError("give exactly one source of pools: --pools PATH or --kubernetes")
         if self.xds_socket in self.sockets:
-            raise ValueError(f"xds_socket: '{self.xds_socket}' is --socket's, or a worker's")
+            raise ValueError(
+                f"xds_socket: '{self.xds_socket}' is an ext_proc socket already; give another path"
+            )
         return self
 
     @model_validator(mode="after")
@@ -169,17 +173,18 @@ class ServeSettings(BaseModel):
 
 
 def worker_sockets(socket: Path, workers: int) -> list[Path]:
-    """The sockets of so many relay workers: `ext-proc.sock` alone, else `ext-proc-0.sock` and so on."""
+    """The ext_proc sockets of `workers` relay workers: `ext-proc.sock` for one, else `ext-proc-0.sock` and
+    so on."""
     if workers <= 1:
         return [socket]
     return [socket.with_stem(f"{socket.stem}-{index}") for index in range(workers)]
 
 
 def serve_settings(values: dict[str, Any]) -> ServeSettings:
-    """Validate settings.
+    """Validate the settings of `serve`.
 
     Raises:
-        SettingsError: names every bad key, its value and the rule it breaks.
+        SettingsError: names every bad key, its value and the rule that it breaks.
     """
     return valid(ServeSettings, values)
 

@@ -1,6 +1,6 @@
-"""The running sidecar: builds the parts, starts them in order, drains them in the opposite order.
+"""The running sidecar: builds its parts, starts them in order and drains them in reverse order.
 
-Knows every part's constructor and nothing of what the parts do.
+It holds no logic of the parts themselves.
 """
 
 import asyncio
@@ -29,13 +29,13 @@ from epp_client.xds.ads import AdsServer
 log = structlog.get_logger(__name__)
 
 SYNC_PATIENCE = 5.0
-"""Seconds that the pools may take before we look who serves or keeps requests meanwhile. If nobody does,
-they get a clear refusal instead of no answer at all: Envoy goes on asking for about 10 s."""
+"""Seconds to read the pools before the start checks whether requests are served or queued meanwhile. If
+neither, the sidecar starts to serve and refuses them: Envoy gives up connecting after about 10 s."""
 KEPT_PATIENCE = 30.0
-"""Seconds for all that a start waits for, while requests are kept (in sockets that we have claimed, or by
-a holder: Envoy waits a minute) or somebody else serves them. Then they get what answer there is."""
+"""Upper bound in seconds of all waits of a start while requests queue (in claimed sockets, or in a
+holder's) or earlier workers serve them. Envoy lets a request wait for a minute."""
 UNSERVED_PATIENCE = 0.5
-"""As long at most for an Envoy, or for relays from before, of whom there is no sign."""
+"""Upper bound in seconds of the wait for an Envoy, or for earlier workers, that may not exist."""
 
 
 class Sidecar:
@@ -48,8 +48,8 @@ class Sidecar:
         *,
         upgraded: bool = False,
     ) -> None:
-        """`claims` are the relay's sockets as far as they have been claimed already. `upgraded`: this
-        process was another program before, whose workers may serve."""
+        """`claims` are the relay's sockets that have been claimed already. `upgraded`: SIGUSR2 has
+        replaced the program of this process, and its earlier workers may still serve."""
         self.settings = settings
         self._claims = claims or Claims(settings.sockets)
         self._upgraded = upgraded
@@ -84,16 +84,16 @@ class Sidecar:
         self.readiness.note("no-pool", self._no_pool)
 
     async def start(self) -> None:
-        """Claim the relay's sockets, bind the admin page and ADS, read the pools, tell Envoy, then serve.
+        """Claim the relay's sockets, bind the admin page and ADS, read the pools, configure Envoy, then
+        serve.
 
-        Requests that come meanwhile wait in the claimed sockets, so they meet a sidecar that knows its
-        pools and whose Envoy knows them too, however slow the machine is. Where somebody else serves the
-        sockets (workers of the process before) or keeps them (a holder), that is who the requests are with.
-
-        Envoy has an endpoint before we pick it, and as long as those workers may.
+        New requests queue in the claimed sockets until the sidecar knows its pools and Envoy has their
+        endpoints. If earlier workers still serve the sockets, or a holder keeps them, requests stay with
+        those instead. An endpoint is in Envoy before a worker may pick it, and for as long as earlier
+        workers may pick it.
 
         Raises:
-            SettingsError: an address or socket that cannot be bound; nothing stays bound.
+            SettingsError: an address or socket cannot be bound. Nothing stays bound then.
         """
         settings = self.settings
         self.readiness.set("pools", ok=False, reason="the pools have not been read yet")
@@ -143,30 +143,30 @@ class Sidecar:
         self.readiness.set("sockets", ok=not names.trouble, reason=names.trouble)
 
     def _claim(self) -> None:
-        # else the relay binds its socket itself, in this process
+        # With `--workers 0` the relay of this process binds its socket itself.
         if self.settings.workers:
             self._claims.claim()
 
     async def _known_before(self) -> Known:
-        """What relays from before may pick, if Envoy takes endpoints from us: else it matters to nobody."""
+        """The endpoints that earlier workers may pick. Needed only where Envoy takes endpoints from us."""
         if self._ads is None or self.settings.upstream_mode is UpstreamMode.ORIGINAL_DST:
             return {}
         return await known_on(self._claims.others, KEPT_PATIENCE)
 
     async def _answered(self, asking: "asyncio.Task[Known]") -> Known:
-        """What they say. A holder's sockets take the question also when nobody is there to answer: then it
-        had the time that the pools took, and `UNSERVED_PATIENCE`."""
+        """The earlier workers' answer. A holder's sockets accept the question even if no worker exists, so
+        an answer that is missing `UNSERVED_PATIENCE` after the pools were read will not come."""
         if self.settings.hold is not None and not self._upgraded:
             await asyncio.wait({asking}, timeout=UNSERVED_PATIENCE)
             return asking.result() if asking.done() else {}
         return await asking
 
     async def _envoy_told(self, ads: AdsServer, kept_until: float, *, served: bool) -> None:
-        """Until an Envoy has acknowledged what we have, if there is a sign of one: it is connected, or has
-        requests in the claimed sockets, or somebody else has `served` it till now.
+        """Wait until an Envoy has acknowledged its endpoints, if there is a sign of one: it is connected,
+        or has requests in the claimed sockets, or earlier workers have `served` it.
 
-        With `original_dst` requests alone are no sign: such an Envoy can reach every endpoint as it is,
-        and need not take anything from ADS."""
+        In mode `original_dst` queued requests are no sign: such an Envoy reaches every endpoint without
+        ADS."""
         if await ads.told(UNSERVED_PATIENCE):
             return
         knocked = (
@@ -176,7 +176,7 @@ class Sidecar:
             left = kept_until - asyncio.get_running_loop().time()
             if not await ads.told(max(0.0, left)):
                 log.warning(
-                    "no Envoy has acknowledged its endpoints: picks may name some that it does not have",
+                    "no Envoy has acknowledged its endpoints; picks that it does not know will fail",
                     connected=ads.connected,
                 )
 
@@ -187,7 +187,7 @@ class Sidecar:
                 async with asyncio.timeout(SYNC_PATIENCE):
                     await self._synced.wait()
                 return
-            # who served when we looked first may have gone since
+            # A process that held the sockets before may have exited.
             self._claim()
             left = await left_on(self._claims.others, self._claims.any)
             if left is not Left.SERVING and self._source is not None and not self._recalled:
@@ -202,7 +202,7 @@ class Sidecar:
         if settings.kubernetes is None:
             assert settings.pools is not None
             return ManifestSource(settings.pools, self.store, defaults, clock, self._listed)
-        # 70 MB: only when it is used
+        # It takes 70 MB: imported only if used.
         from epp_client.kubernetes.pools import KubernetesPools
 
         kubernetes = KubernetesPools(settings.kubernetes, self.store, defaults, clock, self._listed)
@@ -216,7 +216,7 @@ class Sidecar:
         self._following.add_done_callback(self._source_ended)
 
     def _listed(self, missing: str) -> None:
-        """How far the first reading of the pools has come. Once ready, a stale sidecar stays ready."""
+        """Note what is `missing` of the first list of pools. Once ready, a stale sidecar stays ready."""
         if not self._synced.is_set():
             self.readiness.set("pools", ok=not missing, reason=missing)
             if not missing:
@@ -230,13 +230,13 @@ class Sidecar:
         self._poolless = poolless
 
     def _no_pool(self) -> str:
-        """Why requests can only be refused though all is well; empty while there is a pool."""
+        """Why every request is refused although nothing failed; empty while a pool is served."""
         if not self.store.synced or self.store.snapshots:
             return ""
         where = self._source.where if self._source is not None else "the source"
         return (
-            f"{where} has no InferencePool that can be served, so every request is refused as pool_unknown;"
-            " /pools lists what was not read"
+            f"{where} has no usable InferencePool, so every request is refused (pool_unknown);"
+            " see the problems at /pools"
         )
 
     async def _followed(self) -> None:
@@ -244,7 +244,7 @@ class Sidecar:
             await self.relay.followed()
 
     def want(self, pools: Collection[str]) -> None:
-        """Picks wait for endpoints of these pools."""
+        """Tell xDS that picks wait for endpoints of these pools."""
         if self._ads is not None:
             self._ads.want(pools)
 
@@ -254,20 +254,20 @@ class Sidecar:
         self.readiness.set("workers", ok=workers.serving > 0, reason=reason)
 
     async def replace_workers(self) -> None:
-        """Put fresh relay workers in the place of the running ones; no stream is cut."""
+        """Replace the running relay workers with new ones. No stream is cut."""
         if isinstance(self.relay, Workers):
             await self.relay.replace()
 
     @property
     def leaving(self) -> int:
-        """Workers that have been replaced and finish their streams."""
+        """The number of replaced workers that still finish their streams."""
         return self.relay.leaving if isinstance(self.relay, Workers) else 0
 
     def _check_source(self) -> None:
-        """A source that has ended before it said anything never will say anything.
+        """Fail if the source of pools ended before its first list.
 
         Raises:
-            SettingsError: why it has.
+            SettingsError: the source has ended; the text says why.
         """
         following = self._following
         if following is not None and following.done() and not self.store.synced:
@@ -275,14 +275,16 @@ class Sidecar:
 
     def _source_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.readiness.set("pools", ok=False, reason=f"the pools are not followed: {error}")
-            log.error("the source of pools stopped; the last state serves", error=str(error))
+            self.readiness.set(
+                "pools", ok=False, reason=f"pools are not followed any more: {error}"
+            )
+            log.error("the source of pools failed; serving the last known pools", error=str(error))
             self._synced.set()
 
     async def stop(self, timeout: float) -> None:
-        """Drain: not ready, no new streams, the open ones have `timeout` seconds to finish.
+        """Drain: become unready, accept no new streams, and give open ones `timeout` seconds to finish.
 
-        xDS and the admin page stay until the last stream is gone. Once is enough.
+        xDS and the admin page serve until the last stream has ended. A second call does nothing.
         """
         if self._stopped:
             return
@@ -291,7 +293,7 @@ class Sidecar:
         if self._naming is not None:
             self._naming.cancel()
             await asyncio.wait({self._naming})
-        # Another replica reports status from now on, not after the drain.
+        # Give up the Lease now, so that another replica reports status during the drain.
         retiring = [self._source.retire()] if self._source is not None else []
         await asyncio.gather(self.relay.drain(timeout), *retiring)
         if self._following is not None:
@@ -305,13 +307,13 @@ class Sidecar:
         await self.admin.close()
 
     async def cut(self) -> None:
-        """End the open streams of a running drain now; `stop` then comes to its end."""
+        """End the open streams of a running drain now, so that `stop` returns."""
         await self.relay.drain(0)
 
 
 @contextlib.asynccontextmanager
 async def running(settings: ServeSettings) -> AsyncIterator[Sidecar]:
-    """A started sidecar, stopped without a grace at the end of the block."""
+    """A started sidecar, stopped without a drain at the end of the block."""
     sidecar = Sidecar(settings)
     await sidecar.start()
     try:

@@ -1,7 +1,7 @@
-"""The signals that the docs name. Imported before all else, so the standard library alone.
+"""The signals that the sidecar acts on. Imported before all else, so it needs the standard library only.
 
-The control process keeps them blocked for its whole life and asks for them. A handler would be gone at
-`exec`, with whatever it had noted; a blocked signal stays pending in the kernel until a program takes it.
+The control process blocks them for its whole life and polls for them. A handler, and what it had noted,
+would be lost at `exec`; a blocked signal stays pending in the kernel until a program takes it.
 """
 
 import signal
@@ -11,26 +11,27 @@ from typing import Final
 ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 """Drain and exit."""
 RENEWING: Final = (signal.SIGHUP, signal.SIGUSR2)
-"""Fresh workers; a fresh program."""
+"""SIGHUP replaces the relay workers, SIGUSR2 the whole program."""
 
 
-def hold() -> None:
-    """Keep them pending from now on: in this thread, those it starts, its children, and through `exec`."""
+def block() -> None:
+    """Keep the signals pending: in this thread, in threads and processes that it starts, and through
+    `exec`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, *RENEWING))
 
 
-def release() -> None:
-    """Have them delivered to their handlers, those that are pending first."""
+def unblock() -> None:
+    """Deliver the signals to their handlers, pending ones first."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ENDING, *RENEWING))
 
 
 def ignore(numbers: Collection[signal.Signals]) -> None:
-    """Do nothing about these, and forget those that are pending."""
+    """Ignore these signals, pending ones included."""
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
 
 
 def take(numbers: Collection[signal.Signals]) -> signal.Signals | None:
-    """One that is pending, which is not pending any more; None when there is none. Never waits."""
+    """Take one pending signal of `numbers`; None when none is pending. Never waits."""
     taken = signal.sigtimedwait(numbers, 0)
     return signal.Signals(taken.si_signo) if taken is not None else None

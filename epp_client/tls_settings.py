@@ -1,4 +1,4 @@
-"""How our connections to servers are secured, as values: for settings and transports alike. Pure."""
+"""TLS settings of connections to pickers, shared by settings and transports. Values only."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -16,23 +16,26 @@ class TlsMode(StrEnum):
 
 
 class ClientTls(BaseModel):
-    """TLS towards a server. Hashable: it is a part of the connection pool's key."""
+    """TLS towards a picker. Hashable, because it is a part of the connection pool's key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     mode: TlsMode = TlsMode.UNVERIFIED
-    """How to speak to pickers. `unverified` suits the certificate that GAIE's picker signs for itself."""
+    """TLS mode of connections to pickers. GAIE's picker has a self-signed certificate by default:
+    `unverified` accepts it."""
     ca_file: Path | None = None
-    """PEM bundle to verify with; the system's when absent."""
+    """PEM bundle of the CAs to verify pickers with. Default: the system's."""
     server_name: str | None = None
-    """Name that the certificate must carry, and the SNI; `<service>.<namespace>.svc` when absent."""
+    """SNI, and the name that the picker's certificate must have. Default: `<service>.<namespace>.svc`."""
     cert_file: Path | None = None
     """PEM client certificate (mTLS)."""
     key_file: Path | None = None
-    """Its PEM key."""
+    """PEM key of the client certificate."""
 
     @model_validator(mode="after")
     def _key_has_a_certificate(self) -> Self:
         if self.key_file is not None and self.cert_file is None:
-            raise ValueError("a key needs its certificate: --picker-cert, or tls-cert-file")
+            raise ValueError(
+                "a client key needs its certificate: set --picker-cert (annotation: tls-cert-file)"
+            )
         return self

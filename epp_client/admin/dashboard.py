@@ -1,4 +1,4 @@
-"""The dashboard at `/`: one HTML file with nothing from elsewhere, and the policy that holds it to that."""
+"""The dashboard at `/`: one self-contained HTML file, and the Content-Security-Policy that enforces it."""
 
 import base64
 import hashlib
@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 
 class Dashboard(NamedTuple):
-    """The page and the headers that it is sent with."""
+    """The page and its response headers."""
 
     html: str
     headers: dict[str, str]
 
 
 def load() -> Dashboard:
-    """Read the page. Its one script and its one style are allowed by their hashes, nothing else runs."""
+    """Read the page. The policy allows its script and its style by their hashes, and nothing else."""
     html = files("epp_client.admin").joinpath("dashboard.html").read_text(encoding="utf-8")
     policy = [
         "default-src 'none'",

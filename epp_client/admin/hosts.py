@@ -1,5 +1,5 @@
-"""By which names the admin page may be asked for: a page of another site that has its own name lead to this
-address (DNS rebinding) is not answered.
+"""Checks the `Host` header of requests to the admin page, against DNS rebinding: the page of another site
+whose name resolves to this address gets a 403.
 """
 
 import socket
@@ -10,14 +10,14 @@ from aiohttp.typedefs import Handler, Middleware
 
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 OPEN = frozenset(("/livez",))
-"""Pages that say nothing: whoever probes them may use any name."""
+"""Pages without information, which may be requested by any name."""
 
 
 def only_for(bound: str, more: Collection[str]) -> Middleware:
-    """Middleware that answers 403 unless `Host` names loopback, the address that the request came to (a
+    """Middleware that answers 403 unless `Host` names loopback, the local address of the connection (a
     Pod's own, for the kubelet and Prometheus), the `bound` host, this machine's name, or one of `more`.
 
-    A `Host` without a name, which HTTP/1.0 may leave out, is no browser's.
+    A request without a `Host`, which HTTP/1.0 allows, is accepted: no browser sends one.
     """
     names = {_canonical(name) for name in (*LOOPBACK, bound, socket.gethostname(), *more)}
 
@@ -26,7 +26,7 @@ def only_for(bound: str, more: Collection[str]) -> Middleware:
         name = host_name(request.headers.get("host", ""))
         if name and name not in names and name != _arrived_at(request) and request.path not in OPEN:
             raise web.HTTPForbidden(
-                text=f"this page is not shown by the name {name[:100]!r}; "
+                text=f"host name {name[:100]!r} is not allowed; "
                 "allow it with --admin-host, or EPP_CLIENT_ADMIN_HOSTS\n"
             )
         return await handler(request)
@@ -35,7 +35,7 @@ def only_for(bound: str, more: Collection[str]) -> Middleware:
 
 
 def host_name(host: str) -> str:
-    """The name or address in a `Host` header, without its port and brackets."""
+    """The name or address in a `Host` header, without port and brackets."""
     host = host.strip()
     if host.startswith("["):
         return _canonical(host.partition("]")[0])

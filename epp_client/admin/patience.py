@@ -1,7 +1,7 @@
-"""How long a client of the admin page may take, and how many there may be: what aiohttp leaves open.
+"""Limits on the time and number of the admin page's clients, which aiohttp does not have.
 
-Its handler waits for ever for a first request, and for a client that does not read its answer. Knows
-nothing of what is asked.
+aiohttp waits without limit for a first request, and for a client that does not read its response. Nothing
+here looks at requests.
 """
 
 import asyncio
@@ -12,15 +12,16 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 MAX_CONNECTIONS = 256
-"""At once: probes, scrapers and people are a handful."""
+"""Connections open at once."""
 REQUEST_SECONDS = 10.0
-"""From the connection to the end of the first request's headers; later ones are aiohttp's keep-alive's."""
+"""Seconds from the connection to the end of the first request's headers. aiohttp's keep-alive limits later
+ones."""
 READING_SECONDS = 30.0
-"""For an answer that does not fit into the socket, until there is room again."""
+"""Seconds that a response which does not fit into the socket may wait for room."""
 
 
 class Door:
-    """Makes the protocol of each connection: `make`'s, behind the bounds above."""
+    """Makes the protocol of each connection: one of `make`, inside the limits above."""
 
     def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
         self._make = make
@@ -32,15 +33,15 @@ class Door:
 
 @web.middleware
 async def punctual(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Tells the visitor's clock that the request has come."""
+    """Stops the timer of the connection once its request has arrived."""
     transport = request.transport
     if transport is not None and isinstance(visitor := transport.get_protocol(), _Visitor):
-        visitor.asked()
+        visitor.stop_timer()
     return await handler(request)
 
 
 class _Visitor(asyncio.Protocol):
-    """One connection; everything goes to aiohttp's own handler."""
+    """One connection. It forwards everything to aiohttp's handler."""
 
     def __init__(self, door: Door, make: Callable[[], asyncio.Protocol]) -> None:
         self._door = door
@@ -57,15 +58,15 @@ class _Visitor(asyncio.Protocol):
         self._door.open += 1
         self._handler = self._make()
         self._handler.connection_made(transport)
-        self._wait(REQUEST_SECONDS)
+        self._start_timer(REQUEST_SECONDS)
 
-    def _wait(self, seconds: float) -> None:
-        self.asked()
+    def _start_timer(self, seconds: float) -> None:
+        self.stop_timer()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(seconds, self._transport.abort)
 
-    def asked(self) -> None:
-        """What we waited for has come."""
+    def stop_timer(self) -> None:
+        """Cancel the timer that would abort the connection."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -78,17 +79,17 @@ class _Visitor(asyncio.Protocol):
         return self._handler.eof_received() if self._handler is not None else None
 
     def pause_writing(self) -> None:
-        self._wait(READING_SECONDS)
+        self._start_timer(READING_SECONDS)
         if self._handler is not None:
             self._handler.pause_writing()
 
     def resume_writing(self) -> None:
-        self.asked()
+        self.stop_timer()
         if self._handler is not None:
             self._handler.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.asked()
+        self.stop_timer()
         if self._handler is not None:
             self._door.open -= 1
             self._handler.connection_lost(exc)

@@ -1,6 +1,6 @@
-"""The admin page: probes, metrics, the pools as JSON and the dashboard, for people and probes.
+"""The HTTP server of the admin page: probes, metrics, the pools as JSON, the dashboard.
 
-Read-only, loopback by default. Never touches a request.
+Read-only, on loopback by default. It has no part in relaying.
 """
 
 import asyncio
@@ -27,53 +27,53 @@ from epp_client.settings import host_port
 from epp_client.tls_settings import ClientTls
 
 MAX_HEADER_BYTES = 8192
-"""Of a request line, and of one header field."""
+"""Limit of a request line, and of one header field."""
 
 ENDPOINTS_AT_ONCE = 500
-"""Endpoints that are written between two turns of the event loop: with `--workers 0` it relays as well."""
+"""Endpoints written per turn of the event loop, which with `--workers 0` relays requests as well."""
 
 
 class CounterSource(Protocol):
-    """Who knows what came of the requests: the relay of this process, or of many."""
+    """Source of the request counters: the relay of this process, or the worker processes."""
 
     async def totals(self) -> Counters:
-        """The numbers now."""
+        """The current sums over all relays."""
 
     def forget(self, pool: str) -> None:
-        """Drop the numbers of a pool that is no more."""
+        """Drop the counters of a deleted pool."""
 
 
 class Readiness:
-    """Named conditions; ready when all hold."""
+    """Named conditions, and notes for people. Ready when all conditions hold."""
 
     def __init__(self) -> None:
         self._failing: dict[str, str] = {}
         self._notes: dict[str, Callable[[], str]] = {}
 
     def set(self, name: str, *, ok: bool, reason: str = "") -> None:
-        """State that a condition holds, or why it does not."""
+        """Set whether a condition holds, and if not, why."""
         if ok:
             self._failing.pop(name, None)
         else:
             self._failing[name] = reason
 
     def note(self, name: str, say: Callable[[], str]) -> None:
-        """Have `say` asked whenever somebody looks: what people should know, ready or not."""
+        """Add a note that never affects readiness. `say` returns its current text, empty for none."""
         self._notes[name] = say
 
     @property
     def notes(self) -> dict[str, str]:
-        """What there is to say now."""
+        """The current notes that are not empty."""
         return {name: text for name, say in self._notes.items() if (text := say())}
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why we are not ready, by condition; empty when we are."""
+        """Reason of each condition that does not hold; empty when ready."""
         return dict(self._failing)
 
 
 class AdminServer:
-    """An aiohttp server on `host:port`."""
+    """The admin page on `host:port`."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class AdminServer:
         readiness: Readiness,
         hosts: Collection[str] = (),
     ) -> None:
-        """`hosts` are further names by which the page may be asked for, see `hosts`."""
+        """`hosts` are additional allowed names of the `Host` header, see `only_for`."""
         self._address = address
         self._store = store
         self._metrics = metrics
@@ -113,7 +113,7 @@ class AdminServer:
         )
 
     async def start(self) -> str:
-        """Bind; returns the bound `host:port`.
+        """Bind, and return the bound `host:port`.
 
         Raises:
             OSError: the address cannot be bound.
@@ -128,7 +128,7 @@ class AdminServer:
         return f"{shown}:{self._listener.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
-        """Stop listening and close what is open."""
+        """Stop listening and close open connections."""
         if self._listener is not None:
             self._listener.close()
         await self._runner.cleanup()
@@ -158,7 +158,7 @@ class AdminServer:
         return web.Response(body=scrape.body, headers={"content-type": scrape.content_type})
 
     async def _summary(self, request: web.Request) -> web.Response:
-        """What the dashboard shows: bounded, whatever the number of pools and endpoints."""
+        """The data of the dashboard. Its size is bounded for any number of pools and endpoints."""
         counters = await self._counters.totals()
         store, metrics = self._store, self._metrics
         pools = summary.pools_page(
@@ -189,7 +189,7 @@ class AdminServer:
         )
 
     async def _pools(self, request: web.Request) -> web.StreamResponse:
-        """Everything, written piece by piece: ten thousand endpoints hold up nobody else's turn."""
+        """All pools with all endpoints, written in pieces so that other tasks get their turns."""
         response = web.StreamResponse(headers=_JSON_HEADERS)
         response.content_type, response.charset = "application/json", "utf-8"
         await response.prepare(request)
@@ -238,14 +238,14 @@ _JSON_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff
 
 
 def _number(request: web.Request, key: str, default: int) -> int:
-    """A count in the query.
+    """A non-negative integer parameter of the query, or `default`.
 
     Raises:
-        HTTPBadRequest: it is not one.
+        HTTPBadRequest: the parameter is not such a number.
     """
     text = request.query.get(key, str(default))
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise web.HTTPBadRequest(text=f"{key}: {text[:20]!r} is not a count\n")
+        raise web.HTTPBadRequest(text=f"{key}: {text[:20]!r} is not a number from 0 to 999999999\n")
     return int(text)
 
 
@@ -258,7 +258,7 @@ def _endpoint(endpoint: Endpoint) -> dict[str, str]:
 
 
 def _describe_tls(tls: ClientTls) -> dict[str, str | bool | None]:
-    """Without the files: where keys are is nobody's business here."""
+    """TLS settings without the paths of the key files."""
     return {
         "mode": str(tls.mode),
         "server_name": tls.server_name,
@@ -270,7 +270,7 @@ def _describe_tls(tls: ClientTls) -> dict[str, str | bool | None]:
 def _describe(
     snapshot: PoolSnapshot, problems: Sequence[Problem], health: Mapping[str, Health]
 ) -> dict[str, Any]:
-    """All of a pool but its endpoints."""
+    """A pool as JSON, without its endpoints."""
     pool = snapshot.pool
     subject = f"InferencePool {pool.name}"
     return {

@@ -1,6 +1,6 @@
-"""What the dashboard asks for: each pool in a line, never its endpoints; bounded, whatever the table holds.
+"""The data of the dashboard: one row per pool, never its endpoints, and a bounded number of rows.
 
-Values in, JSON-able values out; no HTTP, no clock.
+Plain values in and out; no HTTP, no clock.
 """
 
 from collections import Counter
@@ -27,7 +27,8 @@ def pools_page(
     offset: int = 0,
     limit: int = MAX_POOLS,
 ) -> dict[str, Any]:
-    """Pools whose names contain `query`, those in trouble first, then by name."""
+    """Rows `offset` to `offset + limit` of the pools whose names contain `query`, those in trouble
+    first."""
     troubled: dict[str, int] = {}
     for problem in problems:
         troubled[problem.subject] = troubled.get(problem.subject, 0) + 1
@@ -58,7 +59,7 @@ def pools_page(
 
 
 def problems_page(problems: Sequence[Problem]) -> dict[str, Any]:
-    """How many there are, and the first of them, errors before warnings."""
+    """The numbers of errors and warnings, and the first MAX_PROBLEMS of them, errors first."""
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     first = sorted(problems, key=lambda problem: problem.severity is not Severity.ERROR)
     return {
@@ -72,7 +73,7 @@ def problems_page(problems: Sequence[Problem]) -> dict[str, Any]:
 
 
 def totals(counters: Counters) -> dict[str, Any]:
-    """The numbers over all pools, and those of requests that named none of them."""
+    """The sums over all pools, including requests that named no known pool."""
     everything = PoolCounters()
     for pool in counters.pools.values():
         everything.add(pool)
@@ -80,12 +81,12 @@ def totals(counters: Counters) -> dict[str, Any]:
 
 
 def pick_bounds() -> list[float]:
-    """Upper bounds in seconds of the buckets in `picks`; the last bucket has none."""
+    """Upper bounds in seconds of the buckets in `picks`; the last bucket has no bound."""
     return list(PICK_BUCKETS)
 
 
 def _trouble(snapshot: PoolSnapshot, problems: int, health: Mapping[str, Health]) -> int:
-    """0 cannot serve, 1 cannot ask its picker, 2 has something wrong, 3 is fine."""
+    """0: no ready endpoint. 1: no usable picker address. 2: has problems. 3: none of these."""
     if not snapshot.table.ready:
         return 0
     if snapshot.picker is not None:

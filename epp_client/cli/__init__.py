@@ -1,4 +1,5 @@
-"""The command line, a file for each command: parses, calls one function of the package, prints."""
+"""The command line, a file for each command. A command parses, calls one function of the package and
+prints."""
 
 from typing import Annotated
 
@@ -16,8 +17,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="The InferencePool data plane for Envoy: asks the Endpoint Picker about each request, "
-    "checks the answer, survives the picker's failures.",
+    help="The InferencePool data plane for Envoy: asks the endpoint picker about each request, "
+    "checks the answer, and serves on when the picker fails.",
 )
 for name, command in {
     "serve": serve,
@@ -45,7 +46,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command; turns our own errors into one line and exit 2."""
+    """Run the command. An error of our own becomes one line on stderr and exit code 2."""
     try:
         app()
     except EppClientError as error:

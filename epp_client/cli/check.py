@@ -1,4 +1,4 @@
-"""`epp-client check`: what is wrong with manifests, and what they would serve."""
+"""`epp-client check`: prints the problems of manifests, and what `serve` would make of them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,18 +11,18 @@ from epp_client.pool.settings import PoolSettings
 def check(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Manifest files or folders; - is standard input."),
+        typer.Argument(help="Manifest files or directories; - is standard input."),
     ],
     strict: Annotated[bool, typer.Option(help="Exit 1 on warnings as well.")] = False,
     live: Annotated[
         bool,
         typer.Option(
-            help="These files are all there is, as for serve --pools: a pool without an endpoint or an "
-            "address of its picker is an error."
+            help="Treat the files as the whole cluster, like `serve --pools`: a pool without an endpoint "
+            "or without an address of its picker is an error."
         ),
     ] = False,
 ) -> None:
-    """Lint manifests: one located line per problem, then what would be served; exit 1 on errors."""
+    """Print each problem with its place, then what `serve` would serve; exit 1 on errors."""
     from epp_client.manifests.lint import lint
     from epp_client.pool.problems import Severity
 

@@ -1,4 +1,4 @@
-"""`epp-client hold`: keeps the sockets of a sidecar that restarts."""
+"""`epp-client hold`: starts the process that keeps the sockets of a restarting sidecar."""
 
 import os
 import sys
@@ -16,11 +16,12 @@ def hold(
         float,
         typer.Option(
             min=1,
-            help="Seconds that a socket keeps what connects while no sidecar serves it; then it refuses.",
+            help="Seconds that a socket queues new connections while no sidecar serves it; then it "
+            "refuses them.",
         ),
     ] = 60.0,
 ) -> None:
-    """Hold the ext_proc sockets of a `serve --hold` while it restarts. Never touches a request."""
-    # A fresh interpreter of 10 MB in the place of this one, which has imported a command line.
+    """Keep the ext_proc sockets of a `serve --hold` open while it restarts. Never reads a request."""
+    # A new interpreter takes 10 MB; this one has imported the whole command line.
     command = [sys.executable, "-m", "epp_client.hold", str(socket), str(patience)]
     os.execv(sys.executable, command)

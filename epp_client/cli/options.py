@@ -1,4 +1,5 @@
-"""The options of a command, made from the fields of settings: one source of names, defaults and help."""
+"""Makes the options of a command from the fields of settings models, with their names, defaults and
+help."""
 
 import functools
 import inspect
@@ -13,39 +14,41 @@ from pydantic.fields import FieldInfo
 from epp_client.errors import SettingsError
 
 ENVIRONMENT: Final = "EPP_CLIENT_"
-"""Begins the name of the variable that stands for an option; `--xds-socket` is `EPP_CLIENT_XDS_SOCKET`."""
+"""Prefix of the environment variable of an option: `--xds-socket` is `EPP_CLIENT_XDS_SOCKET`."""
 
-_SPELLED: Final = {
+_SPELLINGS: Final = {
     "namespaces": "--namespace",
     "named_pools": "--pool",
     "admin_hosts": "--admin-host",
-    # Of a picker's TLS.
+    "routes": "--route",
+    "upgrades": "--upgrade",
+    # TLS of pickers.
     "mode": "--picker-tls",
     "ca_file": "--picker-ca",
     "server_name": "--picker-server-name",
     "cert_file": "--picker-cert",
     "key_file": "--picker-key",
 }
-"""Where the name of the field does not say it: repeatable options have the singular."""
-_ONE_TEXT: Final = {"strip_headers"}
-"""Lists that are one option, with commas."""
+"""Options that are not spelled as their fields. Repeatable options are singular."""
+_COMMA_SEPARATED: Final = {"strip_headers"}
+"""List fields that are one option with commas."""
 
 
 class _Option(NamedTuple):
-    """One option, and where its value goes."""
+    """One option, and the path of its field in the models."""
 
     path: tuple[str, ...]
     spelled: str
     parameter: inspect.Parameter
     switch: bool = False
-    """Whether it only says that a model is wanted at all."""
+    """Whether the option only turns an optional model on."""
 
 
 def settings_as_options(**models: type[BaseModel]) -> Callable[[Callable[..., None]], Any]:
-    """A decorator: the command has an option for every field of these models, those of models in them
-    included, and is called with one dict of what was given for each. What is left out is not in it.
+    """Decorator that gives a command an option for every field of `models` and of the models inside them.
+    The command is called with one dict of the given values for each model; unset options are not in it.
 
-    A model that may be None (`kubernetes`) is a switch of its own, without which its options are errors.
+    An optional model (`kubernetes`) becomes a switch; its options are errors without it.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -79,11 +82,11 @@ def _options_of(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[_Opti
 
 def _option(name: str, field: FieldInfo, path: tuple[str, ...], *, switch: bool) -> _Option:
     path = (*path, name)
-    spelled = _SPELLED.get(name, f"--{name.replace('_', '-')}")
+    spelled = _SPELLINGS.get(name, f"--{name.replace('_', '-')}")
     kind: Any = bool if switch else _plain(field.annotation)
-    default = False if switch else field.default
+    default = False if switch else inspect.Parameter.empty if field.is_required() else field.default
     several = get_origin(kind) is list
-    if name in _ONE_TEXT:
+    if name in _COMMA_SEPARATED:
         kind, several, default = str, False, ",".join(field.default)
     variable = name if several else spelled.removeprefix("--").replace("-", "_")
     option = typer.Option(
@@ -104,7 +107,7 @@ def _option(name: str, field: FieldInfo, path: tuple[str, ...], *, switch: bool)
 
 
 def _plain(annotation: Any) -> Any:
-    """A type as a command line has it: without constraints, and a tuple as a list."""
+    """The type for typer: without constraints, and a list for a tuple."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _plain(arguments[0])
@@ -116,7 +119,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The model that a field is, and whether it may be None."""
+    """The model type of a field, if it is one, and whether the field may be None."""
     kinds = get_args(annotation) or (annotation,)
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -127,10 +130,10 @@ def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
 def _gathered(
     options: list[_Option], given: dict[str, Any], values: dict[str, Any]
 ) -> dict[str, Any]:
-    """What was given, nested as settings are. A switch comes before the options of its model.
+    """Nest the given values as the models are. `options` has a switch before the options of its model.
 
     Raises:
-        SettingsError: options of a model that was not asked for.
+        SettingsError: an option of an optional model without the switch.
     """
     off: list[_Option] = []
     for option in options:

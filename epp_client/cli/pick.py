@@ -1,4 +1,4 @@
-"""`epp-client pick`: asks a pool's picker once, like `dig`."""
+"""`epp-client pick`: asks a pool's picker once and prints its answer."""
 
 import asyncio
 import sys
@@ -23,7 +23,7 @@ def pick(
         Path,
         typer.Option(
             exists=True,
-            help="Manifest file or directory, as for `serve`.",
+            help="Manifest file or directory, as given to `serve`.",
             envvar="EPP_CLIENT_POOLS",
         ),
     ],
@@ -35,7 +35,10 @@ def pick(
         list[str] | None, typer.Option("--header", "-H", help="`name: value`, repeatable.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option(help="Seconds for the pick, unless the pool is annotated.", min=0.1)
+        float,
+        typer.Option(
+            help="Seconds for the pick, unless an annotation of the pool sets it.", min=0.1
+        ),
     ] = 10.0,
 ) -> None:
     """Ask a pool's picker once and print the endpoints, the mutations and the latency."""
@@ -52,7 +55,7 @@ def pick(
     snapshot = store.snapshots.get(pool)
     if snapshot is None:
         known = ", ".join(sorted(store.snapshots)) or "none"
-        raise SettingsError(f"no InferencePool {pool} in {pools}; there are: {known}")
+        raise SettingsError(f"no InferencePool {pool} in {pools}; it has: {known}")
     content = _content(body)
     headers = [(":method", "POST"), (":path", "/v1/completions")]
     for line in header or []:

@@ -1,4 +1,4 @@
-"""`epp-client serve`: the sidecar itself."""
+"""`epp-client serve`: runs the sidecar."""
 
 import os
 from typing import Annotated, Any
@@ -14,11 +14,11 @@ from epp_client.settings import ServeSettings, serve_settings
 def serve(
     given: dict[str, Any],
     xds: Annotated[
-        bool, typer.Option("--xds/--no-xds", help="Serve clusters and endpoints to Envoy.")
+        bool, typer.Option("--xds/--no-xds", help="Send clusters and endpoints to Envoy over ADS.")
     ] = True,
 ) -> None:
     """Run the sidecar until SIGTERM, then drain."""
-    # grpcio would otherwise complain about the child processes that we start. Before it is imported.
+    # Set before grpcio is imported: it logs complaints about our child processes otherwise.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     from epp_client.logs import configure
     from epp_client.workers.claims import Claims
@@ -29,7 +29,7 @@ def serve(
     configure(settings.log_format, settings.log_level)
     claims = Claims(settings.sockets)
     if settings.workers:
-        # before the imports that take most of a start
+        # Claim the sockets before the imports, which take most of the start.
         claims.claim()
     from epp_client.app import serve as serve_app
 

@@ -26,7 +26,7 @@ def main() -> None:
         raise SystemExit(2) from error
     say(f"holds what it is given on {path}")
     try:
-        signals.release()
+        signals.unblock()
         holder.run()
     finally:
         holder.close()

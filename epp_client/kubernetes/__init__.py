@@ -1,1 +1,2 @@
-"""What the sidecar has to do with a Kubernetes API server: the API itself, reflectors, the pool source."""
+"""All use of a Kubernetes API server: its client, the source of pools that follows it, the reporting of
+status."""

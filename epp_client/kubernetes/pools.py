@@ -1,6 +1,6 @@
-"""KubernetesPools: an API server as the source of a sidecar's pools, from its settings to its end.
+"""KubernetesPools: an API server as the source of a sidecar's pools. It connects the parts of `kubernetes`.
 
-Puts the parts together; they are `api`, `source` and what they stand on.
+The parts know nothing of each other's settings.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from epp_client.settings import KubernetesSettings
 
 log = structlog.get_logger(__name__)
 
-REMEMBER = 1.0
-"""Seconds between two looks at whether what is known has changed and is to be saved."""
-REMEMBER_ANEW = 60.0
-"""Seconds after which it is saved again, as true now."""
+SAVE_INTERVAL = 1.0
+"""Seconds between two checks whether the last-known file has to be written."""
+REFRESH_INTERVAL = 60.0
+"""Seconds after which an unchanged file is written again, which renews its time stamp."""
 
 
 class KubernetesPools:
-    """Keeps a store in step with an API server, and can say how well."""
+    """Keeps a store in step with an API server, and reports how stale it is."""
 
     def __init__(
         self,
@@ -63,10 +63,10 @@ class KubernetesPools:
         return "the cluster"
 
     async def run(self) -> None:
-        """Follow until cancelled; then end with nothing left running.
+        """Follow until cancelled. No task is left running then.
 
         Raises:
-            SettingsError: the API server's configuration cannot be used.
+            SettingsError: the API server's configuration is not usable.
         """
         await self._api.open()
         try:
@@ -83,22 +83,25 @@ class KubernetesPools:
             await self._api.close()
 
     def recall(self) -> bool:
-        """Go on from what an earlier process knew, where the server says nothing; whether there is any."""
+        """Load the last-known file for what the server has not listed. False if there is no usable file."""
         memory = self._last_known.load(self._clock()) if self._last_known is not None else None
         if memory is None:
             return False
-        log.warning("the last known pools serve", seconds=round(self._clock() - memory.at))
+        log.warning(
+            "serving the last known pools until the API server answers",
+            seconds=round(self._clock() - memory.at),
+        )
         self._source.recall(memory)
         return True
 
     async def _remember(self, last_known: LastKnown) -> None:
-        """Keep the file as new as what is served, while that is the newest."""
+        """Keep the last-known file current while the served state is."""
         saved, since = 0, 0.0
         try:
             while True:
-                await asyncio.sleep(REMEMBER)
+                await asyncio.sleep(SAVE_INTERVAL)
                 edition, now = self._source.edition, self._clock()
-                if self._current and (edition != saved or now - since > REMEMBER_ANEW):
+                if self._current and (edition != saved or now - since > REFRESH_INTERVAL):
                     last_known.save(self._source.memory())
                     saved, since = edition, now
         finally:
@@ -107,11 +110,11 @@ class KubernetesPools:
 
     @property
     def _current(self) -> bool:
-        """Whether all that is served is as the API server has it now."""
+        """Whether all served objects are as the API server has them now."""
         return self._source.pools is not None and not self._source.stale()
 
     async def retire(self) -> None:
-        """Leave status to another replica from now on. Pools are followed all the same."""
+        """Stop reporting status, so that another replica can. Pools are followed on."""
         if self._reporting is not None:
             await self._reporting.stop()
 
@@ -119,33 +122,33 @@ class KubernetesPools:
         self._writes[result] += 1
 
     def staleness(self) -> str:
-        """For how long what is served is not the newest, and why; empty when it is."""
+        """For how long the served state has been stale, and why; empty when it is current."""
         seconds = self._source.stale()
         if not seconds:
             return ""
         why = next((self._access.without_path(str(error)) for error in self._source.failures()), "")
-        return f"stale for {seconds:.0f} s, the last state serves: {why}"
+        return f"stale for {seconds:.0f} s, serving the last known state: {why}"
 
-    # --- what metrics ask ---
+    # --- for metrics, see ApiSource ---
 
     def stale(self) -> float:
-        """Seconds for which something could not be followed; 0 when all can."""
+        """Seconds since some resource could not be followed; 0 when all are."""
         return self._source.stale()
 
     def asked(self) -> Mapping[str, int]:
-        """Lists and watches so far."""
+        """Number of lists and watches."""
         return {"list": self._source.asked.lists, "watch": self._source.asked.watches}
 
     def faults(self) -> Mapping[str, int]:
-        """Calls that failed so far, by fault."""
+        """Number of failed calls by fault."""
         return {str(fault): count for fault, count in self._source.asked.faults.items()}
 
     def events(self) -> int:
-        """Events of watches so far."""
+        """Number of watch events."""
         return self._source.asked.events
 
     def status_writes(self) -> Mapping[str, int] | None:
-        """Writes of status so far, by what became of them; None when none is reported."""
+        """Number of status writes by result; None when status is not reported."""
         return self._writes if self._reporting is not None else None
 
     def status_leader(self) -> bool:

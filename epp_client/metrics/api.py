@@ -1,4 +1,4 @@
-"""What the API server has been asked, as metric families."""
+"""Metric families about the use of the Kubernetes API."""
 
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -8,29 +8,29 @@ from prometheus_client.registry import Collector
 
 
 class ApiSource(Protocol):
-    """Who follows an API server, and what that has taken."""
+    """The numbers of a source that follows an API server."""
 
     def stale(self) -> float:
-        """Seconds for which something could not be followed."""
+        """Seconds since some resource could not be followed; 0 when all are."""
 
     def asked(self) -> Mapping[str, int]:
-        """How often what was asked: `list`, `watch`."""
+        """Number of calls by verb: `list`, `watch`."""
 
     def faults(self) -> Mapping[str, int]:
-        """How often it was refused, by fault."""
+        """Number of failed calls by fault."""
 
     def events(self) -> int:
-        """Events of watches."""
+        """Number of watch events."""
 
     def status_writes(self) -> Mapping[str, int] | None:
-        """Writes of pool status, by what became of them; None when none is reported."""
+        """Number of status writes by result; None when status is not reported."""
 
     def status_leader(self) -> bool:
         """Whether this replica is the one that writes status."""
 
 
 class ApiCollector(Collector):
-    """What an API server has been asked."""
+    """Collects the numbers of one `ApiSource`."""
 
     def __init__(self, source: ApiSource) -> None:
         self._source = source
@@ -38,7 +38,7 @@ class ApiCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         stale = GaugeMetricFamily(
             "epp_client_api_stale_seconds",
-            "Seconds since something of the Kubernetes API could not be followed; 0 when all is.",
+            "Seconds since some resource of the Kubernetes API could not be followed; 0 when all are.",
             value=self._source.stale(),
         )
         requests = CounterMetricFamily(
@@ -62,7 +62,7 @@ class ApiCollector(Collector):
             return
         writes = CounterMetricFamily(
             "epp_client_status_writes",
-            "Writes of an InferencePool's status, by what became of them.",
+            "Writes of an InferencePool's status, by result.",
             labels=["result"],
         )
         for result, count in counts.items():

@@ -1,6 +1,6 @@
-"""Counters: what came of the requests of one process, by pool. Plain numbers, made to be added up.
+"""Counters of one process's requests, by pool: plain numbers that can be added up. Pure.
 
-A request touches integers only; Prometheus is met when somebody scrapes. Pure.
+A request only adds to integers. Prometheus's types are made at the scrape, in `requests`.
 """
 
 from bisect import bisect_left
@@ -13,7 +13,7 @@ from epp_client.picker.health import Health
 from epp_client.relay.outcome import Eviction, Outcome
 
 UNKNOWN_POOL = "unknown"
-"""Stands for the pools that Envoy asks for and nobody has defined: their names are not ours to bound."""
+"""Label of all pools that Envoy names and that do not exist. Their own names would be unbounded."""
 
 PICK_BUCKETS = (
     0.0005,
@@ -40,7 +40,7 @@ PICK_BUCKETS = (
 
 @dataclass(slots=True)
 class PoolCounters:
-    """The numbers of one pool. All but `in_flight` only grow."""
+    """The counters of one pool. All but `in_flight` only grow."""
 
     in_flight: int = 0
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
@@ -51,22 +51,22 @@ class PoolCounters:
     evictions: dict[Eviction, int] = field(default_factory=dict)
     endpoint_failures: dict[Reason, int] = field(default_factory=dict)
     picks: list[int] = field(default_factory=lambda: [0] * (len(PICK_BUCKETS) + 1))
-    """Picks by bucket, not cumulative; the last is beyond every bound."""
+    """Picks per bucket, not cumulative. The last bucket is above every bound."""
     pick_seconds: float = 0.0
-    """All picks' seconds together."""
+    """Sum of all picks' seconds."""
     retries: int = 0
-    """Times that a picker was asked anew, because its stream died before it had answered."""
+    """Picks that were asked again because the picker's stream ended before it had answered."""
     passed_over: int = 0
-    """Destinations that took no connection, so that Envoy went on to the next of the list."""
+    """Destination endpoints that Envoy could not connect to, so that it tried the next of the list."""
     not_retained: int = 0
-    """Requests whose body was too large to be kept for a replay."""
+    """Requests whose body was too large to be retained for a replay."""
 
     def outcome(self, outcome: Outcome) -> None:
-        """Count a request that is over."""
+        """Count a request that has ended."""
         self.outcomes[outcome] += 1
 
     def picked(self, seconds: float) -> None:
-        """Count a pick that took so long after the end of its request."""
+        """Count a pick that came `seconds` after the end of its request."""
         self.picks[bisect_left(PICK_BUCKETS, seconds)] += 1
         self.pick_seconds += seconds
 
@@ -79,23 +79,23 @@ class PoolCounters:
         self.refused[reason] = self.refused.get(reason, 0) + 1
 
     def pass_through(self, reason: Reason) -> None:
-        """Count a response of which the picker did not have its say to the end."""
+        """Count a response that was taken over from the picker."""
         self.passthrough[reason] = self.passthrough.get(reason, 0) + 1
 
     def leave_out(self, what: LeftOut, count: int) -> None:
-        """Count what was left out of the answers of a picker."""
+        """Count parts that were left out of a picker's answer."""
         self.left_out[what] = self.left_out.get(what, 0) + count
 
     def evict(self, eviction: Eviction) -> None:
-        """Count a request that its picker gave up after it had steered it."""
+        """Count an eviction: a request that its picker gave up after steering it."""
         self.evictions[eviction] = self.evictions.get(eviction, 0) + 1
 
     def endpoint_fail(self, reason: Reason) -> None:
-        """Count a request that was sent to its endpoints, and answered by Envoy for them."""
+        """Count a request that Envoy answered itself, in place of its endpoints."""
         self.endpoint_failures[reason] = self.endpoint_failures.get(reason, 0) + 1
 
     def add(self, other: "PoolCounters") -> None:
-        """Add another process's numbers for the same pool."""
+        """Add another process's counters of the same pool."""
         self.in_flight += other.in_flight
         for mine, theirs in (
             (self.outcomes, other.outcomes),
@@ -124,25 +124,25 @@ def _add(mine: dict[Any, int], theirs: Mapping[Any, int]) -> None:
 
 @dataclass(slots=True)
 class Counters:
-    """The numbers of one process."""
+    """All counters of one process."""
 
     pools: dict[str, PoolCounters] = field(default_factory=dict)
     """By `namespace/name`, and `unknown`."""
     pickers: dict[str, dict[str, Health]] = field(default_factory=dict)
-    """What each address of each pool's picker is worth; of several processes' opinions the worst."""
+    """Health of each address of each pool's picker. `add` keeps the worst of several processes' results."""
     retained_bytes: int = 0
     restarts: int = 0
-    """Relay workers that died and were replaced."""
+    """Relay workers that crashed and were restarted."""
 
     def pool(self, name: str) -> PoolCounters:
-        """The numbers of one pool."""
+        """The counters of one pool, created if missing."""
         found = self.pools.get(name)
         if found is None:
             found = self.pools[name] = PoolCounters()
         return found
 
     def add(self, other: "Counters") -> None:
-        """Add another process's numbers."""
+        """Add another process's counters."""
         self.retained_bytes += other.retained_bytes
         for name, counters in other.pools.items():
             self.pool(name).add(counters)
@@ -152,7 +152,7 @@ class Counters:
                 mine[address] = max(mine.get(address, state), state, key=_BADNESS.__getitem__)
 
     def settled(self) -> "Counters":
-        """These, once their process is gone: nothing is in flight, retained or known of pickers."""
+        """Reset what ends with the process: in-flight requests, retained bytes, health of pickers."""
         self.retained_bytes = 0
         self.pickers = {}
         for counters in self.pools.values():

@@ -1,7 +1,7 @@
-"""Every metric of the sidecar, in a registry of its own. Names are `epp_client_*`; no policy here.
+"""All metrics of the sidecar, in a registry of its own. Names are `epp_client_*`; no policy here.
 
-Label values are bounded: pools that exist plus `unknown`, and closed sets; the series of a deleted
-pool go once they have been scraped. No request comes here: requests count in `counters`.
+Label values are bounded: existing pools plus `unknown`, and closed sets. The series of a deleted pool are
+removed once they have been scraped. Requests are counted in `counters`, not here.
 """
 
 from collections.abc import Iterable
@@ -26,11 +26,11 @@ class Scrape(NamedTuple):
     body: bytes
     content_type: str
     forgotten: set[str]
-    """Deleted pools whose numbers nobody needs any more."""
+    """Deleted pools without requests in flight, whose counters can be dropped."""
 
 
 def current(metric: Counter | Gauge) -> float:
-    """What a counter or gauge stands at, over all its labels."""
+    """The value of a counter or gauge, summed over its labels."""
     samples = (sample for family in metric.collect() for sample in family.samples)
     return sum(sample.value for sample in samples if not sample.name.endswith("_created"))
 
@@ -48,7 +48,7 @@ class Metrics:
         self.workers = Gauge("epp_client_workers", "Relay workers that serve.", registry=registry)
         self.pools = Gauge("epp_client_pools", "InferencePools served.", registry=registry)
         self.problems = Gauge(
-            "epp_client_problems", "Problems now.", ["severity"], registry=registry
+            "epp_client_problems", "Current problems by severity.", ["severity"], registry=registry
         )
         self.xds_pushes = Counter(
             "epp_client_xds_pushes", "Responses sent to Envoy.", ["type"], registry=registry
@@ -63,11 +63,12 @@ class Metrics:
         self._known = {UNKNOWN_POOL}
 
     def follow_api(self, source: ApiSource) -> None:
-        """Have the scrape say how the Kubernetes API is followed."""
+        """Add the metrics of a source that follows the Kubernetes API."""
         self.registry.register(ApiCollector(source))
 
     def pools_changed(self, store: PoolStore, changed: Iterable[PoolName]) -> None:
-        """Follow the store. The gauges of deleted pools go at once, their counters when scraped."""
+        """Update the gauges from the store. Deleted pools lose their gauges now, their counters after a
+        scrape."""
         self.pools.set(len(store.snapshots))
         for severity in Severity:
             count = sum(problem.severity is severity for problem in store.problems)
@@ -82,7 +83,7 @@ class Metrics:
             self._count_when_scraped(name, snapshot.table)
 
     def _count_when_scraped(self, name: str, table: EndpointTable) -> None:
-        """Not at each change: a large pool may change a hundred times between two scrapes."""
+        """Count at scrapes, not at changes: a large pool may change a hundred times between two scrapes."""
         self.endpoints.labels(name, "ready").set_function(lambda: len(table.ready))
         self.endpoints.labels(name, "draining").set_function(lambda: table.draining)
 
@@ -91,15 +92,15 @@ class Metrics:
             self.endpoints.remove(name, state)
 
     def scrape(self, totals: Counters, accept: str = "") -> Scrape:
-        """Every series now, with `totals` over all relays: OpenMetrics when `accept` asks for it.
+        """Encode every series, with `totals` over all relays, as OpenMetrics when `accept` asks for it.
 
-        A deleted pool is in one last scrape after its last request has ended, so that a rate
-        over the deletion loses nothing; then its series are gone.
+        The series of a deleted pool are in one last scrape after its last request has ended, so that a
+        rate over the deletion is complete.
         """
         encode, content_type = choose_encoder(accept)
         self._requests.totals = totals
         body = encode(self.registry)
-        # A relay may hear of the deletion later, and count for the pool until then.
+        # A worker may learn of the deletion later and count requests until then.
         gone = totals.pools.keys() - self._known
         forgotten = {name for name in gone if not totals.pools[name].in_flight}
         return Scrape(body, content_type, forgotten)

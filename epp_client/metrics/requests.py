@@ -1,4 +1,4 @@
-"""What came of the requests, as metric families: the counters of all processes, added up."""
+"""Metric families of the request counters, summed over all processes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
@@ -18,7 +18,7 @@ from epp_client.picker.health import Health
 
 
 class _ByLabel(NamedTuple):
-    """A counter of a pool that has one more label."""
+    """A counter with the label `pool` and one more label."""
 
     name: str
     label: str
@@ -27,7 +27,7 @@ class _ByLabel(NamedTuple):
 
 
 class _Plain(NamedTuple):
-    """A counter of a pool."""
+    """A counter with the label `pool` only."""
 
     name: str
     help: str
@@ -45,61 +45,61 @@ _BY_LABEL: Final = (
     _ByLabel(
         "epp_client_refused",
         "reason",
-        "Requests answered with an error of ours, by reason.",
+        "Requests that the sidecar answered with an error, by reason.",
         lambda c: c.refused,
     ),
     _ByLabel(
         "epp_client_response_passthrough",
         "reason",
-        "Responses that went on without the picker, by reason.",
+        "Responses that were passed on without the picker from some point, by reason.",
         lambda c: c.passthrough,
     ),
     _ByLabel(
         "epp_client_answers_left_out",
         "what",
-        "Parts of pickers' answers that break HTTP or cannot be applied, by what they are.",
+        "Parts of pickers' answers that were left out because they break HTTP or cannot be applied.",
         lambda c: c.left_out,
     ),
     _ByLabel(
         "epp_client_evictions",
         "result",
-        "Requests that their picker gave up after it had steered them, by what came of them.",
+        "Requests that their picker gave up after steering them, by result.",
         lambda c: c.evictions,
     ),
     _ByLabel(
         "epp_client_endpoint_failures",
         "reason",
-        "Requests that Envoy answered in the place of their endpoints, by reason.",
+        "Requests that Envoy answered itself in place of their endpoints, by reason.",
         lambda c: c.endpoint_failures,
     ),
 )
 _PLAIN: Final = (
     _Plain(
         "epp_client_endpoints_passed_over",
-        "Destination endpoints that took no connection, so that Envoy tried the next.",
+        "Destination endpoints that Envoy could not connect to, so that it tried the next.",
         lambda c: c.passed_over,
     ),
     _Plain(
         "epp_client_picker_retries",
-        "Picks asked anew because the picker's stream died before it had answered.",
+        "Picks that were asked again because the picker's stream ended before it had answered.",
         lambda c: c.retries,
     ),
     _Plain(
         "epp_client_bodies_not_retained",
-        "Requests whose body was too large to be kept for a replay.",
+        "Requests whose body was too large to be retained for a replay.",
         lambda c: c.not_retained,
     ),
 )
 
 
 class RequestCollector(Collector):
-    """Shows the totals that it was given last."""
+    """Collects the `totals` that it was given last."""
 
     def __init__(self) -> None:
         self.totals = Counters()
 
     def collect(self) -> Iterable[Metric]:
-        """The families."""
+        """All families of the current totals."""
         pools = self.totals.pools
         for name, label, text, counts in _BY_LABEL:
             family = CounterMetricFamily(name, text, labels=["pool", label])
@@ -116,7 +116,7 @@ class RequestCollector(Collector):
         yield from self._now()
         yield CounterMetricFamily(
             "epp_client_worker_restarts",
-            "Relay workers that died and were replaced.",
+            "Relay workers that crashed and were restarted.",
             value=self.totals.restarts,
         )
 
@@ -131,7 +131,7 @@ class RequestCollector(Collector):
         return family
 
     def _now(self) -> Iterable[Metric]:
-        """What is, and not what has been."""
+        """The gauges."""
         in_flight = GaugeMetricFamily(
             "epp_client_in_flight", "Requests being relayed.", labels=["pool"]
         )
@@ -140,7 +140,7 @@ class RequestCollector(Collector):
         yield in_flight
         pickers = GaugeMetricFamily(
             "epp_client_picker_addresses",
-            "Addresses of the endpoint picker, by the worst that a relay thinks of them.",
+            "Addresses of the endpoint picker by health, the worst that any relay sees.",
             labels=["pool", "state"],
         )
         for pool, addresses in self.totals.pickers.items():
@@ -149,7 +149,7 @@ class RequestCollector(Collector):
         yield pickers
         yield GaugeMetricFamily(
             "epp_client_retained_bytes",
-            "Bytes of bodies kept for a replay.",
+            "Bytes of bodies retained for replays.",
             value=self.totals.retained_bytes,
         )
 

@@ -91,7 +91,7 @@ class Worker:
         collector.settle()
         await self._say(Serving())
         # Held since before this process was: one that ends as it starts is taken for broken.
-        signals.release()
+        signals.unblock()
         return True
 
     async def _say(self, message: object) -> None:

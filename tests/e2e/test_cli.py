@@ -103,7 +103,7 @@ async def test_a_source_without_a_pool_says_so(tmp_path: Path) -> None:
         async with aiohttp.ClientSession() as session:
             ready = await (await session.get(f"http://{admin}/readyz")).text()
         assert hint in ready
-        assert f"{tmp_path} has no InferencePool" in hint
+        assert f"{tmp_path} has no usable InferencePool" in hint
     finally:
         sidecar.send_signal(signal.SIGTERM)
         await sidecar.wait()

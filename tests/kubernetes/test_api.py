@@ -329,7 +329,7 @@ async def test_a_refused_watch_is_raised_where_it_is_entered(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "there is no such file"),
+        (None, "no such file"),
         ("{", "not a usable kubeconfig"),
         ("current-context: x", "kubeconfig"),
         ("users: [{name: u, user: {token: secret}]", "not a usable kubeconfig"),

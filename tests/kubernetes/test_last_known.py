@@ -13,7 +13,7 @@ from epp_client.kubernetes import pools
 from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.client.resources import INFERENCE_POOL, POD
 from epp_client.kubernetes.follow import last_known
-from epp_client.kubernetes.follow.last_known import LONGEST_AGE, LastKnown, Memory
+from epp_client.kubernetes.follow.last_known import MAX_AGE, LastKnown, Memory
 from epp_client.kubernetes.pools import KubernetesPools
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
@@ -87,7 +87,7 @@ async def test_a_pool_that_was_not_known_waits_for_the_server(
     await api_server.create(INFERENCE_POOL, inference_pool("qwen"))
     double = api_server.double
     double.fail(lambda asked: asked.resource is POD, code=500, times=float("inf"))
-    async with following(api_server, api, first_picture=0.2) as followed:
+    async with following(api_server, api, first_publication=0.2) as followed:
         await followed.until(lambda: followed.source.failures())
         followed.source.recall(memory)
         await followed.until(lambda: followed.pool() is not None)
@@ -105,7 +105,7 @@ async def test_what_was_known_is_forgotten_once_the_server_has_said_all(
     memory = await known(api_server, api)
     double = api_server.double
     double.outage()
-    async with following(api_server, api, first_picture=0.2) as followed:
+    async with following(api_server, api, first_publication=0.2) as followed:
         await followed.until(lambda: followed.source.failures())
         followed.source.recall(memory)
         double.mend()
@@ -144,7 +144,7 @@ async def test_the_file_says_what_was_written_and_is_nobody_elses(tmp_path: Path
         b"[" * 100_000,
         b'{"version": 2, "boot": "", "at": 1}',
         memory(100.0, boot="another").model_dump_json().encode(),
-        memory(100.0 - LONGEST_AGE - 1).model_dump_json().encode(),
+        memory(100.0 - MAX_AGE - 1).model_dump_json().encode(),
         memory(101.0).model_dump_json().encode(),
     ],
     ids=["empty", "nothing", "nested", "version", "another boot", "old", "to come"],
@@ -221,8 +221,8 @@ def pods(path: Path) -> set[str]:
 async def test_it_follows_what_is_known_and_stops_when_that_is_stale(
     api_server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "REMEMBER", 0.01)
-    monkeypatch.setattr(pools, "REMEMBER_ANEW", 0.05)
+    monkeypatch.setattr(pools, "SAVE_INTERVAL", 0.01)
+    monkeypatch.setattr(pools, "REFRESH_INTERVAL", 0.05)
     await populate(api_server)
     path, double = tmp_path / "pools.json", api_server.double
     async with asyncio.timeout(30), running(api_server, path) as (following, _):

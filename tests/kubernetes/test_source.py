@@ -65,7 +65,7 @@ async def one_of_many(
     api: KubernetesApi,
     scope: Scope | None = None,
     drain_grace: float = 0.0,
-    first_picture: float = 30.0,
+    first_publication: float = 30.0,
 ) -> AsyncIterator[Followed]:
     """A source that follows the test's namespace."""
     store = PoolStore()
@@ -77,7 +77,7 @@ async def one_of_many(
         asyncio.get_running_loop().time,
         lambda missing: followed.listed(missing),
         QUICK,
-        first_picture,
+        first_publication,
     )
     followed = Followed(server, source, store)
     task = asyncio.create_task(source.run())
@@ -329,7 +329,7 @@ async def test_a_pool_whose_pods_have_not_been_listed_is_not_one_without_pods(
     await populate(api_server)
     double = api_server.double
     double.fail(listing(POD), times=1, hang=True)
-    async with following(api_server, api, first_picture=0.3) as followed:
+    async with following(api_server, api, first_publication=0.3) as followed:
         await followed.until(lambda: followed.pool() is not None)
         found = followed.pool()
         assert found is not None
@@ -338,7 +338,7 @@ async def test_a_pool_whose_pods_have_not_been_listed_is_not_one_without_pods(
         assert "pods" in followed.missing
 
 
-async def test_nothing_is_published_before_the_first_picture_is_whole(
+async def test_nothing_is_published_before_the_first_publication_is_complete(
     api_server: ApiServer, api: KubernetesApi
 ) -> None:
     await populate(api_server)
@@ -355,7 +355,7 @@ async def test_nothing_is_published_before_the_first_picture_is_whole(
         assert all(snapshot.synced for snapshot in followed.store.snapshots.values())
 
 
-async def test_the_first_picture_has_its_time_from_the_servers_first_answer(
+async def test_the_first_publication_has_its_time_from_the_servers_first_answer(
     api_server: ApiServer, api: KubernetesApi
 ) -> None:
     """An API server that was away at first says what pools there are before it says what Pods there are."""
@@ -363,7 +363,7 @@ async def test_the_first_picture_has_its_time_from_the_servers_first_answer(
     double = api_server.double
     double.outage()
     double.fail(listing(POD), times=3, code=500)
-    async with following(api_server, api, first_picture=1.0) as followed:
+    async with following(api_server, api, first_publication=1.0) as followed:
         seen: list[bool] = []
         followed.store.subscribe(
             lambda _: seen.extend(s.synced for s in followed.store.snapshots.values())

@@ -213,7 +213,7 @@ def test_the_holder_ignores_what_renews_others(tmp_path: Path, number: signal.Si
 def test_other_children_start_with_nothing_held() -> None:
     """Such as a plugin that a kubeconfig names for credentials."""
     script = (
-        "import asyncio, sys, uvloop; from epp_client import signals; signals.hold()\n"
+        "import asyncio, sys, uvloop; from epp_client import signals; signals.block()\n"
         "async def main():\n"
         "    child = await asyncio.create_subprocess_exec('grep', 'SigBlk', '/proc/self/status')\n"
         "    return await child.wait()\n"

@@ -1,7 +1,7 @@
-"""Where the API server is and who we are to it: the Pod's ServiceAccount, or a kubeconfig.
+"""Address and credentials of the API server: from the Pod's ServiceAccount, or a kubeconfig.
 
-All reading of configuration is kubernetes_asyncio's: tokens and their files, exec plugins, OIDC,
-certificates, contexts, proxies.
+kubernetes_asyncio reads all of it: tokens and their files, exec plugins, OIDC, certificates, contexts,
+proxies.
 """
 
 import os
@@ -17,27 +17,27 @@ from kubernetes_asyncio.config.incluster_config import SERVICE_HOST_ENV_NAME
 from epp_client.errors import SettingsError
 
 MAX_REASON = 200
-"""Characters of the library's own words that we repeat."""
+"""Characters of the library's error text that we repeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What the user said about the API server; nothing means: what this machine says."""
+    """The user's choice of configuration. Default: the Pod's ServiceAccount, else the usual kubeconfig."""
 
     kubeconfig: Path | None = None
     context: str | None = None
 
     @property
     def in_cluster(self) -> bool:
-        """Whether the Pod's ServiceAccount speaks for us."""
+        """Whether the Pod's ServiceAccount is used."""
         given = self.kubeconfig is not None or self.context is not None
         return not given and SERVICE_HOST_ENV_NAME in os.environ
 
     async def load(self) -> Configuration:
-        """Read the configuration anew, as its tokens may have changed.
+        """Read the configuration. Its tokens may have changed since the last time.
 
         Raises:
-            SettingsError: it cannot be read, or says too little. Never quotes a credential.
+            SettingsError: it cannot be read, or is incomplete. The text never quotes a credential.
         """
         configuration = Configuration()
         try:
@@ -47,21 +47,21 @@ class Access:
                 file = None if self.kubeconfig is None else str(self._file())
                 await load_kube_config(file, self.context, configuration)
         except (ConfigException, OSError) as error:
-            # A plugin's own words are the library's to log; of an exception only its first line.
+            # Only the first line: the library logs the output of a plugin itself.
             reason = (str(error).splitlines() or [""])[0][:MAX_REASON]
             raise SettingsError(f"{self}: {reason or type(error).__name__}") from error
         except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
             text = f"{self}: not a usable kubeconfig ({type(error).__name__})"
-            # YAML errors quote the line, which may be a token
+            # A YAML error quotes the line, which may be a token.
             raise SettingsError(text) from None
-        # no bound: every watch holds a connection
+        # No limit, as every watch holds a connection.
         configuration.connection_pool_maxsize = 0
         return configuration
 
     def _file(self) -> Path:
         assert self.kubeconfig is not None
         if not self.kubeconfig.is_file():
-            raise ConfigException("there is no such file")
+            raise ConfigException("no such file")
         return self.kubeconfig
 
     def __str__(self) -> str:
@@ -75,12 +75,12 @@ class Access:
         return str(self.kubeconfig or os.environ.get("KUBECONFIG", "~/.kube/config"))
 
     def without_path(self, text: str) -> str:
-        """`text`, for people who need not know where the credentials are."""
+        """`text` without the path of the kubeconfig, for pages that must not show it."""
         return text.replace(self._path, "file")
 
 
 def tls_files(configuration: Configuration) -> tuple[tuple[str, int] | None, ...]:
-    """The certificates and keys that a connection is made with, told apart by file and time."""
+    """File names and modification times of the CA, certificate and key, to detect their change."""
     return tuple(
         (str(file), os.stat(file).st_mtime_ns) if file else None
         for file in (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file)

@@ -1,8 +1,8 @@
-"""The Kubernetes API as five calls: JSON objects in and out, `ApiError` when it says no.
+"""The Kubernetes API as a few calls with JSON objects in and out, which raise `ApiError`.
 
 kubernetes_asyncio carries the configuration and the transport; its models and its Watch are not used.
-No policy here: who tries again, and when, is the caller's business. The one exception is a 401, after
-which the credentials are read anew and the call is made once more.
+Callers decide about retries. The one exception is a 401: the credentials are read again and the call is
+repeated once.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ PAGE = 500
 """Objects per page. A page of full Pods is about 4 MB: 40 ms of parsing at a time."""
 
 MAX_BODY = 64 * 1024 * 1024
-"""Bytes of one answer."""
+"""Bytes of one response."""
 
 CONNECT_TIMEOUT = 5.0
 CALL_TIMEOUT = 30.0
 WATCH_ANSWER_TIMEOUT = 30.0
-"""From the request of a watch to its first byte: the server answers when it has something to say."""
+"""Seconds from the request of a watch to its first byte: the server answers with its first event."""
 
 _USER_AGENT = f"epp-client/{__version__}"
 
@@ -50,7 +50,7 @@ class Page(NamedTuple):
 
 
 class KubernetesApi:
-    """One API server. To be opened, and closed at the end."""
+    """A client of one API server. Call `open` first and `close` at the end."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
@@ -61,23 +61,23 @@ class KubernetesApi:
         """Read the configuration. Connects to nothing yet.
 
         Raises:
-            SettingsError: the configuration cannot be used.
+            SettingsError: the configuration is not usable.
         """
         self._configuration = await self.access.load()
         try:
             self._tls = tls_files(self._configuration)
             self._rest = RESTClientObject(self._configuration)
         except OSError as error:
-            # ssl's errors are
+            # Errors of `ssl` are OSErrors.
             raise SettingsError(f"{self.access}: TLS: {error}") from error
 
     async def close(self) -> None:
-        """Drop every connection."""
+        """Close every connection."""
         await self._rest.close()
 
     @property
     def server(self) -> str:
-        """`https://host:port`, for people to read."""
+        """`https://host:port`, for texts."""
         return str(self._configuration.host)
 
     async def list_page(
@@ -90,9 +90,9 @@ class KubernetesApi:
         limit: int = PAGE,
         next: str = "",
     ) -> Page:
-        """One page of the objects; without a namespace: of all namespaces.
+        """List one page of the objects in `namespace`, or in all namespaces.
 
-        `next` comes from the page before. Lists are consistent reads, as of their resourceVersion.
+        `next` is from the previous page. Lists are consistent reads, as of their resourceVersion.
         """
         call = Call("list", resource, namespace)
         query = {
@@ -118,10 +118,10 @@ class KubernetesApi:
         timeout: float = 300.0,
         idle_timeout: float = 120.0,
     ) -> AsyncIterator[WatchStream]:
-        """Follow what changes after `resource_version`; once entered, the server has accepted.
+        """Watch changes after `resource_version`. The server has accepted once the context is entered.
 
-        The server ends the watch after `timeout` seconds. Silence of `idle_timeout` seconds is taken
-        for a dead connection: a server sends a bookmark each minute.
+        The server ends the watch after `timeout` seconds. `idle_timeout` seconds of silence count as a
+        dead connection: a server sends a bookmark each minute.
         """
         call = Call("watch", resource, namespace)
         query = {
@@ -142,13 +142,13 @@ class KubernetesApi:
             response.close()
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
-        """One object."""
+        """Read one object."""
         return await self._call(Call("get", resource, namespace, name), "GET")
 
     async def create(
         self, resource: Resource, data: Object, namespace: str | None = None
     ) -> Object:
-        """Create an object; returns it as the server has it."""
+        """Create an object, and return it as the server stored it."""
         name = str((data.get("metadata") or {}).get("name") or "")
         call = Call("create", resource, namespace, name)
         return await self._call(call, "POST", path=resource.path(namespace), body=data)
@@ -162,7 +162,7 @@ class KubernetesApi:
         *,
         subresource: str = "",
     ) -> Object:
-        """Write a whole object; CONFLICT when its resourceVersion is no longer the newest."""
+        """Replace an object; CONFLICT when its resourceVersion is not the newest."""
         return await self._call(
             Call("update", resource, namespace, name, subresource), "PUT", body=data
         )
@@ -177,9 +177,9 @@ class KubernetesApi:
         subresource: str = "",
         strict: bool = False,
     ) -> Object:
-        """Merge `data` into an object; CONFLICT when it has a resourceVersion that is old.
+        """Merge `data` into an object; CONFLICT when `data` has an old resourceVersion.
 
-        With `strict`, a field that the server does not know is refused instead of dropped.
+        With `strict` the server refuses unknown fields instead of dropping them.
         """
         query = {"fieldManager": "epp-client"}
         if strict:
@@ -210,9 +210,9 @@ class KubernetesApi:
         try:
             found = json.loads(await self._read(call, response))
         except ValueError as error:
-            raise unreachable(call, self.server, "what it says is not JSON") from error
+            raise unreachable(call, self.server, "the response is not JSON") from error
         if not isinstance(found, dict):
-            raise unreachable(call, self.server, "what it says is not an object")
+            raise unreachable(call, self.server, "the response is not a JSON object")
         return found
 
     async def _send(
@@ -226,14 +226,14 @@ class KubernetesApi:
         content_type: str = "application/json",
         limits: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
-        """Make the call; an answer that is not a success is raised."""
+        """Send the call, and return a successful response."""
         path = path or call.resource.path(call.namespace, call.name, call.subresource)
         again = True
         while True:
             epoch = self._epoch
             try:
                 headers = {"accept": "application/json", "user-agent": _USER_AGENT}
-                # In this spelling: the library looks for it by case.
+                # The library looks for "Content-Type" in this case only.
                 headers |= {"Content-Type": content_type} | await self._authorization()
                 response: aiohttp.ClientResponse = await self._rest.request(
                     method,
@@ -255,7 +255,7 @@ class KubernetesApi:
             await self._renew(call, epoch)
 
     async def _authorization(self) -> dict[str, str]:
-        # kubernetes_asyncio reads a ServiceAccount's token anew each minute, here.
+        # kubernetes_asyncio reads a ServiceAccount's token here, again after each minute.
         token = await self._configuration.get_api_key_with_prefix("BearerToken")
         return {"authorization": token.strip()} if token else {}
 
@@ -265,7 +265,9 @@ class KubernetesApi:
             async for chunk in response.content.iter_any():
                 said += chunk
                 if len(said) > MAX_BODY:
-                    raise unreachable(call, self.server, f"says more than {MAX_BODY} bytes")
+                    raise unreachable(
+                        call, self.server, f"the response is larger than {MAX_BODY} bytes"
+                    )
         except (aiohttp.ClientError, OSError) as error:
             raise unreachable(call, self.server, error) from error
         finally:
@@ -273,7 +275,7 @@ class KubernetesApi:
         return bytes(said)
 
     async def _renew(self, call: Call, epoch: int) -> None:
-        """Read the credentials anew, once for all calls that the same ones have failed."""
+        """Read the credentials again, once for all calls that failed with those of `epoch`."""
         async with self._renewing:
             if self._epoch != epoch:
                 return
@@ -283,7 +285,7 @@ class KubernetesApi:
                 if (tls, configuration.host) != (self._tls, self._configuration.host):
                     old, self._rest = self._rest, RESTClientObject(configuration)
                     self._tls = tls
-                    # its watches go on from where they were
+                    # Its watches end, and are opened again from their versions.
                     await old.close()
             except (SettingsError, OSError) as error:
                 text = f"cannot {call}: the credentials cannot be renewed: {error}"

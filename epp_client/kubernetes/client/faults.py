@@ -1,6 +1,6 @@
-"""What an API server's refusal means, and what the user should do about it. Pure.
+"""Translates failures of the API server into `ApiError`s that tell the user what to do. Pure.
 
-The one place that reads HTTP statuses and `Status` objects; above it there is only `ApiError`.
+The only place that interprets HTTP statuses and `Status` objects.
 """
 
 import json
@@ -13,14 +13,14 @@ from epp_client.errors import ApiError, ApiFault
 from epp_client.kubernetes.client.resources import Resource
 
 MAX_MESSAGE = 300
-"""Characters of the server's own words that we repeat."""
+"""Characters of the server's message that we repeat."""
 
 _USER = re.compile(r'User "([^"]{1,200})"')
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What was asked of the API server, in the words of RBAC."""
+    """A call of the API server, in the terms of RBAC."""
 
     verb: str
     resource: Resource
@@ -43,15 +43,15 @@ class Call:
 def refusal(
     call: Call, status: int, body: bytes | Mapping[str, Any], retry_after: str | None = None
 ) -> ApiError:
-    """The error for an answer of `status` with `body`, JSON or parsed (an ERROR event's object)."""
+    """The error for a response with `status` and `body`: JSON bytes, or the object of an ERROR event."""
     said = _status_object(body)
     reason = str(said.get("reason") or "")
     message = str(said.get("message") or "")[:MAX_MESSAGE]
     head = f"cannot {call}"
     match status:
         case 401:
-            text = "the API server does not accept our credentials; is the token of the"
-            text += " kubeconfig or of the ServiceAccount expired?"
+            text = "the API server rejects our credentials; is the token of the kubeconfig"
+            text += " or of the ServiceAccount expired?"
             return ApiError(ApiFault.UNAUTHORIZED, f"{head}: {text}", status)
         case 403:
             return ApiError(ApiFault.FORBIDDEN, f"{head}: {_missing(call, message)}", status)
@@ -62,7 +62,7 @@ def refusal(
         case 410:
             return ApiError(ApiFault.GONE, f"{head}: {message or 'too old'}", status)
         case 429 | 503:
-            # 503 is how an API server says that it is starting, or that it ends.
+            # An API server that is starting or stopping answers 503.
             fault = ApiFault.THROTTLED if status == 429 else ApiFault.UNREACHABLE
             text = message or "the API server is busy"
             return ApiError(fault, f"{head}: {text}", status, _seconds(retry_after, said))
@@ -73,7 +73,7 @@ def refusal(
 
 
 def unreachable(call: Call, server: str, error: BaseException | str) -> ApiError:
-    """The error for an API server that gave no answer."""
+    """The error for a call without a usable response."""
     why = error if isinstance(error, str) else f"{error}" or type(error).__name__
     text = f"cannot {call}: {server} does not answer: {why[:MAX_MESSAGE]}"
     return ApiError(ApiFault.UNREACHABLE, text)
@@ -103,7 +103,7 @@ def _missing(call: Call, message: str) -> str:
 def _absent(call: Call, said: Mapping[str, Any]) -> str:
     if said.get("details", {}).get("name"):
         return "it does not exist"
-    # Not a Status about an object: the server does not know the kind.
+    # The Status names no object, so the server does not know the kind.
     resource = call.resource
     text = f"the API server does not serve {resource.kind} {resource.api_version}"
     return f"{text}; is its CRD installed?" if resource.group else text

@@ -1,4 +1,4 @@
-"""The kinds of objects that we read or write, and their paths on the API server. Pure."""
+"""The kinds of objects that the sidecar reads or writes, and their paths on the API server. Pure."""
 
 from typing import NamedTuple
 from urllib.parse import quote
@@ -24,7 +24,7 @@ class Resource(NamedTuple):
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     def path(self, namespace: str | None = None, name: str = "", subresource: str = "") -> str:
-        """The URL path of the collection, or of one object; without a namespace: of all of them."""
+        """The URL path of one object, or of the collection in `namespace` or in all namespaces."""
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
         if namespace is not None and self.namespaced:
             parts += ["namespaces", namespace]

@@ -1,4 +1,4 @@
-"""The events of one watch, out of one HTTP response. Reads; decides nothing."""
+"""Reads the events of one watch from its HTTP response. It never reconnects."""
 
 import asyncio
 import json
@@ -15,21 +15,21 @@ MAX_EVENT = 8 * 1024 * 1024
 """Bytes of one event. An object has at most 3 MiB in a request, and 1.5 MiB in etcd."""
 
 CHUNK = 64 * 1024
-"""Bytes that are parsed in one turn of the event loop: about a millisecond."""
+"""Bytes parsed per turn of the event loop: about a millisecond."""
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-"""The kernel asks a silent peer after 15 s, and gives it up after 30 s."""
+"""TCP keepalive: the kernel probes a silent peer after 15 s, and closes the connection after 30 s."""
 
 
 class Event(NamedTuple):
-    """One event: ADDED, MODIFIED, DELETED or BOOKMARK. ERROR is raised as an ApiError."""
+    """An event of type ADDED, MODIFIED, DELETED or BOOKMARK. An ERROR is raised as an ApiError."""
 
     type: str
     object: dict[str, Any]
 
 
 class WatchStream:
-    """An async iterator of events; ends when the server ends the watch, which it does in time."""
+    """An async iterator of events, which ends when the server ends the watch."""
 
     def __init__(
         self, call: Call, response: aiohttp.ClientResponse, server: str, idle_timeout: float
@@ -49,8 +49,8 @@ class WatchStream:
         """The next event.
 
         Raises:
-            ApiError: the connection broke or is silent for too long, or the server said ERROR: GONE
-                when what happened since the version that the watch began at is forgotten.
+            ApiError: the connection broke or was silent for too long, or the server sent an ERROR, such
+            as GONE when it has no more history since the version of the watch.
         """
         while (line := next(self._lines, None)) is None:
             self._lines = iter(await self._read())
@@ -58,18 +58,18 @@ class WatchStream:
             event = json.loads(line)
             kind, data = event["type"], event["object"]
         except (ValueError, LookupError, TypeError) as error:
-            raise self._broken("what it says is not an event") from error
+            raise self._broken("the response is not a watch event") from error
         if not isinstance(data, dict):
-            raise self._broken("what it says is not an event")
+            raise self._broken("the response is not a watch event")
         if kind == "ERROR":
             raise refusal(self._call, int(data.get("code") or 500), data)
         return Event(kind, data)
 
     async def _read(self) -> list[bytes]:
-        """The next whole lines; at least one."""
+        """The next complete lines, at least one."""
         while True:
             try:
-                # One turn for everybody else, however much has come at once.
+                # Give other tasks a turn, however much has been received.
                 await asyncio.sleep(0)
                 async with asyncio.timeout(self._idle_timeout):
                     chunk = await self._content.read(CHUNK)
@@ -94,7 +94,7 @@ class WatchStream:
 
 
 def _keep_alive(response: aiohttp.ClientResponse) -> None:
-    """Have the kernel notice a peer that is gone without a word."""
+    """Turn on TCP keepalive, so that the kernel notices a peer that vanished."""
     connection = response.connection
     transport = connection.transport if connection is not None else None
     found = transport.get_extra_info("socket") if transport is not None else None
@@ -102,6 +102,6 @@ def _keep_alive(response: aiohttp.ClientResponse) -> None:
         return
     found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:
-        # Linux has them all
+        # Linux has all of these options.
         if hasattr(socket, name):
             found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

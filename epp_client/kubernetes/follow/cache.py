@@ -1,4 +1,4 @@
-"""What one list, and the watch after it, have told: objects by name, and up to which version. Pure."""
+"""The objects of one query by name, as of a resourceVersion, kept by a list and its watch. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -15,24 +15,25 @@ class Key(NamedTuple):
 
 
 def key_of(data: Object) -> Key:
-    """The name that an object bears."""
+    """The name of `data`."""
     metadata = data.get("metadata") or {}
     return Key(str(metadata.get("namespace") or ""), str(metadata.get("name") or ""))
 
 
 class Cache(Generic[Kept]):
-    """The objects of one query. `keep` makes of an object what is worth its memory."""
+    """The objects of one query. `keep` reduces an object to what is stored of it."""
 
     def __init__(self, keep: Callable[[Object], Kept]) -> None:
         self._keep = keep
         self.objects: dict[Key, Kept] = {}
         self.version = ""
-        """Where a watch goes on; empty when only a list can tell."""
+        """The version to watch from; empty when a list is needed."""
         self.synced = False
-        """Whether a list has come to its end: before it, nothing in here means none."""
+        """Whether a list has been completed. Before that, an empty cache does not mean that there are no
+        objects."""
 
     def reset(self, found: dict[Key, Kept], version: str) -> bool:
-        """A whole list, kept page by page: what is not in it is no more. Whether anything changed."""
+        """Replace all objects by a complete list. True if anything changed."""
         changed = not self.synced or found != self.objects
         if changed:
             self.objects = found
@@ -40,11 +41,11 @@ class Cache(Generic[Kept]):
         return changed
 
     def keep(self, items: Iterable[Object]) -> dict[Key, Kept]:
-        """One page of a list, for `reset`."""
+        """Reduce one page of a list, for `reset`."""
         return {key_of(item): self._keep(item) for item in items}
 
     def apply(self, kind: str, data: Object) -> bool:
-        """One event of the watch. Whether anything is not as it was."""
+        """Apply one event of the watch. True if anything changed."""
         version = (data.get("metadata") or {}).get("resourceVersion")
         if version:
             self.version = str(version)
@@ -55,11 +56,11 @@ class Cache(Generic[Kept]):
             return self.objects.pop(key, None) is not None
         kept = self._keep(data)
         if self.objects.get(key) == kept:
-            # a heartbeat, or a field that nobody here reads
+            # A heartbeat, or a change of a field that is not kept.
             return False
         self.objects[key] = kept
         return True
 
     def forget_version(self) -> None:
-        """What happened since is gone: the next thing to do is to list."""
+        """Require a list: the server has no more history since the version."""
         self.version = ""

@@ -1,7 +1,7 @@
-"""LastKnown: what the API server has told, in a file, for a start while the server is away.
+"""LastKnown: a file with the last known objects, for a start while the API server is unreachable.
 
-A gateway outlives its API server; a sidecar that was restarted meanwhile would have no pools. The file is
-read by the next process in the same place, so it belongs in a volume that lives as long as the Pod.
+Without it, a sidecar that restarts during an outage of the API server has no pools. The file belongs in a
+volume that lives as long as the Pod.
 """
 
 import contextlib
@@ -21,24 +21,24 @@ from epp_client.pool.pods import PodFacts
 
 log = structlog.get_logger(__name__)
 
-LONGEST_AGE = 3600.0
-"""Seconds since it was true. Later an address may be somebody else's."""
+MAX_AGE = 3600.0
+"""Seconds after which the file is not used: other Pods may have its addresses by then."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Memory(BaseModel):
-    """The objects of every query that has been listed, as they are kept in memory."""
+    """The objects of every listed query, as the caches store them."""
 
     version: Literal[1] = 1
     boot: str
     at: float
-    """When all of it was true: the monotonic clock of that boot, as the wall clock may jump."""
+    """When the objects were current, by the monotonic clock of `boot`: the wall clock may jump."""
     pods: dict[str, list[PodFacts]] = {}
     others: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
     """Namespace, name, object."""
 
     def objects(self, query: Query) -> Mapping[Key, Any] | None:
-        """What was known of one; None when nothing was."""
+        """The objects of one query; None when it had not been listed."""
         if query.resource is POD:
             pods = self.pods.get(str(query))
             return pods if pods is None else {Key(pod.namespace, pod.name): pod for pod in pods}
@@ -47,7 +47,7 @@ class Memory(BaseModel):
 
 
 def memory_of(reflectors: Iterable[Reflector[Any]], now: float) -> Memory:
-    """What these know now."""
+    """The current objects of `reflectors`."""
     memory = Memory(boot=_boot(), at=now)
     for reflector in reflectors:
         if reflector.synced:
@@ -73,31 +73,31 @@ class LastKnown:
         self._failed = False
 
     def load(self, now: float) -> Memory | None:
-        """What it says; None when there is none, or none that could still be true."""
+        """Read the file; None when it is missing, invalid, too old or from another boot."""
         try:
             memory = Memory.model_validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._useless(error.strerror or str(error))
+            self._warn(error.strerror or str(error))
             return None
         except ValidationError:
-            # whose text would quote the file
-            self._useless("it is not ours")
+            # The text of the error would quote the file.
+            self._warn("the content is not valid")
             return None
         if memory.boot != _boot():
-            self._useless("this machine has been started anew since")
-        elif not 0 <= now - memory.at <= LONGEST_AGE:
-            self._useless(f"it is {now - memory.at:.0f} s old")
+            self._warn("the machine has been rebooted since it was written")
+        elif not 0 <= now - memory.at <= MAX_AGE:
+            self._warn(f"it is {now - memory.at:.0f} s old")
         else:
             return memory
         return None
 
-    def _useless(self, why: str) -> None:
-        log.warning("what was last known is of no use", file=str(self._path), why=why)
+    def _warn(self, why: str) -> None:
+        log.warning("the last-known file is not used", file=str(self._path), why=why)
 
     def save(self, memory: Memory) -> None:
-        """Write it, whole or not at all. A sidecar that cannot, serves without it, and says so once."""
+        """Write the file atomically. A failure is logged once, and the sidecar serves on."""
         fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             fresh.unlink(missing_ok=True)
@@ -105,11 +105,13 @@ class LastKnown:
                 file.write(memory.model_dump_json().encode())
             fresh.replace(self._path)
         except (OSError, ValueError) as error:
-            # the latter: what cannot be written as JSON
+            # ValueError: an object cannot be written as JSON.
             if not self._failed:
-                log.error("what is known cannot be written", file=str(self._path), error=str(error))
+                log.error(
+                    "the last-known file cannot be written", file=str(self._path), error=str(error)
+                )
             self._failed = True
-            # A full disk: what was written of it is of no use, and takes room.
+            # An incomplete file is useless and takes room on a full disk.
             with contextlib.suppress(OSError):
                 fresh.unlink(missing_ok=True)
             return

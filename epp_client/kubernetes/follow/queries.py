@@ -1,6 +1,7 @@
-"""What is asked of an API server: the pools in scope, what a pool refers to, and what is kept of it. Pure.
+"""The queries that follow the pools in scope and the objects they refer to, and what is kept of the
+objects. Pure.
 
-Nothing here is wider than it has to be: the Pods of a selector, the one Service, its EndpointSlices.
+Queries are as narrow as possible: the Pods of a selector, one Service, its EndpointSlices.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from epp_client.pool.pods import pod_facts
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What one list, and the watch after it, are about."""
+    """The objects that one list and its watch select."""
 
     resource: Resource
     namespace: str | None = None
@@ -38,13 +39,13 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which InferencePools are followed: all of them when nothing is said."""
+    """The InferencePools to follow; all of them by default."""
 
     namespaces: tuple[str, ...] = ()
     pools: tuple[PoolName, ...] = ()
 
     def queries(self) -> list[Query]:
-        """What to ask for, so that RBAC need grant no more."""
+        """The queries for the pools in scope. RBAC need not grant more than these."""
         named = [
             Query(INFERENCE_POOL, pool.namespace, field_selector=f"metadata.name={pool.name}")
             for pool in self.pools
@@ -55,7 +56,7 @@ class Scope:
 
 
 def references(pool: InferencePool) -> tuple[Query, ...]:
-    """What a pool refers to: its Pods; its picker's Service and EndpointSlices, if it has a picker."""
+    """Queries for a pool's Pods, and for its picker's Service and EndpointSlices if it has a picker."""
     namespace = pool.name.namespace
     labels = ",".join(f"{key}={value}" for key, value in pool.match_labels)
     pods = Query(POD, namespace, label_selector=labels)
@@ -70,7 +71,7 @@ def references(pool: InferencePool) -> tuple[Query, ...]:
 
 
 def kept(query: Query) -> Callable[[Object], Any]:
-    """What makes of an object what is worth its memory."""
+    """The function that reduces an object of `query` to what is stored of it."""
     return _KEPT[query.resource.kind]
 
 

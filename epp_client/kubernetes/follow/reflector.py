@@ -1,7 +1,7 @@
-"""Reflector: keeps a Cache in step with one query of the API server, whatever happens to the server.
+"""Reflector: keeps a Cache in step with one query of the API server, through every failure of the server.
 
-List, then watch from there; when the watch ends, watch on; when the version is forgotten (410), list anew.
-The last state stays while nothing can be had; who reads it is told for how long it has been the last.
+It lists, then watches from that version; it watches again when a watch ends, and lists again when the
+server has no more history (410). During an outage the last state stays, and `stale_since` tells since when.
 """
 
 import asyncio
@@ -24,25 +24,27 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How a failing server is asked again. Seconds."""
+    """Delays and timeouts in seconds."""
 
     first: float = 0.2
+    """First back-off."""
     longest: float = 15.0
+    """Longest back-off."""
     absent: float = 15.0
-    """Between two looks for a kind that the server does not serve."""
+    """Delay between two lists of a kind that the server does not serve."""
     watch: float = 300.0
-    """One watch; up to twice as long, so that many do not end together."""
+    """Duration of a watch; up to twice as long at random, so that many do not end together."""
     idle: float = 120.0
-    """Silence that is taken for a dead connection."""
+    """Silence that counts as a dead connection."""
     settled: float = 5.0
-    """A watch that has lasted so long was a good one: the next failure is the first again."""
+    """Duration of a watch after which the back-off starts over."""
 
 
 PACE = Pace()
 
 
 class Asked:
-    """What all reflectors of a process have asked of the server."""
+    """Numbers of calls, events and faults of all reflectors of a process."""
 
     def __init__(self) -> None:
         self.lists = 0
@@ -67,16 +69,17 @@ class Reflector(Generic[Kept]):
         clock: Callable[[], float] | None = None,
         dice: Callable[[], float] = random.random,
     ) -> None:
-        """`changed` is called after every change, and when `synced` or `failure` changes. `optional`: a
-        kind that the server does not serve has no objects. `dice` throws 0 to 1."""
+        """`changed` is called after every change of the objects, of `synced` or of `failure`. `optional`: a
+        kind that the server does not serve counts as empty. `dice` returns 0 to 1."""
         self.query = query
         self.cache = Cache(keep)
         self.stale_since: float | None = None
-        """By the monotonic clock; None while a watch is open, or before the first attempt has failed."""
+        """Since when, by the monotonic clock, the state is not current; None while a watch is open, or
+        before the first attempt has failed."""
         self.failure: ApiError | None = None
-        """Why the last attempt failed; None when it did not."""
+        """The error of the last attempt; None if it succeeded."""
         self.listed = False
-        """Whether `objects` comes from the server, and not from an earlier process."""
+        """Whether `objects` comes from the server, not from the last-known file."""
         self._api = api
         self._changed = changed
         self._asked = asked
@@ -86,26 +89,26 @@ class Reflector(Generic[Kept]):
         self._dice = dice
         self._backoff = 0.0
         self._forgotten = False
-        """The server has forgotten our version, and no watch has lasted since."""
+        """Whether the server answered 410 and no watch has lasted since."""
 
     @property
     def objects(self) -> dict[Key, Kept]:
-        """What is known."""
+        """The cached objects by name."""
         return self.cache.objects
 
     @property
     def synced(self) -> bool:
-        """Whether `objects` has been a whole list once, of this process's or of an earlier one's."""
+        """Whether `objects` began with a complete list, from the server or from the last-known file."""
         return self.cache.synced
 
     @property
     def answered(self) -> bool:
-        """Whether the server has said something definite: a list, or that there will be none."""
+        """Whether the server has listed the objects, or refused to for good."""
         definite = (ApiFault.FORBIDDEN, ApiFault.NOT_FOUND)
         return self.synced or (self.failure is not None and self.failure.fault in definite)
 
     def recall(self, objects: Mapping[Key, Kept], since: float) -> None:
-        """Take what was known at `since`, by the monotonic clock, until the first list is there."""
+        """Use `objects`, current at `since` by the monotonic clock, until the first list."""
         if not self.synced:
             self.cache.reset(dict(objects), version="")
             self.stale_since = since
@@ -119,8 +122,9 @@ class Reflector(Generic[Kept]):
             except ApiError as error:
                 await self._pause(error)
             except Exception as error:
-                # Of an object that nobody foresaw: a watch goes on behind it, and nobody stops in silence.
-                log.exception("an object cannot be read", query=str(self.query))
+                # An object of an unforeseen form must not end the reflector: it is logged, and the watch
+                # goes on.
+                log.exception("cannot follow: unexpected form of an object", query=str(self.query))
                 text = f"cannot follow {self.query}: {type(error).__name__}"
                 await self._pause(ApiError(ApiFault.OTHER, text))
 
@@ -139,7 +143,7 @@ class Reflector(Generic[Kept]):
             idle_timeout=self._pace.idle,
         ) as stream:
             began = self._clock()
-            self._fresh()
+            self._followed()
             try:
                 async for event in stream:
                     self._asked.events += 1
@@ -150,10 +154,10 @@ class Reflector(Generic[Kept]):
                 if lasted >= self._pace.settled:
                     self._backoff, self._forgotten = 0.0, False
         if lasted < self._pace.settled:
-            # Accepted and ended at once, again and again: that is a failing server as well.
+            # A server that accepts watches and ends them at once is failing as well.
             await asyncio.sleep(self._next_backoff())
         elif lasted < timeout - self._pace.settled:
-            # The server goes, and tells so all who watch, at once.
+            # The server is stopping and ends all watches: spread the new ones.
             await asyncio.sleep(self._pace.first * self._dice())
 
     async def _list(self) -> None:
@@ -174,25 +178,25 @@ class Reflector(Generic[Kept]):
                 break
         changed = self.cache.reset(found, page.resource_version)
         self.listed = True
-        self._fresh()
+        self._followed()
         if changed:
             self._changed()
 
-    def _fresh(self) -> None:
+    def _followed(self) -> None:
         if self.stale_since is not None:
-            log.info("followed again", query=str(self.query))
+            log.info("API server answers again", query=str(self.query))
         elif self.failure is None:
             return
         self.stale_since = self.failure = None
         self._changed()
 
     async def _pause(self, error: ApiError) -> None:
-        """After a failure: remember it, and wait before the next attempt."""
+        """Note a failure, and wait before the next attempt."""
         self._asked.faults[error.fault] += 1
         if error.fault is ApiFault.GONE:
             self.cache.forget_version()
             if not self._forgotten:
-                # Nothing is wrong with the server; but all of its clients may hear this together.
+                # The server is well, but may answer 410 to all of its clients at once: spread the lists.
                 self._forgotten = True
                 await asyncio.sleep(self._pace.first * self._dice())
                 return
@@ -208,7 +212,7 @@ class Reflector(Generic[Kept]):
             self.stale_since = self._clock()
         self.failure = error
         self._changed()
-        # Many are told the same `Retry-After`, at the same moment.
+        # Many clients get the same `Retry-After` at the same moment: spread them.
         asked_for = (error.retry_after or 0.0) * (1 + self._dice())
         await asyncio.sleep(max(self._next_backoff(), asked_for))
 

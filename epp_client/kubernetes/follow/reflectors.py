@@ -1,4 +1,4 @@
-"""Reflectors together: one per query for as long as a pool refers to it, and how well all are followed."""
+"""The set of reflectors: one per query that some pool refers to, and summaries of their state."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
@@ -14,10 +14,11 @@ Make = Callable[[Query, Callable[[], None]], Reflector[Any]]
 
 
 class Reflectors:
-    """What pools refer to, followed; pools that refer to the same share a reflector."""
+    """Reflectors of the queries that pools refer to. Pools with the same query share a reflector."""
 
     def __init__(self, make: Make, touched: Callable[[Iterable[PoolName]], None]) -> None:
-        """`make` takes a query and what to call after a change; `touched` hears whom it concerns."""
+        """`make` takes a query and the callback for changes. `touched` gets the pools that a change
+        affects."""
         self._make = make
         self._touched = touched
         self._users: dict[Query, set[PoolName]] = {}
@@ -36,11 +37,11 @@ class Reflectors:
         return len(self._reflectors)
 
     def answered(self, queries: Iterable[Query]) -> bool:
-        """Whether the server has said something definite about all of them."""
+        """Whether the server has answered all `queries` definitely, see `Reflector.answered`."""
         return all(self._reflectors[query].answered for query in queries)
 
     def refer(self, pool: PoolName, queries: Iterable[Query]) -> None:
-        """The pool refers to these as well from now on."""
+        """Add references of a pool, and follow new queries."""
         for query in queries:
             self._queries.setdefault(pool, set()).add(query)
             self._users.setdefault(query, set()).add(pool)
@@ -49,10 +50,10 @@ class Reflectors:
                 self._reflectors[query] = reflector
                 self._tasks[query] = asyncio.create_task(reflector.run())
 
-    def release(self, pool: PoolName, but: Iterable[Query] = ()) -> None:
-        """The pool refers to nothing any more but these; what nobody refers to is followed no longer."""
+    def release(self, pool: PoolName, exclude: Iterable[Query] = ()) -> None:
+        """Remove a pool's references except `exclude`. Queries without references are stopped."""
         referred = self._queries.pop(pool, set())
-        if rest := referred.intersection(but):
+        if rest := referred.intersection(exclude):
             self._queries[pool] = rest
         for query in referred - rest:
             users = self._users[query]
@@ -68,7 +69,7 @@ class Reflectors:
         return lambda: self._touched(self._users.get(query, ()))
 
     async def stop(self) -> None:
-        """End with nothing left running."""
+        """Stop all reflectors. No task is left running."""
         tasks = [*self._tasks.values(), *self._ended]
         for task in tasks:
             task.cancel()
@@ -76,13 +77,13 @@ class Reflectors:
 
 
 def stale(reflectors: Iterable[Reflector[Any]], now: float) -> float:
-    """For how many seconds one of them cannot follow; 0 when all can."""
+    """Seconds since some reflector could not follow; 0 when all can."""
     since = [r.stale_since for r in reflectors if r.stale_since is not None]
     return now - min(since) if since else 0.0
 
 
 def missing(reflectors: Iterable[Reflector[Any]]) -> str:
-    """What has to be listed before the first requests can be served; empty when nothing has."""
+    """Which lists are missing before requests can be served; empty when none is."""
     needed = (INFERENCE_POOL, POD)
     waiting = [
         r for r in reflectors if not (r.synced if r.query.resource in needed else r.answered)
@@ -96,6 +97,6 @@ def missing(reflectors: Iterable[Reflector[Any]]) -> str:
 
 
 def failures(reflectors: Iterable[Reflector[Any]]) -> list[ApiError]:
-    """Why some of them cannot follow, each reason once."""
+    """Errors of the reflectors that cannot follow, each text once."""
     found = [r.failure for r in reflectors if r.failure is not None]
     return list({str(error): error for error in found}.values())

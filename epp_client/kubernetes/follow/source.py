@@ -1,8 +1,9 @@
-"""The Kubernetes source: pools as the API server has them, followed live.
+"""KubernetesSource: follows the pools of an API server and publishes their snapshots. Never writes to the
+server.
 
-InferencePools are watched in the scope that was asked for; of all else only what they refer to: the
-Pods of each selector, the Service and the EndpointSlices of each picker. Level-based: reflectors keep
-state, a change marks pools, and what follows from the state of the marked pools is published.
+Beside the InferencePools in scope it watches only what they refer to: the Pods of each selector, the
+Service and EndpointSlices of each picker. Level-based: reflectors keep state, a change marks pools, and the
+state of the marked pools is resolved and published.
 """
 
 import asyncio
@@ -32,23 +33,24 @@ from epp_client.pool.store import PoolStore
 log = structlog.get_logger(__name__)
 
 COALESCE = 0.005
-"""Seconds that the first of several changes waits for the others."""
-REST = 2.0
-"""Seconds of rest for each second that the last resolution took: a large pool that never stands still
-takes a third of the control process at most."""
-LONGEST_REST = 0.1
-FIRST_PICTURE = 5.0
-"""Seconds, from when it is known which pools there are, for which nothing is published before all is
-listed: an Envoy that runs already would lose the clusters and endpoints of what has not been."""
+"""Seconds that a change waits for further ones, which are resolved together."""
+COOLDOWN = 2.0
+"""Seconds of pause per second of the last resolution: resolving takes at most a third of the process's
+time."""
+MAX_COOLDOWN = 0.1
+"""Seconds of the longest pause."""
+FIRST_PUBLICATION = 5.0
+"""Seconds that the first publication waits for missing lists once the pools are known: without it a running
+Envoy would lose clusters and endpoints that have not been listed yet."""
 
 
 @dataclass(slots=True)
 class _Pool:
-    """One InferencePool that is there."""
+    """One existing InferencePool."""
 
     data: Object
     parsed: InferencePool | None = None
-    """As it was last valid."""
+    """The last valid version."""
     faults: tuple[Problem, ...] = ()
     resolution: PoolResolution | None = None
 
@@ -65,47 +67,47 @@ class KubernetesSource:
         clock: Callable[[], float],
         listed: Callable[[str], None] = lambda _: None,
         pace: Pace = PACE,
-        first_picture: float = FIRST_PICTURE,
+        first_publication: float = FIRST_PUBLICATION,
     ) -> None:
-        """`listed` is told after every publication what has not been listed yet, in words."""
+        """`listed` is called after every resolution with a text of what is not listed yet."""
         self.asked = Asked()
-        self.pools_told: Callable[[], None] = lambda: None
-        """Called after a change of `pools`, of a status as well, which no snapshot shows."""
+        self.pools_changed: Callable[[], None] = lambda: None
+        """Called after a change of `pools`, including their status, which snapshots do not have."""
         self._api = api
         self._store = store
         self._defaults = defaults
         self._clock = clock
         self._listed = listed
         self._pace = pace
-        self._first_picture = first_picture
-        self._whole_by: float | None = None
-        """When the pools are published that are known by then; None before any are."""
+        self._first_publication = first_publication
+        self._publish_by: float | None = None
+        """When the first publication happens even if lists are missing; None before any pool is known."""
         self._pools: dict[PoolName, _Pool] = {}
         self._wake = asyncio.Event()
         self._dirty: set[PoolName] = set()
         self._memory: Memory | None = None
         self.edition = 0
-        """Moves with every change of what is known."""
+        """A number that grows with every resolution."""
         self._roots: list[Reflector[Object]] = [
             self._reflector(query, self._pools_changed) for query in scope.queries()
         ]
         self._reflectors = Reflectors(self._reflector, self._touched)
 
-    # --- what others read ---
+    # --- for other parts ---
 
     @property
     def pools(self) -> Mapping[PoolName, Object] | None:
-        """The InferencePools as the API server has them; None before all have been listed."""
+        """The InferencePools as JSON objects; None before all have been listed."""
         if not all(root.listed for root in self._roots):
             return None
         return {name: pool.data for name, pool in self._pools.items()}
 
     def stale(self) -> float:
-        """For how many seconds something cannot be followed; 0 when all can."""
+        """Seconds since some resource could not be followed; 0 when all are."""
         return stale(self._all(), self._clock())
 
     def failures(self) -> list[ApiError]:
-        """Why something cannot be followed, each once."""
+        """Errors of the resources that cannot be followed, each text once."""
         return failures(self._all())
 
     def _all(self) -> list[Reflector[Any]]:
@@ -121,11 +123,11 @@ class KubernetesSource:
         return made
 
     def memory(self) -> Memory:
-        """All that is known now."""
+        """All objects known now, for the last-known file."""
         return memory_of(self._all(), self._clock())
 
     def recall(self, memory: Memory) -> None:
-        """Take what was known once for all that the server does not list. Its lists replace it."""
+        """Use `memory` for every query that the server has not listed. Lists replace it."""
         self._memory = memory
         for reflector in self._all():
             self._remind(reflector)
@@ -141,10 +143,10 @@ class KubernetesSource:
 
     def _pools_changed(self) -> None:
         self._touched(self._read_pools())
-        self.pools_told()
+        self.pools_changed()
 
     def _read_pools(self) -> set[PoolName]:
-        """Take the InferencePools as they are now; the names of those that are not what they were."""
+        """Update `_pools` from the reflectors, and return the names of changed pools."""
         now = {PoolName(*key): data for root in self._roots for key, data in root.objects.items()}
         changed = {name for name in self._pools if name not in now}
         for name in changed:
@@ -167,14 +169,14 @@ class KubernetesSource:
         return changed
 
     async def run(self) -> None:
-        """Follow the API server until cancelled; then end with nothing left running."""
+        """Follow the API server until cancelled. No task is left running then."""
         roots = [asyncio.create_task(root.run()) for root in self._roots]
         try:
             while True:
                 await self._changed()
                 began = self._clock()
                 self._resolve()
-                await asyncio.sleep(min(LONGEST_REST, REST * (self._clock() - began)))
+                await asyncio.sleep(min(MAX_COOLDOWN, COOLDOWN * (self._clock() - began)))
         finally:
             for root in roots:
                 root.cancel()
@@ -182,11 +184,11 @@ class KubernetesSource:
             await self._reflectors.stop()
 
     async def _changed(self) -> None:
-        """Until something has changed, or a draining endpoint's time is up."""
+        """Wait until something has changed, a drain grace ends, or the first publication is due."""
         changes = [pool.resolution.next_change for pool in self._pools.values() if pool.resolution]
-        whole_by = self._whole_by
-        if not self._store.synced and whole_by is not None and self._clock() < whole_by:
-            changes.append(whole_by)
+        publish_by = self._publish_by
+        if not self._store.synced and publish_by is not None and self._clock() < publish_by:
+            changes.append(publish_by)
         at = min((change for change in changes if change is not None), default=None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if at is None else max(0.0, at - self._clock())):
@@ -195,12 +197,12 @@ class KubernetesSource:
         self._wake.clear()
 
     def _resolve(self) -> None:
-        """Publish what follows from the state of the pools that something has changed for."""
+        """Resolve the changed pools, and publish."""
         now = self._clock()
         dirty, self._dirty = self._dirty, set()
         self.edition += 1
         if not self.stale():
-            # all has been listed: what comes later begins with a list
+            # All queries have been listed; later queries begin with a list.
             self._memory = None
         for name, pool in self._pools.items():
             at = pool.resolution.next_change if pool.resolution else None
@@ -212,11 +214,11 @@ class KubernetesSource:
             self._resolve_pool(name, self._pools[name], now)
         answered = all(root.answered for root in self._roots)
         unlisted = missing(self._all())
-        # unknown is never none
+        # Nothing is published before the list of pools: unknown pools are not deleted pools.
         if answered and any(root.synced for root in self._roots):
-            if self._whole_by is None:
-                self._whole_by = now + self._first_picture
-            if not unlisted or self._store.synced or now >= self._whole_by:
+            if self._publish_by is None:
+                self._publish_by = now + self._first_publication
+            if not unlisted or self._store.synced or now >= self._publish_by:
                 self._publish()
         self._listed(unlisted)
 
@@ -243,18 +245,18 @@ class KubernetesSource:
     # --- one pool ---
 
     def _follow(self, name: PoolName, pool: _Pool | None) -> None:
-        """Watch what the pool refers to now, and no more what it refers to no longer."""
+        """Watch what the pool refers to now, and stop watching what it does not refer to any more."""
         if pool is None:
             self._reflectors.release(name)
             return
         wanted = references(pool.parsed) if pool.parsed is not None else ()
         self._reflectors.refer(name, wanted)
         if self._reflectors.answered(wanted):
-            # Until the new ones have been listed, the old ones serve.
-            self._reflectors.release(name, but=wanted)
+            # The old queries stay until the new ones have been answered.
+            self._reflectors.release(name, exclude=wanted)
 
     def _resolve_pool(self, name: PoolName, pool: _Pool, now: float) -> None:
-        """Work the pool out anew, unless something that it now refers to has not been listed yet."""
+        """Resolve the pool, unless something that it refers to has not been listed yet."""
         if pool.parsed is None:
             return
         queries = references(pool.parsed)
@@ -262,7 +264,7 @@ class KubernetesSource:
             return
         pods = self._reflectors[queries[0]]
         if not pods.synced:
-            # refused by RBAC: a pool without known Pods is not one without Pods
+            # RBAC refused the list of Pods: unknown Pods are not the same as no Pods.
             return
         picker: PickerTarget | None = None
         if (ref := pool.parsed.picker) is not None:

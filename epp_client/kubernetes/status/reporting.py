@@ -102,7 +102,7 @@ class Reporting:
         self._reporter = StatusReporter(
             api, role.parent, inputs, lambda: self._holder.holds, count, pace
         )
-        source.pools_told = self._wake
+        source.pools_changed = self._wake
         self._store = store
         self._ends: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
