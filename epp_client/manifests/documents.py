@@ -1,7 +1,7 @@
-"""Kubernetes objects out of YAML or JSON text, each field with its line. Pure: text in, objects out.
+"""Reads Kubernetes objects from YAML or JSON text, with the line of each field. Pure.
 
-Knows syntax only: documents, lists, duplicate keys, and what a hostile file may cost. What the objects
-mean lives in `manifests`, `parse` and `resolve`.
+Only syntax: documents, lists, duplicate keys, limits against hostile files. The meaning of objects is in
+`world`, `pool.parse` and `pool.resolve`.
 """
 
 import re
@@ -14,7 +14,7 @@ import yaml
 from epp_client.pool.problems import Fault, Path, Problem, Severity, dotted
 
 MAX_ALIASED_NODES = 100_000
-"""How many nodes the aliases of one document may stand for, written out."""
+"""Nodes that the aliases of one document may expand to."""
 
 MAX_DEPTH = 100
 
@@ -26,7 +26,7 @@ _PART = re.compile(r"\['([^']*)'\]|\[(\d+)\]|([^.\[]+)")
 
 
 class _Loader(_Base):  # type: ignore[misc]
-    """Notices duplicate keys; a timestamp is a string, as it is in JSON and to the API server."""
+    """Detects duplicate keys, and reads timestamps as strings, as JSON and the API server do."""
 
     repeats = False
     yaml_implicit_resolvers = {  # noqa: RUF012
@@ -43,13 +43,13 @@ class _Loader(_Base):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """One object of a file and the place of each of its fields."""
+    """One object of a file, with the place of each field."""
 
     data: Mapping[str, Any]
     file: str
     node: yaml.Node
     repeated: tuple[Path, ...] = ()
-    """Keys that are there twice."""
+    """Duplicate keys."""
 
     @property
     def subject(self) -> str:
@@ -78,7 +78,7 @@ class Located:
         return line
 
     def problem(self, fault: Fault) -> Problem:
-        """Give a fault its place."""
+        """Add the place of a fault."""
         return Problem(
             fault.severity,
             fault.text,
@@ -89,7 +89,7 @@ class Located:
         )
 
     def place(self, problem: Problem) -> Problem:
-        """Give a problem about this object, found without its file, its place."""
+        """Add file and line to a problem of this object."""
         path: Path = tuple(
             int(index) if index else quoted or plain
             for quoted, index, plain in _PART.findall(problem.field)
@@ -98,13 +98,13 @@ class Located:
 
 
 def read(text: str, file: str) -> Iterator[Located | Problem]:
-    """Every object of a text with one or more documents; a `List` yields its items.
+    """Yield every object of a text with any number of documents; a `List` yields its items.
 
     Raises:
-        yaml.YAMLError: not YAML.
-        ValueError: nested too deeply, or a scalar that is not what its tag says.
+        yaml.YAMLError: the text is not YAML.
+        ValueError: it is nested too deeply, or a scalar does not fit its tag.
     """
-    # Blanks for tabs lose nothing in JSON, whose strings cannot hold a raw tab.
+    # YAML forbids tabs. Blanks are as good in JSON, whose strings cannot contain a raw tab.
     if text.lstrip()[:1] in ("{", "["):
         text = text.replace("\t", " ")
     _check_depth(text)
@@ -113,12 +113,12 @@ def read(text: str, file: str) -> Iterator[Located | Problem]:
         while loader.check_node():
             node = loader.get_node()
             line = node.start_mark.line + 1
-            # Before construction: merge keys copy what their aliases stand for.
+            # Check before construction, in which merge keys copy what their aliases expand to.
             if "*" in text and _aliased(node) > MAX_ALIASED_NODES:
-                what = "too much YAML behind aliases, or an alias within itself"
+                what = "aliases expand to too much YAML, or to themselves"
                 yield Problem(Severity.ERROR, what, file=file, line=line)
                 continue
-            # Construction merges in place, after which an override looks like a duplicate.
+            # Check before construction, which merges in place: an override would look like a duplicate.
             repeated = tuple(_repeated(node, ())) if "<<" in text else None
             loader.repeats = False
             data = loader.construct_document(node)
@@ -134,7 +134,7 @@ def read(text: str, file: str) -> Iterator[Located | Problem]:
 
 
 def _check_depth(text: str) -> None:
-    # libyaml's composer recurses on the C stack, where too deep is a crash and not an exception.
+    # libyaml's composer recurses on the C stack: deep nesting would crash the process.
     depth = 0
     for event in yaml.parse(text, _Base):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -146,7 +146,7 @@ def _check_depth(text: str) -> None:
 
 
 def _aliased(root: yaml.Node) -> int:
-    """How many nodes there are more with every alias written out; endless ones are too many."""
+    """The number of nodes that expanding every alias adds; huge for an alias inside itself."""
     sizes: dict[int, int] = {}
     written = 0
 
@@ -157,7 +157,7 @@ def _aliased(root: yaml.Node) -> int:
         if (size := sizes.get(id(node))) is not None:
             return size
         endless = 10**12
-        # until its end is seen
+        # The size until the node is complete, found only by an alias inside itself.
         sizes[id(node)] = endless
         children = (
             [child for pair in node.value for child in pair]
@@ -172,12 +172,12 @@ def _aliased(root: yaml.Node) -> int:
 
 
 def _entry(node: yaml.MappingNode, key: str) -> tuple[yaml.Node, yaml.Node] | None:
-    # The last one: it is what construction keeps of a duplicate or merged key.
+    # The last pair, as construction keeps that of a duplicate or merged key.
     return next((pair for pair in reversed(node.value) if pair[0].value == key), None)
 
 
 def _flatten(found: Located) -> Iterator[Located | Problem]:
-    """An object, or the objects of a `List` or `...List`."""
+    """Yield an object, or the items of a `List` or `...List`."""
     data, file, node = found.data, found.file, found.node
     kind, items = data.get("kind"), data.get("items")
     if not (isinstance(kind, str) and kind.endswith("List") and isinstance(items, list)):
@@ -188,7 +188,7 @@ def _flatten(found: Located) -> Iterator[Located | Problem]:
         inherited["apiVersion"] = data["apiVersion"]
     for path in found.repeated:
         if path[0] != "items" or len(path) == 1:
-            yield found.problem(Fault(path, "is there twice"))
+            yield found.problem(Fault(path, "is a duplicate key"))
     entry = _entry(node, "items") if isinstance(node, yaml.MappingNode) else None
     for index, (item, place) in enumerate(zip(items, entry[1].value if entry else (), strict=True)):
         if isinstance(item, dict):

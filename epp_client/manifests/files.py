@@ -1,4 +1,4 @@
-"""Reads manifests from a file, a folder or standard input, and names what lies beside them unread."""
+"""Reads manifests from a file, a directory or standard input, and warns of files that it skips."""
 
 import contextlib
 import re
@@ -29,25 +29,25 @@ def _files(path: Path) -> list[Path]:
 
 
 def _left_alone(folder: Path) -> Iterable[Problem]:
-    """What lies in the folder and looks as if it were meant to be read. Hidden names are not: a ConfigMap's
-    volume has some."""
+    """Warn of skipped entries that look like manifests. Hidden names are exempt: a ConfigMap's volume has
+    some."""
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         text = ""
         if entry.is_dir():
-            # A folder that nobody may look into hides nothing of ours.
+            # An unreadable sub-directory is none of ours.
             with contextlib.suppress(OSError):
                 if any(p.suffix in SUFFIXES for p in entry.iterdir()):
-                    text = "a sub-folder is not read; put its files beside the others"
+                    text = f"sub-directories are not read: move the files into {folder}"
         elif entry.suffix not in SUFFIXES and _ALMOST.search(entry.name):
-            text = f"is not read; the name must end in {', '.join(SUFFIXES)}"
+            text = f"is not read: the name must end in {', '.join(SUFFIXES)}"
         if text:
             yield Problem(Severity.WARNING, text, file=str(entry))
 
 
 def load(path: Path) -> Loaded:
-    """Read every manifest of `path`, a file or a directory. Faults are in the result."""
+    """Read every manifest of `path`, a file or a directory. Problems are part of the result."""
     objects: dict[str, tuple[Located, ...]] = {}
     problems: list[Problem] = []
     failed: set[str] = set()

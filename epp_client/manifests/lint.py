@@ -1,4 +1,4 @@
-"""Everything wrong with some manifests, and what they would serve: `epp-client check`."""
+"""Finds the problems of manifests, and what `serve` would make of them, for `epp-client check`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from epp_client.pool.snapshot import PoolSnapshot
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What `lint` found in some manifests."""
+    """The result of `lint`."""
 
     problems: tuple[Problem, ...]
-    """Errors, and warnings about what would not serve."""
+    """Errors and warnings with their places."""
     snapshots: Mapping[PoolName, PoolSnapshot]
     """The pools as they would be served."""
 
@@ -47,10 +47,9 @@ def _count(number: int, what: str) -> str:
 
 
 def lint(paths: Iterable[Path], defaults: PoolSettings, *, live: bool = False) -> Findings:
-    """Everything wrong with the manifests of these paths, which are taken together; `-` is stdin.
-
-    `live`: they are all that there is, as for `serve --pools`. Then a pool without an endpoint or an
-    address of its picker is an error; else the cluster may have what the files lack.
+    """Check the manifests of all `paths` together; `-` is standard input.
+    `live`: treat them as the whole cluster, like `serve --pools`. A pool without an endpoint or without an
+    address of its picker is then an error, otherwise a warning.
     """
     loads = [load(path) for path in paths]
     loaded = Loaded(
@@ -68,7 +67,7 @@ def lint(paths: Iterable[Path], defaults: PoolSettings, *, live: bool = False) -
                 for pod in world.pods
             )
             text = "selects no ready endpoint" if selected else "selects no Pod"
-            text += " of these manifests"
+            text += " in these manifests"
             place = "spec.selector.matchLabels"
             doubts.append(Problem(Severity.WARNING, text, f"InferencePool {name}", place))
     if live:

@@ -1,8 +1,8 @@
-"""The manifest source: pools from Kubernetes YAML or JSON files, followed live.
+"""ManifestSource: follows the pools of YAML or JSON files and publishes their snapshots.
 
 `kubectl get inferencepools,pods,services,endpointslices -o yaml` of any cluster is valid input. A file
-that cannot be read any more keeps what it said last; a pool that became invalid keeps serving as it
-was; either is reported.
+that becomes unreadable keeps its last content, and a pool that becomes invalid its last valid version; both
+are reported as problems.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from epp_client.pool.store import PoolStore
 
 log = structlog.get_logger(__name__)
 
-LOOK = 1.0
-"""Seconds between two looks at what the path leads to: no watch tells of a directory, or of a link to one,
-that is replaced."""
+POLL_INTERVAL = 1.0
+"""Seconds between two checks of what the path leads to. A watch does not notice that a directory, or a link
+to one, is replaced."""
 
 
 class ManifestSource:
@@ -52,7 +52,7 @@ class ManifestSource:
         self._faults: tuple[Problem, ...] = ()
 
     def reload(self) -> None:
-        """Read everything anew and publish what follows from it."""
+        """Read everything and publish it."""
         self._take(load(self._path))
 
     def _take(self, loaded: Loaded) -> None:
@@ -68,7 +68,7 @@ class ManifestSource:
         self.resolve()
 
     def resolve(self) -> None:
-        """Publish what follows from the objects at this moment."""
+        """Resolve the loaded objects at the current time, and publish."""
         self._last = resolve(self._world, self._last, self._clock())
         problems = (*self._faults, *placed(self._last.problems, self._loaded))
         for problem in problems:
@@ -76,7 +76,7 @@ class ManifestSource:
                 emit = log.error if problem.severity is Severity.ERROR else log.warning
                 emit("problem in a manifest", problem=str(problem))
         if not (self._loaded.objects or self._store.synced) and self._faults:
-            # nothing could be read: unknown is not none
+            # Nothing could be read: unknown pools are not deleted pools.
             self._store.problems = problems
         else:
             self._store.publish(self._last.snapshots, problems)
@@ -86,22 +86,22 @@ class ManifestSource:
 
     @property
     def where(self) -> str:
-        """The path."""
+        """The path of the manifests."""
         return str(self._path)
 
     def recall(self) -> bool:
-        """No earlier process knew more than the files say."""
+        """Nothing to recall: the files are always there."""
         return False
 
     async def retire(self) -> None:
-        """Nothing here is for one replica alone."""
+        """Nothing to do: no task is for one replica only."""
 
     def staleness(self) -> str:
-        """Files are what they are."""
+        """Never stale."""
         return ""
 
     async def run(self) -> None:
-        """Follow the files until cancelled; then end with nothing left running.
+        """Follow the files until cancelled. No task is left running then.
 
         Raises:
             ManifestError: the directory cannot be watched.
@@ -110,7 +110,7 @@ class ManifestSource:
         watcher = asyncio.create_task(self._watch(changed))
         watcher.add_done_callback(lambda _: changed.set())
         try:
-            # One turn, in which the watch begins: an edit during the first load is not missed.
+            # Let the watch begin before the first load, so that no edit is missed.
             await asyncio.sleep(0)
             while not watcher.done():
                 changed.clear()
@@ -125,7 +125,7 @@ class ManifestSource:
             await asyncio.wait({watcher})
 
     async def _wait(self, changed: asyncio.Event) -> None:
-        """Until a file changes or a draining endpoint's time is up."""
+        """Wait until a file changes or a drain grace ends."""
         at = self._last.next_change if self._last else None
         delay = None if at is None else max(0.0, at - self._clock())
         with contextlib.suppress(TimeoutError):
@@ -133,26 +133,26 @@ class ManifestSource:
                 await changed.wait()
 
     async def _watch(self, changed: asyncio.Event) -> None:
-        """Set `changed` at every change, also of what the path leads to."""
+        """Set `changed` at every change of the files, and of the directory that the path leads to."""
         directory = self._directory
         try:
             await self._until_replaced(directory, changed)
         except OSError as error:
             raise ManifestError(f"{directory} cannot be watched: {error}") from error
         while True:
-            # the watch begins before anybody reads anew
+            # Read again after each start of the watch.
             changed.set()
             with contextlib.suppress(OSError):
                 await self._until_replaced(self._directory, changed)
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL)
 
     @property
     def _directory(self) -> Path:
-        # Not the file itself: editors and ConfigMaps replace files by renaming.
+        # Watch the directory of a file: editors and ConfigMaps replace files by renaming.
         return self._path if self._path.is_dir() else self._path.parent
 
     async def _until_replaced(self, directory: Path, changed: asyncio.Event) -> None:
-        """Watch a directory for as long as the path leads there."""
+        """Watch a directory until the path leads elsewhere."""
         before = at_first = _stamp(directory), _stamp(self._path)
         watch = awatch(
             directory,
@@ -160,7 +160,7 @@ class ManifestSource:
             recursive=False,
             debounce=50,
             step=10,
-            rust_timeout=int(1000 * LOOK),
+            rust_timeout=int(1000 * POLL_INTERVAL),
             yield_on_timeout=True,
         )
         async with contextlib.aclosing(watch):
@@ -175,7 +175,8 @@ class ManifestSource:
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What a path leads to; of a file also its time and size, as a link to it tells no watch."""
+    """Identity of the file or directory at `path`; for a file also time and size, as a watch does not
+    notice changes behind a link."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the objects of some manifests say together: pools, and whatever else is read. Pure."""
+"""Sorts the objects of manifests into a `World`: pools, and the objects that they need. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,18 +19,18 @@ _GROUPS = {
     "Service": "",
     "EndpointSlice": "discovery.k8s.io",
 }
-"""What is read, by kind; of another group it is something else, whatever its name."""
+"""API group of each kind that is read. A kind of another group is not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a path says at one moment."""
+    """The content of a path at one moment."""
 
     objects: Mapping[str, tuple[Located, ...]]
-    """Objects by file; only files that could be read."""
+    """Objects by file, for the files that could be read."""
     problems: tuple[Problem, ...] = ()
     failed: frozenset[str] = field(default_factory=frozenset)
-    """Files that are there but could not be read."""
+    """Files that exist and could not be read."""
 
 
 def build_world(
@@ -38,7 +38,7 @@ def build_world(
 ) -> tuple[World, list[Problem]]:
     """Parse the pools and sort the other objects by kind.
 
-    A pool that is there but not valid any more stays as `last_good` has it.
+    An invalid pool is taken from `last_good` if it is there.
     """
     problems: list[Problem] = [*_not_read(loaded)]
     pools: dict[PoolName, InferencePool] = {}
@@ -55,7 +55,7 @@ def build_world(
             problems.append(found.problem(Fault((), f"is defined twice, first at {place}")))
             continue
         seen[found.subject] = found
-        # Which of the two is meant nobody can tell; `kubectl apply` refuses them as well.
+        # Duplicate keys are ambiguous; `kubectl apply` refuses them as well.
         faults = [Fault(path, "is there twice") for path in found.repeated]
         if kind := _other_kind(found):
             faults += shape_faults(kind, found.data)
@@ -90,7 +90,7 @@ def _group(version: object) -> str:
 
 
 def _not_read(loaded: Loaded) -> Iterable[Problem]:
-    """What could be taken for a pool that is served, and is not."""
+    """Warn of objects that look like InferencePools and are not read."""
     for found in (item for file in loaded.objects.values() for item in file):
         kind = str(found.data.get("kind"))
         if kind.lower() != "inferencepool" or _is_ours(found):
@@ -102,7 +102,7 @@ def _not_read(loaded: Loaded) -> Iterable[Problem]:
         else:
             text = f"{found.data.get('apiVersion')!r} is not read; write {API_VERSION}"
             fault = Fault(("apiVersion",), text, Severity.WARNING)
-        # Not the subject of a pool that is read and has the same name.
+        # The subject must differ from that of an InferencePool with the same name.
         subject = found.subject.replace(kind, f"{kind}.{group}" if group else kind, 1)
         yield found.problem(fault)._replace(subject=subject)
 
@@ -113,7 +113,7 @@ def _other_kind(found: Located) -> str | None:
 
 
 def placed(problems: Iterable[Problem], loaded: Loaded) -> list[Problem]:
-    """Problems that `resolve` found, at the places of the objects that they are about."""
+    """Add the places of their objects to problems that `resolve` found."""
     by_subject: dict[str, Located] = {}
     subjects = {problem.subject for problem in problems}
     for found in _ours(loaded):

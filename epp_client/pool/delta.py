@@ -1,6 +1,6 @@
-"""What changed between two snapshots of a pool, so that a relay worker need not be told it all. Pure.
+"""The difference between two snapshots of a pool, to send to relay workers instead of the snapshot. Pure.
 
-A pool of 10 000 endpoints takes milliseconds to pickle and rebuild; one Pod more takes microseconds.
+To pickle and rebuild 10 000 endpoints takes milliseconds; one more Pod takes microseconds.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDelta:
-    """Makes a snapshot of the one before it; `put` and `gone` speak of the table's members."""
+    """Turns a snapshot into the next one. `put` and `gone` are members of the table."""
 
     pool: InferencePool
     picker: PickerTarget | None
@@ -21,13 +21,13 @@ class SnapshotDelta:
     acknowledged: int | None
     generation: int
     put: tuple[Endpoint, ...]
-    """New members, and members that are not what they were."""
+    """New and changed members."""
     gone: tuple[str, ...]
-    """Keys of members that are no more."""
+    """Keys of removed members."""
 
 
 def difference(before: PoolSnapshot | None, after: PoolSnapshot) -> SnapshotDelta:
-    """What `apply` needs to make `after` of `before`; None knows nothing of the pool."""
+    """The delta from `before` to `after`; None stands for an unknown pool."""
     old = before.table if before is not None else EndpointTable()
     new = after.table
     put: tuple[Endpoint, ...] = ()
@@ -46,10 +46,10 @@ def difference(before: PoolSnapshot | None, after: PoolSnapshot) -> SnapshotDelt
 
 
 def apply(before: PoolSnapshot | None, delta: SnapshotDelta) -> PoolSnapshot:
-    """The snapshot after `delta`. Members that stay keep their order; new ones come last."""
+    """Apply `delta`. Members that stay keep their order; new ones come last."""
     table = before.table if before is not None else EndpointTable()
     if delta.put or delta.gone:
-        # a tenth of what dict() takes over a proxy
+        # copy() takes a tenth of the time of dict() on a MappingProxyType.
         by_key = table.by_key.copy()
         for key in delta.gone:
             del by_key[key]

@@ -1,4 +1,4 @@
-"""EndpointTable: the `ip:port` members of one pool at one moment. Immutable; pure."""
+"""EndpointTable: the endpoints of one pool at one moment, immutable, and the syntax of endpoints. Pure."""
 
 import ipaddress
 import re
@@ -11,7 +11,7 @@ MAX_ENDPOINT_LENGTH = 64
 _MAX_QUOTED = 200
 _WORD = re.compile(r"[^\s,/\[\].:]+")
 _PART = re.compile(r"[0-9A-Fa-f]{1,5}")
-"""A part of an IP address, or a port."""
+"""Part of an IP address, or a port."""
 
 
 class Endpoint(NamedTuple):
@@ -23,52 +23,52 @@ class Endpoint(NamedTuple):
     port: int
     pod: str
     ready: bool = True
-    """False while draining: still a valid pick and in EDS, never a local pick or in a subset hint."""
+    """False while draining: the endpoint is still a valid pick and in EDS, but never a local pick or in a
+    subset hint."""
     since: int = 0
     """Generation of the table that first had this endpoint."""
     other: bool = False
-    """Whether this is a further address of its Pod (dual stack), whose first one is a member too: a valid
-    pick and in EDS, never a local pick, as the Pod would count twice."""
+    """Whether this is the second address of a dual-stack Pod, whose first address is a member too. It is a
+    valid pick and in EDS, but never a local pick, as the Pod would count twice."""
     local: bool = True
-    """Whether it can answer alone, so that it may be picked without the pool's picker: a Pod that only
-    prefills cannot."""
+    """Whether a local pick may choose it. A Pod that only prefills cannot answer alone."""
 
     @property
     def usable(self) -> bool:
-        """Whether it stands for its Pod, and is ready."""
+        """Whether it is ready and the first address of its Pod."""
         return self.ready and not self.other
 
 
 @dataclass(frozen=True)
 class EndpointTable:
-    """Members by key. `generation` moves whenever the set of keys, which is what EDS shows, does."""
+    """Members by key. `generation` grows whenever the set of keys, which is what EDS has, changes."""
 
     by_key: MappingProxyType[str, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
     generation: int = 0
 
     @cached_property
     def ready(self) -> tuple[Endpoint, ...]:
-        """Members that are not draining, in a stable order, each Pod by its first address.
+        """Members that are not draining, in a stable order, one per Pod and port.
 
-        Found when first asked for: most tables of a large pool that changes are replaced before.
+        Computed on first use: most tables of a large, changing pool are replaced before.
         """
         return tuple([endpoint for endpoint in self.by_key.values() if endpoint.usable])
 
     @cached_property
     def local(self) -> tuple[Endpoint, ...]:
-        """Those of the `ready` ones that may be picked locally."""
+        """The `ready` members that a local pick may choose."""
         return tuple([endpoint for endpoint in self.ready if endpoint.local])
 
     @property
     def draining(self) -> int:
-        """How many members drain."""
+        """Number of draining members."""
         return sum(not endpoint.ready for endpoint in self.by_key.values())
 
 
 def canonical_ip(text: str) -> str | None:
-    """The canonical spelling of an IP address; None for anything else.
+    """The canonical spelling of an IP address; None for any other text.
 
-    An IPv4 address mapped into IPv6 is refused: it would be a second name for one endpoint.
+    An IPv4-mapped IPv6 address is refused: it would be a second name of one endpoint.
     """
     if "%" in text or not text.isascii():
         return None
@@ -82,8 +82,8 @@ def canonical_ip(text: str) -> str | None:
 
 
 def unbracketed(text: str) -> str | None:
-    """The key of an IPv6 address that is written without its brackets, as `fd99::5:8000`; None for anything
-    else. It could be an address without a port, so it counts only where the table has the endpoint."""
+    """The key of an IPv6 endpoint written without brackets, such as `fd99::5:8000`; None for any other
+    text. The text could be an address without a port, so use the key only if the table has it."""
     host, _, port = text.strip(" \t").rpartition(":")
     return parse_endpoint(f"[{host}]:{port}") if ":" in host and "[" not in host else None
 
@@ -94,7 +94,7 @@ def endpoint_key(ip: str, port: int) -> str:
 
 
 def parse_endpoint(text: str) -> str | None:
-    """Read `ip:port` or `[ip]:port` strictly; the canonical key, or None for anything else.
+    """The canonical key of `ip:port` or `[ip]:port`; None for any other text.
 
     No host names, no missing ports, no zones, no leading zeros or signs in ports.
     """
@@ -114,8 +114,7 @@ def parse_endpoint(text: str) -> str | None:
 
 
 def quotable(text: str) -> str:
-    """What may be logged of a text that should have been endpoints: what could be part of one.
-
-    Anything else is shown as `…`: a picker may repeat there what a client has sent, a token for one.
+    """Redact a text that should have been endpoints for the log: every word that cannot be part of one
+    becomes `…`. A picker may repeat there what a client has sent, such as a token.
     """
     return _WORD.sub(lambda word: word[0] if _PART.fullmatch(word[0]) else "…", text[:_MAX_QUOTED])

@@ -20,7 +20,7 @@ class FailureMode(StrEnum):
 
 
 class AppProtocol(StrEnum):
-    """How Envoy speaks to every target port of the pool."""
+    """Protocol from Envoy to the target ports of the pool."""
 
     HTTP = "http"
     H2C = "kubernetes.io/h2c"
@@ -61,5 +61,5 @@ class InferencePool:
 
     @property
     def failure_mode(self) -> FailureMode:
-        """The picker's failure mode; a pool without a picker has nothing that could fail open."""
+        """The picker's failure mode; FailClose for a pool without a picker."""
         return self.picker.failure_mode if self.picker else FailureMode.FAIL_CLOSE

@@ -1,4 +1,4 @@
-"""The endpoints that one process knows, in words for another one that may be of another version. Pure."""
+"""The endpoints that one process knows, encoded for a process of another version. Pure."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.snapshot import PoolSnapshot
 
 Known = Mapping[PoolName, EndpointTable]
-"""Endpoints by pool; of an endpoint no more than its address."""
+"""Endpoints by pool, of which only the address is known."""
 
 _WORDS = TypeAdapter(dict[str, list[str]])
 
@@ -23,9 +23,9 @@ def write_known(snapshots: Mapping[str, PoolSnapshot]) -> bytes:
 
 
 def read_known(answers: Iterable[bytes]) -> Known:
-    """What all of these say together. What is no such answer, or no endpoint, says nothing."""
+    """Merge the answers of several processes. Invalid answers and endpoints are ignored."""
     known: dict[PoolName, dict[str, Endpoint]] = {}
-    # most say the same
+    # Most answers are equal.
     for answer in dict.fromkeys(answers):
         try:
             words = _WORDS.validate_json(answer)

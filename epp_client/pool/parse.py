@@ -1,7 +1,7 @@
-"""Reading an InferencePool from plain data: every rule of the v1 API, every fault with its path.
+"""Parses an InferencePool from plain data by the rules of the v1 API, each fault with its path.
 
-Pure. Where a rule is the API server's (types, bounds, names), it is checked here as well, because
-manifests come from files too.
+Pure. Rules that the API server enforces (types, bounds, names) are checked too, as manifests also come from
+files.
 """
 
 import re
@@ -126,9 +126,9 @@ class _Pool(Raw):
 def parse_inference_pool(
     data: Mapping[str, Any], defaults: PoolSettings
 ) -> tuple[InferencePool | None, list[Fault]]:
-    """Parse and validate one InferencePool; None when it cannot be used.
+    """Parse and validate one InferencePool; None if it is invalid.
 
-    A bad annotation of ours is a warning: the pool is served with the default in its place.
+    An invalid annotation of ours is a warning: the pool is served with the default instead.
     """
     version = data.get("apiVersion")
     if version != API_VERSION:
@@ -160,40 +160,41 @@ def parse_inference_pool(
     return pool, warnings
 
 
-_OTHERWISE_CALLED: Mapping[tuple[str | int, ...], str] = {
+_RENAMED: Mapping[tuple[str | int, ...], str] = {
     ("extensionRef",): "is of v1alpha2; write endpointPickerRef",
     ("targetPortNumber",): "is of v1alpha2; write `targetPorts: [{number: …}]`",
-    ("selector", "matchExpressions"): "cannot select here; an InferencePool has matchLabels alone",
+    ("selector", "matchExpressions"): "is not supported; an InferencePool has only matchLabels",
 }
-MOST_UNREAD = 20
-"""Of one pool's fields that are not read, how many are named."""
-_DECIDES = ("selector", "endpointPickerRef")
-"""Where a misspelt field changes who is served, or how it fails; at the top of the spec each one does."""
+MAX_UNKNOWN = 20
+"""Unknown fields of one pool that are reported."""
+_CRITICAL = ("selector", "endpointPickerRef")
+"""Fields in which a misspelt field changes who is served, or how a picker's failure is handled. So does
+every misspelt field of the spec itself."""
 
 
 def _unread(data: Mapping[str, Any]) -> Iterator[Fault]:
-    """Fields that no InferencePool has: errors where they change who is served or how it fails."""
-    for path, meant in islice(unknown_fields(_Spec, data.get("spec")), MOST_UNREAD):
+    """Unknown fields: errors if they look like a misspelt critical field, else warnings."""
+    for path, meant in islice(unknown_fields(_Spec, data.get("spec")), MAX_UNKNOWN):
         where = ("spec", *path)
-        if (text := _OTHERWISE_CALLED.get(path)) is not None:
+        if (text := _RENAMED.get(path)) is not None:
             yield Fault(where, text)
             continue
         hint = f"; did you mean {meant}?" if meant else ""
-        text = f"is no field of an InferencePool and is not read{hint}"
-        decides = bool(meant) and (len(path) == 1 or path[0] in _DECIDES)
-        yield Fault(where, text, Severity.ERROR if decides else Severity.WARNING)
+        text = f"is not a field of an InferencePool and is ignored{hint}"
+        critical = bool(meant) and (len(path) == 1 or path[0] in _CRITICAL)
+        yield Fault(where, text, Severity.ERROR if critical else Severity.WARNING)
 
 
 def _across_fields(data: Mapping[str, Any]) -> list[Fault]:
-    """The rules about more than one field. They read raw data, so that a bad field elsewhere does
-    not hide them; a value of the wrong type has a fault of its own already."""
+    """Rules about more than one field. They read raw data, so that an invalid field elsewhere does not hide
+    them. A value of a wrong type has its own fault already."""
     match data:
         case {"spec": {"targetPorts": [*ports]}}:
             numbers = [port.get("number") if isinstance(port, dict) else None for port in ports]
         case _:
             numbers = []
     faults = [
-        Fault(("spec", "targetPorts", index, "number"), f"{number} is there twice")
+        Fault(("spec", "targetPorts", index, "number"), f"{number} is a duplicate")
         for index, number in enumerate(numbers)
         if type(number) is int and number in numbers[:index]
     ]
@@ -219,7 +220,7 @@ def parse_duration(text: str) -> float:
     """`10`, `0.5`, `250ms`, `2s` or `1m` in seconds.
 
     Raises:
-        ValueError: anything else.
+        ValueError: `text` has another form.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
@@ -231,7 +232,7 @@ def parse_size(text: str) -> int:
     """`1048576` or `16Mi` in bytes.
 
     Raises:
-        ValueError: anything else.
+        ValueError: `text` has another form.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:

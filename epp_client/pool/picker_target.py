@@ -1,4 +1,5 @@
-"""From a pool's `endpointPickerRef` to the addresses behind it, or to why there are none. Pure."""
+"""Resolves a pool's `endpointPickerRef` to the addresses behind it, or to the reason why it has none.
+Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ Object = Mapping[str, Any]
 
 
 def supported(ref: EndpointPickerRef) -> bool:
-    """Whether it refers to a Service: nothing else can be a picker."""
+    """Whether it refers to a Service, the only supported kind."""
     return not ref.group and ref.kind == "Service"
 
 
@@ -23,9 +24,10 @@ def picker_target(
     slices: Sequence[Object],
     pods: Sequence[PodFacts] = (),
 ) -> PickerTarget:
-    """The ready addresses behind the picker's Service port, or why there are none.
+    """The ready addresses behind the picker's Service port, or the problem.
 
-    `pods` of the namespace stand in where there are no EndpointSlices at all: a dump of Pods and Services.
+    Without EndpointSlices the Service selects among `pods` of the namespace, as in a dump of Pods and
+    Services.
     """
     name = f"Service {namespace}/{ref.name}"
     if not supported(ref):
@@ -35,7 +37,7 @@ def picker_target(
         return PickerTarget(problem=f"{name} does not exist")
     spec = service.get("spec") or {}
     if spec.get("type") == "ExternalName":
-        text = f"{name} is of type ExternalName, which a picker must not be"
+        text = f"{name} is of type ExternalName, which is not supported for a picker"
         return PickerTarget(problem=text, never=True)
     ports = [p for p in spec.get("ports") or [] if (p.get("protocol") or "TCP") == "TCP"]
     port = next((p for p in ports if p.get("port") == ref.port), None)
@@ -66,7 +68,7 @@ def _slice_addresses(slices: Sequence[Object], port_name: str) -> set[str]:
         ]
         for endpoint in item.get("endpoints") or []:
             conditions = endpoint.get("conditions") or {}
-            # an unset `ready` means yes
+            # An unset `ready` means true, by the EndpointSlice API.
             if conditions.get("ready") is not False:
                 found = ready
             elif conditions.get("serving") and conditions.get("terminating"):
@@ -75,7 +77,7 @@ def _slice_addresses(slices: Sequence[Object], port_name: str) -> set[str]:
                 continue
             ips = [canonical_ip(address) for address in endpoint.get("addresses") or []]
             found |= {endpoint_key(ip, number) for ip in ips if ip for number in ports}
-    # As kube-proxy does: pickers that still serve while they terminate, when there are no others.
+    # Like kube-proxy, use serving but terminating endpoints if no other is ready.
     return ready or leaving
 
 

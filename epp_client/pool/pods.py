@@ -1,7 +1,7 @@
-"""PodFacts: what pools and pickers ask about a Pod, read once out of its object. Pure.
+"""PodFacts: what pools and pickers need to know of a Pod, parsed once. Pure.
 
-A source of thousands of Pods keeps these instead of the objects: a tenth of the memory, and nothing to
-parse again when another Pod changes.
+Sources store these instead of the objects: they take a tenth of the memory, and are not parsed again when
+another Pod changes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,27 +20,27 @@ class PodFacts(NamedTuple):
     namespace: str
     labels: Mapping[str, str]
     ip: str | None
-    """Its first address, in canonical spelling; None while it has none."""
+    """First address, in canonical spelling; None while it has none."""
     ready: bool
     active_ports: str | None
-    """The annotation as it is written; None when absent."""
+    """The text of the annotation; None if absent."""
     named_ports: Mapping[str, int]
-    """Its containers' TCP ports that have a name; those of native sidecars as well."""
+    """TCP ports with a name, of its containers and native sidecars."""
     other_ips: tuple[str, ...] = ()
-    """Its further addresses: dual stack."""
+    """Its other addresses, if dual stack."""
 
     @property
     def ips(self) -> tuple[str, ...]:
-        """All of its addresses, the first one first."""
+        """All of its addresses, `ip` first."""
         return () if self.ip is None else (self.ip, *self.other_ips)
 
     def has(self, pairs: Iterable[tuple[str, str]]) -> bool:
-        """Whether it carries every label of `pairs`."""
+        """Whether it has every label of `pairs`."""
         return all(self.labels.get(key) == value for key, value in pairs)
 
 
 def pod_facts(pod: Object) -> PodFacts:
-    """Read a Pod. Its shape is that of the API (`shapes` checks it where it comes from files)."""
+    """Parse a Pod of the API's shape, which `shapes` checks for objects from files."""
     metadata = pod.get("metadata") or {}
     ip, *others = _pod_ips(pod) or [None]
     return PodFacts(
@@ -56,7 +56,7 @@ def pod_facts(pod: Object) -> PodFacts:
 
 
 def is_ready(pod: Object) -> bool:
-    """Ready: its condition says so, and it neither terminates nor has ended."""
+    """Whether its condition Ready is true, and it is neither terminating nor finished."""
     status = pod.get("status") or {}
     if (pod.get("metadata") or {}).get("deletionTimestamp"):
         return False
@@ -81,7 +81,7 @@ _NO_PORTS: Mapping[str, int] = {}
 def _named_ports(pod: Object) -> Mapping[str, int]:
     found: dict[str, int] = {}
     spec = pod.get("spec") or {}
-    # An init container that is restarted always runs beside the others: a native sidecar.
+    # An init container with restartPolicy Always is a native sidecar.
     sidecars = [c for c in spec.get("initContainers") or [] if c.get("restartPolicy") == "Always"]
     for container in (*(spec.get("containers") or []), *sidecars):
         for port in container.get("ports") or []:

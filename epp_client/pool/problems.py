@@ -1,4 +1,4 @@
-"""Problem: one located fault in what a user gave us, as a value that prints well. Pure."""
+"""Problem: one fault in a manifest or an object, with its place. Pure."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -7,14 +7,14 @@ Path = tuple[str | int, ...]
 
 
 class Severity(StrEnum):
-    """Whether the object cannot be used, or is used in spite of it."""
+    """ERROR: the object cannot be used. WARNING: it is used."""
 
     ERROR = "error"
     WARNING = "warning"
 
 
 class Fault(NamedTuple):
-    """A fault within one object, not yet located in a file."""
+    """A fault in one object, without the place of the object."""
 
     path: Path
     text: str

@@ -1,7 +1,7 @@
-"""From Kubernetes objects to snapshots: level-based, state in and state out, pool by pool.
+"""Resolves Kubernetes objects to pool snapshots. Level-based: it takes the whole state, not changes.
 
-Pure; the clock is an argument. Sources (files, the API server) bring the objects; none of them knows
-what a member or a draining endpoint is.
+Pure; the time is an argument. Sources (files, the API server) only bring the objects: what a member and a
+draining endpoint is, is decided here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,18 +22,18 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PoolResolution:
-    """The snapshot that follows for one pool, and what the next resolution has to know of this one."""
+    """The snapshot of one pool, and the state that its next resolution needs."""
 
     snapshot: PoolSnapshot
     draining_since: Mapping[str, float] = field(default_factory=dict)
-    """When each draining endpoint began to drain, by key."""
+    """When each draining endpoint began to drain, in seconds by key."""
     left_since: Mapping[str, float] = field(default_factory=dict)
-    """Of those the ones that were ready when they ceased to be members."""
+    """The part of `draining_since` that was ready when its Pod stopped matching."""
     problems: tuple[Problem, ...] = ()
 
     @property
     def next_change(self) -> float | None:
-        """When, by the same clock as `now`, the first draining endpoint goes."""
+        """When the first drain grace ends, by the same clock as `now`."""
         grace = self.snapshot.pool.settings.drain_grace
         return min((began + grace for began in self.draining_since.values()), default=None)
 
@@ -46,9 +46,8 @@ def resolve_pool(
     now: float,
     others: Sequence[PodFacts] = (),
 ) -> PoolResolution:
-    """Work out one pool's table. `now` in seconds of a monotonic clock.
-
-    `pods` may be more than match; `others` are the Pods whose addresses a former member's may be by now.
+    """Resolve one pool. `now` is in seconds of a monotonic clock. `pods` may include Pods that do not
+    match. `others` are Pods that may have the address of a former member now.
     """
     problems: list[Problem] = []
     old = previous.snapshot.table if previous else None
@@ -72,7 +71,7 @@ def _ports(pool: InferencePool, pod: PodFacts, problems: list[Problem]) -> tuple
         return pool.target_ports
     entries = [entry.strip() for entry in text.split(",") if entry.strip()]
     if not all(entry.isascii() and entry.isdigit() and len(entry) <= 5 for entry in entries):
-        # A Pod whose active ports nobody can tell gets no traffic, rather than on a dead port.
+        # With an invalid list the Pod gets no traffic, as an inactive port may be dead.
         problems.append(
             Problem(
                 Severity.WARNING,
@@ -94,7 +93,7 @@ def _members(
     now: float,
     problems: list[Problem],
 ) -> tuple[dict[str, Endpoint], dict[str, float]]:
-    """The endpoints of matching Pods, and which of them drain since when."""
+    """The endpoints of matching Pods, and since when the draining ones drain."""
     members: dict[str, Endpoint] = {}
     draining: dict[str, float] = {}
     known: Mapping[str, Endpoint] = old.by_key if old else {}
@@ -106,7 +105,7 @@ def _members(
         for ip, port in product(pod.ips, _ports(pool, pod, problems)):
             key, other = endpoint_key(ip, port), ip != pod.ip
             before = known.get(key)
-            # By the Pod's name as well: an address can pass to a Pod that never was ready.
+            # Compare the Pod's name too: the address may now be that of a Pod that was never ready.
             stays = before is not None and before.pod == pod.name
             rival = members.get(key)
             if not pod.ready:
@@ -117,7 +116,7 @@ def _members(
                     continue
                 draining[key] = began
             elif rival is not None and rival.ready:
-                text = f"has {key}, as Pod {rival.pod} has; one of them is used"
+                text = f"has {key} like Pod {rival.pod}; only one of them is used"
                 subject = f"Pod {pod.namespace}/{pod.name}"
                 problems.append(Problem(Severity.WARNING, text, subject, "status.podIP"))
                 if not stays:
@@ -130,7 +129,7 @@ def _members(
                 and stays
                 and (before.ready, before.other, before.local) == now_is
             ):
-                # the very object: what has not changed is seen at a glance
+                # Keep the object itself, so that unchanged members are detected by identity.
                 members[key] = before
             else:
                 since = before.since if before else -1
@@ -145,11 +144,10 @@ def _left(
     pods: Sequence[PodFacts],
     now: float,
 ) -> dict[str, float]:
-    """Add the endpoints that were ready and are no members any more; returns since when.
-
-    The selector, the ports or a label were changed, and a picker may learn of it after us: they drain
-    as well. A watch by labels cannot tell them from deleted Pods, but a Pod that ends as it should stops
-    being ready first. No address drains that another Pod has.
+    """Add endpoints that were ready and stopped being members, so that they drain; returns since when. The
+    selector, the ports or a label may have changed, and a picker may learn of it after us. A watch by
+    labels cannot tell such endpoints from deleted Pods, but a Pod that terminates normally stops being
+    ready before it is deleted. An address that another Pod has now does not drain.
     """
     missing = [e for key, e in previous.snapshot.table.by_key.items() if key not in members]
     if not missing:
@@ -184,12 +182,12 @@ def _table(members: Mapping[str, Endpoint], old: EndpointTable | None) -> Endpoi
     return EndpointTable(MappingProxyType(by_key), generation)
 
 
-# --- a whole world at once: what files hold ---
+# --- all pools at once, for manifests ---
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What files say: parsed pools, Pods, and the other objects as plain data."""
+    """The content of manifests: parsed pools, Pods, and other objects as plain data."""
 
     pools: Mapping[PoolName, InferencePool] = field(default_factory=dict)
     pods: Sequence[PodFacts] = ()
@@ -199,7 +197,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What follows for every pool of a World."""
+    """The resolutions of all pools of a World."""
 
     pools: Mapping[PoolName, PoolResolution]
 
@@ -210,18 +208,18 @@ class Resolution:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Every problem once: pools that share a Pod say the same of it."""
+        """All problems without duplicates, which pools that share a Pod have."""
         return tuple(dict.fromkeys(p for found in self.pools.values() for p in found.problems))
 
     @property
     def next_change(self) -> float | None:
-        """When the first draining endpoint of any pool goes."""
+        """When the first drain grace of any pool ends."""
         changes = [found.next_change for found in self.pools.values()]
         return min((at for at in changes if at is not None), default=None)
 
 
 class _Index:
-    """The objects of a World by what they are looked up by."""
+    """Indexes of the objects of a World."""
 
     def __init__(self, world: World) -> None:
         wanted = {(name.namespace, *_first_pair(pool)) for name, pool in world.pools.items()}
@@ -247,7 +245,7 @@ class _Index:
 
 
 def resolve(world: World, previous: Resolution | None, now: float) -> Resolution:
-    """Work out every pool's table and picker. `now` in seconds of a monotonic clock."""
+    """Resolve every pool. `now` is in seconds of a monotonic clock."""
     index = _Index(world)
     before = previous.pools if previous else {}
     pools: dict[PoolName, PoolResolution] = {}

@@ -1,6 +1,6 @@
 """Selector: a Kubernetes label selector as text, `app=llama,role notin (prefill, encode),!canary`. Pure.
 
-The grammar is that of `kubectl get --selector`: requirements with commas between, all of which must hold.
+The grammar is that of `kubectl get --selector`: requirements separated by commas, all of which must hold.
 """
 
 import re
@@ -21,11 +21,11 @@ class Requirement:
 
     key: str
     values: frozenset[str] | None
-    """What the label may be, or may not be; None: whether it is there at all."""
+    """The values that the label must have, or must not have; None: any value."""
     wanted: bool = True
 
     def holds(self, labels: Mapping[str, str]) -> bool:
-        """Whether these labels meet it. A label that is absent is none of the values."""
+        """Whether `labels` meet the requirement. A missing label has none of the values."""
         value = labels.get(self.key)
         met = value is not None if self.values is None else value in self.values
         return met is self.wanted
@@ -33,7 +33,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Selector:
-    """Requirements that must all hold; none of them holds for everything."""
+    """Requirements that must all hold. Without requirements it selects everything."""
 
     requirements: tuple[Requirement, ...] = ()
 
@@ -43,10 +43,10 @@ class Selector:
 
 
 def parse_selector(text: str) -> Selector:
-    """Read a selector; the empty text selects everything.
+    """Parse a selector. The empty text selects everything.
 
     Raises:
-        ValueError: it is none; the text says where it ceases to be one.
+        ValueError: `text` is not a selector; the message quotes it from the first bad requirement.
     """
     found: list[Requirement] = []
     at = 0
@@ -54,8 +54,8 @@ def parse_selector(text: str) -> Selector:
         match = _REQUIREMENT.match(text, at)
         if match is None:
             raise ValueError(
-                f"{text[at : at + 60]!r} is no label selector; write key=value, key!=value, "
-                "key in (a, b), key notin (a, b), key or !key, with commas between"
+                f"{text[at : at + 60]!r} is not a label selector; write key=value, key!=value, "
+                "key in (a, b), key notin (a, b), key or !key, separated by commas"
             )
         found.append(_requirement(match))
         at = match.end()
@@ -70,6 +70,6 @@ def _requirement(match: re.Match[str]) -> Requirement:
     if match["set"]:
         values = frozenset(value.strip() for value in match["values"].split(","))
         if not all(not value or re.fullmatch(_VALUE, value) for value in values):
-            raise ValueError(f"({match['values']}) are no label values")
+            raise ValueError(f"({match['values']}) are not label values")
         return Requirement(match["key"], values, match["set"] == "in")
     return Requirement(match["key"], None)

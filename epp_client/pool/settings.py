@@ -1,4 +1,4 @@
-"""What a user may tune for one pool: deadlines, bounds, response handling, TLS to the picker.
+"""Settings of one pool: deadlines, limits, response handling, TLS to the picker.
 
 The defaults come from the command line; annotations `epp-client.dev/<name>` on the InferencePool
 override them one by one.
@@ -20,13 +20,13 @@ ANNOTATION_PREFIX = "epp-client.dev/"
 
 
 STEERING_HEADERS: Final = (
-    # llm-d's routing sidecar connects to what these name.
+    # llm-d's routing sidecar connects to the addresses in these.
     "x-data-parallel-host-port",
     "x-encoder-hosts-ports",
     "x-kv-cache-source-host-port",
     "x-prefiller-host-port",
     "x-prefiller-url",
-    # vLLM, SGLang and Dynamo choose a rank or a worker by these.
+    # vLLM, SGLang and Dynamo choose a rank or worker by these.
     "x-data-parallel-rank",
     "x-dp-rank",
     "x-dynamo-routing-mode",
@@ -35,25 +35,24 @@ STEERING_HEADERS: Final = (
     "x-prefill-instance-id",
     "x-worker-instance-id",
 )
-"""Request headers that a picker says to the model servers, and a client must not.
-
-Objectives, fairness ids, SLOs, sessions and `EPP-Profile` are a client's legitimate input to the picker."""
+"""Request headers from pickers to model servers, which clients must not send. Objectives, fairness ids,
+SLOs, sessions and `EPP-Profile` are not in it: clients send them to the picker."""
 
 DESTINATION_PREFIX: Final = "x-gateway-destination-endpoint"
-"""Begins the names of what the Endpoint Picker Protocol says; stripped from what clients send, always."""
+"""Prefix of the headers of the Endpoint Picker Protocol, always removed from clients' requests."""
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 
 
 def _header_names(value: object) -> object:
-    """Lower-case names, of a list or of a text with commas."""
+    """Lower-case names of a list, or of a text with commas."""
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
         return value
     found = dict.fromkeys(lower for name in names if (lower := name.strip().lower()))
     for name in found:
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not the name of a header")
+            raise ValueError(f"{name!r} is not a header name")
     return tuple(found)
 
 
@@ -68,9 +67,9 @@ class ResponseMode(StrEnum):
     RELAY = "relay"
     """The picker sees every response message and may change it."""
     OBSERVE = "observe"
-    """Envoy is answered at once; the picker gets a copy."""
+    """Envoy is answered at once, and the picker gets a copy."""
     SKIP = "skip"
-    """The picker sees nothing of the response."""
+    """The picker does not see the response."""
 
 
 class EvictionMode(StrEnum):
@@ -83,49 +82,51 @@ class EvictionMode(StrEnum):
 
 
 class PoolSettings(BaseModel):
-    """Settings of one pool. Times in seconds, sizes in bytes. The docstrings are the help of `serve`."""
+    """Settings of one pool. Times are in seconds, sizes in bytes. The docstrings are the help of
+    `serve`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     connect_timeout: Seconds = 1.0
-    """Seconds for reaching a picker."""
+    """Seconds to connect to a picker."""
     pick_timeout: Seconds = 300.0
-    """Seconds from the end of the request to the pick, queueing included; a late answer is no answer. While
-    the request is being sent: how long nothing of it moves."""
+    """Seconds from the end of the request to the pick, including queueing in the picker; a later answer is
+    ignored. Also the longest time without progress while the request is still being sent."""
     response_timeout: Seconds = 10.0
-    """Seconds in which nothing of the response moves while the picker owes an answer: to a chunk of an
-    event stream, to a plain body at its end. After it the rest passes through."""
+    """Seconds without progress of the response while the picker owes an answer to it (to a chunk of an
+    event stream, or at the end of another body). After that the response passes without the picker."""
     max_retained_body: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
-    """Bytes of one request body kept for a replay; a larger one still flows, but cannot be replayed."""
+    """Bytes of one request body retained for a replay. A larger body is relayed but cannot be replayed."""
     max_body_growth: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
-    """Bytes that a picker may answer beyond what Envoy has sent of a request and its response: Envoy keeps
-    what the model server or the client does not take."""
+    """Bytes that a picker may add to a request and its response. Envoy buffers what the model server or the
+    client does not read."""
     drain_grace: Annotated[float, Field(ge=0, le=3600)] = 5.0
-    """Seconds that an endpoint which stopped being ready stays a valid pick."""
+    """Seconds that an endpoint stays a valid pick after it stopped being ready."""
     endpoint_wait: Annotated[float, Field(ge=0, le=10)] = 0.25
-    """Seconds that a pick may wait for the table, or Envoy, to learn of its endpoint."""
+    """Seconds that a pick waits for its endpoint to appear in the table and in Envoy."""
     response_mode: ResponseMode = ResponseMode.RELAY
-    """What pickers get to do with responses: change them, see copies, or nothing."""
+    """What pickers get of responses: `relay` (they may change them), `observe` (they get copies), `skip`
+    (nothing)."""
     eviction: EvictionMode = EvictionMode.RESET
-    """What a picker's ImmediateResponse amid a response does."""
+    """What happens when a picker evicts a request during its response: `reset` the response, or `finish`
+    it."""
     strip_headers: Annotated[tuple[str, ...], BeforeValidator(_header_names)] = STEERING_HEADERS
-    """Request headers that are taken out of what clients send, with commas; empty: none. The destination
-    headers always are."""
+    """Headers removed from clients' requests, separated by commas; empty: none. The destination headers are
+    always removed."""
     local_pick_selector: Annotated[str, AfterValidator(_selector)] = "llm-d.ai/role!=prefill"
-    """Labels of the Pods that may be picked without the picker: those that can answer alone."""
+    """Label selector of the Pods that a local pick may choose: those that can answer a request alone."""
     tls: ClientTls = ClientTls()
 
     @cached_property
     def local_pick(self) -> Selector:
-        """`local_pick_selector`, read."""
+        """`local_pick_selector`, parsed."""
         return parse_selector(self.local_pick_selector)
 
     @cached_property
     def strip_pattern(self) -> re.Pattern[bytes]:
-        """Finds the name of one of `strip_headers`, or of a destination header, in a message of Envoy's.
-        Envoy has names in lower case.
-
-        What all names begin with is looked for first: this costs no more than a search for one name.
+        """Finds a name of `strip_headers`, or of a destination header, in a message of Envoy, which has
+        names in lower case. `re` searches for the common prefix first, so this is as fast as a search for
+        one name.
         """
         names = map(re.escape, (DESTINATION_PREFIX, *self.strip_headers))
         return re.compile("|".join(names).encode())

@@ -1,7 +1,7 @@
-"""The shape of Kubernetes objects as the API server would insist on it, for objects out of files.
+"""Checks the types of Kubernetes objects from files, as the API server would.
 
-Pure. Says where an object has the wrong types, so that `resolve` can walk plain data without asking.
-What the values mean lives in `parse` and `resolve`.
+Pure. After it `resolve` can read plain data without checks. The meaning of values is in `parse` and
+`resolve`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +25,7 @@ from epp_client.pool.problems import Fault, Path
 
 
 class Raw(BaseModel):
-    """A structural schema: unknown fields and nulls are pruned, wrong types are errors."""
+    """A structural schema: unknown fields and nulls are dropped, wrong types are errors."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -38,14 +38,14 @@ class Raw(BaseModel):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant; None when none is near."""
+    """The known name most similar to `name`; None if none is similar."""
     by_case = {one.lower(): one for one in known}
     found = get_close_matches(name.lower(), by_case, n=1, cutoff=0.75)
     return by_case[found[0]] if found else None
 
 
 def explain(item: Any) -> str:
-    """One of pydantic's errors, in words that need no pydantic to understand."""
+    """The text of one of pydantic's errors, in terms of YAML."""
     kind, given = item["type"], item["input"]
     if kind == "missing":
         return "is required"
@@ -59,7 +59,7 @@ def explain(item: Any) -> str:
         hint = f"; write {meant}" if meant else ""
         return f"{shown} is not one of {item['ctx']['expected']}{hint}"
     if kind in ("model_type", "model_attributes_type"):
-        # every one of ours that could be meant has a number
+        # Every mapping of an InferencePool that could be meant has the field `number`.
         if type(given) is int:
             name = item["loc"][-1]
             before = f"{name}:" if isinstance(name, str) else "-"
@@ -88,7 +88,8 @@ def _is_text(value: object) -> TypeGuard[str]:
 def unknown_fields(
     shape: type[BaseModel], data: Any, path: Path = ()
 ) -> Iterator[tuple[Path, str]]:
-    """The fields of `data` that `shape` does not have: where each is, and the nearest known name or ""."""
+    """Yield the path of each field of `data` that `shape` does not have, and the most similar known name or
+    ""."""
     if not isinstance(data, dict):
         return
     for key, value in data.items():
@@ -114,9 +115,7 @@ def _shape_within(annotation: Any) -> type[BaseModel] | None:
 
 def _an_ip(value: str) -> str:
     if value and canonical_ip(value) is None:
-        raise ValueError(
-            f"{value!r} is no IP address that can be used; write it as 10.0.0.5 or fd00::5"
-        )
+        raise ValueError(f"{value!r} is not a usable IP address; write it as 10.0.0.5 or fd00::5")
     return value
 
 
@@ -124,7 +123,7 @@ Ip = Annotated[StrictStr, AfterValidator(_an_ip)]
 
 
 def faults_of(error: PydanticError) -> list[Fault]:
-    """Every error with its path; a bad map key is located at its entry."""
+    """All errors with their paths. An invalid map key has the path of its entry."""
     return [
         Fault(tuple(part for part in item["loc"] if part != "[key]"), explain(item))
         for item in error.errors(include_url=False)
@@ -226,7 +225,7 @@ _SHAPES: Mapping[str, type[Raw]] = {
 
 
 def shape_faults(kind: str, data: Mapping[str, Any]) -> list[Fault]:
-    """What is wrong with the shape of a Pod, a Service or an EndpointSlice; empty when all is well."""
+    """The faults in the types of a Pod, a Service or an EndpointSlice."""
     try:
         _SHAPES[kind].model_validate(data)
     except PydanticError as error:

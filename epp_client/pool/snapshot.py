@@ -1,4 +1,4 @@
-"""PoolSnapshot: everything a request needs to know about its pool, as one immutable value."""
+"""PoolSnapshot: everything that a request needs to know about its pool, as one immutable value."""
 
 from dataclasses import dataclass, field
 
@@ -8,20 +8,20 @@ from epp_client.pool.inference_pool import InferencePool
 
 @dataclass(frozen=True, slots=True)
 class PickerTarget:
-    """Where the pool's endpoint picker listens, or why that is unknown."""
+    """The addresses of the pool's endpoint picker, or why there are none."""
 
     addresses: tuple[str, ...] = ()
     """Ready `ip:port` addresses behind the picker's Service port."""
     server_name: str = ""
     """`<service>.<namespace>.svc`: the default name to verify in TLS."""
     problem: str | None = None
-    """Why there are no addresses, in words for the user; None when there are some."""
+    """Why there are no addresses, as text for the user; None if there are some."""
     never: bool = False
-    """Whether there will be none until somebody edits the reference or the Service."""
+    """Whether only a change of the reference or of the Service can give it addresses."""
 
     @property
     def resolved(self) -> bool:
-        """Whether the reference leads to a Service port, be it one without a ready address."""
+        """Whether the reference leads to a Service port, with or without a ready address."""
         return bool(self.server_name)
 
 
@@ -32,14 +32,14 @@ class PoolSnapshot:
     pool: InferencePool
     table: EndpointTable = field(default_factory=EndpointTable)
     picker: PickerTarget | None = None
-    """None when the pool has no `endpointPickerRef`: it is served by the local pick."""
+    """None when the pool has no `endpointPickerRef`: all its requests get a local pick."""
     acknowledged: int | None = None
-    """Table generation that every connected Envoy has; None when no Envoy takes EDS from us."""
+    """The table generation that every connected Envoy has; None when no Envoy gets EDS from us."""
     synced: bool = True
-    """False while its Pods have not been listed: unknown is never none, so requests are refused."""
+    """False before its Pods have been listed: requests are refused meanwhile."""
 
     def routable(self, key: str) -> bool:
-        """Whether `key` is a member that Envoy is known to have."""
+        """Whether `key` is a member that every connected Envoy has."""
         endpoint = self.table.by_key.get(key)
         return endpoint is not None and (
             self.acknowledged is None or endpoint.since <= self.acknowledged

@@ -1,31 +1,31 @@
-"""PoolSource: who keeps a store in step with where the pools are written down. Only the interface."""
+"""PoolSource: the interface of the sources of pools (manifests, an API server)."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 Listed = Callable[[str], None]
-"""Is told what has not been read yet, in words; empty when the pools are known."""
+"""Is called with a text of what has not been read yet; empty once the pools are known."""
 
 
 class PoolSource(Protocol):
-    """Manifests, an API server; `run` is awaited once, all else is asked beside it."""
+    """Keeps a store current. `run` is awaited once, the other methods are called meanwhile."""
 
     @property
     def where(self) -> str:
-        """Where the pools are written down, in words."""
+        """Name of the source, for texts."""
 
     async def run(self) -> None:
-        """Follow until cancelled; then end with nothing left running.
+        """Follow until cancelled. No task is left running then.
 
         Raises:
-            EppClientError: what there is cannot be followed at all.
+            EppClientError: the source cannot be followed at all.
         """
 
     def recall(self) -> bool:
-        """Go on from what an earlier process knew; whether there is any."""
+        """Load what an earlier process knew. False if there is nothing to load."""
 
     async def retire(self) -> None:
-        """Leave to other replicas what only one does. The pools are followed all the same."""
+        """Leave tasks of a single replica to another one. The pools are followed on."""
 
     def staleness(self) -> str:
-        """For how long what is served is not the newest, and why; empty when it is."""
+        """For how long the served state has been stale, and why; empty when it is current."""

@@ -1,7 +1,7 @@
-"""PoolStore: the current snapshots of all pools, and who wants to hear of new ones.
+"""PoolStore: the current snapshots of all pools, and the subscribers to their changes.
 
-Synchronous and single-threaded; no asyncio. A store that is not `synced` knows nothing yet, which is
-not the same as knowing of no pools.
+Synchronous and single-threaded; no asyncio. A store that is not `synced` has not been filled yet, which is
+not the same as having no pools.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -26,7 +26,7 @@ class PoolStore:
     def publish(
         self, snapshots: Mapping[PoolName, PoolSnapshot], problems: tuple[Problem, ...] = ()
     ) -> None:
-        """Replace the state of the world. What Envoy has acknowledged stays as it was."""
+        """Replace all snapshots and problems. Acknowledged generations are kept."""
         old = self.snapshots
         new: dict[str, PoolSnapshot] = {}
         changed = {s.pool.name for key, s in old.items() if s.pool.name not in snapshots}
@@ -45,7 +45,7 @@ class PoolStore:
             self._tell(changed)
 
     def adopt(self, changed: Collection[PoolSnapshot], gone: Collection[str]) -> None:
-        """Take over what another process's store says, acknowledgements included."""
+        """Apply changes of another process's store, acknowledged generations included."""
         snapshots = {**self.snapshots, **{str(s.pool.name): s for s in changed}}
         for name in gone:
             snapshots.pop(name, None)
@@ -55,7 +55,8 @@ class PoolStore:
         self._tell(names)
 
     def acknowledge(self, pool: PoolName, generation: int | None) -> None:
-        """Every connected Envoy has this generation of the pool's table; None: there is no Envoy."""
+        """Note that every connected Envoy has this generation of the pool's table; None: no Envoy is
+        connected."""
         snapshot = self.snapshots.get(str(pool))
         if snapshot is None or snapshot.acknowledged == generation:
             return
@@ -66,7 +67,8 @@ class PoolStore:
         self._tell({pool})
 
     def subscribe(self, callback: Changed) -> Callable[[], None]:
-        """Call `callback` with the names of changed pools after each change; returns the way out."""
+        """Call `callback` with the names of changed pools after each change; returns a function that
+        unsubscribes."""
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)
 
@@ -76,7 +78,8 @@ class PoolStore:
 
 
 def _same(before: PoolSnapshot, after: PoolSnapshot) -> bool:
-    """Equal but for the acknowledgement; tables of thousands are told apart by identity first."""
+    """Whether they are equal except for the acknowledgement. Large tables are compared by identity
+    first."""
     old, new = before.table, after.table
     tables = old is new or (old.generation == new.generation and old == new)
     return tables and (before.pool, before.picker, before.synced) == (

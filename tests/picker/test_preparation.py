@@ -79,4 +79,4 @@ def test_an_annotation_replaces_the_default() -> None:
     assert (settings.strip_headers, faults) == (("x-mine", "x-yours"), [])
     settings, faults = settings_from({"epp-client.dev/strip-headers": "x mine"}, PoolSettings())
     assert settings.strip_headers == STEERING_HEADERS
-    assert "'x mine' is not the name of a header" in str(faults[0])
+    assert "'x mine' is not a header name" in str(faults[0])

@@ -67,8 +67,8 @@ REFUSED = [
         "kind: Pod\nmetadata: {name: a, labels: {x: 1}}\n",
         "metadata.labels.x: 1 is not a string; quote it",
     ),
-    ("kind: Pod\nmetadata: {name: a, name: b}\n", "metadata.name: is there twice"),
-    ("kind: List\nitems: []\nitems: []\n", "items: is there twice"),
+    ("kind: Pod\nmetadata: {name: a, name: b}\n", "metadata.name: is a duplicate key"),
+    ("kind: List\nitems: []\nitems: []\n", "items: is a duplicate key"),
     ("kind: Pod\nmetadata: {name: a}\n---\nkind: Pod\nmetadata: {name: a}\n", "is defined twice"),
 ]
 
@@ -400,7 +400,7 @@ def test_an_ip_that_is_none_is_an_error(tmp_path: Path, status: dict[str, Any]) 
     bad["status"] |= status
     file = tmp_path / "all.yaml"
     file.write_text(text_of(POOL, bad, *OBJECTS[2:]))
-    assert any("is no IP address that can be used" in text for text in said(file))
+    assert any("is not a usable IP address" in text for text in said(file))
 
 
 NEVER = [

@@ -115,9 +115,9 @@ UNREAD = [
     ("spec.endpointPickerRef.failMode", "FailOpen", "error", "did you mean failureMode?"),
     ("spec.appprotocol", "kubernetes.io/h2c", "error", "did you mean appProtocol?"),
     ("spec.selector.matchlabels", {}, "error", "did you mean matchLabels?"),
-    ("spec.later", 1, "warning", "is no field of an InferencePool and is not read"),
-    ("spec.endpointPickerRef.weight", 1, "warning", "is no field of an InferencePool"),
-    ("spec.endpointPickerRef.port.name", "grpc", "warning", "is no field of an InferencePool"),
+    ("spec.later", 1, "warning", "is not a field of an InferencePool and is ignored"),
+    ("spec.endpointPickerRef.weight", 1, "warning", "is not a field of an InferencePool"),
+    ("spec.endpointPickerRef.port.name", "grpc", "warning", "is not a field of an InferencePool"),
 ]
 
 

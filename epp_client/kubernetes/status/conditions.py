@@ -1,8 +1,8 @@
-"""What this sidecar has to say of a pool in `status.parents`: three conditions and why. Pure.
+"""The three conditions that the sidecar reports for a pool in `status.parents`. Pure.
 
-Types and reasons are those of the `inference.networking.k8s.io/v1` API, of which two stay unused.
-`EndpointPickerRefMissing` is for implementations that require the reference, and this one serves a pool
-without it. `Exported` would be a promise about other clusters.
+Types and reasons are those of the `inference.networking.k8s.io/v1` API. Two stay unused:
+`EndpointPickerRefMissing` is for implementations that require the reference, and `Exported` for those that
+export pools to other clusters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,11 @@ from epp_client.pool.problems import Fault, Severity, dotted
 from epp_client.pool.snapshot import PickerTarget
 
 EXPORT_ANNOTATION = "inference.networking.x-k8s.io/export"
-"""Asks for a pool to be known in other clusters (GAIE proposal 1374); its one value is ClusterSet."""
+"""Annotation that asks to export a pool to other clusters (GAIE proposal 1374). Its only value is
+ClusterSet."""
 
 MAX_MESSAGE = 2048
-"""The API takes 32 768 characters; nobody reads them."""
+"""Characters of a message. The API allows 32 768."""
 
 MAX_ROUTES_SHOWN = 5
 
@@ -48,18 +49,18 @@ class Condition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PoolFacts:
-    """What is known of one generation of a pool."""
+    """Findings about one generation of a pool."""
 
     faults: tuple[Fault, ...] = ()
-    """Errors: the pool cannot be served as it is written. Warnings: it is, in spite of them."""
+    """With an error the pool as written cannot be served; with warnings it can."""
     picker: PickerTarget | None = None
-    """None when there is no `endpointPickerRef`, or the pool cannot be served."""
+    """None without an `endpointPickerRef`, or when the pool cannot be served."""
     export: str | None = None
     """The value of the export annotation."""
 
 
 class Relation(NamedTuple):
-    """Why a pool belongs to the Gateway: routes that refer to it, or the command line names it."""
+    """Why a pool belongs to the Gateway: routes refer to it, or the command line names it."""
 
     routes: tuple[RouteVerdict, ...] = ()
     named: bool = False
@@ -77,9 +78,9 @@ def export_of(pool: Mapping[str, Any]) -> str | None:
 def conditions(
     facts: PoolFacts, relation: Relation, gateway: GatewayName
 ) -> tuple[Condition, Condition, Condition]:
-    """The conditions of a pool that belongs to the Gateway, the most important first.
+    """The conditions of a pool that belongs to the Gateway, most important first.
 
-    Messages say nothing that comes and goes with Pods: each change of one is a write.
+    Messages do not depend on Pods: every change of a message is a write to the API server.
     """
     found = (
         _accepted(facts, relation, gateway),
@@ -96,7 +97,7 @@ def conditions(
 def _accepted(facts: PoolFacts, relation: Relation, gateway: GatewayName) -> Condition:
     errors = [_said(fault) for fault in facts.faults if fault.severity is Severity.ERROR]
     if errors:
-        text = f"{'; '.join(errors)}. What was valid last, if anything, is served"
+        text = f"{'; '.join(errors)}. The last valid version, if any, is served"
         return Condition("Accepted", "False", Reason.NOT_SUPPORTED_BY_PARENT, text)
     by_verdict = {
         verdict: [route for route in relation.routes if route.verdict is verdict]
@@ -109,7 +110,7 @@ def _accepted(facts: PoolFacts, relation: Relation, gateway: GatewayName) -> Con
         doubts.append(f"Not accepted by Gateway {gateway}: {_listed(rejected)}")
     if pending:
         doubts.append(f"Not yet judged by Gateway {gateway}: {_listed(pending)}")
-    # One way to the pool that works is enough: it does take requests.
+    # One accepted route is enough: the pool gets requests.
     if not accepted and not relation.named:
         if pending:
             return Condition("Accepted", "Unknown", Reason.PENDING, ". ".join(doubts))
@@ -131,7 +132,7 @@ def _resolved_refs(facts: PoolFacts) -> Condition:
         text = "; ".join(map(_said, about_picker))
         return Condition("ResolvedRefs", "False", Reason.INVALID_EXTENSION_REF, text)
     if errors:
-        text = "References are not looked at while the pool is not accepted"
+        text = "References are not resolved while the pool is not accepted"
         return Condition("ResolvedRefs", "Unknown", Reason.PENDING, text)
     if facts.picker is None:
         text = "There is no reference to resolve"

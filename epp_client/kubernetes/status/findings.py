@@ -1,4 +1,4 @@
-"""What is to be said of each pool, from the newest pools, routes and snapshots. Reads; writes nothing."""
+"""Computes the conditions of each pool from the newest pools, routes and snapshots. Never writes."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Where the newest state is to be read."""
+    """Where to read the newest state."""
 
     store: PoolStore
     defaults: PoolSettings
     pools: Callable[[], Mapping[PoolName, Object] | None]
     """InferencePool objects as the API server has them; None before the first list."""
     routes: Callable[[], Iterable[Object] | None]
-    """HTTPRoutes; none where there is no such kind, None while nobody knows."""
+    """HTTPRoutes; empty if the kind is not installed, None before the first list."""
     named: Collection[PoolName] = ()
     """Pools that the command line names: they belong to the Gateway without a route."""
 
 
 class Wanted(NamedTuple):
-    """What is to be said of one generation of a pool; None: nothing any more."""
+    """The conditions to report for one generation of a pool; None: remove our entry."""
 
     generation: int
     conditions: Sequence[Condition] | None
@@ -44,7 +44,7 @@ class Wanted(NamedTuple):
 def findings(
     inputs: Inputs, pools: Mapping[PoolName, Object], gateway: GatewayName
 ) -> dict[PoolName, Wanted]:
-    """What is to be said of each of `pools`, as far as its newest generation has been looked at."""
+    """The conditions of each of `pools` whose newest generation has been resolved."""
     routes = inputs.routes()
     found = None if routes is None else references(routes, gateway)
     out: dict[PoolName, Wanted] = {}
@@ -55,7 +55,7 @@ def findings(
             if facts is not None:
                 out[name] = Wanted(generation(pool), conditions(facts, relation, gateway))
         elif found is not None:
-            # while the routes are unknown, so is whether one refers to it
+            # Without the list of routes it is unknown whether one refers to the pool.
             out[name] = Wanted(generation(pool), None)
     return out
 
@@ -72,5 +72,5 @@ def _facts(inputs: Inputs, name: PoolName, pool: Object) -> PoolFacts | None:
 
 
 def generation(pool: Object) -> int:
-    """Of an object's spec."""
+    """The generation of an object's spec."""
     return int(pool["metadata"].get("generation") or 0)

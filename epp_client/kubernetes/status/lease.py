@@ -1,8 +1,8 @@
-"""Who of many replicas writes: decisions over a `coordination.k8s.io/v1` Lease. Pure.
+"""Leader election among replicas: decisions about a `coordination.k8s.io/v1` Lease. Pure.
 
-No clock of another machine is ever compared with ours. A Lease is stale when nothing has changed in it
-for its duration *as we saw it*; its times are for people. A holder counts from the start of its last
-successful renewal, which is before anybody can have seen it, so that it gives up first.
+Clocks of two machines are never compared. A Lease is stale when it has not changed for its duration *by our
+own clock*; its times are for people. A holder counts from the start of its last successful renewal, which
+is before any other replica can see it, so the holder gives up first.
 """
 
 from collections.abc import Mapping
@@ -19,41 +19,41 @@ Lease = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How long a Lease holds. Seconds."""
+    """Times of a Lease in seconds."""
 
     duration: int = 6
-    """Without a renewal for so long, the Lease is anybody's. The API has whole seconds only."""
+    """Time without a renewal after which any replica may take the Lease. The API has whole seconds only."""
     renewal: float = 2.0
-    """Between two looks at the Lease, by the holder and by the others; also how long one may take."""
+    """Interval of reading the Lease, for holder and others, and the timeout of one reading."""
 
     @property
     def deadline(self) -> float:
-        """From the start of the last successful renewal to when the holder gives up."""
+        """Time from the start of the last successful renewal to when the holder gives up."""
         return self.duration - self.renewal / 2
 
 
 class Seen(NamedTuple):
-    """What a Lease says, and since when, by our own monotonic clock, it says nothing else."""
+    """The spec of a Lease, and since when, by our monotonic clock, it has not changed."""
 
     spec: Mapping[str, Any]
     since: float
 
 
 class Wait(NamedTuple):
-    """Another holds the Lease: look again after so many seconds."""
+    """Another replica holds the Lease: read it again after `seconds`."""
 
     seconds: float
     holder: str
 
 
 class Create(NamedTuple):
-    """There is no Lease: create this one."""
+    """No Lease exists: create this one."""
 
     lease: Lease
 
 
 class Replace(NamedTuple):
-    """Renew, or take over: write this over the Lease, whose resourceVersion it names."""
+    """Renew the Lease or take it: replace it with this one, which has its resourceVersion."""
 
     lease: Lease
 
@@ -62,7 +62,7 @@ Decision = Wait | Create | Replace
 
 
 def lease_name(parent: Parent, default_controller: str) -> str:
-    """`epp-client.<namespace>.<gateway>`; a controller name of the user's own adds a digest of it."""
+    """`epp-client.<namespace>.<gateway>`; a controller name other than the default adds a digest."""
     name = f"epp-client.{parent.gateway.namespace}.{parent.gateway.name}"
     if parent.controller == default_controller and len(name) <= MAX_NAME:
         return name
@@ -71,7 +71,7 @@ def lease_name(parent: Parent, default_controller: str) -> str:
 
 
 def observe(lease: Lease | None, before: Seen | None, now: float) -> Seen | None:
-    """What we know after a look at the Lease. `now` is monotonic."""
+    """Note what was read at `now`, which is monotonic. `lease` is None if none exists."""
     if lease is None:
         return None
     spec = lease.get("spec") or {}
@@ -87,10 +87,10 @@ def decide(
     now: float,
     clock: str,
 ) -> Decision:
-    """What to do about a Lease.
+    """Decide what to do about a Lease.
 
-    `seen` is what `observe` said of it at `now`; `place` is the namespace and name of the Lease, and
-    `clock` the time of day in RFC 3339 with microseconds, which is only written.
+    `seen` is the result of `observe` at `now`, `place` the namespace and name of the Lease, `clock` the
+    time of day in RFC 3339 with microseconds, which is written and never compared.
     """
     if lease is None or seen is None:
         namespace, name = place
@@ -116,7 +116,7 @@ def decide(
 
 
 def released(lease: Lease, me: str, clock: str) -> Lease | None:
-    """The Lease with nobody as its holder; None when we do not hold it."""
+    """The Lease without a holder, to write; None if `me` does not hold it."""
     spec = lease.get("spec") or {}
     if spec.get("holderIdentity") != me:
         return None

@@ -1,6 +1,6 @@
-"""LeaseHolder: looks at one Lease again and again, and holds it when it may. The shell of `lease`.
+"""LeaseHolder: reads one Lease periodically, and takes and renews it as `lease` decides.
 
-An API server that does not answer costs us the Lease, never more: no error leaves this loop.
+If the API server does not answer, we lose the Lease and nothing else: no error leaves the loop.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ def micro_time() -> str:
 
 
 class LeaseHolder:
-    """One replica's claim to a Lease. `changed` is called when it has gained or lost it."""
+    """One replica that competes for a Lease. `changed` is called when it gains or loses it."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class LeaseHolder:
 
     @property
     def holds(self) -> bool:
-        """Whether the Lease is ours at this moment."""
+        """Whether we hold the Lease now."""
         return self._until is not None and self._clock() < self._until
 
     async def run(self) -> None:
-        """Look, and hold or wait, until cancelled; then let go of the Lease."""
+        """Compete for the Lease until cancelled, then release it."""
         try:
             while True:
                 await self._sleep(await self._turn())
@@ -76,13 +76,13 @@ class LeaseHolder:
             await self._release()
 
     async def _turn(self) -> float:
-        """One look; seconds to the next."""
+        """Read the Lease and act once; returns the seconds until the next time."""
         began = self._clock()
         try:
             async with asyncio.timeout(self._terms.renewal):
                 decision = await self._look()
         except (ApiError, TimeoutError) as error:
-            # A conflict: another has written first, and the next look says who.
+            # After a conflict the next reading tells who wrote first.
             if not (isinstance(error, ApiError) and error.fault is ApiFault.CONFLICT):
                 self._complain(error)
             decision = None
@@ -105,7 +105,7 @@ class LeaseHolder:
             raise
 
     async def _look(self) -> Decision:
-        """Read the Lease and carry out what follows."""
+        """Read the Lease and carry out the decision."""
         namespace, name = self._place
         lease = await self._read()
         now = self._clock()
@@ -120,32 +120,37 @@ class LeaseHolder:
         return decision
 
     def _gained(self, until: float) -> None:
-        # between two looks, it may have run out
+        # The Lease may have run out since the last renewal.
         first, self._until = not self.holds, until
         if first:
-            log.info("this replica writes the status of pools", lease="/".join(self._place))
+            log.info("this replica reports the status of pools", lease="/".join(self._place))
             self._changed()
 
     def _lost(self, why: str) -> None:
         if self._until is not None:
             self._until = None
-            log.warning("another replica writes the status of pools from now on", reason=why)
+            log.warning(
+                "this replica has lost the Lease: another may report the status of pools",
+                reason=why,
+            )
             self._changed()
 
     def _complain(self, error: ApiError | TimeoutError) -> None:
         text = str(error) or "the API server does not answer in time"
         if (count := self._repeats.due(text)) is not None:
-            log.warning("the Lease for pool status is out of reach", error=text, count=count)
+            log.warning(
+                "the Lease for pool status cannot be read or written", error=text, count=count
+            )
 
     async def _release(self) -> None:
-        """Let the next replica begin at once. Best effort: without it, it begins when we are stale."""
+        """Release the Lease, so that another replica takes it at once instead of after its duration."""
         held, self._until = self._until is not None, None
         if held:
             self._changed()
         namespace, name = self._place
         try:
             async with asyncio.timeout(self._terms.renewal):
-                # Read anew: a renewal may have been cut short, and nobody knows how far it came.
+                # Read it again: a cancelled renewal may or may not have been written.
                 lease = await self._read()
                 if lease and (free := released(lease, self._me, micro_time())):
                     await self._api.replace(LEASE, name, free, namespace)

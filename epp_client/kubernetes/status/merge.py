@@ -1,7 +1,6 @@
-"""Our entry among those of other controllers in an InferencePool's `status.parents`. Pure.
+"""Merges our entry into an InferencePool's `status.parents`, beside those of other controllers. Pure.
 
-Other controllers' entries are passed on as the objects that they are, in their order, whatever they
-hold. The clock is an argument, as text.
+Other controllers' entries are never changed or reordered.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,13 @@ Entry = Mapping[str, Any]
 
 
 class Parent(NamedTuple):
-    """Whose entry it is: one of this controller for this Gateway is ours, in any replica."""
+    """Identity of our entry: this controller for this Gateway, the same in every replica."""
 
     gateway: GatewayName
     controller: str
 
     def owns(self, entry: Entry, pool_namespace: str) -> bool:
-        """Whether an entry is ours, the defaults of its parentRef filled in as the API has them."""
+        """Whether an entry is ours. Missing fields of its parentRef have the API's defaults."""
         ref = entry.get("parentRef") or {}
         return (
             entry.get("controllerName") == self.controller
@@ -34,7 +33,7 @@ class Parent(NamedTuple):
         )
 
     def reference(self) -> dict[str, str]:
-        """Our `parentRef`, with nothing left to defaults."""
+        """Our `parentRef`, with every field set."""
         return {
             "group": GATEWAY_GROUP,
             "kind": "Gateway",
@@ -44,21 +43,21 @@ class Parent(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What `status.parents` is to be."""
+    """The new `status.parents`."""
 
     parents: Sequence[Entry]
     changed: bool
     problem: str | None = None
-    """What of ours does not fit, and what to do about it; None when all of it is there."""
+    """What does not fit, and what to do about it; None if everything fits."""
 
 
 def merge(
     pool: Mapping[str, Any], parent: Parent, wanted: Sequence[Condition] | None, now: str
 ) -> Merged:
-    """Put `wanted` into our entry, or take the entry away when it is None.
+    """Put `wanted` into our entry, or remove the entry if it is None.
 
-    `pool` is the InferencePool object, `wanted` what was found about its generation, the most
-    important condition first; `now` in RFC 3339. What holds already keeps its `lastTransitionTime`.
+    `pool` is the InferencePool object, `wanted` the conditions of its generation, most important first,
+    `now` the time in RFC 3339. A condition with an unchanged status keeps its `lastTransitionTime`.
     """
     namespace = str(pool["metadata"].get("namespace") or "default")
     before: Sequence[Entry] = (pool.get("status") or {}).get("parents") or ()
@@ -70,7 +69,7 @@ def merge(
     if not ours:
         if len(before) >= MAX_PARENTS:
             text = (
-                f"status.parents is full with {len(before)} entries; remove those of gone Gateways"
+                f"status.parents is full ({len(before)} entries); remove those of deleted Gateways"
             )
             return Merged(before, False, text)
         found, problem = _conditions((), wanted, generation, now)
@@ -90,7 +89,8 @@ def merge(
 def _conditions(
     before: Sequence[Entry], wanted: Sequence[Condition], generation: int, now: str
 ) -> tuple[list[Entry], str | None]:
-    """Ours anew and the others as they are, each in its place; of ours, as many as there is room for."""
+    """Update our conditions in place, and append the new ones while there is room. Others stay as they
+    are."""
     after = list(before)
     left_out: list[str] = []
     for condition in wanted:
@@ -113,7 +113,5 @@ def _conditions(
             left_out.append(condition.type)
     if not left_out:
         return after, None
-    text = (
-        f"other conditions leave no room for {', '.join(left_out)}: an entry has {MAX_CONDITIONS}"
-    )
+    text = f"no room for {', '.join(left_out)}: our entry is full ({MAX_CONDITIONS} conditions)"
     return after, text

@@ -1,9 +1,9 @@
-"""StatusReporter: writes what `status` has to say of each pool, where it differs from what is there.
+"""StatusReporter: writes the conditions of each pool where they differ from its status.
 
-Level-based: each pass reads the newest pools, routes and snapshots, and compares. Writes the status
-subresource by a patch of `status.parents` that holds for one resourceVersion; so it cannot touch labels,
-ownerReferences or the spec, and never undoes what another controller has written meanwhile. No error
-leaves it: a status that cannot be written is logged and counted, and requests are served all the same.
+Level-based: each pass reads the newest pools, routes and snapshots, and compares. It patches
+`status.parents` of one resourceVersion, so it never touches labels, ownerReferences or the spec, and never
+overwrites another controller's change. No error leaves it: a failed write is logged and counted, and
+requests are served on.
 """
 
 import asyncio
@@ -32,30 +32,30 @@ Object = Mapping[str, Any]
 
 
 class WriteResult(StrEnum):
-    """What became of a write; the label of `epp_client_status_writes`."""
+    """Result of a write; the label of `epp_client_status_writes`."""
 
     WRITTEN = "written"
     CONFLICT = "conflict"
-    """Another wrote first: read anew and tried again."""
+    """Another client wrote first: the pool was read and written again."""
     FORBIDDEN = "forbidden"
     FULL = "full"
-    """Not tried: other entries, or conditions, leave no room."""
+    """Not written completely: `status.parents` or our entry is full."""
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Bounds on what the API server gets from us. Seconds."""
+    """Delays that limit the load on the API server, in seconds."""
 
     settle: float = 0.25
-    """From the first change to the pass over it: what comes together is written together."""
+    """Delay from the first change to the pass, which covers further changes."""
     between: float = 0.1
-    """Between two writes of any pools."""
+    """Delay between two writes."""
     pool: float = 1.0
-    """Between two writes of one pool; doubles, up to `most`, while it goes on changing or failing."""
+    """Delay between two writes of one pool. It doubles, up to `most`, while writes follow each other."""
     most: float = 60.0
     conflict: float = 0.05
-    """Before a second try after a conflict; doubles with each try."""
+    """Delay before the second try after a conflict. It doubles with each try."""
     tries: int = 5
 
 
@@ -64,28 +64,28 @@ PACE = Pace()
 
 INVALID = 422
 _TOO_OLD = "an InferencePool CRD without controllerName? upgrade it, or use --no-status"
-"""Such a CRD would drop what tells our entry from others, and we would add another one each time."""
+"""An old CRD would drop `controllerName`, so we would not find our entry and add another one each time."""
 _WHOLE_SERVER = (ApiFault.UNREACHABLE, ApiFault.THROTTLED, ApiFault.UNAUTHORIZED)
-"""What it says to one write, it would say to the next one as well."""
+"""Faults that the next write would meet as well."""
 
 
 class _Turn(NamedTuple):
-    """When a pool may be written again, and how long that is after its last write."""
+    """When a pool may be written again, and the delay since its last write."""
 
     at: float
     interval: float
 
 
 class _Written(NamedTuple):
-    """A pool as the server answered our write; the watch may not have told it yet."""
+    """A pool as the server returned it after our write, until the watch has it too."""
 
     over: frozenset[str]
-    """The resourceVersions that it took the place of."""
+    """The earlier resourceVersions that it replaces."""
     pool: Object
 
 
 class StatusReporter:
-    """Keeps our entry in `status.parents` of every pool in step with what is known."""
+    """Keeps our entry in `status.parents` of every pool current."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class StatusReporter:
         pace: Pace = PACE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`leads` says whether this replica is the one that writes."""
+        """`leads` returns whether this replica is the one that writes."""
         self._api = api
         self._parent = parent
         self._inputs = inputs
@@ -113,17 +113,17 @@ class StatusReporter:
         self._repeats = Repeats(60.0)
 
     def wake(self) -> None:
-        """Something has changed: pools, routes, snapshots, or who leads."""
+        """Start a pass, after a change of pools, routes, snapshots or the leader."""
         self._awake.set()
 
     async def run(self) -> None:
-        """Report until cancelled. Entries stay: other replicas serve on, and this one may be back."""
+        """Report until cancelled. Entries stay, as other replicas serve on and this one may come back."""
         while True:
             self._awake.clear()
             await self._wait(await self.report())
 
     async def report(self) -> float | None:
-        """One pass: write what differs and may be written now; seconds to the turn of what may not."""
+        """Write what differs and may be written now; returns the seconds until the rest may be, or None."""
         if not self._leads():
             return None
         left = self._quiet.at - self._clock()
@@ -138,10 +138,10 @@ class StatusReporter:
         for name, want in wanted.items():
             pool = self._newest(name, pools[name])
             if generation(pool) != want.generation:
-                # we know of a newer one from its answer; the watch will bring it
+                # Our last write returned a newer generation; wait until the watch has it.
                 continue
             merged = merge(pool, self._parent, want.conditions, time_of_day())
-            self._tell(name, merged.problem)
+            self._report_problem(name, merged.problem)
             if not merged.changed:
                 continue
             turn = self._turns.get(name)
@@ -151,7 +151,7 @@ class StatusReporter:
             if not self._leads():
                 return None
             self._turns[name] = self._next_turn(turn)
-            # in case that it fails
+            # The pool is due again then if the write fails.
             turns.append(self._turns[name].at)
             try:
                 await self._write(name, want, pool)
@@ -167,7 +167,7 @@ class StatusReporter:
         return max(0.0, min(turns) - self._clock(), self._quiet.at - self._clock())
 
     async def _wait(self, delay: float | None) -> None:
-        """Until something changes, and has settled, or the first turn comes."""
+        """Wait for a change, or `delay` seconds, and then until changes have settled."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._awake.wait()
@@ -180,13 +180,13 @@ class StatusReporter:
         self._written.pop(name, None)
         return pool
 
-    # --- saying it ---
+    # --- writing ---
 
     async def _write(self, name: PoolName, want: Wanted, pool: Object) -> None:
-        """Write one pool, over whatever others write meanwhile.
+        """Write the status of one pool, and try again after conflicts.
 
         Raises:
-            ApiError: it cannot be written, or not within so many tries.
+            ApiError: it cannot be written, or every try was a conflict.
         """
         over = {_version(pool)}
         for tried in range(self._pace.tries):
@@ -213,17 +213,17 @@ class StatusReporter:
             else:
                 self._count(WriteResult.WRITTEN)
                 self._written[name] = _Written(frozenset(over), answer)
-                log.info("wrote the status of a pool", pool=str(name), said=_summary(want))
+                log.info("wrote the status of a pool", pool=str(name), conditions=_summary(want))
                 return
             await asyncio.sleep(self._pace.conflict * 2**tried * random.uniform(0.5, 1.5))
             pool = await self._api.get(INFERENCE_POOL, name.name, name.namespace)
             over.add(_version(pool))
             if generation(pool) != want.generation:
-                # the watch will bring it, and what it is about is to be looked at anew
+                # The spec has changed: it has to be resolved first, once the watch has it.
                 return
 
     def _next_turn(self, last: _Turn | None) -> _Turn:
-        """A pool that is written again and again has to wait longer and longer."""
+        """Plan the next write. The delay doubles if this write comes soon after the last."""
         now, interval = self._clock(), self._pace.pool
         if last is not None and now < last.at + last.interval:
             interval = min(2 * last.interval, self._pace.most)
@@ -232,7 +232,7 @@ class StatusReporter:
     def _failed(self, name: PoolName, error: ApiError) -> None:
         now = self._clock()
         if error.fault is ApiFault.NOT_FOUND:
-            # deleted; the watch will say so
+            # The pool was deleted; the watch will tell.
             return
         forbidden = error.fault is ApiFault.FORBIDDEN
         self._count(WriteResult.FORBIDDEN if forbidden else WriteResult.FAILED)
@@ -244,10 +244,10 @@ class StatusReporter:
             self._quiet = _Turn(now + pause, interval)
         if (count := self._repeats.due(str(error))) is not None:
             hint = _TOO_OLD if error.status == INVALID else None
-            text = "the status of a pool cannot be written; it is served all the same"
+            text = "cannot write the status of a pool; it is served all the same"
             log.warning(text, pool=str(name), error=str(error), hint=hint, count=count)
 
-    def _tell(self, name: PoolName, problem: str | None) -> None:
+    def _report_problem(self, name: PoolName, problem: str | None) -> None:
         if problem == self._problems.get(name):
             return
         if problem is None:
@@ -255,9 +255,7 @@ class StatusReporter:
             return
         self._problems[name] = problem
         self._count(WriteResult.FULL)
-        log.error(
-            "the status of a pool has no room for what we say", pool=str(name), problem=problem
-        )
+        log.error("the status of a pool is full", pool=str(name), problem=problem)
 
 
 def time_of_day() -> str:
@@ -271,5 +269,5 @@ def _version(pool: Object) -> str:
 
 def _summary(want: Wanted) -> str:
     if want.conditions is None:
-        return "nothing any more: no route of the Gateway refers to it"
+        return "entry removed: no route of the Gateway refers to the pool"
     return ", ".join(f"{c.type}={c.status} ({c.reason})" for c in want.conditions)

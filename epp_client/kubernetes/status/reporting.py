@@ -1,6 +1,6 @@
-"""Reporting: the parts that report pool status for one Gateway, put together and run.
+"""Reporting: connects and runs the parts that report pool status for one Gateway.
 
-Knows every part's constructor and what wakes whom. Nothing here is needed to serve a request.
+Nothing here is needed to serve a request.
 """
 
 import asyncio
@@ -38,21 +38,21 @@ _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """For whom status is reported, and under which name."""
+    """The Gateway that status is reported for, and this replica's identity."""
 
     parent: Parent
     lease_namespace: str
     identity: str
-    """Of this replica, unlike that of any other one, past or present."""
+    """Unique among all replicas, past and present."""
 
     @property
     def lease(self) -> str:
-        """The name of the Lease that replicas of one Gateway share."""
+        """Name of the Lease that the replicas for one Gateway share."""
         return lease_name(self.parent, DEFAULT_CONTROLLER)
 
 
 def own_namespace() -> str | None:
-    """The namespace of the Pod that we run in; None outside a cluster."""
+    """The namespace of our Pod; None outside a cluster."""
     try:
         return _NAMESPACE_FILE.read_text().strip() or None
     except OSError:
@@ -60,12 +60,13 @@ def own_namespace() -> str | None:
 
 
 def own_identity() -> str:
-    """A name for this process that no other one ever has."""
+    """A unique name of this process."""
     return f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}"
 
 
 class Reporting:
-    """Watches HTTPRoutes where there are any, holds the Lease when it may, and reports when it does."""
+    """Watches HTTPRoutes if the kind is installed, competes for the Lease, and reports while it holds
+    it."""
 
     def __init__(
         self,
@@ -81,8 +82,8 @@ class Reporting:
         reflector_pace: ReflectorPace = REFLECTOR_PACE,
         terms: Terms = TERMS,
     ) -> None:
-        """`count` hears of each write, `leads` of each change of who writes."""
-        self._told = leads
+        """`count` is called for each write, `leads` for each gain or loss of the Lease."""
+        self._leads_changed = leads
         self._holder = LeaseHolder(
             api, role.lease_namespace, role.lease, role.identity, self._lease_changed, terms
         )
@@ -106,7 +107,7 @@ class Reporting:
         self._store = store
         self._ends: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        log.info("reports status", gateway=str(role.parent.gateway), lease=role.lease)
+        log.info("status reporting is on", gateway=str(role.parent.gateway), lease=role.lease)
 
     @property
     def leads(self) -> bool:
@@ -114,7 +115,7 @@ class Reporting:
         return self._holder.holds
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start the tasks."""
         self._ends.append(self._store.subscribe(lambda _: self._wake()))
         parts = (self._holder.run(), self._reporter.run(), *(r.run() for r in self._routes))
         self._tasks = [asyncio.create_task(part) for part in parts]
@@ -123,7 +124,7 @@ class Reporting:
         self._wake()
 
     async def stop(self) -> None:
-        """End, once; a Lease that is held is released, so that another replica begins at once."""
+        """Stop the tasks and release the Lease, so that another replica reports at once."""
         while self._ends:
             self._ends.pop()()
         for task in self._tasks:
@@ -134,21 +135,21 @@ class Reporting:
         self._reporter.wake()
 
     def _lease_changed(self) -> None:
-        self._told(self._holder.holds)
+        self._leads_changed(self._holder.holds)
         self._wake()
 
     def _known_routes(self) -> Iterable[Object] | None:
-        """None while a list is missing: a server that refuses it has not said that there are none."""
+        """The listed routes; None while a list is missing, for example refused."""
         if not all(reflector.synced for reflector in self._routes):
             return None
         return [route for reflector in self._routes for route in reflector.objects.values()]
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("status is not reported any more; requests are served", error=repr(error))
+            log.error("status reporting failed; requests are served on", error=repr(error))
 
 
 def _route_queries(scope: Scope) -> list[Query]:
-    """HTTPRoutes where the pools are: RBAC need grant no more."""
+    """HTTPRoutes in the namespaces of the followed pools. RBAC need not grant more."""
     namespaces = dict.fromkeys([*scope.namespaces, *(pool.namespace for pool in scope.pools)])
     return [Query(HTTP_ROUTE, namespace) for namespace in namespaces] or [Query(HTTP_ROUTE)]

@@ -1,7 +1,7 @@
-"""Which pools the HTTPRoutes of a Gateway refer to, and what the Gateway makes of those routes. Pure.
+"""Finds the pools that the HTTPRoutes of a Gateway refer to, and the Gateway's verdict on the routes. Pure.
 
-Says nothing of its own about a route: whether one is accepted, and whether its references are
-permitted, is for the Gateway's controller to judge, in the route's status.
+Nothing here judges a route. Whether it is accepted and its references are permitted is in the route's
+status, which the Gateway's controller writes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ class GatewayName(NamedTuple):
 
 
 class Verdict(Enum):
-    """What a Gateway says of a route."""
+    """A Gateway's verdict on a route."""
 
     ACCEPTED = "accepted"
     PENDING = "pending"
@@ -45,7 +45,7 @@ class RouteVerdict(NamedTuple):
 
 
 class _Attachment(NamedTuple):
-    """A parentRef, its defaults filled in; a Gateway's listeners each have a verdict of their own."""
+    """A parentRef with its defaults. Each listener of a Gateway has its own verdict."""
 
     group: str
     kind: str
@@ -58,10 +58,10 @@ class _Attachment(NamedTuple):
 def references(
     routes: Iterable[Object], gateway: GatewayName
 ) -> dict[PoolName, tuple[RouteVerdict, ...]]:
-    """The routes attached to `gateway` by the pool that they refer to, in the order of their names.
+    """The routes attached to `gateway`, sorted by name, for each pool that they refer to.
 
-    A reference from another namespace counts once the Gateway has resolved the route's references:
-    it is then permitted by a ReferenceGrant, which only the Gateway's controller needs to read.
+    A reference from another namespace counts once the Gateway has resolved the route's references,
+    which requires a ReferenceGrant.
     A parentRef to a ListenerSet is not followed to its Gateway.
     """
     found: dict[PoolName, list[RouteVerdict]] = {}
@@ -89,7 +89,7 @@ def references(
 
 
 def route_facts(route: Object) -> Object:
-    """What `references` reads of an HTTPRoute: matches and filters are most of it, and left out."""
+    """The parts of an HTTPRoute that `references` reads, without matches and filters."""
     metadata, spec = route["metadata"], route.get("spec") or {}
     rules = [{"backendRefs": rule.get("backendRefs")} for rule in spec.get("rules") or ()]
     return {
@@ -121,9 +121,8 @@ def _pools(route: Object, namespace: str) -> Iterator[PoolName]:
 def _judged(
     route: Object, namespace: str, attached: list[_Attachment], condition: str
 ) -> tuple[Verdict, str]:
-    """The best that is said of the route's attachments; one listener that takes the route is enough.
-
-    A verdict on an earlier generation of the route is none.
+    """The best verdict on the route's attachments: one accepting listener is enough.
+    Verdicts on an earlier generation of the route do not count.
     """
     generation = route["metadata"].get("generation") or 0
     rejections: list[str] = []
