@@ -49,6 +49,7 @@ HOT_PATH = [
     "wire/http2/frames",
     "wire/http2/grpc",
     "wire/http2/headers",
+    "wire/http2/inbox",
     "wire/health",
     "wire/native",
     "wire/native_connection",
@@ -57,6 +58,7 @@ HOT_PATH = [
     "wire/http2/server",
     "wire/http2/server_stream",
     "wire/http2/stream",
+    "wire/http2/streams",
     "wire/status",
     "wire/transport",
 ]

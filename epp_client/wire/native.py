@@ -10,8 +10,8 @@ from epp_client.errors import PeerUnreachable
 from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.health import with_health
 from epp_client.wire.http2.grpc import parse_timeout
+from epp_client.wire.http2.inbox import Tally
 from epp_client.wire.http2.server_stream import ServerStream
-from epp_client.wire.http2.stream import Tally
 from epp_client.wire.native_connection import NativeConnection
 from epp_client.wire.protocol import (
     CLOSING,

@@ -20,7 +20,7 @@ from epp_client.pool.inference_pool import FailureMode
 from epp_client.pool.snapshot import PickerTarget
 from epp_client.pool.store import PoolStore
 from epp_client.relay.outcome import Outcome
-from epp_client.wire.http2.stream import STREAM_WINDOW
+from epp_client.wire.http2.inbox import STREAM_WINDOW
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.status import OK, UNAVAILABLE, UNIMPLEMENTED, Status
 from epp_client.wire.transport import NO_OWNER, Stream, StreamEvents

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from epp_client.wire.http2.connection import CONNECTION_WINDOW, Http2Connection
-from epp_client.wire.http2.stream import STREAM_WINDOW
+from epp_client.wire.http2.connection import Http2Connection
+from epp_client.wire.http2.inbox import CONNECTION_WINDOW, STREAM_WINDOW
 from epp_client.wire.status import OK
 from epp_client.wire.transport import Stream
 
@@ -147,7 +147,7 @@ def stream_of(owner: Owner) -> Stream:
 
 def windows(sender: Http2Connection[Any], reader: Http2Connection[Any]) -> None:
     """What was sent has been given back, or waits to be."""
-    assert sender.send_window + reader._unacked == CONNECTION_WINDOW
+    assert sender.send_window + reader.unacked == CONNECTION_WINDOW
     for number, stream in sender.streams.items():
         if number in reader.streams:
             assert stream.send_window + reader.streams[number]._unacked == STREAM_WINDOW

@@ -15,8 +15,9 @@ from epp_client.wire.http2 import frames
 from epp_client.wire.http2.calm import BURST, RATE, Calm
 from epp_client.wire.http2.client import ClientConnection
 from epp_client.wire.http2.frames import ConnectionFault, ErrorCode
+from epp_client.wire.http2.inbox import STREAM_WINDOW
 from epp_client.wire.http2.server import ServerConnection
-from epp_client.wire.http2.stream import HIGH_WATER, STREAM_WINDOW
+from epp_client.wire.http2.stream import HIGH_WATER
 from epp_client.wire.status import OK, Status
 
 from .owners import PATH, Accepting, Joined, Owner, raise_it

@@ -6,10 +6,10 @@ import pytest
 
 from epp_client.wire.http2 import frames
 from epp_client.wire.http2.calm import BURST
-from epp_client.wire.http2.connection import CONNECTION_WINDOW, MAX_HELD
 from epp_client.wire.http2.frames import DEFAULT_FRAME, ErrorCode
 from epp_client.wire.http2.grpc import MAX_MESSAGE
-from epp_client.wire.http2.stream import MAX_ASSEMBLED, MAX_ASSEMBLED_BY_ALL, STREAM_WINDOW, Tally
+from epp_client.wire.http2.inbox import CONNECTION_WINDOW, MAX_HELD, STREAM_WINDOW, Tally
+from epp_client.wire.http2.stream import MAX_ASSEMBLED, MAX_ASSEMBLED_BY_ALL
 from epp_client.wire.status import OK
 
 from .owners import PATH, Accepting, Owner

@@ -8,8 +8,8 @@ import pytest
 
 from epp_client.wire.http2 import frames
 from epp_client.wire.http2.frames import DEFAULT_FRAME, ErrorCode
+from epp_client.wire.http2.inbox import STREAM_WINDOW
 from epp_client.wire.http2.server import ServerConnection
-from epp_client.wire.http2.stream import STREAM_WINDOW
 from epp_client.wire.status import OK, Status
 
 from .owners import PATH, Accepting, Owner, raise_it

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from epp_client.wire.http2 import frames
 from epp_client.wire.http2.client_stream import ClientStream
-from epp_client.wire.http2.connection import Http2Connection, own_settings
+from epp_client.wire.http2.connection import Http2Connection
 from epp_client.wire.http2.frames import (
     LARGEST_ID,
     PING,
@@ -15,6 +15,7 @@ from epp_client.wire.http2.frames import (
     frame,
 )
 from epp_client.wire.http2.headers import Malformed, literals, request_start
+from epp_client.wire.http2.inbox import own_settings
 from epp_client.wire.status import INTERNAL, UNAVAILABLE, Status
 from epp_client.wire.transport import StreamEvents
 

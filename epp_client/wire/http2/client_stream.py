@@ -3,16 +3,12 @@
 Pure, like `stream.py`.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from epp_client.wire.http2.frames import ErrorCode, StreamFault, rst_stream
 from epp_client.wire.http2.headers import ResponseHead
+from epp_client.wire.http2.inbox import Inbox
 from epp_client.wire.http2.stream import Http2Stream
 from epp_client.wire.status import OK, UNKNOWN, Status
 from epp_client.wire.transport import StreamEvents
-
-if TYPE_CHECKING:
-    from epp_client.wire.http2.connection import Http2Connection
 
 
 class ClientStream(Http2Stream):
@@ -20,9 +16,7 @@ class ClientStream(Http2Stream):
 
     __slots__ = ("_answered",)
 
-    def __init__(
-        self, connection: "Http2Connection[Any]", stream_id: int, events: StreamEvents
-    ) -> None:
+    def __init__(self, connection: Inbox, stream_id: int, events: StreamEvents) -> None:
         super().__init__(connection, stream_id, events)
         self._announced = True
         self._answered = False

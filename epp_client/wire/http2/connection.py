@@ -5,18 +5,15 @@ and no clock of its own: the shell feeds `receive`, takes `take`, and is woken w
 something to take. Rules are RFC 9113's unless marked.
 """
 
-from collections import deque
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Generic
 
 from epp_client.wire.http2 import frames
-from epp_client.wire.http2.calm import Calm
 from epp_client.wire.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,
     DEFAULT_FRAME,
-    DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
     GOAWAY,
@@ -35,31 +32,15 @@ from epp_client.wire.http2.frames import (
     ErrorCode,
     StreamFault,
     frame,
-    goaway,
-    rst_stream,
     unpad,
-    window_update,
     word,
 )
 from epp_client.wire.http2.headers import MAX_HEADER_LIST, HeaderReader
-from epp_client.wire.http2.outbox import Outbox
-from epp_client.wire.http2.stream import STREAM_WINDOW, Http2Stream, Tally
-from epp_client.wire.status import INTERNAL, UNAVAILABLE, Status
-
-CONNECTION_WINDOW: Final = 16 * 1024 * 1024
-"""Bytes in flight towards us on all streams. Given back as they come, so that a paused stream never
-holds up the others; what a paused stream may hold is bounded by its own window, and what all of them
-may hold by `MAX_HELD`."""
-_REPLENISH: Final = CONNECTION_WINDOW // 2
-MAX_HELD: Final = 128 * 1024 * 1024
-"""Bytes of messages that wait for paused owners on one connection; beyond it the connection's window is
-not given back until they have been taken, so that ten thousand paused streams hold no gigabytes."""
-_REMEMBERED: Final = 4096
-
-S = TypeVar("S", bound=Http2Stream)
+from epp_client.wire.http2.inbox import CONNECTION_WINDOW, REPLENISH
+from epp_client.wire.http2.streams import S, StreamTable
 
 
-class Http2Connection(Outbox, Generic[S]):
+class Http2Connection(StreamTable[S], Generic[S]):
     """What both ends share.
 
     `report` is given what an owner of a stream raised.
@@ -71,37 +52,15 @@ class Http2Connection(Outbox, Generic[S]):
         wake: Callable[[], None],
         report: Callable[[Exception], None],
     ) -> None:
-        super().__init__(wake)
-        self.streams: dict[int, S] = {}
-        self.closed = False
-        """Nothing more will be sent or understood; the shell closes once the output is taken."""
-        self.calm = Calm(clock)
+        super().__init__(clock, wake, report)
         self.settled = False
-        """The peer's SETTINGS have come."""
+        """Whether the peer's SETTINGS have come."""
         self.more = False
-        """Frames that have come wait for the next call of `receive`."""
-        self.work = 0
-        """Frames and messages that this call of `receive` may still look at."""
+        """Whether received frames wait for the next call of `receive`."""
         self.pongs = 0
-        self.draining = False
-        self.on_room: Callable[[], None] | None = None
-        """Called whenever a stream has made room for another one."""
-        self.held = 0
-        """Bytes of whole messages whose owners are paused."""
-        self.assembled = 0
-        """Bytes of messages that have come in part."""
-        self.tally = Tally()
-        """Theirs on other connections as well; whoever makes several has them share one."""
-        self._report = report
         self._headers = HeaderReader()
-        self._partial = b""
-        self._unacked = 0
         self._continuing = 0
-        self._block = b""
         self._block_ended = False
-        self._last_id = 0
-        self._gone: deque[int] = deque(maxlen=_REMEMBERED)
-        self._reset: dict[int, None] = {}
 
     # --- bytes ---
 
@@ -167,9 +126,9 @@ class Http2Connection(Outbox, Generic[S]):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
         if kind == DATA:
             counted = stop - start
-            self._unacked += counted
-            if self._unacked >= _REPLENISH:
-                if self._unacked > CONNECTION_WINDOW:
+            self.unacked += counted
+            if self.unacked >= REPLENISH:
+                if self.unacked > CONNECTION_WINDOW:
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the window")
                 self.replenish()
             stream = self.streams.get(stream_id)
@@ -183,20 +142,7 @@ class Http2Connection(Outbox, Generic[S]):
                 start, stop = 0, len(data)
             stream.data(data, start, stop, counted, flags & END_STREAM > 0)
         elif kind == HEADERS:
-            if not stream_id:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
-            block = data[start:stop]
-            if flags & (PADDED | PRIORITIZED):
-                block = unpad(kind, flags, block)
-                if flags & PRIORITIZED:
-                    self._check_priority(stream_id, block, len(block) >= 5)
-                    block = block[5:]
-            if flags & END_HEADERS:
-                self._block_received(stream_id, block, flags & END_STREAM > 0)
-            else:
-                self._continuing = stream_id
-                self._block = block
-                self._block_ended = flags & END_STREAM > 0
+            self._header_frame(stream_id, flags, data[start:stop])
         elif not self.settled and kind != SETTINGS:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         elif kind == WINDOW_UPDATE:
@@ -210,32 +156,41 @@ class Http2Connection(Outbox, Generic[S]):
         elif kind == PING:
             self._ping(stream_id, flags, data[start:stop])
         elif kind == GOAWAY:
-            if stream_id or stop - start < 8:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream, or cut")
-            payload = data[start:stop]
-            self._goaway(word(payload) & LARGEST_ID, word(payload, 4), payload[8:])
+            self._goaway_frame(stream_id, data[start:stop])
         elif kind == PRIORITY:
-            self.calm.spend("PRIORITY frames")
-            if not stream_id:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
-            if stop - start != 5:
-                raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is five bytes")
-            self._check_priority(stream_id, data[start:stop], True)
+            self._priority(stream_id, data[start:stop])
         elif kind == PUSH_PROMISE:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE is disabled")
         else:
             self.calm.spend("unknown frames")
 
-    def replenish(self) -> None:
-        """Give the connection's window back, unless its streams hold too much already."""
-        if self._unacked >= _REPLENISH and self.held <= MAX_HELD and not self.closed:
-            self.write(window_update(0, self._unacked))
-            self._unacked = 0
+    def _header_frame(self, stream_id: int, flags: int, block: bytes) -> None:
+        if not stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
+        if flags & (PADDED | PRIORITIZED):
+            block = unpad(HEADERS, flags, block)
+            if flags & PRIORITIZED:
+                self._check_priority(stream_id, block, len(block) >= 5)
+                block = block[5:]
+        if flags & END_HEADERS:
+            self._block_received(stream_id, block, flags & END_STREAM > 0)
+        else:
+            self._continuing = stream_id
+            self._block = block
+            self._block_ended = flags & END_STREAM > 0
 
-    def count_assembled(self, change: int) -> None:
-        """Messages that have come in part have grown, or are whole or gone."""
-        self.assembled += change
-        self.tally.assembled += change
+    def _goaway_frame(self, stream_id: int, payload: bytes) -> None:
+        if stream_id or len(payload) < 8:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream, or cut")
+        self._goaway(word(payload) & LARGEST_ID, word(payload, 4), payload[8:])
+
+    def _priority(self, stream_id: int, payload: bytes) -> None:
+        self.calm.spend("PRIORITY frames")
+        if not stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
+        if len(payload) != 5:
+            raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is five bytes")
+        self._check_priority(stream_id, payload, True)
 
     def _check_priority(self, stream_id: int, payload: bytes, whole: bool) -> None:
         if not whole:
@@ -357,110 +312,3 @@ class Http2Connection(Outbox, Generic[S]):
     def _block_received(self, stream_id: int, block: bytes, ended: bool) -> None:
         """A whole header block came."""
         raise NotImplementedError
-
-    def _last_taken(self) -> int:
-        """The last stream of the peer's that we have looked at: what GOAWAY names."""
-        return self._last_id
-
-    def _is_idle(self, stream_id: int) -> bool:
-        """Whether nobody has opened this stream yet."""
-        return stream_id > self._last_id or not stream_id & 1
-
-    # --- streams ---
-
-    def forget(self, stream: Http2Stream, was_reset: bool = False) -> None:
-        """The stream is closed on both sides, or reset."""
-        if self.streams.pop(stream.id, None) is None:
-            return
-        self.blocked.pop(stream, None)
-        if stream.reader is not None:
-            stream.drop_partial()
-        if was_reset:
-            self._remember_reset(stream.id)
-        else:
-            self._gone.append(stream.id)
-        if self.draining and not self.streams:
-            self._drained()
-        elif self.on_room is not None:
-            self.on_room()
-
-    def _remember_reset(self, stream_id: int) -> None:
-        self._reset[stream_id] = None
-        if len(self._reset) > _REMEMBERED:
-            del self._reset[next(iter(self._reset))]
-
-    def _drained(self) -> None:
-        """The last stream of a connection that takes no more has ended."""
-        self.closed = True
-        if not self.awake:
-            self.wake()
-
-    def _stream_fault(self, fault: StreamFault) -> None:
-        self.calm.spend("faulty streams")
-        self.write(rst_stream(fault.stream_id, fault.code))
-        self._remember_reset(fault.stream_id)
-        stream = self.streams.get(fault.stream_id)
-        if stream is not None:
-            try:
-                self._close_faulty(stream, fault)
-            except Exception as error:
-                self._report(error)
-
-    def _close_faulty(self, stream: S, fault: StreamFault) -> None:
-        """Tell the owner of a stream what its peer did."""
-        raise NotImplementedError
-
-    def _owner_failed(self, stream_id: int, error: Exception) -> None:
-        """An owner raised: its stream ends, which it is told like any other end; the others go on."""
-        self._report(error)
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            return
-        owner = stream.events
-        stream.reset(ErrorCode.INTERNAL_ERROR)
-        try:
-            owner.closed(Status(INTERNAL, "its owner failed"))
-        except Exception as again:
-            self._report(again)
-
-    # --- the end ---
-
-    def fail(self, code: ErrorCode, text: str) -> None:
-        """Give the connection up: GOAWAY, and every stream ends."""
-        if not self.closed:
-            self.write(goaway(self._last_taken(), code, text))
-            self.lost(f"{code.name}: {text}")
-
-    def lost(self, text: str) -> None:
-        """The connection is gone; every stream ends."""
-        self.closed = True
-        for stream in list(self.streams.values()):
-            self._close_lost(stream, text)
-
-    def release(self) -> None:
-        """There is no socket any more. Holds nobody from now on, so that all of it goes at once and not
-        when a collector comes by: what a picker's restart leaves is megabytes until then."""
-        self.abandon()
-        self.on_room = None
-        self._report = _unheard
-        self._partial = self._block = b""
-
-    def _close_lost(self, stream: S, text: str) -> None:
-        try:
-            stream.close(Status(UNAVAILABLE, text))
-        except Exception as error:
-            self._report(error)
-
-
-def _unheard(error: Exception) -> None:
-    """There is nobody left to tell."""
-
-
-def own_settings(own: dict[int, int]) -> bytes:
-    """Our SETTINGS, and the connection's window."""
-    values = own | {
-        frames.HEADER_TABLE_SIZE: 0,
-        frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-        frames.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST,
-    }
-    return frames.settings(values) + window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)

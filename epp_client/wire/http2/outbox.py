@@ -15,7 +15,7 @@ from epp_client.wire.http2.frames import (
     frame,
 )
 from epp_client.wire.http2.headers import NO_TABLE
-from epp_client.wire.http2.stream import Http2Stream
+from epp_client.wire.transport import Stream
 
 PUMP: Final = 256 * 1024
 """Bytes of backlog written at once, before the socket is asked whether it can take more."""
@@ -25,11 +25,30 @@ def _asleep() -> None:
     """There is nobody left to wake."""
 
 
+class Backlog(Stream):
+    """The sending half of a stream, as an `Outbox` sees it."""
+
+    __slots__ = ("id", "queued")
+
+    id: int
+    queued: int
+    """Bytes that wait to be sent."""
+
+    def pump(self, room: int) -> bool:
+        """Write one DATA frame of at most `room` bytes of the backlog. True if another frame could follow:
+        bytes are left, and the stream's own window is open."""
+        raise NotImplementedError
+
+    def relieve(self) -> None:
+        """Call the owner's `resume_writing` if the backlog has become small enough."""
+        raise NotImplementedError
+
+
 class Outbox:
     """The sending half. `wake` is called when output appears while nobody is about to take it."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self.blocked: OrderedDict[Http2Stream, None] = OrderedDict()
+        self.blocked: OrderedDict[Backlog, None] = OrderedDict()
         """Streams with a backlog that their own windows let go, in the order in which they are
         served. A stream without a window is not among them: it would be asked in vain, each time."""
         self.out: list[bytes | memoryview] = []
@@ -85,7 +104,7 @@ class Outbox:
             last = END_HEADERS if offset + limit >= len(block) else 0
             self.write(frame(CONTINUATION, last, stream_id, block[offset : offset + limit]))
 
-    def pump_stream(self, stream: Http2Stream) -> None:
+    def pump_stream(self, stream: Backlog) -> None:
         """Write what the windows and the socket allow of one stream's backlog."""
         room = PUMP
         while room > 0 and self.flowing and self.send_window > 0:
@@ -115,7 +134,7 @@ class Outbox:
         if self.out and not self.awake:
             self.wake()
 
-    def _relieve(self, stream: Http2Stream) -> None:
+    def _relieve(self, stream: Backlog) -> None:
         try:
             stream.relieve()
         except Exception as error:

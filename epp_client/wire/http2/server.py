@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from epp_client.wire.http2 import frames
-from epp_client.wire.http2.connection import Http2Connection, own_settings
+from epp_client.wire.http2.connection import Http2Connection
 from epp_client.wire.http2.frames import (
     LARGEST_ID,
     PING,
@@ -16,6 +16,7 @@ from epp_client.wire.http2.frames import (
     goaway,
 )
 from epp_client.wire.http2.headers import Malformed
+from epp_client.wire.http2.inbox import own_settings
 from epp_client.wire.http2.server_stream import NotGrpcStream, ServerStream
 from epp_client.wire.transport import Accept
 

@@ -3,7 +3,7 @@
 Pure, like `stream.py`.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from epp_client.wire.http2.frames import ErrorCode, StreamFault, rst_stream
 from epp_client.wire.http2.grpc import status_of_reset
@@ -16,12 +16,10 @@ from epp_client.wire.http2.headers import (
     check_trailers,
     trailers,
 )
+from epp_client.wire.http2.inbox import Inbox
 from epp_client.wire.http2.stream import Http2Stream
 from epp_client.wire.status import CANCELLED, OK, Status
 from epp_client.wire.transport import NO_OWNER
-
-if TYPE_CHECKING:
-    from epp_client.wire.http2.connection import Http2Connection
 
 _NOT_GRPC_TEXT: Final = b"gRPC is spoken here: POST with content-type application/grpc\n"
 
@@ -31,9 +29,7 @@ class ServerStream(Http2Stream):
 
     __slots__ = ()
 
-    def __init__(
-        self, connection: "Http2Connection[Any]", stream_id: int, content_length: int
-    ) -> None:
+    def __init__(self, connection: Inbox, stream_id: int, content_length: int) -> None:
         super().__init__(connection, stream_id, NO_OWNER)
         self._expected = content_length
 

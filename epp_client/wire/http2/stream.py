@@ -7,7 +7,7 @@ through the connection; nothing here knows about event loops, sockets or clocks.
 from collections import deque
 from collections.abc import Callable
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from epp_client.wire.http2.frames import (
     DATA,
@@ -25,11 +25,10 @@ from epp_client.wire.http2.grpc import GrpcFault, MessageReader, status_of_reset
 from epp_client.wire.http2.headers import (
     RESPONSE,
 )
+from epp_client.wire.http2.inbox import STREAM_WINDOW, Inbox
+from epp_client.wire.http2.outbox import Backlog
 from epp_client.wire.status import INTERNAL, RESOURCE_EXHAUSTED, Status
-from epp_client.wire.transport import NO_OWNER, Stream, StreamEvents
-
-if TYPE_CHECKING:
-    from epp_client.wire.http2.connection import Http2Connection
+from epp_client.wire.transport import NO_OWNER, StreamEvents
 
 _HELD_OVERHEAD: Final = 64
 """What a message that is held costs beside its bytes."""
@@ -40,8 +39,6 @@ MAX_ASSEMBLED_BY_ALL: Final = 512 * 1024 * 1024
 """The same on all connections of a process: how many there are is for its peers to say."""
 _SMALL: Final = 256
 """Bytes; frames below it that a peer's small window asks for are no useful work."""
-STREAM_WINDOW: Final = 256 * 1024
-"""Bytes that a peer may send ahead on one stream: all that a paused reader can make us hold."""
 _REPLENISH: Final = STREAM_WINDOW // 2
 HIGH_WATER: Final = 64 * 1024
 """Bytes waiting on one stream at which its owner is asked to pause."""
@@ -56,16 +53,7 @@ _PREFIX_SIZE: Final = 5
 _HEADERS_WORD: Final = len(RESPONSE) << 8 | HEADERS
 
 
-class Tally:
-    """Bytes of unfinished messages on all connections that share it."""
-
-    __slots__ = ("assembled",)
-
-    def __init__(self) -> None:
-        self.assembled = 0
-
-
-class Http2Stream(Stream):
+class Http2Stream(Backlog):
     """What both ends share. `over` streams say nothing more to their owner and take nothing from it."""
 
     __slots__ = (
@@ -81,20 +69,16 @@ class Http2Stream(Stream):
         "_verdict",
         "connection",
         "events",
-        "id",
         "local_ended",
         "on_end",
         "over",
         "paused",
-        "queued",
         "reader",
         "remote_ended",
         "send_window",
     )
 
-    def __init__(
-        self, connection: "Http2Connection[Any]", stream_id: int, events: StreamEvents
-    ) -> None:
+    def __init__(self, connection: Inbox, stream_id: int, events: StreamEvents) -> None:
         self.connection = connection
         self.id = stream_id
         self.events = events
