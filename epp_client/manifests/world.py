@@ -56,7 +56,7 @@ def build_world(
             continue
         seen[found.subject] = found
         # Duplicate keys are ambiguous; `kubectl apply` refuses them as well.
-        faults = [Fault(path, "is there twice") for path in found.repeated]
+        faults = [Fault(path, "is a duplicate key") for path in found.repeated]
         if kind := _other_kind(found):
             faults += shape_faults(kind, found.data)
             if not faults:

@@ -3,11 +3,19 @@
 import asyncio
 
 from epp_client.picker.health import Health
-from epp_client.wire.health import CHECK, EXT_PROC, OVERALL, READINESS, Said, question, read_answer
+from epp_client.wire.health import (
+    CHECK,
+    EXT_PROC,
+    OVERALL,
+    READINESS,
+    ServingStatus,
+    check_request,
+    read_answer,
+)
 from epp_client.wire.status import NOT_FOUND, UNAVAILABLE, Status
 from epp_client.wire.transport import Connection, StreamEvents
 
-_QUESTIONS = [question(name) for name in (EXT_PROC, READINESS, OVERALL)]
+_QUESTIONS = [check_request(name) for name in (EXT_PROC, READINESS, OVERALL)]
 
 
 class Probe:
@@ -30,12 +38,12 @@ class Probe:
                 # UNIMPLEMENTED, most likely: health is served elsewhere
                 return Health.UNKNOWN
             said = read_answer(answer)
-            if said is Said.SERVICE_UNKNOWN:
+            if said is ServingStatus.SERVICE_UNKNOWN:
                 continue
             self._first = index
-            if said is Said.UNKNOWN:
+            if said is ServingStatus.UNKNOWN:
                 return Health.UNKNOWN
-            return Health.SERVING if said is Said.SERVING else Health.NOT_SERVING
+            return Health.SERVING if said is ServingStatus.SERVING else Health.NOT_SERVING
         self._first = 0
         return Health.UNKNOWN
 

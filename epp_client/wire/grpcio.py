@@ -1,12 +1,11 @@
-"""The grpcio transport: the conservative choice, and the oracle that our own wire is tested against.
+"""The grpcio transport: the conservative choice, and the reference that our own wire is tested against.
 
-It adapts grpc.aio's coroutines to the callbacks of `transport.py`: one reading and one writing task
-per stream, both owned by the stream and ended with it.
+It adapts grpc.aio's coroutines to the callbacks of `transport.py`. Each stream has a reading and a writing
+task, which end with it.
 """
 
 import asyncio
 import contextlib
-import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -15,44 +14,24 @@ import grpc
 from grpc import aio
 
 from epp_client.errors import PeerUnreachable
-from epp_client.tls_settings import ClientTls, TlsMode
+from epp_client.tls_settings import ClientTls
+from epp_client.wire.grpcio_channel import OPTIONS, explain, open_channel, until_ready
 from epp_client.wire.health import with_health
-from epp_client.wire.http2.grpc import MAX_MESSAGE
 from epp_client.wire.socket_file import SocketFile
 from epp_client.wire.status import INTERNAL, OK, Status
-from epp_client.wire.tls import Material, TlsStore, unreachable
+from epp_client.wire.tls import TlsStore
 from epp_client.wire.transport import NO_OWNER, Accept, Stream, StreamEvents
 
 HIGH_WATER = 256 * 1024
-"""Bytes waiting to be written on one stream at which its owner is asked to pause."""
+"""Queued bytes of one stream above which its owner is told to pause writing."""
 
-PATIENT_WITH_PINGS: tuple[str, Any] = ("grpc.http2.max_ping_strikes", 0)
-"""For every server that an Envoy connects to. By default the third ping within five minutes without data in
-between ends the connection, and bootstraps have Envoy ping every few seconds. A ping costs nothing, and who
-may open the socket may do worse."""
-
-_OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_metadata_size", 64 * 1024),
-    ("grpc.so_reuseport", 0),
-]
-_CHANNEL_OPTIONS = [
-    *_OPTIONS,
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    # grpc-go and grpcio bear two pings too many in a silence, and end the connection at the next.
-    ("grpc.http2.max_pings_without_data", 2),
-    ("grpc.enable_http_proxy", 0),
-]
+UNLIMITED_PINGS: tuple[str, Any] = ("grpc.http2.max_ping_strikes", 0)
+"""Server option that tolerates any number of pings. By default the third ping within five minutes without
+data closes the connection, and many bootstraps have Envoy ping every few seconds."""
 
 
 class _Stream(Stream):
-    """What both ends share: an outgoing queue with one writer, a gate on reading."""
+    """The common part of both ends: an outgoing queue with one writer, and the pausing of reads."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -87,7 +66,7 @@ class _Stream(Stream):
         self._may_read.set()
 
     async def _write(self) -> Status:
-        """Write what is queued until a status is; returns that status."""
+        """Write queued messages until a status is queued; returns the status."""
         while True:
             while self._queue:
                 item = self._queue.popleft()
@@ -114,17 +93,17 @@ class _Stream(Stream):
                 return
 
     def _owner_failed(self, error: Exception) -> None:
-        """The owner raised: its stream ends, which it is told like any other end."""
+        """End the stream of an owner that raised, and call its `closed`."""
         text = "the owner of a gRPC stream failed"
         loop = asyncio.get_running_loop()
         loop.call_exception_handler({"message": text, "exception": error})
         owner, self.events = self.events, NO_OWNER
-        status = Status(INTERNAL, "its owner failed")
+        status = Status(INTERNAL, "the owner of the stream failed")
         self._give_up(status)
         owner.closed(status)
 
     def _give_up(self, status: Status) -> None:
-        """End it from our side."""
+        """End the stream with `status`."""
         raise NotImplementedError
 
 
@@ -141,11 +120,11 @@ class _ServerStream(_Stream):
             self._task.cancel()
 
     def _give_up(self, status: Status) -> None:
-        # a cancelled handler would leave the client without an end
+        # Finish instead of cancelling: a cancelled handler sends the client no status.
         self.finish(status)
 
     async def run(self) -> None:
-        """Serve the call to its end; the caller's task is the writer."""
+        """Serve the call to its end. The caller's task is the writer."""
         reader = asyncio.create_task(self._read_all())
         finished = False
         try:
@@ -157,7 +136,9 @@ class _ServerStream(_Stream):
             reader.cancel()
             if not finished and not self._over:
                 self._over = True
-                self.events.closed(Status(grpc.StatusCode.CANCELLED.value[0], "Envoy hung up"))
+                self.events.closed(
+                    Status(grpc.StatusCode.CANCELLED.value[0], "the client ended the call")
+                )
             self._over = True
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reader
@@ -166,13 +147,13 @@ class _ServerStream(_Stream):
         try:
             await self._read()
         except aio.AioRpcError:
-            # the call is broken; grpc.aio cancels the writer, which reports it
+            # The call is broken. grpc.aio cancels the writer, which reports it.
             return
         if not self._over:
             self.events.half_closed()
 
 
-_FOUND_BY_GRPC: Final = (
+_TRANSPORT_ERRORS: Final = (
     "Connection reset",
     "GOAWAY",
     "Received RST_STREAM",
@@ -183,11 +164,14 @@ _FOUND_BY_GRPC: Final = (
 )
 
 
+"""Beginnings of the texts that gRPC itself gives to errors of the transport."""
+
+
 class _ClientStream(_Stream):
     """One call to a picker."""
 
     def __init__(self, call: Any, events: StreamEvents, alive: Callable[[], bool]) -> None:
-        """`alive`: whether the call's connection is there."""
+        """`alive` returns whether the call's connection is ready."""
         super().__init__(call)
         self.events = events
         self._alive = alive
@@ -224,12 +208,13 @@ class _ClientStream(_Stream):
         if not self._over:
             self._over = True
             text = details or ""
-            # gRPC does not tell: what it found itself has words of its own, or no connection any more.
-            said = self._alive() and not text.startswith(_FOUND_BY_GRPC)
+            # gRPC does not tell whether the picker sent the status. Its own errors have known texts, or the
+            # connection is lost.
+            said = self._alive() and not text.startswith(_TRANSPORT_ERRORS)
             self.events.closed(Status(code.value[0], text, said))
 
     async def ended(self) -> None:
-        """Wait until both tasks are gone."""
+        """Wait until both tasks have ended."""
         await asyncio.gather(self._reader, self._writer, return_exceptions=True)
 
 
@@ -238,7 +223,7 @@ def _code(number: int) -> grpc.StatusCode:
 
 
 class GrpcioServer:
-    """A grpc.aio server whose every method is a stream of bytes messages."""
+    """A grpc.aio server that accepts every method as a stream of bytes."""
 
     def __init__(self, server: aio.Server, file: SocketFile | None = None) -> None:
         self._server = server
@@ -271,7 +256,7 @@ class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 class GrpcioConnection:
-    """A channel to one address that has been ready once."""
+    """A channel to one address that has been ready."""
 
     def __init__(self, channel: aio.Channel) -> None:
         self._channel = channel
@@ -298,7 +283,7 @@ class GrpcioConnection:
 
 
 async def start_on_socket(server: aio.Server, path: str) -> SocketFile:
-    """Start a server on a Unix socket, mode 0660; the socket that was there is replaced.
+    """Start a server on a Unix socket of mode 0660, replacing an existing one.
 
     Raises:
         RuntimeError, OSError: the socket cannot be bound.
@@ -312,7 +297,7 @@ async def start_on_socket(server: aio.Server, path: str) -> SocketFile:
 
 
 class GrpcioTransport:
-    """`Transport` over grpc.aio. `serving` answers health checks, as with `NativeTransport`."""
+    """`Transport` over grpc.aio. `serving` answers health checks, as in `NativeTransport`."""
 
     name = "grpcio"
 
@@ -326,7 +311,7 @@ class GrpcioTransport:
     async def serve(self, socket_path: str, accept: Accept) -> GrpcioServer:
         if self._serving is not None:
             accept = with_health(accept, self._serving)
-        server = aio.server(options=[*_OPTIONS, PATIENT_WITH_PINGS])
+        server = aio.server(options=[*OPTIONS, UNLIMITED_PINGS])
         server.add_generic_rpc_handlers((_AnyMethod(accept),))
         return GrpcioServer(server, await start_on_socket(server, socket_path))
 
@@ -336,85 +321,16 @@ class GrpcioTransport:
         material = self._tls.for_peer(address, tls)
         try:
             async with asyncio.timeout(timeout):
-                channel = await _channel(address, tls, server_name, material)
+                channel = await open_channel(address, tls, server_name, material)
         except (OSError, TimeoutError) as error:
-            raise PeerUnreachable(_explain(address, tls, error)) from error
+            raise PeerUnreachable(explain(address, tls, error)) from error
         try:
             async with asyncio.timeout(timeout):
-                await _ready(channel)
+                await until_ready(channel)
         except (TimeoutError, ConnectionError) as error:
             await channel.close()
-            raise PeerUnreachable(_explain(address, tls, error)) from error
+            raise PeerUnreachable(explain(address, tls, error)) from error
         except BaseException:
             await channel.close()
             raise
         return GrpcioConnection(channel)
-
-
-def _explain(address: str, tls: ClientTls, error: Exception) -> str:
-    late = "timed out (epp-client.dev/connect-timeout)"
-    cause = late if isinstance(error, TimeoutError) else str(error) or "refused"
-    return unreachable(address, tls, cause)
-
-
-async def _ready(channel: aio.Channel) -> None:
-    state = channel.get_state(try_to_connect=True)
-    while state is not grpc.ChannelConnectivity.READY:
-        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            raise ConnectionError("refused")
-        await channel.wait_for_state_change(state)
-        state = channel.get_state(try_to_connect=True)
-
-
-async def _channel(
-    address: str, tls: ClientTls, server_name: str, material: Material
-) -> aio.Channel:
-    target = f"ipv6:{address}" if address.startswith("[") else f"ipv4:{address}"
-    if tls.mode is TlsMode.PLAINTEXT:
-        return aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
-    name = tls.server_name or server_name
-    roots = material.ca
-    if tls.mode is TlsMode.UNVERIFIED:
-        roots, name = await _presented(address, name)
-    credentials = grpc.ssl_channel_credentials(roots, material.key, material.cert)
-    options = list(_CHANNEL_OPTIONS)
-    if name:
-        options.append(("grpc.ssl_target_name_override", name))
-    return aio.secure_channel(target, credentials, options=options)
-
-
-async def _presented(address: str, name: str) -> tuple[bytes, str]:
-    """The certificate that the server presents, to be trusted as it is, and a name it carries.
-
-    grpcio cannot skip verification, so the first look at the certificate is taken without it. Works
-    for self-signed certificates, which is what pickers make for themselves.
-    """
-    host, _, port = address.rpartition(":")
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    reader, writer = await asyncio.open_connection(
-        host.strip("[]"), int(port), ssl=context, server_hostname=name or None
-    )
-    del reader
-    try:
-        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    finally:
-        writer.transport.abort()
-    return ssl.DER_cert_to_PEM_cert(der).encode(), _name_in(der) or name
-
-
-def _name_in(der: bytes) -> str:
-    """A name that the certificate carries: its first DNS name, else its first address."""
-    from cryptography import x509
-    from cryptography.x509.oid import NameOID
-
-    certificate = x509.load_der_x509_certificate(der)
-    with contextlib.suppress(x509.ExtensionNotFound):
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        for kind in (x509.DNSName, x509.IPAddress):
-            for value in names.get_values_for_type(kind):
-                return str(value)
-    common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(common[0].value) if common else ""

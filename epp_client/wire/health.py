@@ -1,8 +1,6 @@
-"""grpc.health.v1: answers Check on the sidecar's own socket, whoever else owns the other methods, and
-words the Check that pickers are asked.
+"""grpc.health.v1: answers Check calls on the sidecar's socket, and encodes the Check calls to pickers.
 
-Pure: whether the sidecar serves is asked of a callable. Watch is not offered; it answers UNIMPLEMENTED,
-which the health protocol allows.
+Pure. Watch is answered with UNIMPLEMENTED, which the health protocol allows.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,22 +13,22 @@ from epp_client.wire.transport import NO_OWNER, Accept, NoOwner, Stream, StreamE
 SERVICE: Final = "/grpc.health.v1.Health/"
 CHECK: Final = SERVICE + "Check"
 EXT_PROC, READINESS, OVERALL = "envoy.service.ext_proc.v3.ExternalProcessor", "readiness", ""
-"""The services that say whether requests are welcome, the most telling one first."""
+"""Service names of a picker's health checks, the most specific one first."""
 NAMES = frozenset(name.encode() for name in (OVERALL, "liveness", READINESS, EXT_PROC))
-"""The services that Envoy and Kubernetes ask about; they are one process and share one answer."""
+"""Service names that Envoy and Kubernetes ask for. All have the same answer."""
 
 _SERVING = b"\x08\x01"
 _NOT_SERVING = b"\x08\x02"
 
 
 def with_health(accept: Accept, serving: Callable[[], bool]) -> Accept:
-    """`accept`, with the health service answered before it is asked."""
+    """`accept`, preceded by the health service."""
 
     def accept_or_answer(stream: Stream, path: str, metadata: Mapping[str, str]) -> StreamEvents:
         if not path.startswith(SERVICE):
             return accept(stream, path, metadata)
         if path != CHECK:
-            stream.finish(Status(UNIMPLEMENTED, f"{path} is not offered; {CHECK} is"))
+            stream.finish(Status(UNIMPLEMENTED, f"{path} is not implemented; use {CHECK}"))
             return NO_OWNER
         return _Check(stream, serving)
 
@@ -59,7 +57,7 @@ class _Check(NoOwner):
 
 
 def _service(message: bytes) -> bytes | None:
-    """`HealthCheckRequest.service`; None for a message that is not one. Names are short."""
+    """`HealthCheckRequest.service`, of up to 127 bytes; None for any other message."""
     if not message:
         return b""
     if message[0] != 0x0A or len(message) < 2 or message[1] != len(message) - 2:
@@ -67,13 +65,13 @@ def _service(message: bytes) -> bytes | None:
     return message[2:]
 
 
-def question(service: str) -> bytes:
-    """A HealthCheckRequest about `service`, whose name is short."""
+def check_request(service: str) -> bytes:
+    """A HealthCheckRequest for `service`, a name of up to 127 bytes."""
     name = service.encode()
     return bytes((0x0A, len(name))) + name if name else b""
 
 
-class Said(IntEnum):
+class ServingStatus(IntEnum):
     """HealthCheckResponse.ServingStatus."""
 
     UNKNOWN = 0
@@ -82,11 +80,11 @@ class Said(IntEnum):
     SERVICE_UNKNOWN = 3
 
 
-def read_answer(message: bytes) -> Said:
-    """`HealthCheckResponse.status`; UNKNOWN for a message that is not one."""
-    if len(message) == 2 and message[0] == 0x08 and message[1] in _SAID:
-        return Said(message[1])
-    return Said.UNKNOWN
+def read_answer(message: bytes) -> ServingStatus:
+    """`HealthCheckResponse.status`; UNKNOWN for any other message."""
+    if len(message) == 2 and message[0] == 0x08 and message[1] in _STATUSES:
+        return ServingStatus(message[1])
+    return ServingStatus.UNKNOWN
 
 
-_SAID = frozenset(map(int, Said))
+_STATUSES = frozenset(map(int, ServingStatus))

@@ -1,4 +1,4 @@
-"""The native transport: our own gRPC over HTTP/2, on asyncio sockets. No task and no queue per stream."""
+"""The native transport: our own gRPC over HTTP/2 on asyncio sockets, without tasks or queues per stream."""
 
 import asyncio
 import socket
@@ -25,12 +25,12 @@ from epp_client.wire.status import DEADLINE_EXCEEDED, INTERNAL, Status
 from epp_client.wire.tls import TlsStore, unreachable
 from epp_client.wire.transport import NO_OWNER, Accept, Stream, StreamEvents
 
-LONGEST_DEADLINE = 24 * 3600.0
-"""Seconds; a longer grpc-timeout needs no timer."""
+MAX_DEADLINE = 24 * 3600.0
+"""Seconds. A longer grpc-timeout is ignored."""
 SETTLING = 1.0
-"""Seconds that a drain leaves a connection that has said nothing yet."""
+"""Seconds that a drain gives a new connection for its first request."""
 MAX_CONNECTIONS = 1024
-"""Of a server at once. Envoy opens one from each of its threads."""
+"""Open connections of a server. Envoy opens one per worker thread."""
 
 
 class NativeServer:
@@ -53,7 +53,7 @@ class NativeServer:
         self._bound = bound
 
     async def listen(self, sock: socket.socket) -> None:
-        """Take connections from a bound socket."""
+        """Accept connections on a bound socket."""
         loop = asyncio.get_running_loop()
         if sock.family == socket.AF_UNIX:
             self._listener = await loop.create_unix_server(
@@ -64,7 +64,7 @@ class NativeServer:
 
     def _connected(self) -> asyncio.Protocol:
         if len(self._protocols) >= self._max_connections:
-            return _NotTaken()
+            return _Refused()
         protocol = ServerProtocol(self._accept, self._greeting)
         protocol.connection.tally = self._tally
         self._protocols.add(protocol)
@@ -82,11 +82,11 @@ class NativeServer:
             if protocol.connection.settled:
                 protocol.connection.drain()
             else:
-                # just accepted: its first request may be on the way
+                # The first request of a new connection may be on its way.
                 loop.call_later(min(SETTLING, timeout), protocol.connection.drain)
         await self._gone(timeout)
         for protocol in list(self._protocols):
-            protocol.end("draining is over")
+            protocol.end("the drain timeout is over")
         await self._gone(CLOSING)
         for protocol in list(self._protocols):
             protocol.transport.abort()
@@ -97,8 +97,8 @@ class NativeServer:
             await asyncio.wait([protocol.gone for protocol in self._protocols], timeout=timeout)
 
 
-class _NotTaken(asyncio.Protocol):
-    """A connection beyond the bound."""
+class _Refused(asyncio.Protocol):
+    """A connection above `MAX_CONNECTIONS`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).abort()
@@ -107,8 +107,8 @@ class _NotTaken(asyncio.Protocol):
 class NativeTransport:
     """`Transport` over our own HTTP/2.
 
-    `serving` answers gRPC health checks on the server's socket; without it they are the owner's.
-    `inherited` is the socket that `serve` listens on, bound by another process, which keeps its name.
+    `serving` answers gRPC health checks on the server's socket; without it they go to `accept`.
+    `inherited` is a socket for `serve`, bound by another process, which manages its name.
     """
 
     name = "native"
@@ -140,7 +140,7 @@ class NativeTransport:
         """See `Transport.serve`.
 
         Raises:
-            OSError: the path cannot be bound, or is a file that is not a socket.
+            OSError: the path cannot be bound, or is not a socket.
         """
         if self._inherited is not None:
             return await self.serve_socket(self._inherited, accept)
@@ -156,7 +156,7 @@ class NativeTransport:
     async def serve_socket(
         self, sock: socket.socket, accept: Accept, bound: BoundSocket | None = None
     ) -> NativeServer:
-        """Serve on a bound stream socket of any family; `bound` goes when the server drains."""
+        """Serve on a bound stream socket of any family. `bound` is removed when the server drains."""
         if self._serving is not None:
             accept = with_health(accept, self._serving)
         server = NativeServer(
@@ -215,7 +215,7 @@ class NativeTransport:
 
 
 def _abandon(made: list[ClientProtocol]) -> None:
-    # an error's traceback holds the list, and `ready` holds the error
+    # Empty the list: the error's traceback refers to it, and `ready` to the error.
     while made:
         made.pop().abandon()
 
@@ -223,18 +223,18 @@ def _abandon(made: list[ClientProtocol]) -> None:
 def _check_alpn(transport: asyncio.Transport) -> None:
     secured = transport.get_extra_info("ssl_object")
     if secured is not None and secured.selected_alpn_protocol() != "h2":
-        raise ConnectionError("it does not offer HTTP/2 (ALPN h2)")
+        raise ConnectionError("the server does not offer HTTP/2 (ALPN h2)")
 
 
 def _keep_alive(transport: asyncio.Transport, interval: float, timeout: float) -> None:
-    """Have the kernel find hosts that vanished, which costs a gRPC server no ping of its quota."""
+    """Turn on TCP keepalive, which finds vanished hosts without gRPC pings, of which servers accept few."""
     sock = transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(interval)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, int(timeout)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
-    # the same for bytes that nobody acknowledges or takes
+    # The same for sent bytes that are not acknowledged.
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         patience = int((interval + 2 * timeout) * 1000)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
@@ -245,16 +245,16 @@ def _explain(address: str, tls: ClientTls, error: Exception) -> str:
         case TimeoutError():
             cause = "timed out (epp-client.dev/connect-timeout)"
         case ssl.SSLCertVerificationError():
-            cause = f"its certificate was refused: {error.verify_message}"
+            cause = f"its certificate is not trusted: {error.verify_message}"
         case ConnectionRefusedError():
-            cause = "refused"
+            cause = "connection refused"
         case _:
             cause = str(error) or type(error).__name__
     return unreachable(address, tls, cause)
 
 
 def _with_deadlines(accept: Accept) -> Accept:
-    """`accept`, with grpc-timeout enforced: the stream ends with DEADLINE_EXCEEDED."""
+    """`accept`, with grpc-timeout enforced: a late stream ends with DEADLINE_EXCEEDED."""
 
     def accept_until(stream: Stream, path: str, metadata: Mapping[str, str]) -> StreamEvents:
         value = metadata.get("grpc-timeout")
@@ -263,7 +263,7 @@ def _with_deadlines(accept: Accept) -> Accept:
             if seconds is None:
                 stream.finish(Status(INTERNAL, "malformed grpc-timeout"))
                 return NO_OWNER
-            if seconds <= LONGEST_DEADLINE:
+            if seconds <= MAX_DEADLINE:
                 late = Status(DEADLINE_EXCEEDED, "the deadline has passed")
                 timer = asyncio.get_running_loop().call_later(seconds, stream.fail, late)
                 stream.on_end = timer.cancel

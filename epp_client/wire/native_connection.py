@@ -1,7 +1,7 @@
-"""NativeConnection: what a server's address is to its client, over as many HTTP/2 connections as it takes.
+"""NativeConnection: calls to one address of a server, over as many HTTP/2 connections as they need.
 
-Servers limit the streams of one connection (grpc-go: 100 by some installations). What finds no slot waits
-for one here, as in every gRPC library, while another connection is being made. Never reads a message.
+Servers limit the streams of one connection (some grpc-go installations to 100). A call without a slot waits
+here, as in every gRPC library, while another connection is opened. Never reads a message.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ from epp_client.wire.status import OK, UNAVAILABLE, Status
 from epp_client.wire.transport import Stream, StreamEvents
 
 MAX_CONNECTIONS = 64
-"""To one address at once; beyond them calls wait for a slot."""
+"""Connections to one address. Above it calls wait for a slot."""
 MAX_WAITING = 10_000
-"""Calls that wait for a slot."""
+"""Calls that may wait for a slot."""
 SPARE_SECONDS = 30.0
-"""How long a connection beyond the first is kept without calls."""
+"""Seconds that an additional connection is kept without calls."""
 
 Dial = Callable[[], Awaitable[ClientProtocol]]
 
 
 class NativeConnection:
-    """See `Connection`. `dial` makes another HTTP/2 connection to the same address, or raises
+    """See `Connection`. `dial` opens another HTTP/2 connection to the same address, or raises
     PeerUnreachable."""
 
     def __init__(self, first: ClientProtocol, dial: Dial) -> None:
@@ -34,8 +34,8 @@ class NativeConnection:
         self._more: list[ClientProtocol] = []
         self._dial = dial
         self._dialing: asyncio.Task[None] | None = None
-        self._vain = False
-        """The last attempt brought no slot, nor would another one before a call has ended."""
+        self._dial_useless = False
+        """Whether the last attempt brought no slot, so that another one waits until a call has ended."""
         self._waiting: OrderedDict[_WaitingStream, None] = OrderedDict()
         self._tidying: asyncio.TimerHandle | None = None
         self._closing = False
@@ -61,7 +61,7 @@ class NativeConnection:
             return connection.open(path, metadata, events)
         stream = _WaitingStream(path, metadata, events, self._waiting)
         if not self.usable or len(self._waiting) >= MAX_WAITING:
-            why = Status(UNAVAILABLE, "the connection takes no more streams")
+            why = Status(UNAVAILABLE, "the connection accepts no more streams")
             self._first.loop.call_soon(stream.end, why)
             return stream
         self._waiting[stream] = None
@@ -69,17 +69,17 @@ class NativeConnection:
         return stream.opened or stream
 
     def _serve(self) -> None:
-        """Give free slots to those who wait, and see to it that there will be more."""
+        """Give free slots to waiting calls, and open another connection if calls still wait."""
         for protocol in self._protocols:
             connection = protocol.connection
             while self._waiting and connection.usable:
                 stream, _ = self._waiting.popitem(last=False)
-                self._vain = False
+                self._dial_useless = False
                 stream.attach(connection.open(stream.path, stream.metadata, stream.events))
             connection.on_room = self._serve if self._waiting else None
         if not self._waiting or self._dialing is not None:
             return
-        if self._vain and any(known.connection.alive for known in self._protocols):
+        if self._dial_useless and any(known.connection.alive for known in self._protocols):
             return
         if len(self._more) < MAX_CONNECTIONS - 1:
             self._dialing = self._first.loop.create_task(self._dial_more())
@@ -88,15 +88,15 @@ class NativeConnection:
         try:
             protocol = await self._dial()
         except PeerUnreachable as error:
-            self._vain = any(known.connection.alive for known in self._protocols)
-            if not self._vain:
+            self._dial_useless = any(known.connection.alive for known in self._protocols)
+            if not self._dial_useless:
                 self._give_up(str(error))
             return
         finally:
             self._dialing = None
         if not protocol.connection.usable:
-            self._vain = True
-            protocol.end("no streams are taken")
+            self._dial_useless = True
+            protocol.end("no streams are accepted")
             return
         if self._first.gone.done():
             self._first = protocol
@@ -112,12 +112,12 @@ class NativeConnection:
             self._more.remove(protocol)
         elif protocol is self._first and self._more:
             self._first = self._more.pop(0)
-        self._vain = False
+        self._dial_useless = False
         if self._waiting and not self._closing:
             self._serve()
 
     def _tidy(self) -> None:
-        """Close what nobody has needed: the last ones made are the first to be without calls."""
+        """Close additional connections without calls."""
         self._tidying = None
         for protocol in list(self._more):
             if not protocol.connection.streams:
@@ -154,7 +154,7 @@ class NativeConnection:
 
 
 class _WaitingStream(Stream):
-    """A stream that has no slot yet: keeps what it is told, and hands on once it is `opened`."""
+    """A stream without a slot: keeps its messages, and forwards everything once it is `opened`."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class _WaitingStream(Stream):
         self._over = False
 
     def attach(self, stream: ClientStream) -> None:
-        """There is a slot: say what was said meanwhile."""
+        """Use the slot: send what was queued."""
         self.opened = stream
         if not self._reading:
             stream.pause_reading()
@@ -189,7 +189,7 @@ class _WaitingStream(Stream):
             self.events.resume_writing()
 
     def end(self, status: Status) -> None:
-        """There will be none."""
+        """End the stream without a slot."""
         if not self._over:
             self._over = True
             self._messages.clear()

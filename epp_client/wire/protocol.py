@@ -1,10 +1,10 @@
-"""The asyncio shell of a connection: joins a state machine of `connection.py` to a socket.
+"""The asyncio protocols that connect the state machine of `http2.connection` to a socket.
 
-Writes are collected and leave once per turn of the event loop; one that answers input leaves in the
-turn in which the input came. Knows nothing of gRPC.
+Output is collected and written once per turn of the event loop; output caused by input is written in the
+turn of the input. Knows nothing of gRPC.
 
-The classes have the methods of `asyncio.Protocol` and do not inherit from it: compiled, a class with a
-base that is not compiled has its attributes in a dictionary. `as_protocol` is for the type checker.
+The classes have the methods of `asyncio.Protocol` without inheriting from it: mypyc puts the attributes of
+a class with an interpreted base into a dictionary, which is slower.
 """
 
 import asyncio
@@ -18,23 +18,23 @@ from epp_client.wire.http2.server import ServerConnection
 from epp_client.wire.transport import Accept
 
 MAX_UNREAD: Final = 32 * 1024 * 1024
-"""Bytes that wait in the socket's buffer; a peer that lets more pile up is cut off."""
-_MOST_PINGS = 2
-"""Pings in one silence. gRPC servers end connections that ping more often than they answer calls
-(grpc-go: ENHANCE_YOUR_CALM "too_many_pings"); hosts that vanish are the kernel's keepalive's to find."""
+"""Bytes in the socket's write buffer above which the connection is aborted."""
+_MAX_PINGS = 2
+"""Pings without other traffic in between. gRPC servers close connections with more (grpc-go:
+ENHANCE_YOUR_CALM "too_many_pings"); TCP keepalive finds vanished hosts."""
 
 WORK: Final = 256
-"""Frames and messages of one connection that are looked at in one turn of the event loop, which takes some
-milliseconds. A read of 256 KiB can be ten thousand empty messages."""
+"""Frames and messages of one connection processed per turn of the event loop: some milliseconds. A read of
+256 KiB can contain ten thousand empty messages."""
 CLOSING = 1.0
-"""Seconds for the last bytes of a connection that is being closed; then the socket goes without them."""
+"""Seconds to send the last bytes of a connection; then the socket is closed without them."""
 GREETING = 10.0
-"""Seconds; a client that has not sent its SETTINGS by then holds a descriptor for nothing."""
+"""Seconds for a client to send its SETTINGS; then the connection is closed."""
 
 
 class _Turn:
-    """A read of one connection, and what others have to send because of it: it leaves with the read's
-    own answers, at once. Reads do not nest; what is woken by a timer or a task waits for its own turn."""
+    """One read of a connection, and the other connections that got output because of it (`woken`), which is
+    written right after the read. Output caused by timers or tasks is written in a turn of its own."""
 
     def __init__(self) -> None:
         self.reading = False
@@ -47,33 +47,33 @@ C = TypeVar("C", bound=Http2Connection[Any])
 
 
 class Http2Protocol(Generic[C]):
-    """One socket and its `connection`, which the subclass makes."""
+    """One socket and its `connection`, made by `make`."""
 
     def __init__(self, make: Callable[["Http2Protocol[C]"], C]) -> None:
         self.loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[None] = self.loop.create_future()
-        """Done when the socket is closed."""
+        """Done once the socket is closed."""
         self.transport: asyncio.Transport
         self.connection: C = make(self)
-        # nothing is read until what has come is done
+        # Whether reading is paused until all received frames are processed.
         self._holding = False
         self._again: asyncio.Handle | None = None
 
     def wake(self) -> None:
-        """Flush in this turn of the loop."""
+        """Have the output flushed in this turn of the event loop."""
         if _TURN.reading:
             _TURN.woken.append(self)
         else:
             self.loop.call_soon(self.flush)
 
     def report(self, error: Exception) -> None:
-        """Show what an owner of a stream raised."""
+        """Log an exception that the owner of a stream raised."""
         self.loop.call_exception_handler(
             {"message": "the owner of a gRPC stream failed", "exception": error}
         )
 
     def flush(self) -> None:
-        """Hand everything that waits to the socket."""
+        """Write all output to the socket."""
         connection = self.connection
         transport = self.transport
         while True:
@@ -93,7 +93,7 @@ class Http2Protocol(Generic[C]):
                 return
 
     def _close(self) -> None:
-        """Close once the last bytes are out; a peer that does not take them does not keep the socket."""
+        """Close once the last bytes are written, or after `CLOSING` seconds."""
         if not self.transport.is_closing():
             self.transport.close()
             if not self.gone.done():
@@ -104,7 +104,7 @@ class Http2Protocol(Generic[C]):
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's are no subclasses
+        # A cast, as uvloop's transports are no subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
         self.flush()
 
@@ -126,7 +126,7 @@ class Http2Protocol(Generic[C]):
                 self.transport.resume_reading()
 
     def _share(self) -> None:
-        """Leave the rest of what came for another turn: other connections have theirs in between."""
+        """Process the rest of the input in another turn, so that other connections get theirs."""
         if not self._holding:
             self._holding = True
             if not self.transport.is_closing():
@@ -140,7 +140,7 @@ class Http2Protocol(Generic[C]):
             self.data_received(b"")
 
     def eof_received(self) -> None:
-        """The peer has closed its half: there is no use for ours."""
+        """Return None, so that asyncio closes the transport."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connection.lost(f"the connection broke: {exc or 'closed by the peer'}")
@@ -158,18 +158,18 @@ class Http2Protocol(Generic[C]):
         self.flush()
 
     def end(self, text: str) -> None:
-        """Close now: GOAWAY, and open streams end."""
+        """Send GOAWAY, end the open streams and close."""
         self.connection.fail(ErrorCode.NO_ERROR, text)
         self.flush()
 
 
 def as_protocol(protocol: Http2Protocol[Any]) -> asyncio.Protocol:
-    """What asyncio takes for one."""
+    """A cast: it has all methods of an asyncio.Protocol."""
     return cast("asyncio.Protocol", protocol)
 
 
 class ServerProtocol(Http2Protocol[ServerConnection]):
-    """The end that a client has connected to; it has `greeting` seconds to say that it speaks HTTP/2."""
+    """The server's end. The client has `greeting` seconds to send its preface and SETTINGS."""
 
     def __init__(self, accept: Accept, greeting: float = GREETING) -> None:
         super().__init__(lambda own: ServerConnection(accept, own.loop.time, own.wake, own.report))
@@ -191,10 +191,9 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
 
 
 class ClientProtocol(Http2Protocol[ClientConnection]):
-    """The end that has connected. `ready` is done once the peer has shown that it speaks HTTP/2.
-
-    While calls are open, a silence of `interval` seconds is answered with a PING, and one that stays
-    unanswered for `timeout` seconds ends the connection.
+    """The client's end. `ready` is done once the server's SETTINGS have been received. While calls are
+    open, `interval` seconds of silence cause a PING. If nothing is received within `timeout` seconds after
+    it, the connection is closed.
     """
 
     def __init__(self, scheme: str, authority: str, interval: float, timeout: float) -> None:
@@ -220,11 +219,11 @@ class ClientProtocol(Http2Protocol[ClientConnection]):
         super().connection_lost(exc)
         if not self.ready.done():
             self.ready.set_exception(exc or ConnectionError("closed before any HTTP/2 SETTINGS"))
-            # nobody waits for it when connecting was given up
+            # Mark the exception as retrieved: nobody awaits `ready` after `abandon`.
             self.ready.exception()
 
     def abandon(self) -> None:
-        """Connecting was given up."""
+        """Give up connecting."""
         self._timer.cancel()
         self.ready.cancel()
         self.connection.release()
@@ -233,7 +232,7 @@ class ClientProtocol(Http2Protocol[ClientConnection]):
 
     def _listen(self) -> None:
         connection = self.connection
-        if not self._heard and connection.streams and self._pings < _MOST_PINGS:
+        if not self._heard and connection.streams and self._pings < _MAX_PINGS:
             self._pings += 1
             connection.ping()
             self._timer = self.loop.call_later(self._timeout, self._judge)
@@ -244,12 +243,12 @@ class ClientProtocol(Http2Protocol[ClientConnection]):
         if self._heard:
             self._note()
         else:
-            self.connection.lost("the peer answers no PING")
+            self.connection.lost("the peer does not answer a PING")
             self.transport.abort()
 
     def _note(self) -> None:
         if self._heard and self.connection.pongs == self._pongs:
-            # it said more than that it is alive
+            # The peer has sent more than answers to PINGs.
             self._pings = 0
         self._pongs = self.connection.pongs
         self._heard = False

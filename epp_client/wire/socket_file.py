@@ -1,4 +1,5 @@
-"""The name of a Unix socket in the file system: taken over without a gap, and left only if it is ours."""
+"""Unix sockets and their names in the file system: a name is replaced atomically, and removed only if it is
+ours."""
 
 import contextlib
 import os
@@ -9,28 +10,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 BACKLOG = 1024
-"""Connections that wait to be accepted; Envoy opens one from each of its threads."""
+"""Connections that wait to be accepted. Envoy opens one per worker thread."""
 MODE = 0o660
-"""Whoever can write to the socket can speak as Envoy: its user and its group."""
+"""Mode of the sockets. Everybody with write access can act as Envoy: the user and the group."""
 
 
 class Held(NamedTuple):
-    """A socket that outlived the process that bound it."""
+    """A socket that has outlived the process that bound it."""
 
     socket: socket.socket
     inode: int
-    """Of its name."""
+    """Inode of its name."""
 
 
 class SocketFile:
-    """A socket is bound to `fresh` and, once it listens, moved to `path`.
+    """Binds a socket to the name `fresh`, and moves it to `path` once it listens.
 
-    So there is no moment without a socket when one process takes over from another, and none in which
-    `path` has rights other than `mode`.
+    So `path` always leads to a listening socket when one process takes over from another, and never has
+    rights other than `mode`.
 
     Raises:
-        OSError: `path` is a file that is not a socket, or its directory is missing or cannot
-            be written; the text says which and names it.
+        OSError: `path` is not a socket, or its directory is missing or not writable; the text tells which.
     """
 
     def __init__(self, path: str, mode: int = MODE) -> None:
@@ -42,11 +42,11 @@ class SocketFile:
         self.fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         self.fresh.unlink(missing_ok=True)
         self.inode: int | None = None
-        """Of `path`, while that is ours."""
+        """Inode of `path`, if it is ours."""
 
     @contextlib.contextmanager
     def binding(self) -> Iterator[str]:
-        """Bind to the path that this gives: `mode` from the first moment on."""
+        """Yields the path to bind, which gets `mode` by the umask."""
         previous = os.umask(0o777 & ~self.mode)
         try:
             yield str(self.fresh)
@@ -56,16 +56,16 @@ class SocketFile:
             os.umask(previous)
 
     def take_place(self) -> None:
-        """The socket listens: from now on `path` is this one."""
+        """Move the listening socket to `path`."""
         if not stat.S_ISSOCK(self.fresh.lstat().st_mode):
             raise FileExistsError(f"{self.fresh} was replaced by something that is not a socket")
-        # an ACL of the directory's may have overruled the umask
+        # A default ACL of the directory overrules the umask.
         self.fresh.chmod(self.mode)
         self.inode = self.fresh.stat().st_ino
         self.fresh.replace(self.path)
 
     def remove(self) -> None:
-        """Remove the name, unless another process has put its own in the place."""
+        """Remove `path`, unless another process has replaced it."""
         self.fresh.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             if self.path.stat().st_ino == self.inode:
@@ -73,11 +73,11 @@ class SocketFile:
 
 
 class BoundSocket:
-    """A Unix socket of ours and its name. Refuses until somebody listens on its descriptor, whatever
-    process that is; from then on what connects is kept for whoever has the descriptor.
+    """A Unix socket and its name. It refuses connections until some process listens on its descriptor; from
+    then on they queue for any process that has the descriptor.
 
     Raises:
-        OSError: as `SocketFile`, or it cannot be bound.
+        OSError: see `SocketFile`; or it cannot be bound.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class BoundSocket:
         mode: int = MODE,
         held: Held | None = None,
     ) -> None:
-        """`held` is one that another process has bound, and that has its name already."""
+        """`held` is a socket that another process has bound and named."""
         self._file = SocketFile(path, mode)
         self._claimed = held is None
         if held is not None:
@@ -100,24 +100,24 @@ class BoundSocket:
             with self._file.binding() as fresh:
                 self.socket.bind(fresh)
             self.inode = self._file.fresh.lstat().st_ino
-            """Of its name, now and wherever it is moved."""
+            """Inode of its name, which moving does not change."""
         except BaseException:
             self.close()
             raise
 
     @property
     def named(self) -> bool:
-        """Whether `path` leads here: it has taken its place, and nobody has taken that since."""
+        """Whether `path` leads to this socket."""
         return taken(self._file.path, self.inode) is not None
 
     def take_place(self) -> None:
-        """Somebody listens: from now on `path` is this one. Once is enough.
+        """Move the listening socket to `path`. A second call does nothing.
 
         Raises:
-            OSError: it cannot be moved there.
+            OSError: it cannot be moved.
         """
         if self.named:
-            # tells those who listened before us, see `taken`
+            # The new time tells earlier listeners that we took over, see `taken`.
             if not self._claimed:
                 os.utime(self._file.path)
                 self._claimed = True
@@ -127,23 +127,23 @@ class BoundSocket:
         self._file.take_place()
 
     def remove(self) -> None:
-        """Remove the name, if it is ours; the descriptor is somebody else's to close."""
+        """Remove the name, if it is ours. The descriptor stays open."""
         self._file.remove()
 
     def leave(self) -> None:
-        """Let go of the descriptor alone: another process has it too, and keeps what connects."""
+        """Close our descriptor and keep the name: another process has the descriptor too."""
         self.socket.close()
 
     def close(self) -> None:
-        """Let go of the name and of the descriptor. What nobody has accepted is reset once no other
-        process has the descriptor."""
+        """Close the descriptor and remove the name. Queued connections are reset once no other process has
+        the descriptor."""
         self.socket.close()
         self.remove()
 
 
 def taken(path: Path, inode: int) -> int | None:
-    """When the socket of this inode was given this name, or somebody took it over there; in nanoseconds of
-    the file system's clock, to be compared with itself alone. None: the name leads elsewhere.
+    """When the socket with `inode` was moved to `path` or taken over there, in nanoseconds of the file
+    system's clock; compare it only with other such times. None if `path` leads elsewhere.
     """
     try:
         found = path.stat()
@@ -153,13 +153,13 @@ def taken(path: Path, inode: int) -> int | None:
 
 
 def served(path: Path, kind: int = socket.SOCK_STREAM) -> bool:
-    """Whether somebody listens there. They see a connection that comes and goes."""
+    """Whether a process listens at `path`. It sees a connection that closes at once."""
     with socket.socket(socket.AF_UNIX, kind) as asking:
         asking.setblocking(False)
         try:
             asking.connect(str(path))
         except BlockingIOError:
-            # its queue is full
+            # The listener's queue is full.
             return True
         except OSError:
             return False
@@ -167,9 +167,11 @@ def served(path: Path, kind: int = socket.SOCK_STREAM) -> bool:
 
 
 def _check_directory(directory: Path) -> None:
-    # That others can write there is no reason to refuse: a Pod's emptyDir has mode 0777, and is nobody
-    # else's. Where it is somebody else's, they could put a socket of their own in the place of ours.
+    # Directories that others can write to are allowed: a Pod's emptyDir has mode 0777. In a shared
+    # directory others could replace our socket.
     if not directory.is_dir():
-        raise FileNotFoundError(f"{directory} is no directory, and is not made here")
+        raise FileNotFoundError(
+            f"{directory} is not a directory; create it and make it writable for this user"
+        )
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionError(f"no right to make a socket in {directory}")
+        raise PermissionError(f"cannot create a socket in {directory}: not writable for this user")

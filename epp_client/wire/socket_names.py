@@ -1,7 +1,7 @@
-"""SocketNames: has our Unix sockets bound again when their names are removed from under us.
+"""SocketNames: has our Unix sockets bound again when their names were removed.
 
-A cleaned folder, or a tmpfs that is mounted anew, takes the names and leaves the connections: nothing is
-lost until Envoy connects again. How a socket is bound is its owner's business.
+If the directory is cleaned, or its tmpfs mounted again, open connections live on, but Envoy cannot connect
+again. Owners of the sockets bind them.
 """
 
 import asyncio
@@ -16,38 +16,38 @@ from epp_client.wire.socket_file import served
 
 log = structlog.get_logger(__name__)
 
-LOOK = 0.25
-"""Seconds between two looks. The folder, which is what one could watch, may be removed as well."""
+POLL_INTERVAL = 0.25
+"""Seconds between two checks. Not a watch: the directory may be removed as well."""
 
 
 class SocketName(NamedTuple):
-    """The name of a listening socket of ours."""
+    """The name of one of our listening sockets."""
 
     path: Path
     inode: Callable[[], int | None]
-    """What the name should lead to; None while it is being bound or given up."""
+    """The expected inode of the name; None while the socket is being bound or given up."""
     bind_again: Callable[[], Awaitable[None]]
-    """Raises OSError, RuntimeError or SettingsError when it cannot be bound."""
+    """Binds the socket again, or raises OSError, RuntimeError or SettingsError."""
 
 
 class SocketNames:
-    """Watches them from `run` until that is cancelled."""
+    """Checks the names while `run` runs."""
 
     def __init__(
         self, names: Sequence[SocketName], changed: Callable[["SocketNames"], None]
     ) -> None:
-        """`changed` is called whenever `trouble` has changed."""
+        """`changed` is called after every change of `trouble`."""
         self._names = names
         self._changed = changed
         self._trouble: dict[Path, str] = {}
 
     @property
     def trouble(self) -> str:
-        """Which sockets cannot be connected to, and why; empty when all can."""
+        """Which sockets Envoy cannot connect to, and why; empty if it can connect to all."""
         return "; ".join(self._trouble.values())
 
     async def run(self) -> None:
-        """Look at each name until cancelled."""
+        """Check every name until cancelled."""
         async with asyncio.TaskGroup() as looking:
             for name in self._names:
                 looking.create_task(self._follow(name))
@@ -55,43 +55,44 @@ class SocketNames:
     async def _follow(self, name: SocketName) -> None:
         elsewhere = 0
         while True:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL)
             inode = name.inode()
             if inode is None:
                 continue
             found = _inode(name.path)
             if found == inode:
                 elsewhere = 0
-                self._say(name.path, "")
+                self._set_trouble(name.path, "")
             elif found is not None and served(name.path):
-                # A worker of ours that takes over is told of a moment later.
+                # The inode of a new worker's socket may be reported a moment later, so check twice.
                 elsewhere += 1
                 if elsewhere > 1:
-                    self._say(
+                    self._set_trouble(
                         name.path,
-                        f"{name.path} is the socket of another process, which has replaced ours; "
-                        "stop one of the two",
+                        f"{name.path} was replaced by another process; stop one of the two",
                     )
             else:
                 elsewhere = 0
                 await self._bind_again(name)
 
     async def _bind_again(self, name: SocketName) -> None:
-        self._say(name.path, f"{name.path} was removed and is being bound again")
+        self._set_trouble(name.path, f"{name.path} was removed; binding it again")
         try:
             await name.bind_again()
         except (OSError, RuntimeError, SettingsError) as error:
-            self._say(name.path, f"{name.path} was removed and cannot be bound again: {error}")
+            self._set_trouble(
+                name.path, f"{name.path} was removed and cannot be bound again: {error}"
+            )
         else:
-            log.info("a socket that was removed is bound again", socket=str(name.path))
-            self._say(name.path, "")
+            log.info("bound a removed socket again", socket=str(name.path))
+            self._set_trouble(name.path, "")
 
-    def _say(self, path: Path, trouble: str) -> None:
+    def _set_trouble(self, path: Path, trouble: str) -> None:
         if self._trouble.get(path, "") == trouble:
             return
         if trouble:
             self._trouble[path] = trouble
-            log.warning("a socket cannot be connected to", socket=str(path), reason=trouble)
+            log.warning("Envoy cannot connect to a socket", socket=str(path), reason=trouble)
         else:
             del self._trouble[path]
         self._changed(self)

@@ -1,4 +1,4 @@
-"""gRPC statuses: what a stream ends with. Pure."""
+"""gRPC statuses. Pure."""
 
 from typing import Final, NamedTuple
 
@@ -15,13 +15,13 @@ UNAUTHENTICATED: Final = 16
 
 
 class Status(NamedTuple):
-    """A gRPC status: what a stream ended with."""
+    """The gRPC status at the end of a stream."""
 
     code: int
     message: str = ""
     said: bool = False
-    """Whether the peer's application said so in its trailers; else the transport found it, or a reset.
-    Equal are those that say the same, whoever said it."""
+    """Whether the peer sent it in trailers, rather than the transport making it up for a reset or a lost
+    connection. Ignored by comparisons."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, tuple) and self[:2] == other[:2]

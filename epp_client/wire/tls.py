@@ -1,7 +1,7 @@
-"""TLS towards servers: the context that settings ask for, and what to do when it fails.
+"""TLS towards pickers: contexts by settings, their reload, and texts of failures.
 
-Certificates are rotated under a running sidecar: their files are looked at now and then, and what they
-held when they last made sense is kept.
+Certificates are rotated while the sidecar runs: changed files are loaded, and the last valid content is
+kept.
 """
 
 import os
@@ -19,13 +19,14 @@ from epp_client.tls_settings import ClientTls, TlsMode
 
 log = structlog.get_logger(__name__)
 
-LOOK_INTERVAL = 2.0
-"""Seconds between two looks at the files of one setting."""
+CHECK_INTERVAL = 2.0
+"""Seconds between two checks of the files of one setting."""
 MAX_ENTRIES = 1000
 
 
 class Material(NamedTuple):
-    """What a connection is made with. The context is None for plaintext; the rest are PEM files."""
+    """What a connection is made with. `context` is None for plaintext; the rest is the content of PEM
+    files."""
 
     context: ssl.SSLContext | None = None
     ca: bytes | None = None
@@ -40,22 +41,22 @@ Fingerprint = tuple[tuple[int, int, int] | None, ...]
 class _Entry:
     material: Material
     fingerprint: Fingerprint
-    looked: float
+    checked_at: float
     edition: int = 0
 
 
 class TlsStore:
-    """The TLS material of one transport, by setting."""
+    """TLS material by setting, for one transport."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._entries: dict[ClientTls, _Entry] = {}
 
     def material(self, tls: ClientTls) -> Material:
-        """What the files held when they last made sense.
+        """The last valid content of the files.
 
         Raises:
-            OSError: they never did: a file that cannot be read, or that is not PEM; the text names it.
+            OSError: a file cannot be read or is not PEM, and was never valid. The text names it.
         """
         return self._entry(tls).material
 
@@ -63,7 +64,7 @@ class TlsStore:
         """`material`, for a connection to `address`.
 
         Raises:
-            PeerUnreachable: the files never made sense; the text names them.
+            PeerUnreachable: the files were never valid. The text names them.
         """
         try:
             return self.material(tls)
@@ -71,14 +72,14 @@ class TlsStore:
             raise PeerUnreachable(f"{address} over {tls.mode}: {error}") from error
 
     def edition(self, tls: ClientTls) -> int:
-        """A number that moves when the files have changed and make sense. Looks every `LOOK_INTERVAL`."""
+        """A number that grows whenever changed files are valid. Checks them every `CHECK_INTERVAL`."""
         entry = self._entries.get(tls)
         if entry is None:
             return 0
         now = self._clock()
-        if now - entry.looked >= LOOK_INTERVAL:
-            entry.looked = now
-            self._look(tls, entry)
+        if now - entry.checked_at >= CHECK_INTERVAL:
+            entry.checked_at = now
+            self._check(tls, entry)
         return entry.edition
 
     def _entry(self, tls: ClientTls) -> _Entry:
@@ -90,7 +91,7 @@ class TlsStore:
             entry = self._entries[tls] = _Entry(_load(tls), fingerprint, self._clock())
         return entry
 
-    def _look(self, tls: ClientTls, entry: _Entry) -> None:
+    def _check(self, tls: ClientTls, entry: _Entry) -> None:
         fingerprint = _fingerprint(tls)
         if fingerprint == entry.fingerprint:
             return
@@ -98,14 +99,18 @@ class TlsStore:
         try:
             material = _load(tls)
             if _fingerprint(tls) != fingerprint:
-                # being written: the next look will tell
+                # The files are being written; check again later.
                 return
         except OSError as error:
-            # Most likely half-written, or a certificate whose key comes next.
-            log.warning("changed TLS files are not taken yet", files=files, error=str(error))
+            # Most likely incomplete, or a certificate whose key is not written yet.
+            log.warning(
+                "changed TLS files are not valid; using the previous ones",
+                files=files,
+                error=str(error),
+            )
             entry.fingerprint = fingerprint
             return
-        log.info("TLS files have changed: new connections use them", files=files)
+        log.info("TLS files have changed; new connections use them", files=files)
         entry.material, entry.fingerprint = material, fingerprint
         entry.edition += 1
 
@@ -115,7 +120,7 @@ def _files(tls: ClientTls) -> list[Path]:
 
 
 def _fingerprint(tls: ClientTls) -> Fingerprint:
-    """Of the files that symlinks lead to: Kubernetes swaps a whole folder at once."""
+    """Identity of the files behind symlinks: Kubernetes replaces a whole directory through a symlink."""
     marks: list[tuple[int, int, int] | None] = []
     for path in _files(tls):
         try:
@@ -143,7 +148,7 @@ def client_context(tls: ClientTls) -> ssl.SSLContext | None:
     """A client context with ALPN h2; None for plaintext.
 
     Raises:
-        OSError: a file that cannot be read, or that is not PEM (`ssl.SSLError`).
+        OSError: a file cannot be read, or is not PEM (`ssl.SSLError`).
     """
     if tls.mode is TlsMode.PLAINTEXT:
         return None
@@ -153,14 +158,14 @@ def client_context(tls: ClientTls) -> ssl.SSLContext | None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if tls.cert_file is not None:
-        # An encrypted key is an error, and no reason to ask for a password on the terminal.
+        # The empty password makes an encrypted key an error, instead of a prompt on the terminal.
         context.load_cert_chain(tls.cert_file, tls.key_file, password="")
     context.set_alpn_protocols(["h2"])
     return context
 
 
 def unreachable(address: str, tls: ClientTls, cause: str) -> str:
-    """Why a server could not be reached, and what to look at."""
+    """The text for a picker that could not be connected to, with a hint."""
     if tls.mode is TlsMode.PLAINTEXT:
         hint = "does it want TLS? (tls: unverified or verified)"
     else:

@@ -4,8 +4,8 @@ Two transports implement it: `grpcio` and our own wire. Everything is callbacks 
 like `asyncio.Protocol`: no task and no queue per stream is needed to relay a message. Messages are
 whole gRPC messages, uncompressed, without their 5-byte prefix.
 
-`StreamEvents` and `Stream` are classes and no Protocols, because each message goes through several of
-their methods: compiled, a call of a class's method costs a tenth of one that is looked up by its name.
+`StreamEvents` and `Stream` are classes instead of Protocols, because every message goes through several of
+their methods: compiled by mypyc, calling a method of a class takes a tenth of the time.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,53 +19,54 @@ from epp_client.wire.status import OK, Status
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class StreamEvents:
-    """What the owner of a stream is told. After `closed` nothing more is called."""
+    """Callbacks of the owner of a stream. None is called after `closed`."""
 
     __slots__ = ()
 
     def message_received(self, message: bytes) -> None:
-        """One whole message came."""
+        """A complete message was received."""
         raise NotImplementedError
 
     def half_closed(self) -> None:
-        """The peer will send nothing more (server side: Envoy has half-closed)."""
+        """The peer has half-closed: it sends no more messages."""
         raise NotImplementedError
 
     def closed(self, status: Status) -> None:
-        """The stream is over. Client side: the status in the trailers, or the transport's own
-        (UNAVAILABLE, INTERNAL, ...). Server side: CANCELLED when the peer reset the stream or the
-        connection broke; not called after our own `finish`/`cancel`. INTERNAL when the owner raised."""
+        """The stream has ended. Client: `status` is that of the trailers, or the transport's own
+        (UNAVAILABLE, INTERNAL, ...). Server: CANCELLED when the peer reset the stream or the connection
+        broke; not called after our own `finish` or `cancel`. INTERNAL when the owner raised an
+        exception."""
         raise NotImplementedError
 
     def pause_writing(self) -> None:
-        """More than the high-water mark is waiting to be sent: stop producing."""
+        """The backlog has exceeded the high-water mark: stop sending."""
         raise NotImplementedError
 
     def resume_writing(self) -> None:
-        """The backlog has gone down again."""
+        """The backlog is small again."""
         raise NotImplementedError
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class NoOwner(StreamEvents):
-    """Owner of a stream that has none yet, or none any more."""
+    """The owner of a stream that has no other owner yet, or not any more. Ignores everything."""
 
     __slots__ = ()
 
     def message_received(self, message: bytes) -> None:
-        """Nobody reads it."""
+        """Ignore it."""
 
     def half_closed(self) -> None:
-        """Nobody waits for it."""
+        """Ignore it."""
 
     def closed(self, status: Status) -> None:
-        """Nobody waits for it."""
+        """Ignore it."""
 
     def pause_writing(self) -> None:
-        """Nobody writes."""
+        """Ignore it."""
 
     def resume_writing(self) -> None:
-        """Nobody writes."""
+        """Ignore it."""
 
 
 NO_OWNER: Final = NoOwner()
@@ -73,26 +74,26 @@ NO_OWNER: Final = NoOwner()
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Stream:
-    """One open stream, from our side. All methods may be called at any time; after the end of the
-    stream they do nothing."""
+    """Our side of a stream. All methods may be called at any time; after the end of the stream they do
+    nothing."""
 
     __slots__ = ()
 
     def send(self, message: bytes) -> None:
-        """Queue one message; it is written in this turn of the event loop or when flow control
+        """Queue one message. It is sent in this turn of the event loop, or as soon as flow control
         allows."""
         raise NotImplementedError
 
     def finish(self, status: Status = OK) -> None:
-        """Client: half-close. Server: send trailers with `status`, after all queued messages."""
+        """After all queued messages, half-close (client) or send trailers with `status` (server)."""
         raise NotImplementedError
 
     def cancel(self) -> None:
-        """End now, drop what is queued: RST_STREAM(CANCEL)."""
+        """End the stream now with RST_STREAM(CANCEL), and drop queued messages."""
         raise NotImplementedError
 
     def pause_reading(self) -> None:
-        """Let the peer run into flow control."""
+        """Take no more messages, so that flow control stops the peer."""
         raise NotImplementedError
 
     def resume_reading(self) -> None:
@@ -101,37 +102,38 @@ class Stream:
 
 
 Accept = Callable[[Stream, str, Mapping[str, str]], StreamEvents]
-"""Server: (stream, method path, initial metadata with lower-case keys) -> owner of the stream."""
+"""Called by a server for each new stream, with its method path and its metadata with lower-case keys;
+returns the owner of the stream."""
 
 
 class Server(Protocol):
     """A listening socket and its streams."""
 
     async def drain(self, timeout: float) -> None:
-        """Take no new streams (GOAWAY), wait for the open ones up to `timeout` s, then cancel."""
+        """Accept no new streams (GOAWAY), wait up to `timeout` seconds for open ones, then cancel them."""
 
 
 class Connection(Protocol):
-    """One connection to a server's address."""
+    """The connection to one address of a server."""
 
     @property
     def usable(self) -> bool:
-        """Whether `open` may be called now: connected and not going away. A server that limits the streams
-        of a connection makes no difference: what it has no slot for waits, or gets another connection."""
+        """Whether `open` may be called now: it is connected and the server is not going away. If the server
+        limits the streams of a connection, further streams wait or get another connection."""
 
     def open(self, path: str, metadata: Mapping[str, str], events: StreamEvents) -> Stream:
-        """Start a stream. Never raises: a connection that is not usable reports `closed`."""
+        """Start a stream. Never raises: if the connection is not usable, `closed` is called."""
 
     async def close(self, grace: float = 0.0) -> None:
-        """Take no new streams, wait for the open ones up to `grace` seconds, then close; what is
-        still open ends with UNAVAILABLE."""
+        """Open no new streams, wait up to `grace` seconds for open ones, then close; streams still open end
+        with UNAVAILABLE."""
 
 
 class Transport(Protocol):
-    """A way to speak gRPC."""
+    """A gRPC implementation."""
 
     async def serve(self, socket_path: str, accept: Accept) -> Server:
-        """Listen on a Unix socket (mode 0660, a stale socket file is replaced)."""
+        """Listen on a Unix socket of mode 0660, replacing an existing one."""
 
     async def connect(
         self, address: str, tls: ClientTls, server_name: str, timeout: float
@@ -139,9 +141,9 @@ class Transport(Protocol):
         """Connect to `ip:port` within `timeout` seconds.
 
         Raises:
-            PeerUnreachable: refused, timed out, TLS failed; the text says which.
+            PeerUnreachable: refused, timed out, or TLS failed; the text tells which.
         """
 
     def tls_edition(self, tls: ClientTls) -> int:
-        """A number that moves when the files of `tls` have changed and can be used: connections that
-        were made before are worth replacing."""
+        """A number that grows when changed files of `tls` are valid: older connections should be
+        replaced."""

@@ -11,7 +11,7 @@ from grpc import aio
 
 from epp_client.data_plane.handover import KNOWN_ENDPOINTS
 from epp_client.pool.known import Known, read_known
-from epp_client.wire.health import CHECK, OVERALL, Said, question, read_answer
+from epp_client.wire.health import CHECK, OVERALL, ServingStatus, check_request, read_answer
 
 PATIENCE = 1.0
 """Seconds for an answer to a health check."""
@@ -40,11 +40,11 @@ async def _left_on(path: Path) -> Left:
     async with _channel(path) as channel:
         check = channel.unary_unary(CHECK)
         try:
-            said = read_answer(await check(question(OVERALL), timeout=PATIENCE))
+            said = read_answer(await check(check_request(OVERALL), timeout=PATIENCE))
         except aio.AioRpcError as error:
             late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             return Left.KEEPING if late else Left.REFUSING
-    return Left.SERVING if said is Said.SERVING else Left.REFUSING
+    return Left.SERVING if said is ServingStatus.SERVING else Left.REFUSING
 
 
 async def known_on(sockets: Sequence[Path], patience: float) -> Known:

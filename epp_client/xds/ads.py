@@ -18,7 +18,7 @@ from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.known import Known
 from epp_client.pool.store import PoolStore
 from epp_client.settings import UpstreamMode
-from epp_client.wire.grpcio import PATIENT_WITH_PINGS, start_on_socket
+from epp_client.wire.grpcio import UNLIMITED_PINGS, start_on_socket
 from epp_client.wire.socket_file import SocketFile
 from epp_client.wire.socket_names import SocketName
 from epp_client.xds.assignments import Assignments
@@ -98,7 +98,7 @@ class AdsServer:
         Raises:
             RuntimeError: it cannot be bound.
         """
-        options = [("grpc.max_receive_message_length", -1), PATIENT_WITH_PINGS]
+        options = [("grpc.max_receive_message_length", -1), UNLIMITED_PINGS]
         server = aio.server(options=options)
         server.add_generic_rpc_handlers((_Handler(self),))
         self._file = await start_on_socket(server, self._path)

@@ -8,7 +8,7 @@ import grpc
 from grpc import aio
 
 from epp_client.picker.client import PROCESS
-from epp_client.wire.health import CHECK, EXT_PROC, Said, question
+from epp_client.wire.health import CHECK, EXT_PROC, ServingStatus, check_request
 from testbed.picker import ReferencePicker
 from testbed.stack import service
 
@@ -31,9 +31,9 @@ class Replica:
             yield answer
 
     async def _check(self, request: bytes, context: Any) -> bytes:
-        if request != question(EXT_PROC):
+        if request != check_request(EXT_PROC):
             await context.abort(grpc.StatusCode.NOT_FOUND, "another service")
-        return bytes((0x08, Said.SERVING if self.serving else Said.NOT_SERVING))
+        return bytes((0x08, ServingStatus.SERVING if self.serving else ServingStatus.NOT_SERVING))
 
     def service(self, details: Any) -> Any:
         """grpc's GenericRpcHandler."""

@@ -201,7 +201,8 @@ def test_a_place_where_none_can_be_bound_is_said_in_a_line() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
     assert done.stderr == (
-        "epp-client hold: /no/such/folder is no directory, and is not made here\n"
+        "epp-client hold: /no/such/folder is not a directory; create it and make it writable for this "
+        "user\n"
     )
 
 

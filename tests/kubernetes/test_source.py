@@ -286,7 +286,7 @@ async def test_an_invalid_edit_keeps_the_last_valid_pool_and_is_reported(
         # A real server's schema refuses it, and then there is nothing to be seen here.
         if api_server.faulty is not None:
             await api_server.patch(INFERENCE_POOL, "llama", {"spec": {"targetPorts": ports}})
-            await followed.until(lambda: "there twice" in str(followed.store.problems))
+            await followed.until(lambda: "is a duplicate" in str(followed.store.problems))
             assert "the last valid version is served" in str(followed.store.problems)
             assert followed.ready()
 

@@ -140,7 +140,7 @@ def test_a_full_list_is_left_as_it_is_and_said_to_be_full() -> None:
     assert not merged.changed
     assert merged.parents == full["status"]["parents"]
     assert merged.problem is not None
-    assert "full with 32 entries" in merged.problem
+    assert "full (32 entries)" in merged.problem
 
 
 def test_in_a_full_list_our_entry_is_kept_up_to_date() -> None:

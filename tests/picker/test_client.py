@@ -17,7 +17,7 @@ from epp_client.pool.inference_pool import FailureMode
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget
 from epp_client.tls_settings import ClientTls, TlsMode
-from epp_client.wire.health import CHECK, EXT_PROC, OVERALL, READINESS, question
+from epp_client.wire.health import CHECK, EXT_PROC, OVERALL, READINESS, check_request
 from epp_client.wire.status import (
     NOT_FOUND,
     OK,
@@ -56,7 +56,7 @@ class Peer:
         if not isinstance(self.answer, Mapping):
             return self.answer
         for service, answer in self.answer.items():
-            if message == question(service):
+            if message == check_request(service):
                 return answer
         return Status(NOT_FOUND, "unknown service")
 
@@ -205,7 +205,7 @@ async def test_the_service_that_it_knows_is_asked_from_then_on() -> None:
     peer = Peer({OVERALL: SERVING})
     async with following(FakeTransport(one=peer), ONE):
         await until(lambda: len(peer.checks) == 5)
-    names = [question(name) for name in (EXT_PROC, READINESS, OVERALL)]
+    names = [check_request(name) for name in (EXT_PROC, READINESS, OVERALL)]
     assert peer.checks == [*names, names[-1], names[-1]]
 
 

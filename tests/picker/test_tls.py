@@ -12,7 +12,7 @@ from epp_client.errors import PeerUnreachable
 from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.grpcio import GrpcioTransport
 from epp_client.wire.native import NativeTransport
-from epp_client.wire.tls import LOOK_INTERVAL, TlsStore
+from epp_client.wire.tls import CHECK_INTERVAL, TlsStore
 from epp_client.wire.transport import Transport
 
 
@@ -49,7 +49,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def look(store: TlsStore, clock: Clock, tls: ClientTls) -> int:
-    clock.now += LOOK_INTERVAL
+    clock.now += CHECK_INTERVAL
     return store.edition(tls)
 
 
@@ -109,7 +109,10 @@ def test_what_is_half_written_is_reported_and_the_old_stays(
             path.write_bytes(whole[path][: len(whole[path]) // 2])
     assert look(store, clock, files.tls) == 0
     assert store.material(files.tls) is old
-    assert capsys.readouterr().out.count("changed TLS files are not taken yet") == 1
+    assert (
+        capsys.readouterr().out.count("changed TLS files are not valid; using the previous ones")
+        == 1
+    )
     assert look(store, clock, files.tls) == 0
     assert "not taken" not in capsys.readouterr().out, "said once"
     files.write(trustme.CA())

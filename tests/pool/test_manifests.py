@@ -374,7 +374,7 @@ def test_what_lies_beside_the_manifests_and_is_not_read_is_named(tmp_path: Path)
     assert {Path(name).name for name in found} == {
         "team-a", "pool.yaml.tmpl", "more.YAML", "pools.toml", "old.json.bak",
     }  # fmt: skip
-    assert found[str(tmp_path / "team-a")].startswith("a sub-folder is not read")
+    assert found[str(tmp_path / "team-a")].startswith("sub-directories are not read")
 
 
 def test_a_sub_folder_that_cannot_be_listed_keeps_nothing_from_being_read(

@@ -66,7 +66,7 @@ BAD = [
     ("spec.targetPorts", [], "spec.targetPorts", "not 1 to 8"),
     ("spec.targetPorts", [{"number": n} for n in range(1, 10)], "spec.targetPorts", "not 1 to 8"),
     ("spec.targetPorts", [{"number": 1}, {"number": 70000}], "[1].number", "not in 1..65535"),
-    ("spec.targetPorts", [{"number": 1}, {"number": 1}], "[1].number", "there twice"),
+    ("spec.targetPorts", [{"number": 1}, {"number": 1}], "[1].number", "is a duplicate"),
     ("spec.targetPorts", [{"number": "80"}], "[0].number", "write 80, without quotes"),
     ("spec.appProtocol", "grpc", "spec.appProtocol", "is not one of"),
     ("spec.endpointPickerRef.name", None, "endpointPickerRef.name", "is required"),
@@ -110,7 +110,7 @@ def test_nulls_are_pruned() -> None:
 UNREAD = [
     ("spec.extensionRef", {"name": "epp"}, "error", "is of v1alpha2; write endpointPickerRef"),
     ("spec.targetPortNumber", 8000, "error", "is of v1alpha2; write `targetPorts: [{number: …}]`"),
-    ("spec.selector.matchExpressions", [], "error", "an InferencePool has matchLabels alone"),
+    ("spec.selector.matchExpressions", [], "error", "an InferencePool has only matchLabels"),
     ("spec.endpointPickerRef.failuremode", "FailOpen", "error", "did you mean failureMode?"),
     ("spec.endpointPickerRef.failMode", "FailOpen", "error", "did you mean failureMode?"),
     ("spec.appprotocol", "kubernetes.io/h2c", "error", "did you mean appProtocol?"),

@@ -18,7 +18,8 @@ from grpc import aio
 
 from epp_client.errors import PeerUnreachable
 from epp_client.tls_settings import ClientTls, TlsMode
-from epp_client.wire.grpcio import _OPTIONS, GrpcioServer, _AnyMethod
+from epp_client.wire.grpcio import GrpcioServer, _AnyMethod
+from epp_client.wire.grpcio_channel import OPTIONS
 from epp_client.wire.http2.connection import Http2Connection
 from epp_client.wire.http2.server import ServerConnection
 from epp_client.wire.http2.stream import HIGH_WATER
@@ -106,7 +107,7 @@ def test_a_call_on_uvloop(tmp_path: Path) -> None:
 
 
 async def test_grpcio_calls_our_server(ends: Ends) -> None:
-    async with aio.insecure_channel(ends.address, options=_OPTIONS) as channel:
+    async with aio.insecure_channel(ends.address, options=OPTIONS) as channel:
         big = os.urandom(6_000_000)
         async with asyncio.timeout(20):
             call = channel.stream_stream(PATH)(iter([b"a", b"", big]), metadata=(("k", "v"),))
@@ -142,7 +143,7 @@ async def test_a_grpcio_client_that_cancels_is_reported(ends: Ends) -> None:
 
 @pytest_asyncio.fixture
 async def grpcio_server() -> AsyncIterator[str]:
-    server = aio.server(options=_OPTIONS)
+    server = aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((_AnyMethod(Accepting(echo=True)),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -273,7 +274,7 @@ async def test_a_peer_that_answers_no_ping_is_given_up() -> None:
     peer = next(iter(server._protocols))
     peer.transport.pause_reading()
     await until(call, lambda: call.status is not None)
-    assert call.status == Status(14, "the peer answers no PING")
+    assert call.status == Status(14, "the peer does not answer a PING")
     await connection.close()
     await server.drain(0)
 

@@ -15,8 +15,8 @@ from grpc import aio
 
 from epp_client.pool.store import PoolStore
 from epp_client.tls_settings import ClientTls, TlsMode
-from epp_client.wire import grpcio
-from epp_client.wire.grpcio import GrpcioTransport
+from epp_client.wire import grpcio_channel
+from epp_client.wire.grpcio import GrpcioTransport, _AnyMethod
 from epp_client.wire.http2 import frames
 from epp_client.wire.native import NativeTransport
 from epp_client.wire.transport import Transport
@@ -99,12 +99,12 @@ async def test_a_grpcio_client_pings_no_more_in_a_silence_than_servers_take(
     # By default grpcio and grpc-go bear two pings more within five minutes; one second is grpcio's least.
     faster = [
         (name, 1000 if name == "grpc.keepalive_time_ms" else value)
-        for name, value in grpcio._CHANNEL_OPTIONS
+        for name, value in grpcio_channel._CHANNEL_OPTIONS
     ]
-    monkeypatch.setattr(grpcio, "_CHANNEL_OPTIONS", faster)
+    monkeypatch.setattr(grpcio_channel, "_CHANNEL_OPTIONS", faster)
     accepting = Accepting()
     server = aio.server(options=[("grpc.http2.max_ping_strikes", 1)])
-    server.add_generic_rpc_handlers((grpcio._AnyMethod(accepting),))
+    server.add_generic_rpc_handlers((_AnyMethod(accepting),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     tls = ClientTls(mode=TlsMode.PLAINTEXT)

@@ -51,7 +51,7 @@ class Watched:
 
 @pytest_asyncio.fixture
 async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
-    monkeypatch.setattr(socket_names, "LOOK", 0.005)
+    monkeypatch.setattr(socket_names, "POLL_INTERVAL", 0.005)
     found = Watched(tmp_path / "a.sock")
     await found.owner.bind()
     running = asyncio.create_task(found.names.run())
@@ -66,7 +66,7 @@ async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 async def test_a_removed_name_is_bound_again_and_said(watched: Watched) -> None:
     watched.owner.path.unlink()
     await watched.until(lambda: len(watched.said) == 2)
-    assert watched.said == [f"{watched.owner.path} was removed and is being bound again", ""]
+    assert watched.said == [f"{watched.owner.path} was removed; binding it again", ""]
     assert watched.owner.times == 2
     assert watched.owner.path.is_socket()
 
