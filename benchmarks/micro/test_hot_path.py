@@ -13,7 +13,7 @@ from benchmarks.micro.conversation import KEY, conversation, snapshot
 from epp_client.ext_proc.messages import Answer, read_message, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
 from epp_client.ext_proc.replies import streamed_body
-from epp_client.picker.fallback import LONGEST_LIST, InFlight, local_pick
+from epp_client.picker.fallback import MAX_ENDPOINTS, InFlight, local_pick
 from epp_client.picker.pick import Pick, judge
 from epp_client.pool.delta import apply, difference
 from epp_client.relay.actions import ToEnvoy
@@ -66,7 +66,7 @@ def test_judge_a_pick_among_10_000(benchmark: Any) -> None:
 def test_local_pick_among_10_000(benchmark: Any) -> None:
     pool, in_flight = snapshot(10_000), InFlight()
     picked = benchmark(local_pick, pool, None, in_flight, (), lambda n: n // 2)
-    assert len(picked) == LONGEST_LIST
+    assert len(picked) == MAX_ENDPOINTS
 
 
 def test_one_change_among_10_000_told_to_a_worker(benchmark: Any) -> None:

@@ -1,8 +1,8 @@
-"""Reading ext_proc messages without decoding them: which kind, whether the stream ends, where the body is.
+"""Locates the kind, the end-of-stream flag and the body of ext_proc messages without parsing them.
 
-Pure. A body's payload is never copied here, only located: a relayed 1 MiB chunk costs a walk over a
-dozen tags. Field numbers are those of `protos/ext_proc.proto`. Whatever needs a header or metadata
-value parses the message with the compiled classes instead.
+Pure. A body's payload is never copied: a relayed chunk of 1 MiB costs a walk over a dozen tags. Field
+numbers are those of `protos/ext_proc.proto`. Headers and metadata are read with the compiled protobuf
+classes instead.
 """
 
 from enum import IntEnum
@@ -13,7 +13,7 @@ from mypy_extensions import mypyc_attr
 from epp_client.errors import EnvoyViolation, MalformedMessage, PickerViolation
 
 POOL_KEY = "x-inference-pool"
-"""gRPC initial metadata of the ext_proc stream: `<namespace>/<name>` of the route's pool."""
+"""Key in the gRPC initial metadata of the ext_proc stream: `<namespace>/<name>` of the route's pool."""
 
 
 class Phase(IntEnum):
@@ -39,24 +39,24 @@ class Answer(IntEnum):
     IMMEDIATE = 7
     STREAMED_IMMEDIATE = 11
     MORE_TIME = 10
-    """Of its own field: `override_message_timeout`, and no answer."""
+    """Not an answer but the field `override_message_timeout`."""
 
 
 class BodyForm(IntEnum):
-    """What a picker's body answer says."""
+    """The form of a picker's body answer."""
 
     STREAMED = 0
     """A StreamedBodyResponse: the only form that Envoy accepts in FULL_DUPLEX_STREAMED mode."""
     UNCHANGED = 1
-    """An empty CommonResponse (lwepp v1.6.0): the chunk it answers stays as it was."""
+    """An empty CommonResponse (lwepp v1.6.0): the answered chunk stays as it is."""
     REPLACED = 2
-    """A whole `body`, or `clear_body`, in place of the chunk it answers."""
+    """A complete `body`, or `clear_body`, replaces the answered chunk."""
 
 
 @final
 @mypyc_attr(acyclic=True)
 class Message:
-    """One message of Envoy's. `start:end` is the payload of a body message within `raw`."""
+    """A message of Envoy. `raw[start:end]` is the payload of a body message."""
 
     __slots__ = ("end", "end_of_stream", "phase", "raw", "start")
 
@@ -71,7 +71,7 @@ class Message:
 @final
 @mypyc_attr(acyclic=True)
 class Reply:
-    """One message of the picker's. `start:end` is the payload of a body answer within `raw`."""
+    """A message of the picker. `raw[start:end]` is the payload of a body answer."""
 
     __slots__ = ("answer", "end", "end_of_stream", "form", "has_more", "raw", "start")
 
@@ -91,7 +91,7 @@ class Reply:
         self.end_of_stream = end_of_stream
         self.start = start
         self.end = end
-        # metadata, or beside a body anything that is not the body
+        # Whether it has metadata, or anything else beside a body.
         self.has_more = has_more
 
 
@@ -102,11 +102,11 @@ _FIXED32: Final = 5
 _PHASES: Final = {int(phase): phase for phase in Phase}
 _ANSWERS: Final = {int(answer): answer for answer in Answer if answer is not Answer.MORE_TIME}
 _BESIDE: Final = frozenset((8, 9, Answer.MORE_TIME, 12))
-"""Metadata, and what is said about the ext_proc stream itself."""
+"""Fields with metadata, or about the ext_proc stream itself."""
 
 
 FIXED: Final = 0
-"""Stands for the number of every field of fixed size: ext_proc has none that matters to us."""
+"""Returned as the number of fields of fixed size, of which ext_proc has none that matters to us."""
 
 
 def _varint(raw: bytes, at: int, end: int) -> tuple[int, int]:
@@ -122,13 +122,12 @@ def _varint(raw: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def next_field(raw: bytes, at: int, end: int) -> tuple[int, int, int, int]:
-    """The field of `raw[at:end]` that begins at `at`: its number, start and end, and where the next one
-    begins. A varint has its value for a start, and -1 for an end.
-
-    A walk makes no list and, compiled, no object at all.
+    """Read the field of `raw[at:end]` that begins at `at`: returns its number, start and end, and where the
+    next field begins. For a varint, start is its value and end is -1. Compiled, a walk over the fields
+    creates no objects.
 
     Raises:
-        MalformedMessage: not protobuf.
+        MalformedMessage: `raw` is not protobuf.
     """
     tag = raw[at]
     if tag < 0x80:
@@ -163,10 +162,10 @@ def next_field(raw: bytes, at: int, end: int) -> tuple[int, int, int, int]:
 
 
 def read_message(raw: bytes) -> Message:
-    """Locate what matters in one ProcessingRequest.
+    """Locate the phase and the body of a ProcessingRequest.
 
     Raises:
-        EnvoyViolation: not protobuf, or none or two of the phases in one message.
+        EnvoyViolation: `raw` is not protobuf, or does not have exactly one phase.
     """
     try:
         phase: Phase | None = None
@@ -196,10 +195,10 @@ def read_message(raw: bytes) -> Message:
 
 
 def read_reply(raw: bytes) -> Reply:
-    """Locate what matters in one ProcessingResponse.
+    """Locate the answer and the body of a ProcessingResponse.
 
     Raises:
-        PickerViolation: not protobuf, or none or two of the answers in one message.
+        PickerViolation: `raw` is not protobuf, or does not have exactly one answer.
     """
     try:
         answer: Answer | None = None
@@ -228,7 +227,7 @@ def read_reply(raw: bytes) -> Reply:
 
 
 def _read_body_answer(answer: Answer, raw: bytes, start: int, end: int, has_more: bool) -> Reply:
-    """Descend BodyResponse.response.body_mutation to the mutation itself; the first of a kind counts."""
+    """Descend to the mutation in BodyResponse.response.body_mutation; the first of each field counts."""
     for wanted in (1, 3):
         start, end, count = _first(raw, start, end, wanted)
         has_more = has_more or count > 1
@@ -254,7 +253,7 @@ def _read_body_answer(answer: Answer, raw: bytes, start: int, end: int, has_more
 
 
 def _first(raw: bytes, at: int, end: int, wanted: int) -> tuple[int, int, int]:
-    """Where the first field `wanted` is (nowhere: it ends at -1), and how many fields there are."""
+    """Start and end of the first field `wanted` (end -1 if missing), and the number of all fields."""
     start, stop, count = 0, -1, 0
     while at < end:
         number, field_start, field_end, at = next_field(raw, at, end)
@@ -265,7 +264,7 @@ def _first(raw: bytes, at: int, end: int, wanted: int) -> tuple[int, int, int]:
 
 
 def _read_body(raw: bytes, at: int, end: int) -> tuple[bool, int, int]:
-    """Whether an HttpBody or StreamedBodyResponse ends the body, and where its payload is."""
+    """Whether an HttpBody or StreamedBodyResponse ends the body, and the place of its payload."""
     ended = False
     body_start = body_end = 0
     while at < end:

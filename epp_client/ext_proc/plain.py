@@ -1,9 +1,9 @@
-"""Reading what is nearly always there without parsing the message: a pick, a served endpoint. Pure.
+"""Reads picks and served endpoints of the usual shape without parsing the message. Pure.
 
-upb makes an object of every header and every metadata value that is touched, which costs a request more
-than all else that is decided about it. These walk to the one value instead, and say None to whatever has
-another shape than the plain one: then the message is parsed whole, by the rules in `picker/protocol`.
-Field numbers are those of `protos/ext_proc.proto` and of protobuf's Struct.
+upb creates an object for every header and metadata value that is read, which costs more than all decisions
+about a request. These functions walk to the one value instead. They return None for any other shape, and
+callers then parse the whole message. Field numbers are those of `protos/ext_proc.proto` and of protobuf's
+Struct.
 """
 
 from typing import Final
@@ -17,7 +17,7 @@ _STRING: Final = 3
 
 
 def plain_pick(raw: bytes, namespace: bytes, key: bytes) -> str | None:
-    """The destination of a header answer that says it in header and metadata alike, and says nothing
+    """The destination of a header answer with the same destination in header and metadata, and nothing
     else; None for every other answer."""
     try:
         return _plain_pick(raw, namespace, key)
@@ -39,7 +39,7 @@ def _plain_pick(raw: bytes, namespace: bytes, key: bytes) -> str | None:
     if headers_end < 0 or metadata_end < 0:
         return None
     steered = _only_string(raw, metadata, metadata_end, namespace, key)
-    # CommonResponse, HeaderMutation
+    # Descend into CommonResponse and HeaderMutation.
     for wanted in (1, 2):
         headers, headers_end = _only(raw, headers, headers_end, wanted)
         if headers_end < 0:
@@ -49,7 +49,7 @@ def _plain_pick(raw: bytes, namespace: bytes, key: bytes) -> str | None:
     found = False
     while headers < headers_end:
         number, start, end, headers = next_field(raw, headers, headers_end)
-        # Another header, or one that is to go, has to be one that Envoy takes: not our business.
+        # Other or removed headers have to be checked: not the plain shape.
         if number != 1 or end < 0 or not _sets(raw, start, end, key, steered):
             return None
         found = True
@@ -57,11 +57,11 @@ def _plain_pick(raw: bytes, namespace: bytes, key: bytes) -> str | None:
 
 
 def plain_served(raw: bytes, namespace: bytes, key: bytes) -> str | None:
-    """The string `metadata_context.filter_metadata[namespace][key]` of a ProcessingRequest; None for
-    one that is not there, or not plainly.
+    """The string `metadata_context.filter_metadata[namespace][key]` of a ProcessingRequest; None if it is
+    missing or of another shape.
 
     Raises:
-        EnvoyViolation: not protobuf.
+        EnvoyViolation: `raw` is not protobuf.
     """
     try:
         return _plain_served(raw, namespace, key)
@@ -95,7 +95,7 @@ def _plain_served(raw: bytes, namespace: bytes, key: bytes) -> str | None:
 
 
 def _only(raw: bytes, at: int, end: int, wanted: int) -> tuple[int, int]:
-    """Where the content of a message's only field is; it ends at -1 when there are others."""
+    """Start and end of a message's only field; end is -1 if it is another field or there are more."""
     if at >= end:
         return 0, -1
     number, start, stop, after = next_field(raw, at, end)
@@ -103,8 +103,8 @@ def _only(raw: bytes, at: int, end: int, wanted: int) -> tuple[int, int]:
 
 
 def _value(raw: bytes, at: int, end: int, wanted: bytes) -> tuple[int, int]:
-    """Where the value of the entry of a map is; it ends at -1 when the key is another one, or when
-    either is there twice or not at all."""
+    """Start and end of a map entry's value; end is -1 if the key differs, or either is missing or
+    repeated."""
     key, key_end, value, value_end, count = 0, -1, 0, -1, 0
     while at < end:
         number, start, stop, at = next_field(raw, at, end)
@@ -119,13 +119,13 @@ def _value(raw: bytes, at: int, end: int, wanted: bytes) -> tuple[int, int]:
 
 
 def _only_string(raw: bytes, at: int, end: int, namespace: bytes, key: bytes) -> bytes | None:
-    """The string at `struct[namespace][key]`, when each of the two has that one field."""
+    """The string at `struct[namespace][key]`, if each of the two has only that field."""
     for wanted in (namespace, key):
         at, end = _only(raw, at, end, 1)
         if end >= 0:
             at, end = _value(raw, at, end, wanted)
         if end >= 0 and wanted is namespace:
-            # struct_value
+            # The number of `struct_value`.
             at, end = _only(raw, at, end, 5)
         if end < 0:
             return None
@@ -134,7 +134,7 @@ def _only_string(raw: bytes, at: int, end: int, namespace: bytes, key: bytes) ->
 
 
 def _sets(raw: bytes, at: int, end: int, key: bytes, text: bytes) -> bool:
-    """Whether a HeaderValueOption sets `key` to `text`, and says so once."""
+    """Whether a HeaderValueOption sets `key` to `text`, in only one of its two value fields."""
     values = 0
     named = False
     while at < end:

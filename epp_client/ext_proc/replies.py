@@ -1,4 +1,4 @@
-"""Writing the ext_proc answers that the sidecar gives by itself. Pure: values in, bytes out."""
+"""Encodes the ext_proc answers that the sidecar gives itself. Pure."""
 
 import json
 from functools import cache
@@ -36,26 +36,26 @@ EMPTY: Final = {
 """Answers that change nothing."""
 
 END_OF_REQUEST_BODY: Final = _field(4, b"\x10\x01")
-"""ProcessingRequest{request_body{end_of_stream}}: tells a picker that waits for the end of the body
-and ignores trailers (GAIE's) that there will be no more of it."""
+"""ProcessingRequest{request_body{end_of_stream}}: for a picker that waits for the end of the body and
+ignores trailers, as GAIE's does."""
 
 
 ERROR_HEADER: Final = "x-inference-error"
-"""Response header of an error that is not the model server's: the reason."""
+"""Response header with the reason of an error that does not come from the model server."""
 FALLBACK: Final = "x-inference-fallback"
-"""Response header of a request that was served without its picker: why."""
+"""Response header with the reason why a request was served without its picker."""
 MARKS_NAMESPACE: Final = "epp-client"
 REQUEST_TRAILERS_MARK: Final = "request-trailers"
 PICKER_SAID_MARK: Final = "picker-said"
-"""What a picker named and we did not take: for Envoy's access log."""
+"""Key of a rejected pick in the dynamic metadata, for Envoy's access log."""
 
 
 def with_trailers_mark(headers: bytes) -> bytes:
-    """The header answer, after which Envoy chooses the route once more: one without retries.
+    """The header answer with a mark that makes Envoy choose the route again: one without retries.
 
-    Envoy 1.40 with a retry policy keeps the body that we inject, and sends it a second time when it
-    goes on with the trailers: the upstream would get the body twice. A picker's changes of what routes
-    match by do not go with it: they would choose the route.
+    With a retry policy, Envoy 1.40 keeps the injected body and sends it a second time when it continues
+    with the trailers: the upstream would get the body twice. The picker's changes of `host` and
+    pseudo-headers are dropped, as they would affect the choice of the route.
     """
     reply = ProcessingResponse.FromString(headers)
     changes = reply.request_headers.response.header_mutation.set_headers
@@ -68,7 +68,7 @@ def with_trailers_mark(headers: bytes) -> bytes:
 
 
 def mark_picker_said(reply: ProcessingResponse, text: str) -> None:
-    """Have the access log say what the picker named, if it named anything."""
+    """Add the picker's text, unless empty, to the metadata for the access log."""
     if text:
         marks = reply.dynamic_metadata.fields[MARKS_NAMESPACE].struct_value
         marks.fields[PICKER_SAID_MARK].string_value = text
@@ -76,7 +76,7 @@ def mark_picker_said(reply: ProcessingResponse, text: str) -> None:
 
 @cache
 def fallback_mark(reason: Reason) -> bytes:
-    """A response-headers answer with `x-inference-fallback`: the client sees that no picker chose."""
+    """A response-headers answer that sets `x-inference-fallback`, for the client."""
     reply = ProcessingResponse()
     mutation = reply.response_headers.response.header_mutation
     option = mutation.set_headers.add(append_action=OVERWRITE)
@@ -85,12 +85,12 @@ def fallback_mark(reason: Reason) -> bytes:
 
 
 def streamed_body(answer: Answer, payload: bytes, end_of_stream: bool) -> bytes:
-    """BodyResponse.response.body_mutation.streamed_response: `payload` goes on as it is."""
+    """A BodyResponse whose streamed_response passes `payload` on unchanged."""
     tail = b"\x10\x01" if end_of_stream else b""
     size = len(payload)
     length = _varint(size)
     head = b"\x0a" + length if size else b""
-    # The nested lengths, from the inside out: streamed_response, body_mutation, CommonResponse.
+    # Nested lengths from the inside out: streamed_response, body_mutation, CommonResponse.
     streamed = len(head) + size + len(tail)
     level3 = b"\x1a" + _varint(streamed)
     level2 = b"\x1a" + _varint(len(level3) + streamed)
@@ -121,32 +121,32 @@ _SENTENCES = {
     Reason.POOL_NOT_SYNCED: "the InferencePools have not been read yet; try again",
     Reason.NO_READY_ENDPOINT: "the InferencePool has no ready endpoint",
     Reason.SUBSET_EMPTY: "no endpoint of the requested subset is ready",
-    Reason.PICKER_UNRESOLVED: "the endpoint picker's Service does not lead to an address",
-    Reason.PICKER_UNREACHABLE: "the endpoint picker could not be reached",
-    Reason.PICKER_UNHEALTHY: "no replica of the endpoint picker is worth asking: each is a standby, "
-    "answers nothing, or fails its picks",
+    Reason.PICKER_UNRESOLVED: "the endpoint picker's Service has no address",
+    Reason.PICKER_UNREACHABLE: "the endpoint picker could not be connected to",
+    Reason.PICKER_UNHEALTHY: "no replica of the endpoint picker is usable: each is a standby, "
+    "does not answer, or fails its picks",
     Reason.PICKER_TIMEOUT: "the endpoint picker did not answer in time",
     Reason.PICKER_ERROR: "the endpoint picker ended the call with an error",
-    Reason.PICKER_CLOSED: "the endpoint picker closed the call before it had picked",
+    Reason.PICKER_CLOSED: "the endpoint picker closed the call before it picked",
     Reason.PICKER_PROTOCOL: "the endpoint picker broke the ext_proc protocol",
     Reason.PICK_MISSING: "the endpoint picker named no destination endpoint",
     Reason.PICK_MALFORMED: "the endpoint picker's destination endpoint is not a list of ip:port",
     Reason.PICK_DISAGREES: "the endpoint picker's header and metadata name different endpoints",
     Reason.PICK_OUTSIDE_POOL: "the endpoint picker named an endpoint outside the InferencePool",
     Reason.PICK_OUTSIDE_SUBSET: "the endpoint picker named an endpoint outside the subset",
-    Reason.ENDPOINT_UNREACHABLE: "no chosen endpoint could be reached; no model server has had the "
-    "request",
-    Reason.ENDPOINT_BROKE_OFF: "the endpoint broke off before it had answered",
+    Reason.ENDPOINT_UNREACHABLE: "no chosen endpoint could be connected to; no model server has received "
+    "the request",
+    Reason.ENDPOINT_BROKE_OFF: "the endpoint broke the connection before it answered",
     Reason.ENDPOINT_TIMEOUT: "the endpoint did not answer in time",
     Reason.BODY_NOT_RETAINED: "the endpoint picker failed, and the request body was too large to "
-    "be kept for a second try",
-    Reason.OVERLOADED: "the sidecar has as many requests as it may hold; try again",
+    "be retained for a replay",
+    Reason.OVERLOADED: "the sidecar has reached its limit of open requests; try again",
     Reason.ENVOY_PROTOCOL: "Envoy broke the ext_proc protocol",
 }
 
 
 def describe(reason: Reason) -> str:
-    """One sentence for people."""
+    """The sentence for people about a reason."""
     return _SENTENCES[reason]
 
 
@@ -156,10 +156,10 @@ def kind_of(reason: Reason) -> str:
 
 
 def refusal(reason: Reason, pool: str, *, grpc: bool = False, picker_said: str = "") -> bytes:
-    """The ImmediateResponse that a client gets when we refuse. `picker_said` goes to the access log alone.
+    """The ImmediateResponse for a refused request. `picker_said` only goes to the access log.
 
-    JSON in the OpenAI error shape, so that SDKs print it; for a gRPC request Envoy turns the body
-    into `grpc-message` beside status UNAVAILABLE. The header `x-inference-error` is the reason.
+    The body is JSON in the shape of OpenAI errors, so that SDKs print it. For a gRPC request Envoy turns
+    the body into `grpc-message`, with status UNAVAILABLE.
     """
     status, kind = _STATUS_AND_TYPE.get(reason, _PICKER_UNAVAILABLE)
     message = f"InferencePool {pool}: {describe(reason)}" if pool else describe(reason)

@@ -1,7 +1,7 @@
-"""PickerAddress: one address of a picker, its connection, its health checks, who waits for its pick.
+"""PickerAddress: one address of a picker, with its connection, its health checks and the requests there.
 
-The shell around `health`: it watches the address for as long as the picker has it, and tells its owner
-of every change. Never touches a message.
+It connects and checks the address for as long as the picker has it, and reports every change of its health
+to its owner. `health` decides; ext_proc messages never come here.
 """
 
 import asyncio
@@ -20,24 +20,24 @@ from epp_client.wire.transport import Connection, Transport
 log = structlog.get_logger(__name__)
 
 RETIRE_GRACE = 600.0
-"""Seconds that streams may take to end on a connection that is not wanted any more."""
+"""Seconds that the streams of a retired connection have to end."""
 QUIET_CHECKS = 30
-"""Checks without a request, new or waiting, after which they become rarer by `QUIET_FACTOR`."""
+"""Checks without any request after which the interval grows by `QUIET_FACTOR`."""
 QUIET_FACTOR = 5
-REFUSED_AGAIN = 0.05
-"""Seconds between two attempts at a new address that refuses."""
-_RELEASED_AT_ONCE = 64
-"""Waiting requests that are told in one turn of the event loop that the address is out."""
+RETRY_DELAY = 0.05
+"""Seconds between two attempts to connect to a new address that refuses."""
+_NOTIFIED_PER_TURN = 64
+"""Requests that are notified per turn of the event loop."""
 
 
 class Waiting(Protocol):
     """A request with an open stream to the address."""
 
     def address_given_up(self) -> None:
-        """The address is out: there will be no pick from it."""
+        """The address has failed: do not wait for its pick."""
 
     def address_silent(self) -> None:
-        """The address answers nothing for now, health checks included: what it owes does not come."""
+        """The address does not answer anything, health checks included: do not wait for further answers."""
 
 
 class Owner(Protocol):
@@ -47,24 +47,24 @@ class Owner(Protocol):
     transport: Transport
     repeats: Repeats
     asked: int
-    """Requests that wanted a picker so far."""
+    """Number of requests for a picker so far."""
     out: bool
-    """No address is worth asking."""
+    """Whether no address is usable."""
     quiet: bool
-    """Nobody has asked for so long that checks are rarer; to be woken when somebody does."""
+    """Whether checks are rarer because there were no requests; `wake` the addresses at the next request."""
 
     def dice(self) -> float:
         """A random number from 0 to 1."""
 
     def address_changed(self) -> None:
-        """An address is in another state."""
+        """The health of an address has changed."""
 
     def retire(self, connection: Connection) -> None:
         """Close a connection once its streams have ended."""
 
 
 class PickerAddress:
-    """One address. Made with its watch running; `close` ends it."""
+    """One address. The constructor starts its watch, and `close` ends it."""
 
     def __init__(
         self,
@@ -76,20 +76,21 @@ class PickerAddress:
         pace: Pace,
         newcomer: float,
     ) -> None:
-        """It may refuse connections for `newcomer` seconds: it has just come."""
+        """A refused connection is retried for `newcomer` seconds: the address is new and may not listen
+        yet."""
         self.address = address
         self.health = AddressHealth()
         self.connection: Connection | None = None
         self.connect_timeout = connect_timeout
         self.pace = pace
         self.heard = False
-        """Something came from it since the last check was sent."""
+        """Whether anything was received since the last check was sent."""
         self.picks = 0
-        """Requests that it has answered."""
+        """Number of requests that it has answered."""
         self.waiting: set[Waiting] = set()
-        """Who waits for a pick."""
+        """Requests that wait for a pick."""
         self.following: set[Waiting] = set()
-        """Who has got one, and still has answers to expect."""
+        """Requests that have a pick and expect further answers."""
         self._owner = owner
         self._tls = tls
         self._server_name = server_name
@@ -105,33 +106,33 @@ class PickerAddress:
 
     @property
     def ready(self) -> bool:
-        """Whether a request may be sent there now."""
+        """Whether a request may be sent to it now."""
         connection = self.connection
         return connection is not None and connection.usable and self.health.usable
 
-    # --- what became of the requests ---
+    # --- results of requests ---
 
     def picked(self, request: Waiting) -> None:
-        """A request has been answered from here."""
+        """The address has answered a request."""
         self.waiting.discard(request)
         self.picks += 1
         if self.health.suspect:
-            self._told(self.health.picked)
+            self._apply(self.health.picked)
 
     def pick_failed(self, request: Waiting, picks_before: int) -> None:
-        """A request got no pick; it was sent when there had been so many."""
+        """A request got no pick. `picks_before` is the value of `picks` when it was sent."""
         self.waiting.discard(request)
         if self.picks == picks_before:
-            self._told(lambda: self.health.pick_failed(self._loop.time()))
+            self._apply(lambda: self.health.pick_failed(self._loop.time()))
         else:
             self.health.trial_undecided()
 
     def undecided(self, request: Waiting) -> None:
-        """A request waits no longer, and that says nothing about the address."""
+        """A request stopped waiting for a reason that says nothing about the address."""
         self.waiting.discard(request)
         self.health.trial_undecided()
 
-    def _told(self, event: Callable[[], None], detail: str = "") -> None:
+    def _apply(self, event: Callable[[], None], detail: str = "") -> None:
         before = self.health.state
         event()
         state = self.health.state
@@ -142,31 +143,31 @@ class PickerAddress:
         expected = before is Health.UNTRIED and self.health.usable
         if not expected and (count := owner.repeats.due(key)) is not None:
             show = log.info if self.health.usable else log.warning
-            fields = {"detail": detail} if detail else {}
+            cause = f": {detail}" if detail else ""
             show(
-                "a picker's address is in another state",
+                f"picker {self.address} is {state} (was {before}){cause}",
                 pool=owner.pool,
                 address=self.address,
                 state=str(state),
                 was=str(before),
                 times=count,
-                **fields,
             )
         owner.address_changed()
         self._release()
 
     def _release(self) -> None:
-        """Let go of those who wait for an address that is out; some per turn, each may be much work."""
+        """Notify the waiting requests that the address has failed, some per turn as each may be much
+        work."""
         if self.health.state not in OPEN:
             return
-        for _ in range(min(len(self.waiting), _RELEASED_AT_ONCE)):
+        for _ in range(min(len(self.waiting), _NOTIFIED_PER_TURN)):
             self.waiting.pop().address_given_up()
         if self.waiting:
             self._loop.call_soon(self._release)
 
     def _tell_silent(self, told: list[Waiting]) -> None:
-        """Tell those who had their pick, some per turn, that the address is silent."""
-        for _ in range(min(len(told), _RELEASED_AT_ONCE)):
+        """Notify requests that have a pick that the address is silent, some per turn."""
+        for _ in range(min(len(told), _NOTIFIED_PER_TURN)):
             request = told.pop()
             if request in self.following:
                 request.address_silent()
@@ -176,7 +177,7 @@ class PickerAddress:
     # --- connecting ---
 
     async def connect(self) -> None:
-        """Have a connection that has been checked. Callers share attempts: a thousand requests make one.
+        """Connect and check the health. Concurrent callers share one attempt.
 
         Raises:
             PeerUnreachable: the text says why.
@@ -189,14 +190,14 @@ class PickerAddress:
     def _attempted(self, task: asyncio.Task[None]) -> None:
         self._attempt = None
         if not task.cancelled():
-            # every waiter may have gone; the failure is theirs to report
+            # Mark the exception as retrieved: all waiters may have been cancelled.
             task.exception()
 
     async def _reach(self) -> None:
         edition = self._owner.transport.tls_edition(self._tls)
         connection = await self._dial()
         try:
-            # A standby has to be known for one before the first request goes there.
+            # A standby must be known as one before the first request is sent to it.
             await self._check(connection, min(self.connect_timeout, self.pace.patience))
         except BaseException:
             self._owner.retire(connection)
@@ -204,7 +205,7 @@ class PickerAddress:
         if not connection.usable:
             self._owner.retire(connection)
             broke = f"picker {self.address} broke the connection before it answered a health check"
-            self._told(self.health.connect_failed, broke)
+            self._apply(self.health.connect_failed, broke)
             raise PeerUnreachable(broke)
         old, self.connection, self._edition = self.connection, connection, edition
         if old is not None:
@@ -212,7 +213,8 @@ class PickerAddress:
         self._owner.address_changed()
 
     async def _dial(self) -> Connection:
-        """A connection. Pickers can be ready, by a port for health, before they listen."""
+        """Connect. New pickers may refuse at first: some are ready, by a separate health port, before they
+        listen."""
         while True:
             try:
                 return await self._owner.transport.connect(
@@ -221,9 +223,9 @@ class PickerAddress:
             except PeerUnreachable as error:
                 if self._loop.time() >= self._new_until:
                     if self.connection is None or not self.connection.usable:
-                        self._told(self.health.connect_failed, str(error))
+                        self._apply(self.health.connect_failed, str(error))
                     raise
-            await asyncio.sleep(REFUSED_AGAIN)
+            await asyncio.sleep(RETRY_DELAY)
 
     # --- watching ---
 
@@ -240,11 +242,11 @@ class PickerAddress:
             await self._rest()
 
     def _complain(self, error: PeerUnreachable) -> None:
-        """A connection that works stays when the TLS files have changed and a new one fails."""
+        """Log that connecting with changed TLS files failed. The old connection stays."""
         key = (self._owner.pool, self.address, "rotated")
         if self._rotated and self.ready and (times := self._owner.repeats.due(key)) is not None:
             log.warning(
-                "no connection with the changed TLS files; the old one stays",
+                "cannot connect to a picker with the changed TLS files; keeping the old connection",
                 pool=self._owner.pool,
                 address=self.address,
                 error=str(error),
@@ -253,7 +255,7 @@ class PickerAddress:
 
     @property
     def _rotated(self) -> bool:
-        """Whether the TLS files are not those that the connection was made with."""
+        """Whether the TLS files have changed since the connection was made."""
         return self._edition != self._owner.transport.tls_edition(self._tls)
 
     async def _check(self, connection: Connection, patience: float) -> None:
@@ -263,18 +265,18 @@ class PickerAddress:
             async with asyncio.timeout_at(due):
                 said = await self._probe.check(connection)
         except TimeoutError:
-            # A stall of our own proves nothing: the answer may be in the socket.
+            # If this process was stalled itself, the answer may still be in the socket.
             if not self.heard and self._loop.time() - due < patience / 4:
-                self._told(lambda: self.health.unanswered(self._loop.time()))
+                self._apply(lambda: self.health.unanswered(self._loop.time()))
                 if self.health.state is Health.SILENT:
                     self._tell_silent(list(self.following))
             return
         self.heard = True
         if said is not None:
-            self._told(lambda: self.health.checked(said, self._loop.time()))
+            self._apply(lambda: self.health.checked(said, self._loop.time()))
 
     async def _rest(self) -> None:
-        """Until the next check is due, or somebody asks after a quiet time."""
+        """Wait until the next check is due, or `wake` is called."""
         owner = self._owner
         used = owner.asked != self._asked or self.waiting or self.following
         self._quiet = 0 if used else self._quiet + 1
@@ -295,14 +297,14 @@ class PickerAddress:
         self._wake.clear()
 
     def wake(self) -> None:
-        """Check now."""
+        """Check the health now."""
         self._quiet = 0
         self._wake.set()
 
     # --- the end ---
 
     def close(self) -> None:
-        """The picker has this address no more. Streams that are open go on to their end."""
+        """Stop watching the address. Open streams go on to their end."""
         self._watching.cancel()
         if self._attempt is not None:
             self._attempt.cancel()
@@ -311,6 +313,6 @@ class PickerAddress:
             self.connection = None
 
     async def closed(self) -> None:
-        """Wait until nothing of it runs, after `close`."""
+        """Wait until its tasks have ended, after `close`."""
         tasks = [self._watching, *([self._attempt] if self._attempt else [])]
         await asyncio.gather(*tasks, return_exceptions=True)

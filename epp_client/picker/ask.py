@@ -1,6 +1,6 @@
-"""Ask a picker once, outside of any Envoy, and keep everything it says: `dig` for pickers.
+"""Asks a picker once, without Envoy, and reports everything it answers, for `epp-client pick`.
 
-The shell behind `epp-client pick`. It judges the pick like a request would be, but routes nothing.
+It judges the pick as for a real request, and routes nothing.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from epp_client.wire.transport import Connection, StreamEvents, Transport
 
 @dataclass
 class PickReport:
-    """What came of one question. Times in seconds."""
+    """The result of one request to a picker. Times are in seconds."""
 
     connect_seconds: float = 0.0
     pick_seconds: float = 0.0
     endpoints: tuple[str, ...] = ()
-    """Members of the pool, in the picker's order."""
+    """Picked members of the pool, in the picker's order."""
     said: str = ""
     """The pick as the picker wrote it."""
     problem: Reason | None = None
@@ -35,11 +35,11 @@ class PickReport:
     refused: int | None = None
     """HTTP status of the picker's refusal."""
     body: bytes = b""
-    """The refusal's body, or the request body as the picker gave it back."""
+    """The refusal's body, or the request body as the picker returned it."""
 
 
 class _Replies(StreamEvents):
-    """`StreamEvents` that collect until the pick, a refusal or the end."""
+    """`StreamEvents` that collect the picker's messages and the final status."""
 
     def __init__(self) -> None:
         self.messages: asyncio.Queue[bytes | Status] = asyncio.Queue()
@@ -51,16 +51,16 @@ class _Replies(StreamEvents):
         self.messages.put_nowait(status)
 
     def half_closed(self) -> None:
-        """Only servers see this."""
+        """Only called for servers."""
 
     def pause_writing(self) -> None:
-        """One question fits into any buffer."""
+        """One request fits into any buffer."""
 
     def resume_writing(self) -> None:
         """See `pause_writing`."""
 
 
-def _question(headers: list[tuple[str, str]], body: bytes) -> list[bytes]:
+def _request(headers: list[tuple[str, str]], body: bytes) -> list[bytes]:
     first = ProcessingRequest()
     first.request_headers.end_of_stream = not body
     for key, value in headers:
@@ -89,14 +89,14 @@ async def ask_picker(
         return report
     report.connect_seconds = time.perf_counter() - began
     try:
-        await _ask(snapshot, connection, _question(headers, body), report)
+        await _ask(snapshot, connection, _request(headers, body), report)
     finally:
         await connection.close()
     return report
 
 
 async def _connect(snapshot: PoolSnapshot, transport: Transport) -> Connection:
-    """The first address that can be reached: who asks by hand wants an answer of a standby, too."""
+    """Connect to the first reachable address, which may be a standby's."""
     assert snapshot.picker is not None
     settings = snapshot.pool.settings
     error = PeerUnreachable("the picker has no address")
@@ -111,16 +111,16 @@ async def _connect(snapshot: PoolSnapshot, transport: Transport) -> Connection:
 
 
 async def _ask(
-    snapshot: PoolSnapshot, connection: Connection, question: list[bytes], report: PickReport
+    snapshot: PoolSnapshot, connection: Connection, request: list[bytes], report: PickReport
 ) -> None:
     replies = _Replies()
     began = time.perf_counter()
     stream = connection.open(PROCESS, {}, replies)
     try:
-        for message in question:
+        for message in request:
             stream.send(message)
         async with asyncio.timeout(snapshot.pool.settings.pick_timeout):
-            while not _take(await replies.messages.get(), snapshot, report, len(question) > 1):
+            while not _take(await replies.messages.get(), snapshot, report, len(request) > 1):
                 pass
     except TimeoutError:
         report.problem = Reason.PICKER_TIMEOUT
@@ -132,7 +132,7 @@ async def _ask(
 
 
 def _take(item: bytes | Status, snapshot: PoolSnapshot, report: PickReport, has_body: bool) -> bool:
-    """Note one message; True when there is nothing more to wait for."""
+    """Note one message in the report. True when nothing more is expected."""
     if isinstance(item, Status):
         if not report.said:
             report.problem = Reason.PICKER_ERROR if item.code else Reason.PICKER_CLOSED

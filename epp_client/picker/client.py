@@ -1,6 +1,6 @@
-"""The pickers of the pools: which address a request asks, and who follows the pools' changes.
+"""The pickers of the pools: chooses an address for each request, and follows changes of the pools.
 
-Never touches a message. What an address is worth is decided in `health`; `address` keeps it.
+`health` decides whether an address is usable, and `address` holds it. ext_proc messages never come here.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ log = structlog.get_logger(__name__)
 
 PROCESS: Final = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 NEWCOMER: Final = 5.0
-"""Seconds within which a new address has to listen when requests would be refused without it, if a pick may
-take as long. GAIE's lwepp is ready by its health port before it has made its RSA key of 4096 bits."""
+"""Seconds that a new address has to start listening under FailClose, if `pick_timeout` allows. GAIE's lwepp
+is ready, by its health port, before it has generated its RSA key of 4096 bits."""
 OVERLAP: Final = 10.0
-"""Seconds for which an address that the picker has no more is asked while none of its new ones can be."""
+"""Seconds for which a removed address is still asked while none of the new ones is ready."""
 
 
 class PickerClient:
@@ -58,7 +58,7 @@ class PickerClient:
         self._leaving: set[asyncio.Task[None]] = set()
         self._turn = 0
         self.trailers_expected = True
-        """Learned from its answers: whether it answers trailers at all."""
+        """Whether it answers trailers at all, learned from its answers."""
 
     def retarget(
         self,
@@ -68,8 +68,8 @@ class PickerClient:
     ) -> None:
         """Follow a change of the picker's addresses or of the pool's settings.
 
-        Streams on connections that are not wanted any more go on to their end. In a rollout the old
-        addresses are asked until a new one has been reached; not so with other TLS settings.
+        Streams on retired connections go on to their end. In a rollout the old addresses are asked until a
+        new one is ready, unless the TLS settings have changed.
         """
         if target == self._target and settings == self._settings:
             return
@@ -80,17 +80,17 @@ class PickerClient:
                 hint="annotate the pool with epp-client.dev/tls: verified and tls-ca-file",
             )
         secured = (settings.tls, target.server_name)
-        anew = secured != (self._settings.tls, self._target.server_name)
+        tls_changed = secured != (self._settings.tls, self._target.server_name)
         self._target, self._settings = target, settings
         self.trailers_expected = True
         for name in list(self._addresses):
-            if anew or name not in target.addresses:
+            if tls_changed or name not in target.addresses:
                 self._outgoing.append(self._addresses.pop(name))
-        if anew or not target.addresses:
-            self._let_go()
+        if tls_changed or not target.addresses:
+            self._drop_outgoing()
         elif self._outgoing and self._overlap is None:
-            self._overlap = asyncio.get_running_loop().call_later(OVERLAP, self._let_go)
-        rhythm = pace(settings.pick_timeout)
+            self._overlap = asyncio.get_running_loop().call_later(OVERLAP, self._drop_outgoing)
+        check_pace = pace(settings.pick_timeout)
         newcomer = settings.connect_timeout
         if mode is FailureMode.FAIL_CLOSE:
             newcomer = max(newcomer, min(settings.pick_timeout, NEWCOMER))
@@ -98,40 +98,39 @@ class PickerClient:
             address = self._addresses.get(name)
             if address is None:
                 self._addresses[name] = PickerAddress(
-                    self, name, *secured, settings.connect_timeout, rhythm, newcomer
+                    self, name, *secured, settings.connect_timeout, check_pace, newcomer
                 )
             else:
-                address.connect_timeout, address.pace = settings.connect_timeout, rhythm
+                address.connect_timeout, address.pace = settings.connect_timeout, check_pace
         self.address_changed()
 
     # --- choosing ---
 
-    def ready(self, but: PickerAddress | None = None) -> PickerAddress | None:
-        """An address that can take a request now, in turn; None when there is none.
-
-        `but` has just failed this request, and is asked again only when there is no other. An address
-        on trial gets a request before all others: it is not back before one has shown it.
+    def ready(self, exclude: PickerAddress | None = None) -> PickerAddress | None:
+        """The next address that can take a request now, in rotation; None when there is none.
+        `exclude` has just failed this request, and is returned only if there is no other. An address on
+        trial comes first: only a request can show that it works again.
         """
         self.asked += 1
         if self.quiet:
             self._wake()
-        if self._trials and but is None and (address := self._on_trial()) is not None:
+        if self._trials and exclude is None and (address := self._on_trial()) is not None:
             return address
         usable = self._usable
         for _ in usable:
             self._turn = (self._turn + 1) % len(usable)
             address = usable[self._turn]
             connection = address.connection
-            if connection is not None and connection.usable and address is not but:
+            if connection is not None and connection.usable and address is not exclude:
                 return address
         for address in self._outgoing:
-            if address is not but and address.ready:
+            if address is not exclude and address.ready:
                 return address
-        return but if but is not None and but.ready else None
+        return exclude if exclude is not None and exclude.ready else None
 
-    def has_other(self, but: PickerAddress) -> bool:
-        """Whether another address than `but` can take a request now."""
-        return any(address is not but and address.ready for address in self._usable)
+    def has_other(self, exclude: PickerAddress) -> bool:
+        """Whether an address other than `exclude` can take a request now."""
+        return any(address is not exclude and address.ready for address in self._usable)
 
     def _on_trial(self) -> PickerAddress | None:
         for address in self._trials:
@@ -147,24 +146,22 @@ class PickerClient:
 
     @property
     def hopeful(self) -> bool:
-        """Whether `connect` may find an address; else none is worth waiting for."""
+        """Whether `connect` has an address to try."""
         return bool(self._usable)
 
     async def connect(self) -> PickerAddress:
-        """The first address that can be reached; all are tried at once, each within `connect_timeout`.
+        """Connect to all addresses at once, each within `connect_timeout`; returns the first that is ready.
 
         Raises:
-            PeerUnreachable: none could; the text says why for the last one.
+            PeerUnreachable: none became ready; the text has the cause of the last one.
         """
         why = f"the picker of {self.pool} has no usable address"
         tried: set[PickerAddress] = set()
         attempts: dict[asyncio.Task[None], PickerAddress] = {}
         try:
             while True:
-                for (
-                    address
-                    # others than before, when the picker has changed meanwhile
-                ) in self._usable:
+                # The addresses may have changed since the last round.
+                for address in self._usable:
                     if address.ready:
                         return address
                     if address not in tried:
@@ -175,10 +172,10 @@ class PickerClient:
                 done, _ = await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     address = attempts.pop(task)
-                    # Not `result()`: an error with this frame in its traceback, and a frame with the
-                    # error's task, would keep each other, and the request that waits, for a collector.
+                    # Not `result()`: the error's traceback would refer to this frame, and the frame to the
+                    # task with the error, a cycle that keeps the waiting request in memory.
                     if task.cancelled():
-                        why = f"{address.address} was given up: it changed"
+                        why = f"{address.address} was removed or its settings changed"
                     elif (failed := task.exception()) is not None:
                         if not isinstance(failed, PeerUnreachable):
                             raise failed
@@ -191,10 +188,9 @@ class PickerClient:
 
     @property
     def reason(self) -> Reason:
-        """Why there is nobody to ask.
-
-        Standbys count as no picker at all: asked nevertheless they would refuse with a 503, which is
-        an answer, and so keep FailOpen from ever acting.
+        """Why no address is usable.
+        Standbys are not asked: they would refuse with a 503, which counts as an answer, so FailOpen would
+        never apply.
         """
         states = {address.health.state for address in self._addresses.values()}
         return Reason.PICKER_UNHEALTHY if states - _UNREACHED else Reason.PICKER_UNREACHABLE
@@ -204,17 +200,17 @@ class PickerClient:
         """The state of every address."""
         return {name: address.health.state for name, address in self._addresses.items()}
 
-    # --- what addresses tell ---
+    # --- for addresses ---
 
     def dice(self) -> float:
         """A random number from 0 to 1."""
         return self._dice()
 
     def address_changed(self) -> None:
-        """An address is in another state."""
+        """The health of an address has changed."""
         addresses = self._addresses.values()
         if self._outgoing and any(address.ready for address in addresses):
-            self._let_go()
+            self._drop_outgoing()
         self._usable = tuple(a for a in addresses if a.health.usable)
         self._trials = tuple(a for a in addresses if a.health.state is Health.TRIAL)
         self.out = not self._usable
@@ -225,8 +221,8 @@ class PickerClient:
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
 
-    def _let_go(self) -> None:
-        """Ask those that the picker has no more no longer."""
+    def _drop_outgoing(self) -> None:
+        """Close the removed addresses."""
         if self._overlap is not None:
             self._overlap.cancel()
             self._overlap = None
@@ -244,7 +240,7 @@ class PickerClient:
 
     async def close(self, grace: float = 0.0) -> None:
         """Close every connection; open streams have `grace` seconds to end."""
-        self._let_go()
+        self._drop_outgoing()
         for address in self._addresses.values():
             self._leave(address)
         self._addresses.clear()
@@ -275,7 +271,7 @@ class PickerClients:
         return client
 
     def learn_trailers(self, pool: str, answered: bool) -> None:
-        """A picker was seen to answer trailers, or not to; its pool may have gone meanwhile."""
+        """Note whether a picker answers trailers. Its pool may have been deleted."""
         if (client := self._clients.get(pool)) is not None:
             client.trailers_expected = answered
 
@@ -284,7 +280,7 @@ class PickerClients:
         return {name: client.states for name, client in self._clients.items()}
 
     def follow(self, pools: dict[str, tuple[PickerTarget | None, InferencePool]]) -> None:
-        """Retarget the clients of known pools, and let go of pools that are gone."""
+        """Retarget the clients of `pools`, and close those of deleted pools."""
         for name, (target, pool) in pools.items():
             self[name].retarget(target or PickerTarget(), pool.settings, pool.failure_mode)
         for name in [name for name in self._clients if name not in pools]:

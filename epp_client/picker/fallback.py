@@ -1,4 +1,5 @@
-"""The local pick: power of two choices by our own in-flight counts. Pure; the dice are an argument."""
+"""The local pick: power of two choices by this process's in-flight counts. Pure; randomness is an
+argument."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, TypeVar
@@ -8,15 +9,15 @@ from epp_client.pool.snapshot import PoolSnapshot
 
 _Item = TypeVar("_Item")
 
-LONGEST_LIST: Final = 16
-"""Length of the ordered list at most: the choice and what Envoy may try after it."""
-LONGEST_SEARCH: Final = 128
-"""The same while endpoints of the pool take no connections. A longer list, a header as well, would be
-too much for some model servers."""
+MAX_ENDPOINTS: Final = 16
+"""Endpoints of a local pick: the choice, and those that Envoy tries after it."""
+MAX_WITH_UNREACHABLE: Final = 128
+"""The same while endpoints of the pool are unreachable. The list is also a header, and some model servers
+do not accept longer ones."""
 
 
 class InFlight:
-    """Requests now with each endpoint, as far as this process sent them."""
+    """Requests in flight by endpoint, as far as this process sent them."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -25,11 +26,11 @@ class InFlight:
         return self._counts.get(key, 0)
 
     def begin(self, key: str) -> None:
-        """A request goes to `key`."""
+        """Count a request to `key`."""
         self._counts[key] = self._counts.get(key, 0) + 1
 
     def end(self, key: str) -> None:
-        """A request to `key` is over. Keys without requests are forgotten."""
+        """A request to `key` has ended. Keys without requests are removed."""
         left = self._counts[key] - 1
         if left:
             self._counts[key] = left
@@ -44,17 +45,16 @@ def local_pick(
     unreachable: Collection[str],
     below: Callable[[int], int],
 ) -> tuple[str, ...]:
-    """Choose among the ready endpoints that can answer alone: the less loaded of two, then others to retry.
-
-    `below(n)` throws the dice: an integer in `0..n-1`. Endpoints that Envoy is known to have come
-    first; those it may not have yet are used only when there are no others. `unreachable` lately took no
-    connections: they come last, and each makes the list longer, as more may have gone with it.
+    """Choose the less loaded of two random ready endpoints that can answer alone, then others for retries.
+    `below(n)` returns a random integer in `0..n-1`. Endpoints that Envoy may not have yet are used only if
+    there are no others. `unreachable` endpoints come last, and each makes the list one longer, as others
+    may have failed with it.
     """
     table = snapshot.table
     behind = snapshot.acknowledged is not None and snapshot.acknowledged < table.generation
     if subset is None:
-        drawn = [e.key for e in _draw(table.local, below, LONGEST_LIST)]
-        # Most are known to Envoy, and can be reached: a pool of thousands is seldom looked through.
+        drawn = [e.key for e in _draw(table.local, below, MAX_ENDPOINTS)]
+        # Usually Envoy has all drawn endpoints and none is unreachable, so the pool is not searched.
         known = not behind or all(map(snapshot.routable, drawn))
         if known and not (unreachable and any(key in unreachable for key in drawn)):
             return _choose(drawn, in_flight)
@@ -66,13 +66,13 @@ def local_pick(
         keys = [key for key in keys if snapshot.routable(key)] or keys
     last = [key for key in keys if key in unreachable]
     first = [key for key in keys if key not in unreachable] if last else keys
-    most = min(LONGEST_LIST + len(last), LONGEST_SEARCH)
+    most = min(MAX_ENDPOINTS + len(last), MAX_WITH_UNREACHABLE)
     chosen = _choose(_draw(first, below, most), in_flight)
     return chosen + tuple(_draw(last, below, most - len(chosen)))
 
 
 def _draw(items: Sequence[_Item], below: Callable[[int], int], most: int) -> list[_Item]:
-    """Two random items, then the ones behind the second: `most` in all, without a repetition."""
+    """Two random items, then those after the second: up to `most` different items."""
     size = len(items)
     if size < 2 or most < 2:
         return list(items[:most])

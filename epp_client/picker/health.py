@@ -1,66 +1,66 @@
-"""The health of one picker address: whether it is worth asking. A pure state machine.
+"""The health of one picker address: a pure state machine that decides whether it is usable.
 
-What opened the breaker has to be disproved by its like: a failed connection by a connection, silence
-by an answered health check, failed picks by a pick (one request at a time is let through for that).
-Times are seconds of any monotonic clock, given as arguments. What a request did never counts: a
-refusal, a pick outside the pool, a gRPC status about the request, a client that hung up.
+A failure is disproved only by its opposite: a failed connection by a connection, silence by an answered
+health check, failed picks by a pick (of one request at a time). Times are seconds of any monotonic clock,
+given as arguments. Never counted are a refusal, a pick outside the pool, a gRPC status about the request,
+and a client that ended its request.
 """
 
 from enum import StrEnum
 from typing import NamedTuple
 
 FAILURES = 5
-"""Picks that have to fail in a row, with none made in between. One slow pick is no outage, and no
-request may shut a picker out for the others; what is dead or stopped shows by other signs, at once."""
+"""Failed picks in a row, without one made in between, after which an address is FAILING. A single slow pick
+is not an outage. Dead and stopped pickers are detected sooner by connections and health checks."""
 CHECK_INTERVAL = 2.0
 CHECK_PATIENCE = 3.0
-"""Seconds of complete silence, health check included, that a stall may last."""
+"""Seconds of complete silence, health check included, after which an address is SILENT."""
 JITTER = 0.2
-"""Share by which an interval is shorter or longer, so that nobody checks in step."""
+"""Fraction by which intervals vary at random, so that processes do not check at the same time."""
 _SHORTEST_INTERVAL, _LEAST_PATIENCE = 0.25, 1.0
 OUT_INTERVAL = 0.5
-"""Seconds between checks while no address is worth asking: a new leader is found soon."""
+"""Seconds between checks while no address is usable, to find a new leader soon."""
 _FIRST_RETRY, _LONGEST_RETRY = 0.1, 2.0
 _FIRST_TRIAL, _LONGEST_TRIAL = 1.0, 30.0
 
 
 class Health(StrEnum):
-    """What metrics, logs and `/pools` say of an address. From good to bad."""
+    """State of an address in metrics, logs and `/pools`, from good to bad."""
 
     SERVING = "serving"
-    """Its health check says so."""
+    """Its health check passed."""
     UNKNOWN = "unknown"
-    """It lives and has no health service here (some pickers have it on another port): usable."""
+    """Connected, without a health service on this port. Usable."""
     UNTRIED = "untried"
-    """Not asked yet."""
+    """Not checked yet. Usable."""
     NOT_SERVING = "not_serving"
-    """A standby replica, or one that is not ready: its health check says so."""
+    """Its health check answered NOT_SERVING: a standby, or not ready."""
     TRIAL = "trial"
-    """It failed, and may show with one request at a time that it is back."""
+    """It was FAILING, and now gets one request at a time to show that it works again."""
     FAILING = "failing"
-    """It answers health checks, and no picks."""
+    """It answers health checks but no picks."""
     SILENT = "silent"
-    """Connected, and answers nothing, health checks included."""
+    """Connected, but answers nothing, health checks included."""
     UNREACHABLE = "unreachable"
     """No connection."""
 
 
 USABLE = frozenset((Health.SERVING, Health.UNKNOWN, Health.UNTRIED))
 OPEN = frozenset((Health.FAILING, Health.SILENT, Health.UNREACHABLE))
-"""The breaker is open: who waits there waits in vain."""
+"""States without hope of a pick: waiting requests are released."""
 
 
 class Pace(NamedTuple):
-    """How often an address is checked, and how long it may be silent. Seconds."""
+    """Interval of health checks, and how long an address may be silent, in seconds."""
 
     interval: float
     patience: float
 
 
 def pace(pick_timeout: float) -> Pace:
-    """A hanging address has to be found out before its first request has waited for `pick_timeout`:
-    the longest interval (`JITTER`) and the patience after it fit in. With less than 2 s for a pick the
-    deadlines themselves tell sooner, under load."""
+    """The pace that detects a hanging address before its first request has waited for `pick_timeout`: the
+    longest interval, with `JITTER`, and the patience fit into it. With a `pick_timeout` below 2 s the
+    deadlines of picks detect it sooner under load."""
     return Pace(
         max(_SHORTEST_INTERVAL, min(CHECK_INTERVAL, 0.2 * pick_timeout)),
         max(_LEAST_PATIENCE, min(CHECK_PATIENCE, 0.7 * pick_timeout)),
@@ -68,14 +68,14 @@ def pace(pick_timeout: float) -> Pace:
 
 
 class AddressHealth:
-    """One address. `state` is what came of everything it was told."""
+    """The health of one address. Its methods are the events."""
 
     def __init__(self) -> None:
         self.state = Health.UNTRIED
         self.retry_after = 0.0
         """Seconds to wait before the next attempt to connect."""
         self.suspect = False
-        """A pick failed since the last one that was made: `picked` wants to be called."""
+        """Whether a pick has failed since the last success, so that `picked` has to be called."""
         self._said = Health.UNKNOWN
         self._answers_checks = False
         self._failures = 0
@@ -85,19 +85,19 @@ class AddressHealth:
 
     @property
     def usable(self) -> bool:
-        """Whether requests may go there."""
+        """Whether requests may be sent to it."""
         return self.state in USABLE
 
     # --- connections and health checks ---
 
     def connect_failed(self) -> None:
-        """There was no connection."""
+        """Connecting failed."""
         self.state = Health.UNREACHABLE
         self._trying = False
         self.retry_after = min(max(2 * self.retry_after, _FIRST_RETRY), _LONGEST_RETRY)
 
     def checked(self, said: Health, now: float) -> None:
-        """A health check was answered: SERVING, NOT_SERVING, or UNKNOWN when that says nothing."""
+        """A health check was answered with SERVING, NOT_SERVING, or UNKNOWN if it tells nothing."""
         self._answers_checks = True
         self._said = said
         self.retry_after = 0.0
@@ -109,9 +109,8 @@ class AddressHealth:
             self.state = said
 
     def unanswered(self, now: float) -> None:
-        """A health check was not answered in time, and nothing else came meanwhile.
-
-        From an address that has never answered one that says nothing: its picks have to show.
+        """A health check was not answered in time, and nothing else was received.
+        This means nothing for an address that has never answered one: there picks decide.
         """
         self.retry_after = 0.0
         if self._answers_checks:
@@ -126,14 +125,14 @@ class AddressHealth:
     # --- picks ---
 
     def picked(self) -> None:
-        """It answered a request with a pick, right or wrong, or a refusal."""
+        """It answered a request with a pick, valid or not, or with a refusal."""
         self._failures = 0
         self.suspect = False
         if self.state is Health.TRIAL or self.state is Health.FAILING:
             self._close()
 
     def pick_failed(self, now: float) -> None:
-        """A request got no pick, and nobody else has had one from there since it was asked."""
+        """A request got no pick, and no other request got one since it was sent."""
         self.suspect = True
         if self.state is Health.TRIAL:
             self._trying = False
@@ -149,14 +148,14 @@ class AddressHealth:
         self._trial_at = now + self._trial_wait
 
     def begin_trial(self) -> bool:
-        """Whether this request may be the one that shows whether it is back."""
+        """Whether this request may be the one that tries the address."""
         if self.state is not Health.TRIAL or self._trying:
             return False
         self._trying = True
         return True
 
     def trial_undecided(self) -> None:
-        """The request on trial ended and showed nothing: its client hung up."""
+        """The trial request ended without a result: its client ended it."""
         self._trying = False
 
     def _half_open(self, now: float) -> None:

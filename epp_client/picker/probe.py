@@ -1,4 +1,4 @@
-"""One health check of a picker, over the connection that requests take. Knows nothing of states."""
+"""One health check of a picker, over the connection of its requests. Knows nothing of states."""
 
 import asyncio
 
@@ -15,27 +15,27 @@ from epp_client.wire.health import (
 from epp_client.wire.status import NOT_FOUND, UNAVAILABLE, Status
 from epp_client.wire.transport import Connection, StreamEvents
 
-_QUESTIONS = [check_request(name) for name in (EXT_PROC, READINESS, OVERALL)]
+_REQUESTS = [check_request(name) for name in (EXT_PROC, READINESS, OVERALL)]
 
 
 class Probe:
-    """The health checks of one address. Remembers which of the services it knows."""
+    """Health checks of one address. Remembers which service name it knows."""
 
     def __init__(self) -> None:
         self._first = 0
 
     async def check(self, connection: Connection) -> Health | None:
-        """What it says: SERVING, NOT_SERVING, or UNKNOWN, which means that it lives and says nothing of
-        its health here. None: the connection broke. Waits for the answer as long as it takes.
+        """Check once: SERVING, NOT_SERVING, or UNKNOWN if it has no health service here. None: the
+        connection broke. Waits for the answer without a timeout.
         """
-        for index in range(self._first, len(_QUESTIONS)):
-            answer = await _ask(connection, _QUESTIONS[index])
+        for index in range(self._first, len(_REQUESTS)):
+            answer = await _ask(connection, _REQUESTS[index])
             if isinstance(answer, Status):
                 if answer.code == UNAVAILABLE:
                     return None
                 if answer.code == NOT_FOUND:
                     continue
-                # UNIMPLEMENTED, most likely: health is served elsewhere
+                # Most likely UNIMPLEMENTED: the health service is on another port.
                 return Health.UNKNOWN
             said = read_answer(answer)
             if said is ServingStatus.SERVICE_UNKNOWN:
@@ -63,10 +63,10 @@ class _Answer(StreamEvents):
             self.came.set_result(status)
 
     def half_closed(self) -> None:
-        """Only servers see this."""
+        """Only called for servers."""
 
     def pause_writing(self) -> None:
-        """One question fits into any buffer."""
+        """One request fits into any buffer."""
 
     def resume_writing(self) -> None:
         """See `pause_writing`."""

@@ -1,7 +1,7 @@
-"""The Endpoint Picker Protocol (GAIE proposal 004): its keys, and reading whole messages. Pure.
+"""The Endpoint Picker Protocol (GAIE proposal 004): its keys, and the parsing of whole messages. Pure.
 
-What is done with them: `preparation` (what the picker gets), `pick` (what it says), `steering` (what Envoy
-gets of it), `mutations` and `immediate` (what of its changes can be made).
+Used by `preparation` (what the picker gets), `pick` (reading its answer), `steering` (what Envoy gets),
+`mutations` and `immediate` (the picker's changes).
 """
 
 from typing import Final
@@ -20,7 +20,7 @@ UPSTREAM_ADDRESS: Final = "upstream.address"
 
 
 def parse_request(raw: bytes) -> ProcessingRequest:
-    """Parse a message of Envoy's whole.
+    """Parse a whole message of Envoy.
 
     Raises:
         EnvoyViolation: `raw` is not a ProcessingRequest.
@@ -32,7 +32,7 @@ def parse_request(raw: bytes) -> ProcessingRequest:
 
 
 def parse_reply(raw: bytes) -> ProcessingResponse:
-    """Parse a picker's message whole.
+    """Parse a whole message of a picker.
 
     Raises:
         PickerViolation: `raw` is not a ProcessingResponse.

@@ -1,7 +1,7 @@
-"""The endpoints that lately took no connection: a local pick tries them last. Pure.
+"""Remembers endpoints that Envoy could not connect to lately, which a local pick tries last. Pure.
 
-That one took none is seen from the list that Envoy was given: it walks it from the beginning, and tells
-which entry has served.
+Envoy tries its list of endpoints in order and reports the one that served, so all before it were
+unreachable.
 """
 
 import math
@@ -9,31 +9,31 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 MEMORY: Final = 10.0
-"""Seconds for which an endpoint is tried last, and up to twice as many of those that were refused together:
-they have another chance one by one, so that no request meets all of them."""
+"""Seconds for which an endpoint is tried last; up to twice as long for those that failed together, so that
+they are tried again one by one."""
 
 
 class Unreachable:
-    """By key of the endpoint, in one process. All times are seconds of one clock."""
+    """Unreachable endpoints by key, in one process. All times are seconds of one clock."""
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
-        # when the first of them has another chance
+        # When the first entry expires.
         self._next = math.inf
 
     def refused(self, keys: Sequence[str], now: float) -> None:
-        """These took no connection."""
+        """Envoy could not connect to these."""
         for number, key in enumerate(keys):
             self._until[key] = now + MEMORY * (1 + number / len(keys))
         self._forget(now)
 
     def served(self, key: str) -> None:
-        """This one did."""
+        """This endpoint served a request."""
         if self._until:
             self._until.pop(key, None)
 
     def now(self, now: float) -> Collection[str]:
-        """The keys of all of them."""
+        """The keys of all unreachable endpoints."""
         if now >= self._next:
             self._forget(now)
         return self._until.keys()

@@ -227,14 +227,14 @@ async def test_who_has_just_failed_a_request_is_its_last_choice() -> None:
         await until(lambda: set(client.states.values()) == {Health.SERVING})
         first = client.ready()
         for _ in range(5):
-            other = client.ready(but=first)
+            other = client.ready(exclude=first)
             assert other is not None
             assert other is not first
         assert other is not None
         transport.peers[other.address].up = False
         for connection in transport.peers[other.address].connections:
             connection.usable = False
-        assert client.ready(but=first) is first
+        assert client.ready(exclude=first) is first
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp_client.picker.fallback import (
-    LONGEST_LIST,
-    LONGEST_SEARCH,
+    MAX_ENDPOINTS,
+    MAX_WITH_UNREACHABLE,
     InFlight,
     local_pick,
 )
@@ -59,7 +59,7 @@ def test_only_ready_members_and_those_that_envoy_has_while_there_are_any(
     best = [key for key in able if snapshot.routable(key)] or able
     assert set(picked) <= set(best)
     assert len(picked) == len(set(picked))
-    assert min(LONGEST_LIST, len(best)) <= len(picked) <= len(best)
+    assert min(MAX_ENDPOINTS, len(best)) <= len(picked) <= len(best)
     refused = [key in unreachable for key in picked]
     assert refused == sorted(refused), "who took no connection comes last"
 
@@ -74,9 +74,9 @@ def test_the_more_take_no_connection_the_longer_the_list() -> None:
         return len(local_pick(snapshot, None, InFlight(), keys[:refusing], lambda size: 0))
 
     assert [length(refusing) for refusing in (0, 1, 20, 300, 400)] == [
-        LONGEST_LIST,
-        LONGEST_LIST + 1,
-        LONGEST_LIST + 20,
-        LONGEST_SEARCH,
-        LONGEST_SEARCH,
+        MAX_ENDPOINTS,
+        MAX_ENDPOINTS + 1,
+        MAX_ENDPOINTS + 20,
+        MAX_WITH_UNREACHABLE,
+        MAX_WITH_UNREACHABLE,
     ]
