@@ -26,8 +26,8 @@ from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.store import PoolStore
 from epp_client.settings import serve_settings
 from epp_client.sidecar import Sidecar
+from epp_client.xds.cooldowns import MAX_COOLDOWN
 from epp_client.xds.lingering import LINGER
-from epp_client.xds.rests import LONGEST_REST
 
 POOL = "default/relay"
 CHANGES = 100
@@ -250,7 +250,7 @@ async def lone_changes(bench: Bench, control: Control, count: int = 4) -> list[f
         bench.say(f"change {number + 1} of {count}, on its own")
         control.change()
         # Envoy is told of who has gone once more; then each change meets a pool at rest.
-        await asyncio.sleep(LINGER + 2 * LONGEST_REST)
+        await asyncio.sleep(LINGER + 2 * MAX_COOLDOWN)
     return await control.rest()
 
 

@@ -9,7 +9,7 @@ from testbed.cluster.api import Object
 
 BRIEF, LONG = (0.05, 0.15), (0.3, 0.6)
 """Seconds between what an edit has led to and the next one: in step with nothing, and such that the pool's
-rest after a push (`xds/rests.py`) is over, which is longer when many endpoints were new to Envoy."""
+rest after a push (`xds/cooldowns.py`) is over, which is longer when many endpoints were new to Envoy."""
 NARROWER = {"tier": "new"}
 """Labels of all Pods but a few; they make the selector narrower."""
 

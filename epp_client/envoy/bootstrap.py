@@ -1,7 +1,6 @@
-"""The bootstrap configuration for an Envoy that serves InferencePools through this sidecar.
+"""Renders the bootstrap configuration of an Envoy that serves InferencePools with this sidecar.
 
-Pure: values in, YAML text out. What changes while Envoy runs (clusters, endpoints) travels over ADS
-and is in here only for an Envoy without ADS.
+Pure. Clusters and endpoints are sent over ADS; the bootstrap has clusters only for an Envoy without ADS.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,30 +43,22 @@ def envoy_config(
 ) -> str:
     """Render a bootstrap that Envoy 1.36 to 1.40 accepts, as YAML.
 
-    `listener`, `admin` and `status` (a listener for probes and Prometheus) are (address, port);
-    `ext_proc_sockets` one Unix socket per relay worker.
+    `listener`, `admin` and `status` (a listener for probes and Prometheus) are (address, port).
+    `ext_proc_sockets` has one Unix socket per relay worker.
     Without `ads_socket` the pools' clusters are static, with `app_protocols` (default HTTP/1.1).
-    `response_modes`: of each pool that is not in `relay` mode.
-    `retry_body_limit` in bytes: a larger request body still flows, but Envoy cannot retry it.
+    `response_modes` has the pools whose mode is not `relay`.
+    `retry_body_limit` in bytes: Envoy cannot retry a request with a larger body.
 
     Raises:
         SettingsError: no pool, no socket, a route to an unknown pool, `override_host` without ADS,
             or `status` without `admin`.
     """
     routes = default_routes(pools) if routes is None else routes
-    if not pools or not routes:
-        raise SettingsError("envoy-config: at least one pool and one route are needed")
-    if not ext_proc_sockets:
-        raise SettingsError("envoy-config: at least one ext_proc socket is needed")
-    if unknown := [str(route.pool) for route in routes if route.pool not in pools]:
-        raise SettingsError(f"envoy-config: routes to unknown pools: {', '.join(unknown)}")
+    _check(pools, routes, ext_proc_sockets)
     if ads_socket is None and upstream_mode is UpstreamMode.OVERRIDE_HOST:
-        raise SettingsError("envoy-config: override_host needs endpoints over ADS: give its socket")
+        raise SettingsError("envoy-config: override_host needs ADS: give its socket")
     if status is not None and admin is None:
-        raise SettingsError(
-            "envoy-config: the status listener shows pages of Envoy's admin: keep it"
-        )
-
+        raise SettingsError("envoy-config: the status listener needs Envoy's admin listener")
     clusters = [sidecar_cluster(ext_proc_sockets)]
     if ads_socket is not None:
         clusters.append(ads_cluster(ads_socket))
@@ -87,21 +78,34 @@ def envoy_config(
         modes=response_modes or {},
     )
     configuration = route_configuration(routes, terms, validate_clusters=ads_socket is None)
-    bootstrap = bootstrap_v3.Bootstrap(
-        node=core_v3.Node(
-            id=node_id, cluster=CLUSTER, metadata=Struct.from_dict({EDITION_KEY: EDITION})
-        ),
-        admin=bootstrap_v3.Admin(address=socket_address(*admin)) if admin else None,
-        static_resources=bootstrap_v3.BootstrapStaticResources(
-            listeners=[
-                inference_listener(listener, edge, configuration, access_log=access_log),
-                *([status_listener(status)] if status else []),
-            ],
-            clusters=clusters,
-        ),
-        overload_manager=connection_limit(edge),
-        dynamic_resources=dynamic_resources() if ads_socket is not None else None,
+    listeners = [inference_listener(listener, edge, configuration, access_log=access_log)]
+    if status is not None:
+        listeners.append(status_listener(status))
+    return _yaml(
+        bootstrap_v3.Bootstrap(
+            node=core_v3.Node(
+                id=node_id, cluster=CLUSTER, metadata=Struct.from_dict({EDITION_KEY: EDITION})
+            ),
+            admin=bootstrap_v3.Admin(address=socket_address(*admin)) if admin else None,
+            static_resources=bootstrap_v3.BootstrapStaticResources(
+                listeners=listeners, clusters=clusters
+            ),
+            overload_manager=connection_limit(edge),
+            dynamic_resources=dynamic_resources() if ads_socket is not None else None,
+        )
     )
+
+
+def _check(pools: Sequence[PoolName], routes: Sequence[Route], sockets: Sequence[Path]) -> None:
+    if not pools or not routes:
+        raise SettingsError("envoy-config: at least one pool and one route are needed")
+    if not sockets:
+        raise SettingsError("envoy-config: at least one ext_proc socket is needed")
+    if unknown := [str(route.pool) for route in routes if route.pool not in pools]:
+        raise SettingsError(f"envoy-config: routes to unknown pools: {', '.join(unknown)}")
+
+
+def _yaml(bootstrap: bootstrap_v3.Bootstrap) -> str:
     document = bootstrap.to_dict(
         casing=betterproto2.Casing.SNAKE, output_format=betterproto2.OutputFormat.PROTO_JSON
     )

@@ -1,6 +1,6 @@
-"""Envoy's Cluster for an InferencePool: how metadata becomes an upstream connection.
+"""Envoy's Cluster of an InferencePool, which connects to the endpoint in the request's metadata.
 
-Pure: values in, envoy-data-plane messages out. Endpoints never appear here; they travel in EDS.
+Pure. Endpoints are not part of it; they are sent over EDS.
 """
 
 from datetime import timedelta
@@ -20,20 +20,20 @@ from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.settings import UpstreamMode
 
 UPSTREAM_CONNECT_TIMEOUT = 2.0
-"""Seconds for reaching a model server; a dead Pod must not hold up the walk down the list."""
+"""Seconds to connect to a model server. Short, so that Envoy soon tries the next endpoint of the list."""
 
 UNBOUNDED = 1_000_000
-"""A circuit breaker threshold that never trips: sidecar and picker decide what is too much."""
+"""A circuit breaker threshold that is never reached: sidecar and picker limit the load."""
 
 MAX_HEADERS = 200
-"""Of a request, and of a response. Envoy's default is 100, and what Envoy and the sidecar add to the
-client's headers counts when ext_proc changes them: with 96 to 100 headers came an empty 503."""
+"""Headers of a request or response. Envoy's default of 100 includes what Envoy and the sidecar add when
+ext_proc changes headers: requests with 96 to 100 headers got an empty 503."""
 MAX_HEADERS_KB = 96
-"""KiB, all headers of a request or of a response; Envoy's default is 60."""
+"""KiB of all headers of a request or response. Envoy's default is 60."""
 
 
 def socket_address(host: str, port: int) -> core_v3.Address:
-    """Where something listens, as Envoy writes it."""
+    """A TCP address."""
     return core_v3.Address(socket_address=core_v3.SocketAddress(address=host, port_value=port))
 
 
@@ -71,7 +71,7 @@ def pool_cluster(
             cluster.load_balancing_policy = _policy(
                 "envoy.load_balancing_policies.override_host", _override_host()
             )
-            # A Pod that left the pool must not keep serving because its health is still "fine".
+            # A Pod that left the pool must not keep serving because it is still healthy.
             cluster.ignore_health_on_host_removal = True
         case UpstreamMode.ORIGINAL_DST:
             cluster.type = cluster_v3.ClusterDiscoveryType.ORIGINAL_DST
@@ -83,15 +83,15 @@ def pool_cluster(
 
 
 def over_ads() -> core_v3.ConfigSource:
-    """The config source "over the ADS stream", in the v3 API."""
+    """The config source for the ADS stream, in the v3 API."""
     return core_v3.ConfigSource(
         ads=core_v3.AggregatedConfigSource(), resource_api_version=core_v3.ApiVersion.V3
     )
 
 
 def raised_circuit_breakers() -> cluster_v3.CircuitBreakers:
-    """Thresholds out of the way: every LLM response holds a stream for its whole length, which
-    Envoy's defaults (1024 requests, 3 retries) were not made for."""
+    """Thresholds that are never reached. Envoy's defaults (1024 requests, 3 retries) are too low for LLM
+    responses, which hold their streams for long."""
     return cluster_v3.CircuitBreakers(
         thresholds=[
             cluster_v3.CircuitBreakersThresholds(
@@ -133,7 +133,7 @@ def _http_options(app_protocol: AppProtocol) -> upstreams_http.HttpProtocolOptio
 
 
 def _override_host() -> override_host.OverrideHost:
-    # The header source is left out on purpose: a client can write headers, but not metadata.
+    # No header source: clients can send headers, but not metadata.
     strict = subset.Subset(
         fallback_policy=subset.SubsetLbSubsetFallbackPolicy.NO_FALLBACK,
         subset_lb_policy=_policy(

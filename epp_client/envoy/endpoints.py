@@ -1,4 +1,4 @@
-"""EDS resources, written with upb. Pure."""
+"""Encodes EDS resources, with upb. Pure."""
 
 from collections.abc import Iterable
 
@@ -7,11 +7,9 @@ from epp_client.pool.endpoints import Endpoint
 
 
 class Assignment:
-    """The ClusterLoadAssignment of one cluster, written again and again.
-
-    What an endpoint takes in it is kept while the endpoint is there: 10 000 of them take 1 ms then,
-    instead of 10. Draining endpoints stay in it, as healthy as the others: a pick may still name them,
-    and the strict fallback never balances over them.
+    """The ClusterLoadAssignment of one cluster.
+    The encoded endpoints are cached, so that 10 000 of them take 1 ms instead of 10. Draining endpoints
+    are included as healthy: a pick may still name them, and Envoy never balances over endpoints itself.
     """
 
     def __init__(self, cluster: str) -> None:
@@ -19,7 +17,7 @@ class Assignment:
         self._written: dict[str, bytes] = {}
 
     def write(self, members: Iterable[Endpoint]) -> bytes:
-        """The resource with these endpoints."""
+        """Encode the resource with these endpoints."""
         known = self._written.get
         self._written = {m.key: known(m.key) or _write(m) for m in members}
         locality = b"".join(self._written.values())
@@ -28,7 +26,7 @@ class Assignment:
 
 
 def _write(member: Endpoint) -> bytes:
-    """A locality with this endpoint alone: one behind the other, they are one with all of them."""
+    """A locality with one endpoint. Concatenated, such messages merge into one with all endpoints."""
     locality = LocalityLbEndpoints()
     address = locality.lb_endpoints.add().endpoint.address.socket_address
     address.address, address.port_value = member.ip, member.port

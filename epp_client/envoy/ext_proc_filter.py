@@ -1,7 +1,7 @@
-"""The ext_proc filter through which Envoy asks the sidecar, and what routes change about it. Pure.
+"""The ext_proc filter through which Envoy asks the sidecar, and its settings per route. Pure.
 
-The filter is disabled: a request that no route matches is Envoy's own 404, and nobody is asked about it.
-Each route of a pool turns the filter on, and names the pool.
+The filter is disabled by default, so a request without a route gets Envoy's 404 without asking the sidecar.
+Each route of a pool enables it and names the pool.
 """
 
 from datetime import timedelta
@@ -22,8 +22,8 @@ from epp_client.pool.settings import ResponseMode
 
 EXT_PROC_FILTER = "envoy.filters.http.ext_proc"
 
-# Asking for a pick once more costs nothing, as long as the sidecar has not begun to answer: it died
-# (reset) or drains (the statuses, with grpcio). Envoy keeps 64 KiB of a stream for it.
+# Retry the ext_proc call if the sidecar has not begun to answer because it crashed (reset) or drains (the
+# statuses, with grpcio). Envoy keeps 64 KiB of the stream for a retry.
 _PICK_RETRIES = "connect-failure,refused-stream,reset,unavailable,cancelled"
 
 _Mode = ext_proc_v3.ProcessingModeBodySendMode
@@ -31,7 +31,7 @@ _Send = ext_proc_v3.ProcessingModeHeaderSendMode
 
 
 def ext_proc_filter() -> hcm_v3.HttpFilter:
-    """The filter, as its routes need it but for the pool."""
+    """The filter, without the pool, which routes add."""
     return hcm_v3.HttpFilter(
         name=EXT_PROC_FILTER,
         disabled=True,
@@ -42,7 +42,7 @@ def ext_proc_filter() -> hcm_v3.HttpFilter:
                     retry_policy=_pick_retries(),
                 ),
                 failure_mode_allow=False,
-                # Envoy enforces it only where a direction is not full-duplex (`skip`).
+                # Envoy applies it only to directions that are not full-duplex (`skip`).
                 message_timeout=timedelta(seconds=10),
                 status_on_error=type_v3.HttpStatus(code=type_v3.StatusCode.ServiceUnavailable),
                 processing_mode=_processing_mode(ResponseMode.RELAY),
@@ -61,8 +61,8 @@ def ext_proc_filter() -> hcm_v3.HttpFilter:
 
 
 def of_pool(pool: PoolName, mode: ResponseMode) -> dict[str, Any]:
-    """A route's `typed_per_filter_config`: asks about `pool`. With `skip` the body of a response goes past
-    the sidecar, which saves a message for each of its chunks."""
+    """A route's `typed_per_filter_config`, which enables the filter for `pool`. With `skip` the body of a
+    response is not sent to the sidecar, which saves a message per chunk."""
     overrides = ext_proc_v3.ExtProcOverrides(
         grpc_initial_metadata=[core_v3.HeaderValue(key=POOL_KEY, value=str(pool))]
     )
@@ -86,13 +86,12 @@ def _processing_mode(mode: ResponseMode) -> ext_proc_v3.ProcessingMode:
 def _pick_retries() -> core_v3.RetryPolicy:
     return core_v3.RetryPolicy(
         retry_on=_PICK_RETRIES,
-        # About 10 s in all: a lone worker is back by then, and so is a sidecar that finishes its streams
-        # and starts anew.
+        # About 10 s in all, in which a single worker, or a sidecar after its drain, has restarted.
         num_retries=80,
         retry_back_off=core_v3.BackoffStrategy(
             base_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=250)
         ),
-        # A dead worker has the fewest streams, so LEAST_REQUEST would choose it again.
+        # A crashed worker has the fewest streams, so LEAST_REQUEST would choose it again.
         retry_host_predicate=[
             core_v3.RetryPolicyRetryHostPredicate(
                 name="envoy.retry_host_predicates.previous_hosts",

@@ -1,4 +1,4 @@
-"""The listener that clients come to: its HTTP connection manager and its access log. Pure."""
+"""The listener for clients, with its HTTP connection manager and access log. Pure."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -26,18 +26,19 @@ from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
 
 
 class Edge(NamedTuple):
-    """What clients may do, and for how long. Times in seconds; 0 is no limit."""
+    """Limits and features for clients. Times are in seconds; 0 is no limit."""
 
     idle_timeout: float = 7200.0
-    """A stream with no byte in either direction for so long ends; the longest silent prefill is shorter."""
+    """Time without a byte in either direction after which a stream ends. Longer than the longest
+    prefill."""
     request_timeout: float = 0.0
-    """From the end of a request to the end of its response."""
+    """Time from the end of a request to the end of its response."""
     upgrades: tuple[str, ...] = ("websocket",)
     """Protocols that a client may upgrade its request to."""
     tls: tuple[Path, Path] | None = None
-    """PEM certificate chain and key, where Envoy finds them; None for plaintext."""
+    """Paths of the PEM certificate chain and key on Envoy's host; None for plaintext."""
     max_connections: int = 50_000
-    """Of all clients at once."""
+    """Client connections at once."""
 
 
 EDGE = Edge()
@@ -76,8 +77,7 @@ def _tls(certificate: Path, key: Path) -> core_v3.TransportSocket:
 
 
 def connection_limit(edge: Edge) -> overload_v3.OverloadManager | None:
-    """What counts the connections of clients, and takes no more of them than it may. The status listener,
-    which probes come to, is not counted."""
+    """The limit on client connections, which the status listener is exempt from."""
     if not edge.max_connections:
         return None
     monitor = connections_v3.DownstreamConnectionsConfig(
@@ -106,7 +106,7 @@ def _manager(
                 name="envoy.filters.http.router", typed_config=Any.pack(router_v3.Router())
             ),
         ],
-        # Escaped slashes stay as they are: model names in paths contain them.
+        # Escaped slashes are not changed: model names in paths contain them.
         normalize_path=True,
         merge_slashes=True,
         use_remote_address=True,
@@ -131,7 +131,7 @@ def _manager(
 
 
 def _access_log() -> accesslog_v3.AccessLog:
-    # REQ and RESP, not their longer names: Envoy 1.36 does not know those.
+    # REQ and RESP instead of their longer names, which Envoy 1.36 does not know.
     fields: Mapping[str, object] = {
         "time": "%START_TIME%",
         "method": "%REQ(:METHOD)%",

@@ -1,4 +1,4 @@
-"""A listener that speaks HTTP and nothing else: the wrapping that every listener of ours has. Pure."""
+"""An HTTP listener, the common part of our listeners. Pure."""
 
 import envoy_data_plane.envoy.config.listener.v3 as listener_v3
 import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm_v3

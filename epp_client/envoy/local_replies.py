@@ -1,7 +1,7 @@
-"""What Envoy answers by itself to a request that was steered: our header and error shape. Pure.
+"""The form of Envoy's own answers to steered requests: our header and error shape. Pure.
 
-A request that nobody has steered keeps Envoy's own answer; so do all answers without one of the flags.
-Where the sidecar sees the answer's headers, it counts by ours.
+Requests that were not steered, and answers without one of the flags, keep Envoy's answer. The sidecar
+counts the answers by our header, where it sees them.
 """
 
 from typing import Final, NamedTuple
@@ -20,23 +20,23 @@ from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE
 
 class _Failure(NamedTuple):
     flags: tuple[str, ...]
-    """Of Envoy's access log, any of which means it."""
+    """Response flags of Envoy, any of which means `reason`."""
     reason: Reason
 
 
 FAILURES: Final = (
-    # No connection; no such host, or none left of the list; a circuit breaker; no cluster.
+    # No connection; no host left of the list; circuit breaker; no cluster.
     _Failure(("UF", "UH", "UO", "NC"), Reason.ENDPOINT_UNREACHABLE),
     _Failure(("UT", "SI"), Reason.ENDPOINT_TIMEOUT),
-    # The connection ended, or was reset by either side; an answer that is no HTTP.
+    # The connection ended or was reset by either side; the answer is not HTTP.
     _Failure(("UC", "UR", "LR", "UPE"), Reason.ENDPOINT_BROKE_OFF),
 )
-"""The first that fits holds: UF comes with URX, and behind a UC of an earlier try."""
+"""The first match applies: UF can occur together with URX, or with the UC of an earlier try."""
 
 
 def local_replies() -> hcm_v3.LocalReplyConfig:
-    """What stands in the place of Envoy's answers about an endpoint. A gRPC client gets the sentence as
-    `grpc-message`, everybody else JSON in the OpenAI shape, as with the sidecar's own refusals."""
+    """Replaces Envoy's answers about an endpoint. As in the sidecar's own refusals, a gRPC client gets the
+    sentence as `grpc-message`, other clients JSON in the OpenAI shape."""
     return hcm_v3.LocalReplyConfig(
         mappers=[
             hcm_v3.ResponseMapper(

@@ -1,4 +1,4 @@
-"""The clusters of the sidecar itself: Unix sockets of its relay workers and of its xDS. Pure."""
+"""Envoy's clusters for the sidecar: the Unix sockets of its relay workers and of its ADS. Pure."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -15,8 +15,8 @@ from epp_client.envoy.clusters import explicit_http2, over_ads, raised_circuit_b
 SIDECAR_CLUSTER = "epp-client"
 ADS_CLUSTER = "epp-client-xds"
 
-# A relay that is silent may be one to come: its socket is held for it, for up to a minute (`hold`). One
-# that hangs is killed by its control process, which Envoy sees at once.
+# A silent relay may be restarting while its socket is held, for up to a minute (`hold`). A hanging relay is
+# killed by its control process, which Envoy notices at once.
 _RELAY_SILENCE = 50.0
 _ADS_SILENCE = 5.0
 
@@ -27,12 +27,12 @@ def sidecar_cluster(sockets: Sequence[Path]) -> cluster_v3.Cluster:
 
 
 def ads_cluster(socket: Path) -> cluster_v3.Cluster:
-    """The sidecar's xDS."""
+    """The sidecar's ADS server."""
     return _socket_cluster(ADS_CLUSTER, [socket], _ADS_SILENCE)
 
 
 def dynamic_resources() -> bootstrap_v3.BootstrapDynamicResources:
-    """Clusters and endpoints over ADS, from the sidecar."""
+    """Clusters and endpoints from the sidecar, over ADS."""
     return bootstrap_v3.BootstrapDynamicResources(
         cds_config=over_ads(),
         ads_config=core_v3.ApiConfigSource(
@@ -43,8 +43,8 @@ def dynamic_resources() -> bootstrap_v3.BootstrapDynamicResources:
                 core_v3.GrpcService(
                     envoy_grpc=core_v3.GrpcServiceEnvoyGrpc(
                         cluster_name=ADS_CLUSTER,
-                        # Envoy's own goes up to 30 s: endpoints would be that old after a restart, which
-                        # waits half a second for Envoy before it serves.
+                        # Envoy's default back-off goes up to 30 s, but a restarted sidecar only waits half
+                        # a second for Envoy before it serves.
                         retry_policy=core_v3.RetryPolicy(
                             retry_back_off=core_v3.BackoffStrategy(
                                 base_interval=timedelta(milliseconds=50),
@@ -59,8 +59,8 @@ def dynamic_resources() -> bootstrap_v3.BootstrapDynamicResources:
 
 
 def _socket_cluster(name: str, sockets: Sequence[Path], silence: float) -> cluster_v3.Cluster:
-    """gRPC to Unix sockets of ours, streams balanced one by one. After `silence` seconds without an answer
-    to a ping a connection is given up.
+    """A gRPC cluster of Unix sockets. Envoy closes a connection if a ping is not answered within `silence`
+    seconds.
     """
     http2 = core_v3.Http2ProtocolOptions(
         max_concurrent_streams=65_536,

@@ -14,7 +14,7 @@ from epp_client.picker.pick import MAX_PICK_ENTRIES
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import ResponseMode
 
-# Only what cannot have reached a model server: a generation that has begun is not repeatable.
+# Only failures before a request reached a model server: a generation must not be started twice.
 SAFE_RETRIES = "connect-failure,refused-stream,reset-before-request"
 
 
@@ -24,32 +24,32 @@ class Route(NamedTuple):
     prefix: str
     pool: PoolName
     prefix_rewrite: str = ""
-    """What takes the prefix's place; empty keeps the path."""
+    """Replaces the prefix; empty keeps the path."""
 
 
 def default_routes(pools: Sequence[PoolName]) -> list[Route]:
-    """One pool gets every path; several get `/<namespace>/<name>/` each, which is cut off again."""
+    """`/` for one pool; `/<namespace>/<name>/` for each of several, which is removed from the path."""
     if len(pools) == 1:
         return [Route("/", pools[0])]
     return [Route(f"/{pool.namespace}/{pool.name}/", pool, prefix_rewrite="/") for pool in pools]
 
 
 class Terms(NamedTuple):
-    """What holds for every route. Times in seconds; 0 is no limit."""
+    """Settings of all routes. Times are in seconds; 0 is no limit."""
 
     idle_timeout: float
     request_timeout: float
     retry_body_limit: int
-    """Bytes of a request that Envoy keeps for a retry; a larger one is not retried."""
+    """Bytes of a request body that Envoy keeps for a retry. Larger requests are not retried."""
     retries: bool
     modes: Mapping[PoolName, ResponseMode]
-    """`relay` for pools that are not in it."""
+    """Pools that are not in it have mode `relay`."""
 
 
 def route_configuration(
     routes: Sequence[Route], terms: Terms, *, validate_clusters: bool
 ) -> route_v3.RouteConfiguration:
-    """All of them, the longest prefix first: Envoy takes the first route that matches."""
+    """All routes, longest prefix first, as Envoy takes the first match."""
     ordered = sorted(routes, key=lambda route: len(route.prefix), reverse=True)
     return route_v3.RouteConfiguration(
         name="inference",
@@ -65,7 +65,8 @@ def route_configuration(
 
 
 def _routes(route: Route, terms: Terms) -> list[route_v3.Route]:
-    """The route, behind one without retries that is chosen once the sidecar has seen trailers."""
+    """The route, preceded by one without retries that matches once the sidecar has seen request
+    trailers."""
     if not terms.retries:
         return [_route(route, terms)]
     plain, retrying = _route(route, terms), _route(route, terms)
@@ -76,7 +77,7 @@ def _routes(route: Route, terms: Terms) -> list[route_v3.Route]:
     retrying.request_body_buffer_limit = terms.retry_body_limit
     retrying.route.retry_policy = route_v3.RetryPolicy(
         retry_on=SAFE_RETRIES,
-        # As long as a list can be: each entry is tried once, and behind the last one Envoy answers itself.
+        # The maximum length of a list. Each entry is tried once; after the last one Envoy answers itself.
         num_retries=MAX_PICK_ENTRIES,
         retry_back_off=route_v3.RetryPolicyRetryBackOff(
             base_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=50)

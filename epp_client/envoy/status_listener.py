@@ -1,7 +1,7 @@
-"""Envoy's second listener, for probes and Prometheus: `/ready` and `/stats/prometheus`, nothing else.
+"""Envoy's second listener, for probes and Prometheus, with only `/ready` and `/stats/prometheus`. Pure.
 
-Envoy's admin page can stop Envoy, so it stays on loopback; only these two of its pages may leave the host.
-Pure.
+Envoy's admin page can stop Envoy, so it stays on loopback, and only these two pages are reachable from
+outside.
 """
 
 from datetime import timedelta
@@ -24,7 +24,7 @@ _TIMEOUT = timedelta(seconds=10)
 
 
 def admin_cluster(admin: tuple[str, int]) -> cluster_v3.Cluster:
-    """The way from Envoy to its own admin page."""
+    """The cluster of Envoy's own admin page."""
     return cluster_v3.Cluster(
         name=ADMIN_CLUSTER,
         type=cluster_v3.ClusterDiscoveryType.STATIC,
@@ -45,7 +45,7 @@ def admin_cluster(admin: tuple[str, int]) -> cluster_v3.Cluster:
 
 
 def status_listener(listen: tuple[str, int]) -> listener_v3.Listener:
-    """The listener. Whatever is not a GET of one of the pages is answered with 404."""
+    """The listener. Everything but a GET of one of the pages is answered with 404."""
     manager = hcm_v3.HttpConnectionManager(
         codec_type=hcm_v3.HttpConnectionManagerCodecType.AUTO,
         stat_prefix="status",

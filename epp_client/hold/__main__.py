@@ -1,4 +1,4 @@
-"""The holder's process: what `epp-client hold` becomes. A small interpreter, as it has nothing to do."""
+"""The process that `epp-client hold` becomes by `exec`."""
 
 import signal
 import sys
@@ -14,7 +14,8 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Hold until SIGTERM or SIGINT. Arguments: the holder's socket, and its patience in seconds."""
+    """Hold until SIGTERM or SIGINT. Arguments: the path of the holder's socket, and its patience in
+    seconds."""
     path, patience = sys.argv[1], float(sys.argv[2])
     for number in signals.ENDING:
         signal.signal(number, _end)
@@ -24,7 +25,7 @@ def main() -> None:
     except OSError as error:
         say(str(error))
         raise SystemExit(2) from error
-    say(f"holds what it is given on {path}")
+    say(f"listening on {path}")
     try:
         signals.unblock()
         holder.run()

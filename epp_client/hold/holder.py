@@ -1,7 +1,7 @@
-"""Holder: has duplicates of a sidecar's listening sockets, and gives them to the next sidecar.
+"""Holder: keeps duplicates of a sidecar's listening sockets, and passes them to the next sidecar.
 
-It never accepts. What connects while there is no sidecar waits in the kernel's queue, for `patience`
-seconds; then the socket is closed and its name removed, so that Envoy refuses instead of waiting.
+It never accepts connections. While no sidecar serves a socket, connections queue in the kernel for
+`patience` seconds. Then the socket is closed and its name removed, so that Envoy's connections are refused.
 """
 
 import contextlib
@@ -17,31 +17,32 @@ from epp_client.hold.packets import DROP, END, FREE, KEEP, TAKEN, Packet, receiv
 from epp_client.wire.socket_file import BoundSocket, served, taken
 
 OWNERS_ONLY = 0o600
-"""Of the holder's own socket: Envoy, which shares the group of the others, has no business there."""
+"""Mode of the holder's own socket. Envoy shares the group of the other sockets and must not connect to this
+one."""
 MAX_SOCKETS = 256
 MAX_CONNECTIONS = 16
 _BACKLOG = 16
-_LOOK = 0.5
-"""Seconds between two looks whether our own name is still there."""
+_POLL_INTERVAL = 0.5
+"""Seconds between two checks of our own socket's name."""
 
 
 class _Kept:
-    """A socket of somebody's."""
+    """A kept socket."""
 
     def __init__(self, packet: Packet, keeper: "_Peer") -> None:
         assert packet.descriptor is not None
         self.path, self.inode, self.descriptor = packet.path, packet.inode, packet.descriptor
         self.keeper: _Peer | None = keeper
-        """Whose workers listen on it; None: nobody's."""
+        """The control process whose workers listen on it; None if none does."""
         self.left = 0.0
-        """When there was nobody any more."""
+        """When its keeper disconnected."""
 
     def close(self) -> None:
-        """Let go of it. What waits there is reset, unless somebody else has it too."""
+        """Close the descriptor. Queued connections are reset unless another process has it too."""
         os.close(self.descriptor)
 
     def remove(self) -> None:
-        """And of its name."""
+        """Close the descriptor and remove the name, if it is ours."""
         self.close()
         if taken(Path(self.path), self.inode) is not None:
             with contextlib.suppress(OSError):
@@ -49,16 +50,16 @@ class _Kept:
 
 
 class _Peer:
-    """A control process that is connected."""
+    """A connected control process."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.serves = False
-        """It has said so of a socket. Until then it may be about to take over any."""
+        """Whether it has sent KEEP for a socket. Before that it may be about to take over any socket."""
 
 
 class Holder:
-    """Serves on `path` from `run` to `close`."""
+    """Listens on `path` until `close`."""
 
     def __init__(self, path: str, patience: float, clock: Callable[[], float]) -> None:
         """Bind and listen.
@@ -72,13 +73,13 @@ class Holder:
         self._selector = selectors.DefaultSelector()
         self._path = path
         self._unnamed = ""
-        """Why our own name cannot be bound again; empty while it is there."""
+        """Why our own socket cannot be bound again; empty while its name exists."""
         self._bound = self._listening()
 
     def run(self) -> None:
-        """Hold until something is raised, by a signal's handler say."""
+        """Serve until an exception, such as that of a signal handler."""
         while True:
-            for key, _ in self._selector.select(min(self._rest(), _LOOK)):
+            for key, _ in self._selector.select(min(self._until_overdue(), _POLL_INTERVAL)):
                 if key.data is None:
                     self._accept()
                 else:
@@ -99,7 +100,7 @@ class Holder:
         return bound
 
     def _keep_name(self) -> None:
-        """Bind our name again if it was removed from under us; who is connected stays."""
+        """Bind our socket again if its name was removed. Connections stay."""
         why = ""
         if not self._bound.named:
             if served(Path(self._path), socket.SOCK_SEQPACKET):
@@ -113,7 +114,7 @@ class Holder:
                     self._selector.unregister(self._bound.socket)
                     self._bound.close()
                     self._bound = bound
-                    say(f"{self._path} was removed and is bound again")
+                    say(f"{self._path} was removed; bound it again")
         if why and why != self._unnamed:
             say(f"{self._path} was removed and cannot be bound again: {why}")
         self._unnamed = why
@@ -126,11 +127,11 @@ class Holder:
         try:
             connection, _ = self._bound.socket.accept()
         except OSError:
-            # it has gone again, or there is no descriptor left
+            # The peer has disconnected, or no descriptor is free.
             return
         connection.setblocking(False)
         if not trusted(connection) or len(self._peers) >= MAX_CONNECTIONS:
-            say("a connection of another user's, or too many, is refused")
+            say("refused a connection: it is of another user, or there are too many")
             connection.close()
             return
         try:
@@ -149,7 +150,7 @@ class Holder:
         except BlockingIOError:
             return
         except (OSError, ValueError) as error:
-            say(f"a control process is not understood: {error}")
+            say(f"a control process sent an invalid packet: {error}")
             packet = None
         match packet:
             case None:
@@ -169,7 +170,7 @@ class Holder:
         if (old := self._held.pop(new.path, None)) is not None:
             old.close()
         elif len(self._held) >= MAX_SOCKETS:
-            say(f"{new.path} is not held: there are {MAX_SOCKETS} already")
+            say(f"cannot hold {new.path}: {MAX_SOCKETS} sockets are held already")
             new.close()
             return
         self._held[new.path] = new
@@ -180,31 +181,31 @@ class Holder:
         for held in self._held.values():
             if held.keeper is peer:
                 held.keeper, held.left = None, self._clock()
-                say(f"nobody serves {held.path}: what connects waits")
+                say(f"nobody serves {held.path}: new connections queue")
 
     def _overdue(self) -> list[_Kept]:
         limit = self._clock() - self._patience
         return [h for h in self._held.values() if h.keeper is None and h.left <= limit]
 
-    def _rest(self) -> float:
-        """Seconds until somebody's patience ends."""
+    def _until_overdue(self) -> float:
+        """Seconds until the first unserved socket is overdue."""
         if not all(peer.serves for peer in self._peers):
-            # its next word, or its end, wakes us
+            # The peer's next packet, or its end, wakes us.
             return math.inf
         left = [held.left for held in self._held.values() if held.keeper is None]
         return max(0.0, min(left) + self._patience - self._clock()) if left else math.inf
 
     def _give_up(self) -> None:
         if not all(peer.serves for peer in self._peers):
-            # one starts, and may have taken them already
+            # A control process is starting, and may have taken the sockets.
             return
         for held in self._overdue():
-            say(f"nobody has served {held.path} for {self._patience:g} s: it refuses")
+            say(f"nobody has served {held.path} for {self._patience:g} s: closing it")
             del self._held[held.path]
             held.remove()
 
     def close(self) -> None:
-        """Let go of everything; what nobody serves loses its name."""
+        """Close everything, and remove the names of sockets that nobody serves."""
         for held in self._held.values():
             if held.keeper is None:
                 held.remove()
@@ -217,5 +218,5 @@ class Holder:
 
 
 def say(text: str) -> None:
-    """A line of log."""
+    """Log a line to stderr."""
     print(f"epp-client hold: {text}", file=sys.stderr, flush=True)

@@ -1,9 +1,8 @@
-"""What a holder of sockets and a control process say to each other: packets, with a descriptor or without.
+"""The packets between a holder and a control process, with or without a descriptor.
 
-On a SOCK_SEQPACKET, so that a packet comes whole, with its descriptor, or not at all. A holder says first
-what it has (`FREE` and `TAKEN`, then `END`), and nothing after that; a control process says `KEEP` and
-`DROP`.
-Standard library alone: a holder is to be small.
+The socket is a SOCK_SEQPACKET, so packet and descriptor arrive together or not at all. A holder first sends
+what it has (`FREE` and `TAKEN`, then `END`), and nothing after that; a control process sends `KEEP` and
+`DROP`. Only the standard library is used, to keep the holder small.
 """
 
 import os
@@ -12,15 +11,15 @@ import struct
 from typing import Final, NamedTuple
 
 FREE: Final = "free"
-"""From the holder: a socket that no living control process keeps, with its descriptor."""
+"""From the holder: a socket that no control process keeps, with its descriptor."""
 TAKEN: Final = "taken"
-"""From the holder: one that another control process keeps; no descriptor."""
+"""From the holder: a socket that another control process keeps, without descriptor."""
 END: Final = "end"
-"""From the holder: that was all."""
+"""From the holder: end of the list."""
 KEEP: Final = "keep"
-"""To the holder: somebody listens on this one; its descriptor comes with it."""
+"""To the holder: keep this socket, which workers listen on; with its descriptor."""
 DROP: Final = "drop"
-"""To the holder: forget the socket of this name."""
+"""To the holder: close the socket with this name."""
 
 LARGEST: Final = 4096
 """Bytes of a packet."""
@@ -28,21 +27,21 @@ _CREDENTIALS: Final = struct.Struct("3i")
 
 
 class Packet(NamedTuple):
-    """One packet. Whoever receives it owns the descriptor."""
+    """One packet. The receiver owns the descriptor."""
 
     word: str
     path: str = ""
     """The socket's name in the file system."""
     inode: int = 0
-    """Of that name: whether it still leads to this socket."""
+    """Inode of that name, to check that it still leads to this socket."""
     descriptor: int | None = None
 
 
 def send(connection: socket.socket, packet: Packet) -> None:
-    """Send it, and a duplicate of its descriptor.
+    """Send a packet with a duplicate of its descriptor.
 
     Raises:
-        OSError: the other side has gone, or does not read.
+        OSError: the peer has disconnected, or does not read.
     """
     data = f"{packet.word} {packet.inode} {packet.path}".encode()
     descriptors = [] if packet.descriptor is None else [packet.descriptor]
@@ -50,11 +49,11 @@ def send(connection: socket.socket, packet: Packet) -> None:
 
 
 def receive(connection: socket.socket) -> Packet | None:
-    """The next packet; None when the other side has gone.
+    """The next packet; None if the peer has disconnected.
 
     Raises:
-        BlockingIOError: there is none yet.
-        ValueError: it is not one of ours.
+        BlockingIOError: no packet has arrived.
+        ValueError: the packet is invalid.
     """
     try:
         data, descriptors, _, _ = socket.recv_fds(connection, LARGEST, 1)
@@ -62,7 +61,7 @@ def receive(connection: socket.socket) -> Packet | None:
         return None
     descriptor = descriptors[0] if descriptors else None
     if descriptor is not None:
-        # `recv_fds` has a parameter for that, and ignores it
+        # `recv_fds` ignores its parameter for this.
         os.set_inheritable(descriptor, False)
     if not data:
         return None
@@ -76,7 +75,7 @@ def receive(connection: socket.socket) -> Packet | None:
 
 
 def trusted(connection: socket.socket) -> bool:
-    """Whether the other side runs as our own user, or as root."""
+    """Whether the peer runs as our user or as root."""
     size = _CREDENTIALS.size
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     return _CREDENTIALS.unpack(data)[1] in (0, os.geteuid())

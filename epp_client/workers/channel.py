@@ -1,7 +1,7 @@
-"""What the control process and a relay worker say to each other, and the socket pair they say it on.
+"""The messages between the control process and a relay worker, and the socket pair that carries them.
 
-Messages are pickled behind their length. The pair is inherited, never bound to a name: nobody but the
-two processes, which run the same code as the same user, can write to it.
+Messages are pickled and prefixed with their length. The pair is inherited and has no name, so only the two
+processes, which run the same code as the same user, can write to it.
 """
 
 import asyncio
@@ -18,31 +18,31 @@ from epp_client.settings import ServeSettings
 
 _LENGTH = struct.Struct("!Q")
 _LIMIT = 1024 * 1024
-"""Bytes read ahead; a message may be larger."""
+"""Size of the read buffer in bytes; a message may be larger."""
 
 
 class Configure(NamedTuple):
-    """To the worker, first of all: what it is to be."""
+    """To the worker, as its first message."""
 
     worker: int
-    """Its place among the workers."""
+    """Index of the worker."""
     settings: ServeSettings
     """`socket` is the worker's own."""
     pools_follow: bool
-    """The pools are known and come next: listen when they are there."""
+    """The pools are known and follow: listen after they have been received."""
     inherited: Inherited | None
-    """The socket to listen on; None: bind it (grpcio cannot be given one)."""
+    """The socket to listen on; None: bind one (grpcio cannot use an inherited socket)."""
 
 
 class Pools(NamedTuple):
-    """To the worker: pools that are not what it knows."""
+    """To the worker: changed and deleted pools."""
 
     changed: tuple[SnapshotDelta, ...]
     gone: tuple[str, ...]
 
 
 class Count(NamedTuple):
-    """To the worker: answer with your counters."""
+    """To the worker: send your counters."""
 
     number: int
 
@@ -54,7 +54,7 @@ class Forget(NamedTuple):
 
 
 class Drain(NamedTuple):
-    """To the worker: no new streams, and exit when the open ones are over."""
+    """To the worker: accept no new streams, and exit once the open ones have ended."""
 
     timeout: float
 
@@ -64,30 +64,31 @@ class Serving(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """From the worker: it cannot serve, and exits."""
+    """From the worker: it cannot serve and exits."""
 
     text: str
 
 
 class Wanted(NamedTuple):
-    """From the worker: picks wait for endpoints of these pools that Envoy may not have."""
+    """From the worker: picks wait for endpoints of these pools, which Envoy may not have."""
 
     pools: tuple[str, ...]
 
 
 class Leaving(NamedTuple):
-    """From the worker: it was told to end by somebody else, and accepts no connections any more."""
+    """From the worker: another process sent it SIGTERM, so it accepts no more connections."""
 
 
 class Counted(NamedTuple):
-    """From the worker: its counters; `number` is that of the question, 0 for its last words."""
+    """From the worker: its counters. `number` is that of the request, or 0 for the last counters before
+    exit."""
 
     number: int
     counters: Counters
 
 
 class Channel:
-    """One end of the pair."""
+    """One end of the socket pair."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -95,24 +96,24 @@ class Channel:
 
     @classmethod
     async def open(cls, end: socket.socket) -> "Channel":
-        """Take over one end of a connected pair of stream sockets."""
+        """Use one end of a connected pair of stream sockets."""
         return cls(*await asyncio.open_unix_connection(sock=end, limit=_LIMIT))
 
     async def send(self, message: Any) -> None:
-        """Send, and wait while the other side is slow to read.
+        """Send, and wait while the peer is slow to read.
 
         Raises:
-            OSError: the other side is gone.
+            OSError: the peer has closed its end.
         """
-        # uvloop would raise a RuntimeError
+        # uvloop would raise a RuntimeError.
         if self._writer.is_closing():
-            raise BrokenPipeError("the other side is gone")
+            raise BrokenPipeError("the peer has closed the channel")
         data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
         self._writer.write(_LENGTH.pack(len(data)) + data)
         await self._writer.drain()
 
     async def receive(self) -> Any:
-        """The next message; None when the other side is gone."""
+        """The next message; None once the peer has closed its end."""
         try:
             (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
             return pickle.loads(await self._reader.readexactly(length))
@@ -120,10 +121,9 @@ class Channel:
             return None
 
     async def end(self, timeout: float) -> None:
-        """Say no more, and hang up when the other side has, or after `timeout` seconds.
-
-        Whatever the other side writes to a socket that was closed breaks its transport, and with it is lost
-        what it has not read yet: the last words."""
+        """Send no more, and close once the peer has closed its end, or after `timeout` seconds. If we
+        closed at once, a write of the peer would break its transport, and it would lose the messages that
+        it has not read yet."""
         with contextlib.suppress(OSError, TimeoutError):
             self._writer.write_eof()
             async with asyncio.timeout(timeout):
@@ -132,5 +132,5 @@ class Channel:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close this end."""
         self._writer.close()

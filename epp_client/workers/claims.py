@@ -1,10 +1,9 @@
-"""Claims: relay sockets that nobody serves any more, bound and listened on before anything else is done.
+"""Claims: binds relay sockets that nobody serves, and listens on them, as the first step of a start.
 
-Until somebody listens Envoy asks again, for about 10 s, and then gives up: what a start takes beyond that
-costs requests, and on a busy machine a start takes many times what it takes on an idle one. A socket that
-is listened on keeps what connects, for as long as Envoy waits for a silent relay: 50 s.
+Without a listener Envoy retries for about 10 s and then fails requests, and on a busy machine a start takes
+longer. A listening socket queues connections for as long as Envoy waits for a silent relay: 50 s.
 
-Imports the standard library alone: it is used before the imports that take most of a start.
+Imports only the standard library, as it runs before the imports that take most of a start.
 """
 
 import contextlib
@@ -16,14 +15,14 @@ from epp_client.wire.socket_file import BACKLOG, BoundSocket, served
 
 
 class Claims:
-    """The claimed ones of these sockets, until a worker's place takes them."""
+    """The claimed sockets of `paths`, until workers take them."""
 
     def __init__(self, paths: Iterable[Path] = ()) -> None:
         self._claimed: dict[Path, BoundSocket | None] = dict.fromkeys(paths)
 
     def claim(self) -> None:
-        """Listen on those that nobody listens on. What cannot be bound is left to whoever binds it next,
-        who says why it cannot."""
+        """Listen on all paths that nobody listens on. Errors are ignored: the next one to bind the path
+        reports them."""
         for path, bound in self._claimed.items():
             if bound is None and not served(path):
                 with contextlib.suppress(OSError):
@@ -31,17 +30,17 @@ class Claims:
 
     @property
     def others(self) -> list[Path]:
-        """Those that are not ours: somebody else serves or keeps them, or did when we looked."""
+        """Paths that are not claimed, because another process listened on them."""
         return [path for path, bound in self._claimed.items() if bound is None]
 
     @property
     def any(self) -> bool:
-        """Whether some of them are ours."""
+        """Whether any path is claimed."""
         return any(bound is not None for bound in self._claimed.values())
 
     @property
     def knocked(self) -> bool:
-        """Whether somebody waits in them: there is an Envoy, and it has requests."""
+        """Whether a connection waits in a claimed socket, so an Envoy has requests."""
         poll = select.poll()
         for bound in self._claimed.values():
             if bound is not None:
@@ -49,21 +48,21 @@ class Claims:
         return bool(poll.poll(0))
 
     def take(self, path: Path) -> BoundSocket | None:
-        """The claimed socket of this name, which is the caller's from now on."""
+        """The claimed socket of this path, which the caller owns from now on."""
         bound = self._claimed.get(path)
         if bound is not None:
             self._claimed[path] = None
         return bound
 
     def close(self) -> None:
-        """Let go of what nobody has taken; who waits there is reset, and Envoy asks again."""
+        """Close sockets that were not taken. Their connections are reset, and Envoy retries."""
         for path in self._claimed:
             if (bound := self.take(path)) is not None:
                 bound.close()
 
 
 def listening(path: Path) -> BoundSocket:
-    """A socket of this name that is listened on.
+    """A listening socket at `path`.
 
     Raises:
         OSError: it cannot be bound.

@@ -1,7 +1,7 @@
-"""Hold: the control process's connection to a holder, which has its listening sockets as well.
+"""Hold: the control process's connection to a holder, which keeps duplicates of its listening sockets.
 
-What the sidecar before left behind is taken up with the first connection; a holder that is away, or starts
-anew, is told of what is here as soon as it answers. No request waits for any of that.
+The first connection takes the sockets of an earlier sidecar. A holder that was away or restarted gets all
+current sockets once it answers. Requests never wait for any of this.
 """
 
 import asyncio
@@ -17,34 +17,35 @@ from epp_client.wire.socket_file import BoundSocket, Held
 log = structlog.get_logger(__name__)
 
 GREETING = 5.0
-"""Seconds for a holder to say what it has."""
+"""Seconds for a holder to send its list."""
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
 
 
 class NoHolder(Exception):
-    """None can be reached; the text says why."""
+    """No holder is usable; the text tells why."""
 
 
 class Hold:
-    """From `open` to `close`."""
+    """The connection, from `open` to `close`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: socket.socket | None = None
         self._left: dict[str, BoundSocket] = {}
-        """What the sidecar before left behind, until it is taken."""
+        """Sockets of an earlier sidecar, until they are taken."""
         self._kept: dict[str, BoundSocket] = {}
-        """What workers of ours listen on: said again to a holder that starts anew."""
+        """Sockets that our workers listen on, sent again to a restarted holder."""
         self._task: asyncio.Task[None] | None = None
         self._why = ""
 
     @property
     def trouble(self) -> str:
-        """Why the sockets would not outlive this process; empty when they would."""
+        """Why the sockets would not outlive this process; empty if they would."""
         return self._why
 
     async def open(self) -> None:
-        """Take up what was left behind, if there is a holder; from now on keep to it."""
+        """Connect and take the sockets of an earlier sidecar, if there is a holder; keep connected from now
+        on."""
         try:
             self._joined(await self._connect(take=True))
         except NoHolder as error:
@@ -52,38 +53,37 @@ class Hold:
         self._task = asyncio.create_task(self._run())
 
     def take(self, path: Path) -> BoundSocket | None:
-        """The socket of this name that was left behind, once."""
+        """The earlier sidecar's socket of this path, which the caller owns; None if there is none."""
         return self._left.pop(str(path), None)
 
     def settle(self) -> None:
-        """All that is needed has been taken: the rest is of a sidecar with other sockets, and goes."""
+        """Close the sockets that were not taken: the earlier sidecar had other paths."""
         while self._left:
             path, bound = self._left.popitem()
-            log.warning("a socket of an earlier sidecar is given up", socket=path)
+            log.warning("closing an unused socket of an earlier sidecar", socket=path)
             bound.close()
             self._say(Packet(DROP, path))
 
     def keep(self, path: Path, bound: BoundSocket) -> None:
-        """Somebody listens on it, and it has its name."""
+        """Have the holder keep a socket that listens and has its name."""
         self._kept[str(path)] = bound
         self._say(Packet(KEEP, str(path), bound.inode, bound.socket.fileno()))
 
     def drop(self, path: Path) -> None:
-        """It is not to outlive us any more."""
+        """Have the holder close the socket."""
         if self._kept.pop(str(path), None) is not None:
             self._say(Packet(DROP, str(path)))
 
     @property
     def holds(self) -> bool:
-        """Whether a holder has all that is kept, and all that it gave us."""
+        """Whether a holder is connected, and so has all kept sockets."""
         return self._connection is not None
 
     async def close(self) -> None:
-        """Hang up. What is kept is the holder's alone, as soon as its owner has let go of it."""
+        """Disconnect. The holder keeps the sockets, also after this process has closed them."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        # nobody waits for it any more
         self._disconnect()
         for bound in self._left.values():
             bound.leave()
@@ -92,13 +92,13 @@ class Hold:
     # --- the connection ---
 
     async def _run(self) -> None:
-        """Have a connection, and another when it is lost."""
+        """Keep a connection, and connect again when it is lost."""
         wait = _FIRST_BACKOFF
         while True:
             if self._connection is not None:
                 await _ended(self._connection)
                 self._disconnect()
-                self._lost(NoHolder("it has gone"))
+                self._lost(NoHolder("it has disconnected"))
                 wait = _FIRST_BACKOFF
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_BACKOFF)
@@ -109,7 +109,7 @@ class Hold:
 
     def _joined(self, connection: socket.socket) -> None:
         self._connection, self._why = connection, ""
-        log.info("the sockets outlive this process", holder=str(self._path))
+        log.info("the holder keeps the sockets when this process ends", holder=str(self._path))
         for path, bound in self._kept.items():
             self._say(Packet(KEEP, path, bound.inode, bound.socket.fileno()))
 
@@ -117,7 +117,9 @@ class Hold:
         why = f"no holder at {self._path}: {error}; a restart would cost requests"
         if why != self._why:
             log.warning(
-                "the sockets do not outlive this process", holder=str(self._path), error=str(error)
+                "no holder: the sockets are lost when this process ends",
+                holder=str(self._path),
+                error=str(error),
             )
         self._why = why
 
@@ -131,13 +133,13 @@ class Hold:
             try:
                 send(self._connection, packet)
             except OSError as error:
-                # `_run` sees the end of it
-                log.error("the holder does not listen", error=str(error))
+                # `_run` notices the shutdown and connects again.
+                log.error("cannot send to the holder", error=str(error))
                 with contextlib.suppress(OSError):
                     self._connection.shutdown(socket.SHUT_RDWR)
 
     async def _connect(self, *, take: bool) -> socket.socket:
-        """A connection whose greeting is over. Raises NoHolder."""
+        """Connect, and read the holder's list. Raises NoHolder."""
         try:
             with contextlib.ExitStack() as unless_greeted:
                 connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -150,7 +152,7 @@ class Hold:
                     while (packet := await _packet(connection)) is not None and packet.word != END:
                         self._greeted(packet, take)
                 if packet is None:
-                    raise NoHolder("it hung up")
+                    raise NoHolder("it disconnected")
                 unless_greeted.pop_all()
                 return connection
         except TimeoutError as error:
@@ -163,7 +165,7 @@ class Hold:
             return
         sock = socket.socket(fileno=packet.descriptor)
         if packet.word == FREE and take:
-            # its folder has gone
+            # The directory of the socket may be missing.
             with contextlib.suppress(OSError):
                 self._left[packet.path] = BoundSocket(packet.path, held=Held(sock, packet.inode))
                 return
@@ -179,7 +181,7 @@ async def _packet(connection: socket.socket) -> Packet | None:
 
 
 async def _ended(connection: socket.socket) -> None:
-    """Until the other side has hung up: after its greeting a holder says nothing."""
+    """Wait until the holder disconnects. It sends nothing after its list."""
     with contextlib.suppress(OSError, ValueError):
         while await _packet(connection) is not None:
             pass

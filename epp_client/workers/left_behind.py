@@ -1,4 +1,5 @@
-"""LeftBehind: the workers of the program before an upgrade, which are children of this process."""
+"""LeftBehind: worker processes of the program before an upgrade (SIGUSR2), still children of this
+process."""
 
 import asyncio
 import contextlib
@@ -6,36 +7,36 @@ import os
 import signal
 
 _VARIABLE = "EPP_CLIENT_LEFT_BEHIND"
-"""Environment variable with which an upgraded process is told of them."""
-_LOOK = 0.1
-"""Seconds between two looks: an event loop hears only of children that it has started."""
+"""Environment variable with their process ids, for the upgraded program."""
+_POLL_INTERVAL = 0.1
+"""Seconds between two checks: an event loop only notices the exit of children that it started."""
 _EXITING = 3.0
-"""Seconds for a process to exit once its drain is over."""
+"""Seconds for a process to exit after its drain."""
 
 
 class LeftBehind:
-    """Nobody else reaps them, so that none of the process ids is another process's by now."""
+    """The earlier workers. Only this object reaps them, so their process ids are never reused."""
 
     def __init__(self) -> None:
         self._pids = {int(pid) for pid in os.environ.pop(_VARIABLE, "").split()}
         self.upgraded = bool(self._pids)
-        """Whether there was a program before this one, that had workers."""
+        """Whether an upgrade started this program, and the earlier one had workers."""
 
     @property
     def pids(self) -> list[int]:
-        """Those that have not ended."""
+        """Process ids of workers that have not ended."""
         self._pids -= {pid for pid in self._pids if _ended(pid)}
         return [*self._pids]
 
     async def reap(self) -> None:
-        """Take their exit codes; returns when the last has ended."""
+        """Reap them; returns when the last has ended."""
         while True:
             if not self.pids:
                 return
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_INTERVAL)
 
     async def drain(self, timeout: float) -> None:
-        """Have them finish their open streams within `timeout` seconds and exit; killed if they do not."""
+        """Have them finish their open streams and exit within `timeout` seconds; then kill them."""
         self._signal(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout + _EXITING):
@@ -44,15 +45,15 @@ class LeftBehind:
         await self.reap()
 
     def kill(self) -> None:
-        """End them now."""
+        """Kill them now."""
         self._signal(signal.SIGKILL)
 
     def leave(self, more: list[int]) -> None:
-        """Tell the next program of them, and of `more`."""
+        """Leave them, and `more`, to the next program."""
         os.environ[_VARIABLE] = " ".join(map(str, (*self.pids, *more)))
 
     def stay(self) -> None:
-        """There is no next program."""
+        """Undo `leave`, as the upgrade failed."""
         os.environ.pop(_VARIABLE, None)
 
     def _signal(self, number: signal.Signals) -> None:

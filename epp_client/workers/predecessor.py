@@ -1,4 +1,5 @@
-"""Predecessor: who serves on the relay's sockets before we do, and what endpoints they know."""
+"""Asks the processes that serve the relay's sockets before we do: whether they serve, and which endpoints
+they know."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -20,18 +21,18 @@ _LARGEST_ANSWER = 64 * 1024 * 1024
 
 
 class Left(IntEnum):
-    """What becomes of a request that Envoy sends there; the worse comes first."""
+    """What happens with a request to a socket, from bad to good."""
 
     REFUSING = 0
-    """Envoy asks again, for some seconds."""
+    """Refused; Envoy retries for about 10 s."""
     KEEPING = 1
-    """It waits for whoever accepts it: somebody holds the socket."""
+    """Queued, as some process holds the listening socket."""
     SERVING = 2
-    """Workers that know the pools go on without their control process."""
+    """Served by workers that know the pools."""
 
 
 async def left_on(sockets: Sequence[Path], claimed: bool = False) -> Left:
-    """The worst of them, given whether others beside them are `claimed`: those keep requests."""
+    """The worst state of `sockets`, and of KEEPING if further ones are `claimed`."""
     left = await asyncio.gather(*map(_left_on, sockets))
     return min([*left, *[Left.KEEPING] * claimed], default=Left.REFUSING)
 
@@ -48,7 +49,8 @@ async def _left_on(path: Path) -> Left:
 
 
 async def known_on(sockets: Sequence[Path], patience: float) -> Known:
-    """The endpoints that those who serve there may pick; they have `patience` seconds to say."""
+    """The endpoints that processes serving `sockets` may pick, as far as they answer within `patience`
+    seconds."""
     return read_known(await asyncio.gather(*(_known_on(path, patience) for path in sockets)))
 
 
@@ -58,14 +60,14 @@ async def _known_on(path: Path, patience: float) -> bytes:
         try:
             return bytes(await ask(b"", timeout=patience))
         except aio.AioRpcError:
-            # nobody is there, or an older version: nothing is known
+            # No process serves there, or one of an older version.
             return b"{}"
 
 
 @asynccontextmanager
 async def _channel(path: Path) -> AsyncIterator[aio.Channel]:
     options = [
-        # A pool of connections of its own: grpcio's shared one would remember that nobody was there.
+        # Do not share subchannels: grpcio would remember that connecting failed.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", _LARGEST_ANSWER),
     ]

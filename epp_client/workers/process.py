@@ -1,6 +1,7 @@
-"""WorkerProcess: one relay worker as the control process sees it. Started, fed, counted, watched, ended.
+"""WorkerProcess: the control process's side of one relay worker, which starts, updates, watches and ends
+it.
 
-Who takes its place, and when, is for the supervisor.
+The supervisor decides about replacements.
 """
 
 import asyncio
@@ -38,17 +39,18 @@ from epp_client.workers.channel import (
 log = structlog.get_logger(__name__)
 
 COUNT_INTERVAL = 1.0
-"""Seconds between the counts: what a killed worker's counters may lose."""
+"""Seconds between two reads of the counters; a killed worker loses what it counted since the last."""
 HUNG_AFTER = 10.0
 """Seconds without an answer after which a worker is killed and replaced."""
-REST = 50.0
-"""Seconds of rest for each second spent on the last change of pools."""
-LONGEST_REST = 0.1
+COOLDOWN_FACTOR = 50.0
+"""Seconds of pause for each second spent on the last change of pools."""
+MAX_COOLDOWN = 0.1
+"""Seconds of the longest pause."""
 _EXITING = 3.0
-"""Seconds for a process to exit once its drain is over."""
+"""Seconds for a process to exit after its drain."""
 
 Want = Callable[[Collection[str]], None]
-"""Told of pools of which picks wait for endpoints."""
+"""Is called with pools for whose endpoints picks wait."""
 
 
 class WorkerProcess:
@@ -64,7 +66,8 @@ class WorkerProcess:
         bound: BoundSocket | None,
     ) -> None:
         self.bound = bound
-        """What it listens on, if it has not bound that itself. Others listen on it before and after."""
+        """The socket that it was given, which earlier and later workers share; None if it binds one
+        itself."""
         self._process = process
         self._code = code
         self._want = want
@@ -74,7 +77,7 @@ class WorkerProcess:
         self._untold: set[str] = set(store.snapshots)
         self._news = asyncio.Event()
         self._fed = asyncio.Event()
-        """Set, and forgotten, when it has been told all that was untold."""
+        """Set, and replaced, once all changed pools have been sent."""
         if store.synced:
             self._news.set()
         self._number = 0
@@ -82,12 +85,12 @@ class WorkerProcess:
         self.counters = Counters()
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
-        """Done once it listens; SettingsError when it cannot."""
+        """Done once it listens, or with a SettingsError if it cannot."""
         self.ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.leaving: asyncio.Future[None] = loop.create_future()
-        """Done when it was told to end by somebody else; cancelled when it has exited."""
+        """Done if another process sent it SIGTERM; cancelled when it exits."""
         self.exited = asyncio.create_task(self._run())
-        """Its exit code; everything of it is gone by then."""
+        """Returns its exit code, after everything of it has ended."""
 
     @classmethod
     async def start(
@@ -98,14 +101,14 @@ class WorkerProcess:
         want: Want,
         bound: BoundSocket | None,
     ) -> "WorkerProcess":
-        """Start the process; it is `ready` later.
+        """Start the process, which becomes `ready` later.
 
         Raises:
-            OSError: there is no descriptor, memory or process left for it.
+            OSError: no descriptor, memory or process is free.
         """
         with contextlib.ExitStack() as unless_started, contextlib.ExitStack() as given:
             inherited, passed = None, list[int]()
-            # a duplicate: `bound` may be closed while the process starts
+            # A duplicate, as `bound` may be closed while the process starts.
             if bound is not None:
                 listening = given.enter_context(bound.socket.dup())
                 inherited = Inherited(listening.fileno(), bound.inode)
@@ -122,16 +125,16 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Its process id."""
         return self._process.pid
 
     def pools_changed(self, names: set[str]) -> None:
-        """Tell it when it has read what it was told before."""
+        """Send changes of these pools, once it has read the earlier ones."""
         self._untold |= names
         self._news.set()
 
     async def followed(self) -> None:
-        """Until it has taken in what the store has now, or is gone."""
+        """Wait until it has applied the current state of the store, or has exited."""
         asking = asyncio.create_task(self._has_followed())
         try:
             await asyncio.wait({asking, self.exited}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,14 +145,14 @@ class WorkerProcess:
     async def _has_followed(self) -> None:
         if self._untold:
             await self._fed.wait()
-        # it reads one message after the other
+        # It processes messages in order, so an answer means that it has applied the pools.
         await self.count()
 
     async def count(self) -> None:
-        """Have `counters` brought up to date.
+        """Update `counters`.
 
         Raises:
-            OSError: it is gone.
+            OSError: it has exited.
         """
         self._number += 1
         number = self._number
@@ -161,32 +164,32 @@ class WorkerProcess:
             self._questions.pop(number, None)
 
     async def forget(self, pool: str) -> None:
-        """Its counters of a deleted pool are not needed any more."""
+        """Drop its counters of a deleted pool."""
         await self._send(Forget(pool))
 
     async def drain(self, timeout: float) -> None:
-        """Finish the open streams within `timeout` seconds and exit; killed if it does not."""
+        """Have it finish its open streams and exit within `timeout` seconds; then kill it."""
         await self._send(Drain(timeout))
         await asyncio.wait({self.exited}, timeout=timeout + _EXITING)
         self.kill()
         await asyncio.wait({self.exited})
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill it now."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
     async def _send(self, message: object) -> None:
-        # `exited` tells
+        # If it has exited, `exited` tells.
         with contextlib.suppress(OSError):
             await self._channel.send(message)
 
     async def _run(self) -> int:
-        """Read, feed and watch it until it exits."""
+        """Read its messages, send changes and watch it until it exits."""
         tasks = [asyncio.create_task(work()) for work in (self._read, self._feed, self._watch)]
         try:
             code = await self._code
-            # its last words
+            # Read its last messages.
             await asyncio.wait(tasks[:1], timeout=_EXITING)
             return code
         finally:
@@ -196,7 +199,7 @@ class WorkerProcess:
             for question in self._questions.values():
                 question.cancel()
             if not self.ready.done():
-                self.ready.set_exception(SettingsError("a relay worker died as it started"))
+                self.ready.set_exception(SettingsError("a relay worker exited during its start"))
             self.leaving.cancel()
             self._channel.close()
 
@@ -215,7 +218,7 @@ class WorkerProcess:
                     self.counters = counters
                     if (question := self._questions.pop(number, None)) is not None:
                         question.set_result(None)
-        # it waits for that, once it has said its last words
+        # It waits for this after its last message.
         self._channel.close()
 
     def _listens(self) -> None:
@@ -247,8 +250,8 @@ class WorkerProcess:
             fed, self._fed = self._fed, asyncio.Event()
             await self._send(Pools(tuple(changed), tuple(gone)))
             fed.set()
-            # To find a change among thousands of endpoints takes about a millisecond.
-            await asyncio.sleep(min(LONGEST_REST, REST * (loop.time() - began)))
+            # Finding the changes among thousands of endpoints takes about a millisecond.
+            await asyncio.sleep(min(MAX_COOLDOWN, COOLDOWN_FACTOR * (loop.time() - began)))
 
     async def _watch(self) -> None:
         await asyncio.wait({self.ready})
@@ -257,20 +260,19 @@ class WorkerProcess:
                 async with asyncio.timeout(HUNG_AFTER):
                     await self.count()
             except TimeoutError:
-                log.error("a relay worker hangs and is killed", pid=self.pid)
+                log.error("killing a relay worker that does not answer", pid=self.pid)
                 self.kill()
                 return
             await asyncio.sleep(COUNT_INTERVAL)
 
 
 def _started(channel: int, *passed: int) -> "tuple[subprocess.Popen[bytes], asyncio.Future[int]]":
-    """A worker's process, given these descriptors, and its exit code, which a thread waits for.
-
-    Not by the event loop: uvloop starts processes with no signal blocked, and one that comes before the
-    worker has its handlers would end it. Our own children have blocked what we have.
+    """Start a worker with these descriptors; returns the process and its exit code, which a thread awaits.
+    Not by the event loop: uvloop starts processes with no signal blocked, so a signal before the worker has
+    its handlers would end it. Children of `subprocess` inherit our blocked signals.
 
     Raises:
-        OSError: there is no descriptor, memory, process or thread left for it.
+        OSError: no descriptor, memory, process or thread is free.
     """
     loop = asyncio.get_running_loop()
     code: asyncio.Future[int] = loop.create_future()
@@ -278,7 +280,7 @@ def _started(channel: int, *passed: int) -> "tuple[subprocess.Popen[bytes], asyn
         [sys.executable, "-m", "epp_client.workers.worker", str(channel)],
         stdin=subprocess.DEVNULL,
         pass_fds=(channel, *passed),
-        # a terminal's Ctrl-C is for the control process
+        # Ctrl-C in a terminal signals the control process only.
         start_new_session=True,
     )
 
@@ -288,7 +290,7 @@ def _started(channel: int, *passed: int) -> "tuple[subprocess.Popen[bytes], asyn
 
     def wait() -> None:
         ended = process.wait()
-        # the loop has ended before it
+        # The event loop may have ended before the process.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(tell, ended)
 

@@ -1,4 +1,4 @@
-"""Slot: the place of one worker, whoever holds it, and the socket that its workers share."""
+"""Slot: one worker's place, with the socket that successive workers share."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from epp_client.workers.process import WorkerProcess
 
 
 class Slot:
-    """The place of one worker, whoever holds it."""
+    """The current worker of one socket, and the earlier ones that finish their streams."""
 
     def __init__(self, index: int, settings: ServeSettings, hold: Hold | None) -> None:
         self._hold = hold
@@ -19,25 +19,25 @@ class Slot:
         self.worker: WorkerProcess | None = None
         self.leaving: set[WorkerProcess] = set()
         self.bound: BoundSocket | None = None
-        """What its workers listen on, one after the other. None: they bind it themselves, or it refuses."""
+        """The socket that its workers share. None: they bind it themselves, or connections are refused."""
         self.renewing = asyncio.Lock()
-        """Of who puts a fresh worker in the place of one that serves."""
+        """Held while a serving worker is replaced."""
         self._own_inode: int | None = None
-        """Of the name that a worker has bound itself."""
+        """Inode of the name that a worker has bound itself."""
         self.giving_up: asyncio.TimerHandle | None = None
         self.backoff = 0.0
         self.began = 0.0
 
     def bind(self) -> BoundSocket:
-        """The socket for its next worker: a new one, unless `bound`, or what the sidecar before left with a
-        holder, is still what its name leads to.
+        """The socket for the next worker: `bound`, or one of an earlier sidecar from the holder, if the
+        name still leads to it; else a new one.
 
         Raises:
             OSError: it cannot be bound.
         """
         if self.bound is not None and self.bound.named:
             return self.bound
-        # first: the new one is bound to the same passing name
+        # Close the old socket first: the new one is bound to the same temporary name.
         self.adopt(None)
         path = self.settings.socket
         if self._hold is not None and (left := self._hold.take(path)) is not None:
@@ -47,7 +47,7 @@ class Slot:
         return BoundSocket(str(path))
 
     def adopt(self, bound: BoundSocket | None) -> None:
-        """`bound` is the socket from now on; there is none when it is None."""
+        """Use `bound` from now on, and close the previous socket."""
         if self.bound is not None and self.bound is not bound:
             if self._hold is not None:
                 self._hold.drop(self.settings.socket)
@@ -55,17 +55,17 @@ class Slot:
         self.bound = bound
 
     def claim(self, bound: BoundSocket) -> None:
-        """`bound` is listened on already, for a worker to come: what connects may outlive us."""
+        """Use `bound`, which listens for a later worker, and have the holder keep it."""
         self.adopt(bound)
         if self._hold is not None:
             self._hold.keep(self.settings.socket, bound)
 
     def listens(self, worker: WorkerProcess, ready: "asyncio.Future[None]") -> None:
-        """A worker of this place listens, if it is `ready`: what connects from now on may outlive us."""
+        """A worker has become `ready` or failed: if it listens, have the holder keep the socket."""
         if ready.cancelled() or ready.exception() is not None:
             return
         if worker.bound is None:
-            # it has bound the name itself: who waits here is to ask again
+            # It has bound the name itself: close our socket, so that queued connections are retried.
             self.adopt(None)
             with contextlib.suppress(OSError):
                 self._own_inode = self.settings.socket.stat().st_ino
@@ -75,7 +75,7 @@ class Slot:
             self._hold.keep(self.settings.socket, self.bound)
 
     def leave(self) -> None:
-        """We go. Who connects now waits for the next sidecar if there is a holder, else is refused."""
+        """Close the socket as this process ends. A holder, if there is one, queues new connections."""
         held = self._hold is not None and self._hold.holds
         if held and self.bound is not None and self.bound.named:
             self.bound.leave()
@@ -83,14 +83,14 @@ class Slot:
         self.adopt(None)
 
     def served(self) -> None:
-        """There is a worker: nothing waits in vain."""
+        """A worker serves: cancel the timer that would close the socket."""
         if self.giving_up is not None:
             self.giving_up.cancel()
             self.giving_up = None
 
     @property
     def inode(self) -> int | None:
-        """What the socket's name leads to while a worker listens; None while none does."""
+        """The inode of the socket's name while a worker listens; None while none does."""
         worker = self.worker
         if worker is None or not worker.ready.done() or worker.exited.done():
             return None
@@ -98,5 +98,5 @@ class Slot:
 
     @property
     def processes(self) -> list[WorkerProcess]:
-        """Those who relay here, or finish what they relayed."""
+        """The worker, and earlier ones that finish their streams."""
         return [*self.leaving, *([self.worker] if self.worker else [])]

@@ -1,4 +1,4 @@
-"""Workers: fills the places of the relay workers, replaces the dead, adds up what they count."""
+"""Workers: starts the relay workers, restarts crashed ones, replaces them, and sums their counters."""
 
 import asyncio
 import contextlib
@@ -22,20 +22,20 @@ from epp_client.workers.slot import Slot
 log = structlog.get_logger(__name__)
 
 SCRAPE_PATIENCE = 0.5
-"""Seconds that a scrape waits for fresh numbers; then it takes the last ones."""
+"""Seconds that a scrape waits for new counters; then it uses the last ones."""
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 5.0
 _SETTLED_AFTER = 10.0
-"""Seconds of life after which a death is the first one again."""
+"""Seconds that a worker has to live for the back-off to start over."""
 UNSERVED = 20.0
-"""Seconds that a socket keeps what connects for a worker to come; then it refuses until one is there.
-Many times what a worker takes to start, which at a load of 20 on two cores has been 11 s."""
+"""Seconds that a socket queues connections without a worker; then it is closed until one serves. A worker
+took 11 s to start on two cores with a load of 20."""
 
-FRESH = 120.0
-"""Seconds for a fresh worker to listen when the one in its place still serves: nobody waits for it."""
+REPLACEMENT_TIMEOUT = 120.0
+"""Seconds for a new worker to listen while the old one still serves."""
 
 
 class Workers:
-    """The relay workers of a sidecar. Takes the place of a DataPlane of its own."""
+    """The relay workers of a sidecar, with the interface of a DataPlane."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Workers:
 
     @property
     def serving(self) -> int:
-        """Workers that listen."""
+        """Number of workers that listen."""
         return sum(
             slot.worker is not None and slot.worker.ready.done() and not slot.worker.exited.done()
             for slot in self._slots
@@ -71,29 +71,29 @@ class Workers:
 
     @property
     def unheld(self) -> str:
-        """Why the sockets would not outlive this process, though they should; empty when they would."""
+        """Why the sockets would not outlive this process, if there should be a holder; else empty."""
         return self._hold.trouble if self._hold is not None else ""
 
     @property
     def pids(self) -> list[int]:
-        """The workers' processes, by socket."""
+        """Process ids of the current workers, by socket."""
         return [slot.worker.pid for slot in self._slots if slot.worker is not None]
 
     @property
     def all_pids(self) -> list[int]:
-        """Theirs, and of those who finish what they relayed."""
+        """Process ids of all workers, including those that finish their streams."""
         return [worker.pid for slot in self._slots for worker in slot.processes]
 
     @property
     def leaving(self) -> int:
-        """Workers that finish what they relayed."""
+        """Number of replaced workers that finish their streams."""
         return sum(len(slot.leaving) for slot in self._slots)
 
     async def start(self) -> None:
-        """Start every worker, on the claimed sockets if there are some; returns when all serve.
+        """Start every worker, on the claimed sockets if there are any; returns once all serve.
 
         Raises:
-            SettingsError: a worker cannot bind its socket; `drain` and `close` end the others.
+            SettingsError: a worker cannot bind its socket. `drain` and `close` end the others.
         """
         if self._hold is not None:
             await self._hold.open()
@@ -109,7 +109,7 @@ class Workers:
 
     async def _spawn(self, slot: Slot) -> WorkerProcess:
         settings, want = slot.settings, self._want
-        # takes no descriptor of a Unix socket
+        # grpcio cannot use the descriptor of a Unix socket.
         if settings.transport is TransportName.GRPCIO:
             return await WorkerProcess.start(slot.index, settings, self._store, want, None)
         bound = slot.bind()
@@ -132,24 +132,26 @@ class Workers:
         worker.exited.add_done_callback(lambda _: self._exited(slot, worker))
 
     async def _discard(self, slot: Slot, worker: WorkerProcess) -> None:
-        """End a worker that is not needed, or cannot serve."""
+        """Kill a worker that is not needed or cannot serve."""
         worker.kill()
         await asyncio.wait({worker.exited})
         if worker.bound is not None and worker.bound is not slot.bound:
             worker.bound.close()
 
     def _left(self, slot: Slot, worker: WorkerProcess, told: "asyncio.Future[None]") -> None:
-        """Somebody else told it to end; it accepts nothing any more, so another one must."""
+        """Another process sent the worker SIGTERM: it accepts no more connections, so replace it."""
         if told.cancelled() or slot.worker is not worker or self._draining:
             return
-        log.warning("a relay worker was told to end and is replaced", pid=worker.pid)
+        log.warning(
+            "restarting a relay worker that received SIGTERM from another process", pid=worker.pid
+        )
         slot.worker = None
         slot.leaving.add(worker)
         self._own(worker.drain(self._settings.drain_timeout))
         self._vacant(slot)
 
     def _exited(self, slot: Slot, worker: WorkerProcess) -> None:
-        """Keep what it has counted, nothing is in flight there any more; fill its place."""
+        """Add the counters of an exited worker, and restart it if it was the current one."""
         self._departed.add(worker.counters.settled())
         slot.leaving.discard(worker)
         if slot.worker is not worker:
@@ -160,7 +162,7 @@ class Workers:
             return
         self._departed.restarts += 1
         log.error(
-            "a relay worker died and is replaced",
+            "restarting a relay worker that crashed",
             worker=slot.index,
             pid=worker.pid,
             exit_code=None if worker.exited.cancelled() else worker.exited.result(),
@@ -170,18 +172,18 @@ class Workers:
         self._vacant(slot)
 
     def _vacant(self, slot: Slot) -> None:
-        """Fill the place. Until then what connects waits, but not for ever."""
+        """Start another worker. New connections queue for up to UNSERVED seconds."""
         self._changed(self)
         if slot.giving_up is None and slot.bound is not None and slot.bound.named:
             slot.giving_up = self._loop.call_later(UNSERVED, self._give_up, slot)
         self._own(self._refill(slot))
 
     def _give_up(self, slot: Slot) -> None:
-        """Refuse, so that Envoy asks the other workers, until there is a worker again."""
+        """Close the socket, so that Envoy uses the other workers until a worker serves here again."""
         slot.giving_up = None
-        log.error("no relay worker has taken the place; its socket refuses", worker=slot.index)
+        log.error("no relay worker has started; closing its socket", worker=slot.index)
         slot.adopt(None)
-        # it still starts, and has the socket too
+        # The worker that is still starting has the socket too.
         if slot.worker is not None:
             slot.worker.kill()
 
@@ -194,15 +196,15 @@ class Workers:
             try:
                 worker = await self._spawn(slot)
             except OSError as error:
-                # no descriptors, no memory, too many processes: this passes
-                log.error("a relay worker cannot be started", worker=slot.index, error=str(error))
+                # Descriptors, memory or processes are exhausted; try again.
+                log.error("cannot start a relay worker", worker=slot.index, error=str(error))
                 continue
-            # `replace` has filled the place
+            # `replace` has started a worker meanwhile.
             if slot.worker is not None or self._draining:
                 await self._discard(slot, worker)
                 return
             self._install(slot, worker)
-            # it exits then, which is seen
+            # If it cannot serve it exits, and `_exited` starts another one.
             with contextlib.suppress(SettingsError):
                 await worker.ready
                 slot.served()
@@ -210,10 +212,8 @@ class Workers:
             return
 
     async def replace(self) -> None:
-        """Put a fresh worker in every place, one after the other; the old ones finish their streams.
-
-        The new worker listens, on the same socket or on one that has its name, before the old one leaves.
-        May be cancelled.
+        """Replace every worker, one after the other. The old ones finish their streams.
+        The new worker listens before the old one stops to. May be cancelled.
         """
         for slot in self._slots:
             async with slot.renewing:
@@ -227,28 +227,28 @@ class Workers:
             self._install(slot, new)
 
     async def _fresh(self, slot: Slot) -> WorkerProcess | None:
-        """One more worker for the place, that listens; None when there is none to be had."""
+        """A new worker that listens; None if it cannot be started."""
         try:
             new = await self._spawn(slot)
         except OSError as error:
-            log.error("a relay worker could not be replaced", error=str(error))
+            log.error("cannot replace a relay worker", error=str(error))
             return None
         try:
-            await asyncio.wait({new.ready}, timeout=FRESH)
+            await asyncio.wait({new.ready}, timeout=REPLACEMENT_TIMEOUT)
             if not new.ready.done():
-                raise SettingsError("the new one hangs as it starts")
+                raise SettingsError("the new one did not start in time")
             new.ready.result()
             if not self._draining:
                 return new
         except SettingsError as error:
-            log.error("a relay worker could not be replaced", error=str(error))
+            log.error("cannot replace a relay worker", error=str(error))
         except BaseException:
             await self._discard(slot, new)
             raise
         await self._discard(slot, new)
         return None
 
-    # --- the sockets' names ---
+    # --- names of the sockets ---
 
     @property
     def names(self) -> list[SocketName]:
@@ -262,8 +262,8 @@ class Workers:
         return None if self._draining or slot.renewing.locked() else slot.inode
 
     async def _name(self, slot: Slot) -> None:
-        """Bind the name again. What connects to the new socket waits for a fresh worker; the worker from
-        before finishes its streams, as with `replace`.
+        """Bind the name again and replace the worker. Connections to the new socket queue for the new
+        worker.
 
         Raises:
             OSError: the socket cannot be bound.
@@ -284,7 +284,7 @@ class Workers:
     # --- counters ---
 
     async def totals(self) -> Counters:
-        """The numbers of all workers, those that are gone included."""
+        """The counters of all workers, exited ones included."""
         workers = [worker for slot in self._slots for worker in slot.processes]
         if workers:
             counts = [asyncio.create_task(worker.count()) for worker in workers]
@@ -300,7 +300,7 @@ class Workers:
         return totals
 
     def forget(self, pool: str) -> None:
-        """Drop the numbers of a pool that is no more."""
+        """Drop the counters of a deleted pool."""
         self._departed.pools.pop(pool, None)
         for slot in self._slots:
             for worker in slot.processes:
@@ -310,7 +310,7 @@ class Workers:
     # --- pools ---
 
     async def followed(self) -> None:
-        """Until every worker has taken in what the store has now."""
+        """Wait until every worker has applied the current state of the store."""
         workers = [worker for slot in self._slots for worker in slot.processes]
         await asyncio.gather(*(worker.followed() for worker in workers))
 
@@ -323,7 +323,8 @@ class Workers:
     # --- the end ---
 
     async def drain(self, timeout: float) -> None:
-        """No new streams; the open ones have `timeout` seconds. 0 cuts a running drain."""
+        """Accept no new streams; open ones have `timeout` seconds to finish. 0 cuts a running drain
+        short."""
         self._draining = True
         log.info("draining", workers=self.serving)
         for slot in self._slots:
@@ -335,7 +336,7 @@ class Workers:
         await asyncio.gather(*(worker.drain(timeout) for worker in workers))
 
     async def close(self) -> None:
-        """Leave nothing running, after `drain`."""
+        """End everything, after `drain`."""
         self._claims.close()
         self._unsubscribe()
         for task in list(self._tasks):

@@ -1,7 +1,7 @@
-"""A relay worker: a process with one DataPlane, told of pools by the control process.
+"""A relay worker: a process with one DataPlane, which gets its pools from the control process.
 
-Imports neither envoy-data-plane nor kubernetes_asyncio. When the control process vanishes it goes on
-until the next control process has put a worker of its own in the place, then finishes its open streams.
+Imports neither envoy-data-plane nor kubernetes_asyncio. Without its control process it serves until the
+worker of another control process has taken over its socket, then finishes its open streams.
 """
 
 import asyncio
@@ -35,17 +35,17 @@ from epp_client.workers.channel import (
 log = structlog.get_logger(__name__)
 
 ALONE = 60.0
-"""Seconds that a worker serves on without a control process, with the pools that it knows."""
-LOOK = 0.05
-"""Seconds between two looks at who has the socket's name, of a worker without a control process."""
+"""Seconds that a worker serves without its control process."""
+POLL_INTERVAL = 0.05
+"""Seconds between two checks whether another process has taken over the socket."""
 LAST_WORDS = 2.0
-"""Seconds for the control process to read what a worker says last, and hang up."""
+"""Seconds for the control process to read the last messages and close the channel."""
 ASK_INTERVAL = 0.02
-"""Seconds between two questions for the endpoints that picks wait for."""
+"""Seconds between two messages about endpoints that picks wait for."""
 
 
 class Worker:
-    """The one of this process."""
+    """The relay worker of this process."""
 
     def __init__(self, channel: Channel, order: Configure) -> None:
         self._channel = channel
@@ -60,11 +60,11 @@ class Worker:
         self._over = asyncio.Event()
 
     async def run(self) -> int:
-        """Serve until drained; the process's exit code."""
+        """Serve until drained; returns the exit code of the process."""
         loop = asyncio.get_running_loop()
         timeout = self._order.settings.drain_timeout
         loop.add_signal_handler(signal.SIGTERM, self._told_to_end, timeout)
-        # the control process decides
+        # Only the control process acts on these.
         signals.ignore((signal.SIGINT, *signals.RENEWING))
         if not self._order.pools_follow and not await self._serve():
             return 1
@@ -90,12 +90,13 @@ class Worker:
             return False
         collector.settle()
         await self._say(Serving())
-        # Held since before this process was: one that ends as it starts is taken for broken.
+        # The signals were blocked before this process started: a worker that is ended during its start
+        # would count as broken.
         signals.unblock()
         return True
 
     async def _say(self, message: object) -> None:
-        """Tell the control process. If it has gone, `_listen` sees that, and we serve on."""
+        """Send to the control process. If it has exited, `_listen` notices, and we serve on."""
         with contextlib.suppress(OSError):
             await self._channel.send(message)
 
@@ -109,20 +110,19 @@ class Worker:
             raise
 
     async def _orphaned(self) -> None:
-        """Serve until a successor has the socket, but not for ever: the pools get old."""
+        """Serve until another process has taken over the socket, for up to ALONE seconds."""
         if self._draining is None:
             log.warning(
-                "the control process has gone; serving until the next one's worker takes over"
+                "the control process has exited; serving until another one takes over the socket"
             )
             loop = asyncio.get_running_loop()
             until, place = loop.time() + ALONE, self._plane.place
             while place is not None and self._plane.place == place:
-                # a new file in a folder tells nobody
-                await asyncio.sleep(LOOK)
+                await asyncio.sleep(POLL_INTERVAL)
                 if loop.time() > until:
                     break
-            # accept what connected while the name still led here
-            await asyncio.sleep(LOOK)
+            # Accept connections that were made while the name still led here.
+            await asyncio.sleep(POLL_INTERVAL)
         self._drain(self._order.settings.drain_timeout)
 
     async def _take(self, message: object) -> None:
@@ -141,7 +141,7 @@ class Worker:
                 self._drain(timeout)
 
     def _want(self, pool: str) -> None:
-        """A pick waits for an endpoint. A thousand picks ask once."""
+        """Note that a pick waits for an endpoint of `pool`. Messages are combined."""
         self._wanted.add(pool)
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())

@@ -1,4 +1,4 @@
-"""The ADS server: CDS and EDS for the Envoy beside us, over a Unix socket. The shell of `state`."""
+"""The ADS server: sends CDS and EDS to Envoy over a Unix socket. `state` decides what to send."""
 
 import asyncio
 import contextlib
@@ -22,14 +22,15 @@ from epp_client.wire.grpcio import UNLIMITED_PINGS, start_on_socket
 from epp_client.wire.socket_file import SocketFile
 from epp_client.wire.socket_names import SocketName
 from epp_client.xds.assignments import Assignments
-from epp_client.xds.rests import Rests
+from epp_client.xds.cooldowns import Cooldowns
 from epp_client.xds.state import CDS, EDS, EnvoyState, Resource
 
 log = structlog.get_logger(__name__)
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 UNNAMED = 3600.0
-"""Seconds that the streams of a socket without a name stay; then Envoy opens one on the new socket."""
+"""Seconds until the streams of a socket that lost its name are closed; then Envoy connects to the new
+socket."""
 _LABELS = {CDS: "cds", EDS: "eds"}
 
 
@@ -38,26 +39,26 @@ class _Stream:
 
     def __init__(self) -> None:
         self.state = EnvoyState()
-        self.rests = Rests()
+        self.cooldowns = Cooldowns()
         self.wake = asyncio.Event()
-        self._rested: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
-    def wake_when_rested(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look again when the first of the pools that are held back has rested."""
+    def wake_after_cooldown(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake the stream when the first cool-down of a delayed resource ends."""
         self.cancel()
         if self.state.held:
-            over = min(map(self.rests.over, self.state.held))
-            self._rested = loop.call_at(over, self.wake.set)
+            over = min(map(self.cooldowns.ends, self.state.held))
+            self._timer = loop.call_at(over, self.wake.set)
 
     def cancel(self) -> None:
-        """Leave no timer behind."""
-        if self._rested is not None:
-            self._rested.cancel()
-            self._rested = None
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
-async def _at_once() -> None:
-    """For relays in this process: they have what the store has."""
+async def _nothing() -> None:
+    """For a relay in this process, which reads the store itself."""
 
 
 class AdsServer:
@@ -69,9 +70,9 @@ class AdsServer:
         socket_path: str,
         mode: UpstreamMode,
         metrics: Metrics,
-        followed: Callable[[], Awaitable[None]] = _at_once,
+        followed: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
-        """`followed` returns when every relay has taken in what the store had when it was called."""
+        """`followed` returns once every relay has the state that the store had at the call."""
         self._followed = followed
         self._expiring: asyncio.Task[None] | None = None
         self._store = store
@@ -88,15 +89,15 @@ class AdsServer:
         self._warned = False
         self._server: aio.Server | None = None
         self._unnamed: dict[asyncio.Task[None], aio.Server] = {}
-        """Servers whose socket has lost its name."""
+        """Servers whose sockets have lost their names."""
         self._file: SocketFile | None = None
         self._unsubscribe = store.subscribe(self._pools_changed)
 
     async def start(self) -> None:
-        """Bind the socket. Envoys may connect; they are told nothing before `begin`.
+        """Bind the socket. Envoys may connect, but nothing is sent before `begin`.
 
         Raises:
-            RuntimeError: it cannot be bound.
+            RuntimeError: the socket cannot be bound.
         """
         options = [("grpc.max_receive_message_length", -1), UNLIMITED_PINGS]
         server = aio.server(options=options)
@@ -112,11 +113,10 @@ class AdsServer:
         )
 
     async def bind_again(self) -> None:
-        """The name was removed: Envoys that connect from now on come to a new socket. Those that are
-        connected stay for an hour.
+        """Serve on a new socket, as the name was removed. Connected Envoys stay for up to an hour.
 
         Raises:
-            OSError, RuntimeError: it cannot be bound.
+            OSError, RuntimeError: the socket cannot be bound.
         """
         old = self._server
         await self.start()
@@ -126,20 +126,20 @@ class AdsServer:
             ending.add_done_callback(lambda _: self._unnamed.pop(ending, None))
 
     def begin(self, known: Known) -> None:
-        """Tell the pools from now on. `known` are endpoints that relays from before may still pick; Envoy
-        is told of them as well, for some time."""
+        """Start to send the pools. `known` are endpoints that earlier workers may still pick; they are sent
+        as well, for `lingering.HANDOVER` seconds."""
         self._assignments.inherit({cluster_name(pool): table for pool, table in known.items()})
         self._begun = True
         self._tell({})
 
     @property
     def connected(self) -> int:
-        """Envoys that have a stream to us."""
+        """Number of connected Envoys."""
         return len(self._streams)
 
     async def told(self, patience: float) -> bool:
-        """Wait until an Envoy has acknowledged all that it asked for, up to `patience` seconds; whether it
-        has. Not for original_dst, which goes wherever it is sent."""
+        """Wait up to `patience` seconds until an Envoy has acknowledged everything that it asked for; False
+        if none has. Always True with original_dst, which needs no endpoints."""
         if self._mode is UpstreamMode.OVERRIDE_HOST:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
@@ -148,7 +148,7 @@ class AdsServer:
         return True
 
     async def close(self) -> None:
-        """Stop serving; Envoy keeps what it has."""
+        """Stop serving. Envoy keeps its configuration."""
         self._unsubscribe()
         if self._expiry is not None:
             self._expiry.cancel()
@@ -168,7 +168,7 @@ class AdsServer:
             name = cluster_name(pool)
             snapshot = self._store.snapshots.get(str(pool))
             if snapshot is None or not snapshot.synced:
-                # A cluster without endpoints would warm, and hold up the acknowledgement of all others.
+                # A cluster without endpoints would stay in warming and delay all other acknowledgements.
                 if name not in self._built:
                     continue
                 self._built.pop(name, None)
@@ -176,12 +176,12 @@ class AdsServer:
                 self._assignments.drop(name)
                 for stream in self._streams:
                     stream.state.removed(name)
-                    stream.rests.forget(name)
+                    stream.cooldowns.forget(name)
                 touched.setdefault(CDS, set()).add(name)
                 continue
             built = (pool, snapshot.pool.app_protocol)
             if self._built.get(name) != built:
-                # Nothing else of a pool is in its cluster; acknowledgements come here as well.
+                # A cluster depends on nothing else of the pool.
                 self._built[name] = built
                 self._clusters[name] = Resource(bytes(pool_cluster(*built, self._mode)))
                 touched.setdefault(CDS, set()).add(name)
@@ -199,7 +199,7 @@ class AdsServer:
         self._expiring = asyncio.create_task(self._expire(loop))
 
     async def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let go of who has lingered enough, once no relay picks them: a busy one may hear of it late."""
+        """Remove endpoints that have lingered enough, once no relay can pick them any more."""
         now = loop.time()
         await self._followed()
         self._expiring = None
@@ -213,36 +213,36 @@ class AdsServer:
             stream.wake.set()
 
     def want(self, pools: Collection[str]) -> None:
-        """Picks wait for endpoints of these pools: `namespace/name`."""
+        """Note that picks wait for endpoints of these pools, given as `namespace/name`."""
         for pool in pools:
             snapshot = self._store.snapshots.get(pool)
             if snapshot is not None:
                 for stream in self._streams:
-                    stream.rests.want(cluster_name(snapshot.pool.name))
+                    stream.cooldowns.want(cluster_name(snapshot.pool.name))
                     stream.wake.set()
 
     async def serve_stream(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """One Envoy's stream: requests in, responses out, until it goes."""
+        """Serve one Envoy's stream until it ends."""
         stream, loop = _Stream(), asyncio.get_running_loop()
         self._streams.add(stream)
         self._metrics.envoys.set(len(self._streams))
         reader = asyncio.create_task(self._read(stream, requests))
-        log.info("an Envoy has connected")
+        log.info("Envoy has connected")
         try:
             while not reader.done():
                 await stream.wake.wait()
                 stream.wake.clear()
                 if not (self._begun and self._store.synced):
-                    # unknown is never none: `begin` and the first publication wake us
+                    # Nothing is sent before the pools are known; `begin` and the first publication wake us.
                     continue
                 resources = {CDS: self._clusters, EDS: self._assignments}
-                responses = stream.state.responses(resources, stream.rests.resting(loop.time()))
-                stream.wake_when_rested(loop)
+                responses = stream.state.responses(resources, stream.cooldowns.cooling(loop.time()))
+                stream.wake_after_cooldown(loop)
                 if any(response.type_url == EDS for response in responses):
                     self._expire_in_time(loop)
                     told = stream.state.told
                     sizes = {name: len(self._assignments[name].value) for name in told}
-                    stream.rests.pushed(sizes, loop.time())
+                    stream.cooldowns.pushed(sizes, loop.time())
                 if stream.state.current:
                     self._told.set()
                 for response in responses:
@@ -255,20 +255,20 @@ class AdsServer:
                 await reader
             self._streams.discard(stream)
             self._metrics.envoys.set(len(self._streams))
-            # Envoy keeps what it has when nobody is left who takes endpoints from us: so does the store.
+            # Without another subscriber the store keeps the acknowledgements, as Envoy keeps its endpoints.
             others = (other.state.follows for other in self._streams)
             self._acknowledge(stream.state.follows & frozenset().union(*others))
-            log.info("an Envoy has gone")
+            log.info("Envoy has disconnected")
 
     async def _read(self, stream: _Stream, requests: AsyncIterator[bytes]) -> None:
         try:
             async for raw in requests:
                 request = DiscoveryRequest.FromString(raw)
                 if request.HasField("node"):
-                    self._judge(request.node)
+                    self._check_node(request.node)
                 news = stream.state.receive(request)
                 if news:
-                    stream.rests.acknowledged(news, asyncio.get_running_loop().time())
+                    stream.cooldowns.acknowledged(news, asyncio.get_running_loop().time())
                     self._acknowledge(news)
                 if request.HasField("error_detail"):
                     label = _LABELS.get(request.type_url, "other")
@@ -282,15 +282,16 @@ class AdsServer:
         finally:
             stream.wake.set()
 
-    def _judge(self, node: Node) -> None:
-        """Warn of a bootstrap that is out of date, once: Envoy says its node with each new stream."""
+    def _check_node(self, node: Node) -> None:
+        """Warn once of an outdated bootstrap. Envoy sends its node on every stream."""
         problem = outdated(node)
         if problem is not None and not self._warned:
             self._warned = True
-            log.warning("an Envoy has an outdated bootstrap", node=node.id, problem=problem)
+            log.warning("Envoy has an outdated bootstrap", node=node.id, problem=problem)
 
     def _acknowledge(self, names: Collection[str]) -> None:
-        """Tell the store the oldest generation of these that any subscribed Envoy has."""
+        """Set the acknowledged generations in the store: of each resource the oldest of all subscribed
+        Envoys."""
         for name in names:
             if (built := self._built.get(name)) is not None:
                 known = (stream.state.acknowledged(name) for stream in self._streams)

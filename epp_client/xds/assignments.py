@@ -1,4 +1,4 @@
-"""The EDS resources of all pools, from their newest snapshots and from who has lately left. Pure."""
+"""The EDS resources of all pools, from their newest snapshots and the lingering endpoints. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
@@ -11,41 +11,42 @@ from epp_client.xds.state import Resource
 
 
 class Assignments(Mapping[str, Resource]):
-    """By name of the cluster. Made when they are to be sent: what changes faster is never looked at."""
+    """EDS resources by name of the cluster, encoded when they are read, so not at every change."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._snapshots: dict[str, PoolSnapshot] = {}
         self._inherited: dict[str, EndpointTable] = {}
-        # what was built last
+        # The table of the last encoded resource.
         self._shown: dict[str, EndpointTable] = {}
         self._built: dict[str, Resource] = {}
         self._writers: dict[str, Assignment] = {}
         self._lingering = Lingering()
 
     def inherit(self, tables: Mapping[str, EndpointTable]) -> None:
-        """What somebody who may still pick from it has of these, before anything is built."""
+        """Add tables of endpoints that earlier workers may still pick. Call it before any resource is
+        read."""
         self._inherited = dict(tables)
 
     def put(self, name: str, snapshot: PoolSnapshot) -> bool:
-        """Take a pool's newest snapshot; whether Envoy has to be told."""
+        """Set a pool's newest snapshot. True if the resource has changed."""
         before = self._snapshots.get(name)
         self._snapshots[name] = snapshot
         return before is None or before.table.generation != snapshot.table.generation
 
     def expire(self, now: float) -> set[str]:
-        """The resources that Envoy has to be told of, as some of their endpoints have lingered enough."""
+        """Remove endpoints that have lingered enough; returns the names of changed resources."""
         names = self._lingering.expire(now)
         for name in names:
             self._built.pop(name, None)
         return names
 
     def next_change(self) -> float | None:
-        """When `expire` will have something to say."""
+        """When `expire` will remove an endpoint."""
         return self._lingering.next_change()
 
     def drop(self, name: str) -> None:
-        """The pool is no more."""
+        """The pool was deleted."""
         self._snapshots.pop(name, None)
         self._inherited.pop(name, None)
         self._shown.pop(name, None)

@@ -1,9 +1,8 @@
-"""Endpoints that have left their pool, and that Envoy keeps a moment longer. Pure; clocks are arguments.
+"""Endpoints that have left their pool and stay in Envoy for a moment. Pure; times are arguments.
 
-Relays judge picks, and hear of a departure at about the time when Envoy would. Were Envoy faster, a request
-that was steered a moment ago would find its host gone: the strict fallback answers 503 then. So relays stop
-first and Envoy follows; nobody picks in between. Whoever calls `expire` has made sure that they have
-stopped: no time is long enough for that on a busy machine.
+If Envoy removed an endpoint before the relays, a request steered to it a moment before would get a 503. So
+relays stop to pick it first, and Envoy removes it later. Callers of `expire` make sure that relays have
+stopped, as on a busy machine no fixed time is long enough for that.
 """
 
 from collections.abc import Iterable
@@ -11,14 +10,14 @@ from collections.abc import Iterable
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 
 LINGER = 1.0
-"""Seconds at least; a request that was steered before its relay knew is with Envoy in milliseconds."""
+"""Minimum in seconds. A steered request reaches Envoy within milliseconds."""
 HANDOVER = 60.0
-"""Seconds for those that only relays of another control process know, which nobody tells. They serve until
-ours do, and then bring to an end what waits for a pick."""
+"""Seconds for endpoints that only workers of an earlier control process know. They serve until our workers
+do, and then finish their open requests."""
 
 
 class Lingering:
-    """Departed endpoints by resource and key, each until its time is up."""
+    """Lingering endpoints by resource and key, each with its end."""
 
     def __init__(self) -> None:
         self._left: dict[str, dict[str, tuple[Endpoint, float]]] = {}
@@ -31,7 +30,7 @@ class Lingering:
         now: float,
         linger: float = LINGER,
     ) -> None:
-        """A table has followed another: who left lingers, who is back does not."""
+        """A table was replaced: removed endpoints linger, returned ones stop lingering."""
         left = {k: kept for k, kept in self._left.get(name, {}).items() if k not in after.by_key}
         for key, endpoint in before.by_key.items():
             if key not in after.by_key and key not in left:
@@ -42,11 +41,11 @@ class Lingering:
             self._left.pop(name, None)
 
     def of(self, name: str) -> Iterable[Endpoint]:
-        """Who lingers."""
+        """The lingering endpoints of a resource."""
         return [endpoint for endpoint, _ in self._left.get(name, {}).values()]
 
     def expire(self, now: float) -> set[str]:
-        """Let go of those whose time is up; the resources that they were in."""
+        """Remove endpoints whose time has ended; returns the names of their resources."""
         touched: set[str] = set()
         for name, left in list(self._left.items()):
             kept = {key: entry for key, entry in left.items() if entry[1] > now}
@@ -59,10 +58,10 @@ class Lingering:
         return touched
 
     def next_change(self) -> float | None:
-        """When the first one goes."""
+        """When the first endpoint's time ends."""
         times = (until for left in self._left.values() for _, until in left.values())
         return min(times, default=None)
 
     def forget(self, name: str) -> None:
-        """The pool is no more."""
+        """The pool was deleted."""
         self._left.pop(name, None)

@@ -1,8 +1,8 @@
-"""What one Envoy has been told and has acknowledged: state-of-the-world xDS as an automaton. Pure.
+"""The state machine of one ADS stream, for state-of-the-world xDS: what was sent and acknowledged. Pure.
 
-Requests and new resources go in, responses come out. At most one response per type is unanswered at
-any time, so nothing piles up for a slow Envoy: it always gets the newest state next. A CDS response
-holds every cluster, as the protocol wants it; an EDS response only the pools that have changed.
+At most one response per type is unanswered at any time, so nothing queues for a slow Envoy: its next
+response has the newest state. A CDS response has every cluster, as the protocol requires; an EDS response
+has only changed pools.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,12 +13,12 @@ from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, DiscoveryRespons
 
 CDS = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 EDS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-# in the order that Envoy needs them
+# Clusters have to be sent before their endpoints.
 TYPES = (CDS, EDS)
 
 
 class Resource(NamedTuple):
-    """One resource as it goes over the wire."""
+    """One encoded resource."""
 
     value: bytes
     generation: int = 0
@@ -30,14 +30,14 @@ Resources = Mapping[str, Resource]
 
 @dataclass
 class _Type:
-    # None: not subscribed; CDS subscribes to everything
+    # None: not subscribed. Empty: subscribed to everything (CDS).
     names: frozenset[str] | None = None
     version: int = 0
     nonce: str = ""
-    # for the answer to the last response
+    # Whether the last response is unanswered.
     waiting: bool = False
     due: bool = True
-    # EDS: the resources that are to be sent (again)
+    # EDS resources that have to be sent.
     stale: set[str] = field(default_factory=set)
     sent: dict[str, int] = field(default_factory=dict)
     acknowledged: dict[str, int] = field(default_factory=dict)
@@ -49,16 +49,16 @@ class EnvoyState:
     def __init__(self) -> None:
         self._types = {url: _Type() for url in TYPES}
         self._clusters: dict[str, bytes] = {}
-        # Envoy holds up a cluster until it has these endpoints
+        # EDS resources without which Envoy keeps a cluster in warming.
         self._awaited: set[str] = set()
         self.held: set[str] = set()
-        """EDS resources that the last `responses` left out because they rest."""
+        """EDS resources that the last `responses` delayed because of their cool-down."""
         self.rejected: str | None = None
-        """Envoy's words when it rejected the last response; None after an acknowledgement."""
+        """Envoy's error message if it rejected the last response; None after an acknowledgement."""
 
     def acknowledged(self, name: str) -> int | None:
-        """The generation of an EDS resource that this Envoy has; -1 for none yet, None when it has
-        not asked for the resource (another upstream mode, or its cluster is not there yet)."""
+        """The generation of an EDS resource that this Envoy has. -1: none yet. None: it has not asked for
+        the resource (another upstream mode, or no such cluster yet)."""
         endpoints = self._types[EDS]
         if name not in (endpoints.names or ()):
             return None
@@ -76,25 +76,24 @@ class EnvoyState:
 
     @property
     def current(self) -> bool:
-        """Whether Envoy has answered all that there was to say, clusters first of all."""
+        """Whether Envoy has answered the clusters, and everything else that was due."""
         asked = [state for state in self._types.values() if state.names is not None]
         return self._types[CDS].version > 0 and not any(t.waiting or t.due for t in asked)
 
     def receive(self, request: DiscoveryRequest) -> Collection[str]:
-        """Take one request: a subscription, an acknowledgement, or a rejection.
-
-        Returns the EDS resources whose `acknowledged` may be another one now.
+        """Process one request: a subscription, an acknowledgement, or a rejection.
+        Returns the EDS resources whose `acknowledged` may have changed.
         """
         state = self._types.get(request.type_url)
         if state is None or (request.response_nonce and request.response_nonce != state.nonce):
-            # the latter speaks of an older response
+            # An unknown type, or an answer to an older response.
             return ()
         touched = self._subscribe(state, request)
         if request.response_nonce and state.waiting:
             state.waiting = False
             if request.HasField("error_detail"):
                 self.rejected = request.error_detail.message
-                # goes again with the next change
+                # Send it again with the next change.
                 state.stale |= state.sent.keys()
             else:
                 self.rejected = None
@@ -103,7 +102,7 @@ class EnvoyState:
         return touched if request.type_url == EDS else ()
 
     def _subscribe(self, state: _Type, request: DiscoveryRequest) -> set[str]:
-        """Take the names that Envoy wants; returns those that it has begun or ceased to want."""
+        """Set the names that Envoy subscribes to; returns those added or removed."""
         before, names = state.names or frozenset(), frozenset(request.resource_names)
         if state.names == names and request.response_nonce:
             return set()
@@ -118,26 +117,25 @@ class EnvoyState:
         return set(before ^ names)
 
     def changed(self, type_url: str, names: Collection[str]) -> None:
-        """These resources are not what they were."""
+        """These resources have changed."""
         state = self._types[type_url]
         state.due = True
         state.stale |= state.names & set(names) if state.names else set()
 
     def removed(self, name: str) -> None:
-        """A pool is no more; another one of its name would count its generations anew."""
+        """A pool was deleted. A new pool of the name would start with generation 1."""
         endpoints = self._types[EDS]
         endpoints.acknowledged.pop(name, None)
         endpoints.sent.pop(name, None)
 
     def responses(
-        self, resources: Mapping[str, Resources], resting: Collection[str] = ()
+        self, resources: Mapping[str, Resources], cooling: Collection[str] = ()
     ) -> list[DiscoveryResponse]:
-        """What is to be sent now, given the current resources by type.
-
-        EDS resources that rest are left out, and stay due, unless Envoy holds up a cluster for them.
+        """The responses to send now, given the current resources by type.
+        `cooling` EDS resources are delayed, unless Envoy needs them to finish the warming of a cluster.
         """
         clusters = self._clusters_due(resources[CDS])
-        return [*clusters, *self._endpoints_due(resources[EDS], resting)]
+        return [*clusters, *self._endpoints_due(resources[EDS], cooling)]
 
     def _clusters_due(self, resources: Resources) -> list[DiscoveryResponse]:
         state = self._types[CDS]
@@ -147,7 +145,7 @@ class EnvoyState:
             name: r for name, r in resources.items() if not state.names or name in state.names
         }
         clusters = {name: resource.value for name, resource in wanted.items()}
-        # A changed cluster stays in warming until it is told its endpoints again.
+        # A changed cluster stays in warming until its endpoints are sent again.
         changed = [name for name in clusters if clusters[name] != self._clusters.get(name)]
         self.changed(EDS, changed)
         self._awaited |= self.follows & set(changed)
@@ -155,16 +153,16 @@ class EnvoyState:
         return [_respond(CDS, state, wanted)]
 
     def _endpoints_due(
-        self, resources: Resources, resting: Collection[str]
+        self, resources: Resources, cooling: Collection[str]
     ) -> list[DiscoveryResponse]:
         state = self._types[EDS]
         if state.names is None or state.waiting or not state.due:
             return []
-        self.held = (state.stale & set(resting)) - self._awaited
+        self.held = (state.stale & set(cooling)) - self._awaited
         names = sorted(state.stale - self.held)
         wanted = {name: resources[name] for name in names if name in resources}
         if not wanted:
-            # what else Envoy asks for is not known yet
+            # The other resources that Envoy asks for do not exist yet.
             state.due = bool(self.held)
             return []
         state.stale -= wanted.keys()

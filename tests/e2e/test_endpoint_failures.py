@@ -148,7 +148,7 @@ async def test_a_grpc_client_gets_a_status_and_the_sentence(logged: Logged) -> N
             await call
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     details = caught.value.details() or ""
-    assert "no chosen endpoint could be reached" in details
+    assert "no chosen endpoint could be connected to" in details
     assert "{" not in details
     # An answer of trailers alone.
     metadata = dict(caught.value.trailing_metadata() or ())

@@ -59,7 +59,7 @@ class Running:
         owner.callback(self.process.communicate)
         owner.callback(self.process.kill)
         assert self.process.stderr is not None
-        assert "holds what it is given" in self.process.stderr.readline()
+        assert "listening on" in self.process.stderr.readline()
 
     def peer(self) -> Peer:
         made = Peer(self.path)

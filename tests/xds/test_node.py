@@ -63,7 +63,7 @@ async def test_an_envoy_whose_bootstrap_is_of_an_earlier_version_is_named_once(
 def test_the_warning_says_what_to_do() -> None:
     problem = outdated(Node(cluster="epp-client"))
     assert problem is not None
-    assert "print the bootstrap anew and restart Envoy" in problem
+    assert "print a new bootstrap and restart Envoy" in problem
     current = Node(cluster="epp-client")
     current.metadata[EDITION_KEY] = "2"
     assert outdated(current) is None

@@ -1,4 +1,4 @@
-"""The ADS server of a pool that rests: an endpoint that a pick waits for goes out at once."""
+"""The ADS server of a pool that cooldowns: an endpoint that a pick waits for goes out at once."""
 
 import asyncio
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from epp_client.pool.store import PoolStore
-from epp_client.xds import rests
+from epp_client.xds import cooldowns
 from epp_client.xds.state import EDS
 
 from .talking_envoy import CLUSTER, POOL, publish, serving, talking_envoy
@@ -16,9 +16,11 @@ from .talking_envoy import CLUSTER, POOL, publish, serving, talking_envoy
 async def test_a_pick_that_waits_ends_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rests, "REST", 1e9)
-    monkeypatch.setattr(rests, "LONGEST_REST", 3600.0)  # nothing would come before the test ends
-    monkeypatch.setattr(rests, "LONGEST_WANTED_REST", 0.01)
+    monkeypatch.setattr(cooldowns, "COOLDOWN_FACTOR", 1e9)
+    monkeypatch.setattr(
+        cooldowns, "MAX_COOLDOWN", 3600.0
+    )  # nothing would come before the test ends
+    monkeypatch.setattr(cooldowns, "MAX_WANTED_COOLDOWN", 0.01)
     store, path = PoolStore(), tmp_path / "xds"
     async with asyncio.timeout(30), serving(store, path) as server, talking_envoy(path) as envoy:
         server.begin({})

@@ -1,4 +1,5 @@
-"""A pool that rests: what a pick names reaches the real Envoy all the same, before the request does."""
+"""A pool in its cool-down: what a pick names reaches the real Envoy all the same, before the request
+does."""
 
 import asyncio
 
@@ -6,7 +7,7 @@ import httpx
 import pytest
 
 from epp_client.settings import TransportName
-from epp_client.xds import rests
+from epp_client.xds import cooldowns
 from testbed.process import Process
 from testbed.stack import inference_pool, pod, running_stack
 from tests.e2e.tools import add_objects, echo, recording_picker, until
@@ -19,8 +20,10 @@ HOST = "127.0.0.91"
 async def test_the_pick_of_an_endpoint_that_envoy_has_not_been_told_of_is_served(
     transport: TransportName, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rests, "REST", 1e12)
-    monkeypatch.setattr(rests, "LONGEST_REST", 3600.0)  # without a pick: not before the test ends
+    monkeypatch.setattr(cooldowns, "COOLDOWN_FACTOR", 1e12)
+    monkeypatch.setattr(
+        cooldowns, "MAX_COOLDOWN", 3600.0
+    )  # without a pick: not before the test ends
     patient = {"tls": {"mode": "plaintext"}, "endpoint_wait": 10.0}
     async with running_stack(
         transport=transport, routes_to=["fresh"], pool_defaults=patient

@@ -3,20 +3,20 @@
 import pytest
 
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest
-from epp_client.xds.rests import LONGEST_REST, LONGEST_WANTED_REST, Rests
+from epp_client.xds.cooldowns import MAX_COOLDOWN, MAX_WANTED_COOLDOWN, Cooldowns
 from epp_client.xds.state import CDS, EDS, EnvoyState, Resource
 
 
-def _pushed(took: float, **sizes: int) -> Rests:
-    """Rests of an Envoy that has taken so long, until second 10, over resources of these sizes."""
-    rests = Rests()
-    rests.pushed(sizes, 10.0 - took)
-    rests.acknowledged(list(sizes), 10.0)
-    return rests
+def _pushed(took: float, **sizes: int) -> Cooldowns:
+    """Cooldowns of an Envoy that has taken so long, until second 10, over resources of these sizes."""
+    cooldowns = Cooldowns()
+    cooldowns.pushed(sizes, 10.0 - took)
+    cooldowns.acknowledged(list(sizes), 10.0)
+    return cooldowns
 
 
 def test_a_pool_at_rest_is_pushed_at_once() -> None:
-    assert Rests().resting(0.0) == set()
+    assert Cooldowns().cooling(0.0) == set()
 
 
 @pytest.mark.parametrize(
@@ -24,28 +24,28 @@ def test_a_pool_at_rest_is_pushed_at_once() -> None:
     [
         (0.0, 0.0, 0.0),
         (0.005, 0.05, 0.05),  # 1 000 endpoints
-        (0.01, 0.2, LONGEST_WANTED_REST),
-        (0.045, 4.05, LONGEST_WANTED_REST),  # 10 000
-        (0.06, LONGEST_REST, LONGEST_WANTED_REST),
-        (30.0, LONGEST_REST, LONGEST_WANTED_REST),
+        (0.01, 0.2, MAX_WANTED_COOLDOWN),
+        (0.045, 4.05, MAX_WANTED_COOLDOWN),  # 10 000
+        (0.06, MAX_COOLDOWN, MAX_WANTED_COOLDOWN),
+        (30.0, MAX_COOLDOWN, MAX_WANTED_COOLDOWN),
     ],
 )
 def test_a_long_push_is_followed_by_a_much_longer_rest_unless_a_pick_waits(
     took: float, rest: float, wanted: float
 ) -> None:
-    rests = _pushed(took, a=1)
-    assert rests.over("a") == pytest.approx(10 + rest)
-    rests.want("a")
-    assert rests.over("a") == pytest.approx(10 + wanted)
+    cooldowns = _pushed(took, a=1)
+    assert cooldowns.ends("a") == pytest.approx(10 + rest)
+    cooldowns.want("a")
+    assert cooldowns.ends("a") == pytest.approx(10 + wanted)
 
 
 def _rest_after(*took: float) -> float:
     """Of a pool that Envoy took so long over, one push after the other."""
-    rests = Rests()
+    cooldowns = Cooldowns()
     for number, seconds in enumerate(took):
-        rests.pushed({"a": 1}, 10.0 * number - seconds)
-        rests.acknowledged(["a"], 10.0 * number)
-    return rests.over("a") - 10.0 * (len(took) - 1)
+        cooldowns.pushed({"a": 1}, 10.0 * number - seconds)
+        cooldowns.acknowledged(["a"], 10.0 * number)
+    return cooldowns.ends("a") - 10.0 * (len(took) - 1)
 
 
 @pytest.mark.parametrize(
@@ -65,34 +65,34 @@ def test_a_push_that_took_longer_than_its_neighbours_is_not_held_against_the_poo
 
 
 def test_a_small_pool_does_not_rest_for_the_large_one_in_the_same_push() -> None:
-    rests = _pushed(0.05, large=990, small=10)
-    assert rests.resting(10.1) == {"large"}
-    assert rests.resting(10.0 + LONGEST_REST) == set()
+    cooldowns = _pushed(0.05, large=990, small=10)
+    assert cooldowns.cooling(10.1) == {"large"}
+    assert cooldowns.cooling(10.0 + MAX_COOLDOWN) == set()
 
 
 def test_a_pick_that_waits_shortens_the_rest_until_the_next_push() -> None:
-    rests = _pushed(0.1, a=1)
-    rests.want("a")
-    assert rests.over("a") == 10.0 + LONGEST_WANTED_REST
-    rests.pushed({"a": 1}, 10.2)
-    rests.acknowledged(["a"], 10.3)
-    assert rests.over("a") == 10.3 + LONGEST_REST
+    cooldowns = _pushed(0.1, a=1)
+    cooldowns.want("a")
+    assert cooldowns.ends("a") == 10.0 + MAX_WANTED_COOLDOWN
+    cooldowns.pushed({"a": 1}, 10.2)
+    cooldowns.acknowledged(["a"], 10.3)
+    assert cooldowns.ends("a") == 10.3 + MAX_COOLDOWN
 
 
 def test_a_pick_that_waits_while_a_push_is_under_way_shortens_the_rest_after_it() -> None:
-    rests = Rests()
-    rests.pushed({"a": 1}, 9.0)
-    rests.want("a")
-    rests.acknowledged(["a"], 10.0)
-    assert rests.over("a") == 10.0 + LONGEST_WANTED_REST
+    cooldowns = Cooldowns()
+    cooldowns.pushed({"a": 1}, 9.0)
+    cooldowns.want("a")
+    cooldowns.acknowledged(["a"], 10.0)
+    assert cooldowns.ends("a") == 10.0 + MAX_WANTED_COOLDOWN
 
 
 def test_nothing_is_kept_of_a_pool_that_is_no_more() -> None:
-    rests = _pushed(0.1, a=1)
-    rests.want("a")
-    rests.forget("a")
-    assert rests.resting(10.0) == set()
-    assert rests.over("a") == 0.0
+    cooldowns = _pushed(0.1, a=1)
+    cooldowns.want("a")
+    cooldowns.forget("a")
+    assert cooldowns.cooling(10.0) == set()
+    assert cooldowns.ends("a") == 0.0
 
 
 def _world(*names: str) -> dict[str, dict[str, Resource]]:
