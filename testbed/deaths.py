@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-WORKER_DIED = "a relay worker died and is replaced"
+WORKER_DIED = "restarting a relay worker that crashed"
 """The sidecar's log line of a worker's death, with `pid` and `exit_code`."""
 
 

@@ -231,7 +231,10 @@ async def test_a_holder_may_come_late_and_be_replaced(
     asking = Asking(session, installation, EVERY)
     await bare.kill()
     async with asyncio.timeout(30):
-        while "it has gone" not in (said := await bare.notes(session)) and "no holder" not in said:
+        while (
+            "it has disconnected" not in (said := await bare.notes(session))
+            and "no holder" not in said
+        ):
             await asyncio.sleep(0.02)
     await asking.more(10)
     await bare.start()

@@ -17,7 +17,7 @@ from testbed.process import Process
 from tests.peers.test_processes import BOOTSTRAP
 
 WORKER_LINE = (
-    '{"worker": 0, "pid": 17, "exit_code": -11, "event": "a relay worker died and is replaced"}'
+    '{"worker": 0, "pid": 17, "exit_code": -11, "event": "restarting a relay worker that crashed"}'
 )
 
 

@@ -179,7 +179,7 @@ def test_workers_start_with_all_of_it_held_and_end_up_with_nothing_held(program:
     program.process.send_signal(signal.SIGHUP)  # it drains: it is there to be told to
     until(lambda: fresh not in program.everybody)
     program.until_settled()
-    assert "a relay worker died and is replaced" not in program.said
+    assert "restarting a relay worker that crashed" not in program.said
     program.ends(signal.SIGTERM)
 
 
@@ -187,10 +187,14 @@ def test_a_worker_that_is_told_to_end_as_it_starts_ends_when_it_serves(program: 
     until(lambda: bool(children(program.process.pid)))
     (first,) = children(program.process.pid)
     os.kill(first, signal.SIGTERM)
-    until(lambda: "a relay worker was told to end and is replaced" in program.said)
+    until(
+        lambda: (
+            "restarting a relay worker that received SIGTERM from another process" in program.said
+        )
+    )
     program.until_settled()
     assert first not in program.everybody
-    assert "a relay worker died and is replaced" not in program.said
+    assert "restarting a relay worker that crashed" not in program.said
     program.ends(signal.SIGTERM)
 
 

@@ -16,7 +16,7 @@ from testbed.envoy import running_envoy
 
 from .talking_envoy import POOL, publish, serving
 
-WARNING = "an Envoy has an outdated bootstrap"
+WARNING = "Envoy has an outdated bootstrap"
 
 
 def of_an_earlier_version(bootstrap: dict[str, Any]) -> None:
