@@ -1,4 +1,4 @@
-"""`make demo`: the whole thing on this machine, with the real Envoy, pickers and model servers."""
+"""`make demo`: runs the real Envoy, the sidecar, pickers and model servers on this machine."""
 
 import os
 from typing import Annotated
@@ -8,10 +8,12 @@ import uvloop
 
 
 def main(
-    keep: Annotated[bool, typer.Option(help="Stay up afterwards and print curl lines.")] = False,
+    keep: Annotated[
+        bool, typer.Option(help="Keep running afterwards, and print curl commands to try.")
+    ] = False,
 ) -> None:
-    """Run the whole thing on this machine: real Envoy, sidecar, pickers, model servers."""
-    # grpcio would otherwise complain about the child processes that we start; before it is imported.
+    """Run the demo on this machine: real Envoy, sidecar, pickers, model servers."""
+    # Set before grpcio is imported: it logs complaints about our child processes otherwise.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     from testbed.demo import run_demo
 

@@ -1,7 +1,7 @@
-"""One conversation of a simulated picker: messages in, steps out.
+"""One ext_proc stream of a simulated picker, as a state machine: messages in, steps out.
 
-Pure: no event loop, no gRPC and no clock; `picker` carries the steps out. The well-behaved default is
-GAIE's picker, and every dialect is a change of some part of its behaviour.
+Pure; `picker` carries out the steps. The default behaviour is that of GAIE's picker, and a dialect changes
+parts of it.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class Timing(Enum):
 
 
 class BodyForm(Enum):
-    """What a request body is answered with."""
+    """When and how a request body is answered."""
 
     AT_THE_END = auto()
     AS_IT_COMES = auto()
@@ -58,13 +58,13 @@ def _sane_pick(request: Request) -> str | None:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Everything that a dialect may change. The defaults are GAIE's picker."""
+    """Everything that a dialect may change. The defaults are those of GAIE's picker."""
 
     timing: Timing = Timing.END_OF_REQUEST
     pick: Callable[[Request], str | None] = _sane_pick
-    """The pick; None: nothing is eligible, which the protocol answers with a 503."""
+    """Returns the pick; None: no endpoint is eligible, which the protocol answers with a 503."""
     other_pick: str | None = None
-    """What the header says when it disagrees with the metadata."""
+    """The pick in the header, if it differs from the metadata."""
     in_header: bool = True
     in_metadata: bool = True
     raw: bool = True
@@ -77,33 +77,35 @@ class Behaviour:
     mutate_response: Mutate | None = None
     response_body: Callable[[bytes], bytes] = bytes
     response: tuple[Callable[[str, int, list[Step]], Sequence[Step]], ...] = ()
-    """Applied in turn to the steps for one response message: (phase, how many of it, steps)."""
+    """Applied in turn to the steps that answer one response message: (phase, count of such messages,
+    steps)."""
     answers_request_trailers: bool = True
     answers_trailers: bool = True
-    """Those of the response."""
+    """Whether it answers response trailers."""
     repeats_headers: bool = False
-    """Every header of the request and of the response comes back, set anew without an append action."""
+    """Whether it sets every header of the request and of the response again, without an append action."""
     left_out: frozenset[str] = SYSTEM_OWNED
-    """But for these."""
+    """Headers that `repeats_headers` leaves out."""
     encodes_json: bool = False
-    """Request bodies are read and written anew, with the model's name that a header asks for."""
+    """Whether it decodes and encodes request bodies, with the model name from a header."""
     restores_name: bool = False
-    """The model's name of the request comes back in the response."""
+    """Whether it puts the original model name back into the response."""
     echoes_served: bool = True
-    """The served endpoint comes back in a response header, as in GAIE's conformance tests."""
+    """Whether it returns the served endpoint in a response header, as in GAIE's conformance tests."""
     repeats_each: bool = False
-    """Every header field of the response comes back, in order, and what served or why nobody knows."""
+    """Whether it returns every header field of the response in order, and the served endpoint or why it is
+    unknown."""
     echoes_pick: bool = False
-    """The request gets a header that has an echo server say the pick in its answer."""
+    """Whether it adds a request header that makes GAIE's echo server return the pick."""
     plain_response: Callable[[bytes], bytes] = bytes
-    """What becomes of a whole response that is no event stream."""
+    """Changes a complete response that is not an event stream."""
     plain_at_the_end: bool = False
-    """A response that is no event stream is answered at its end alone, in one piece."""
+    """Whether a response that is not an event stream is answered only at its end, in one piece."""
 
 
 @dataclass
 class Record:
-    """What a picker saw of one request."""
+    """What a picker received of one request."""
 
     headers: dict[str, str]
     subset: tuple[str, ...] | None
@@ -114,7 +116,7 @@ class Record:
     response_headers: dict[str, str] = field(default_factory=dict)
     response_body_sha256: str = ""
     phases: list[str] = field(default_factory=list)
-    """ext_proc's names of the messages, in order; runs of the same phase count once."""
+    """ext_proc's names of the messages, in order, without repetitions in a row."""
     finished: bool = False
     """Whether the sidecar half-closed the stream, or the picker closed it; False when it was reset."""
 
@@ -129,7 +131,7 @@ class Conversation:
         dialects: Sequence[str],
         known: "Mapping[str, Dialect]",
     ) -> None:
-        """`dialects` holds for a request that names none; `known` are those that there are."""
+        """`dialects` apply to requests that name none. `known` has all dialects by name."""
         self._endpoints = endpoints
         self._turn = turn
         self._dialects = tuple(dialects)
@@ -145,12 +147,12 @@ class Conversation:
         self.record: Record | None = None
 
     def receive(self, message: ProcessingRequest) -> Iterator[Step]:
-        """The steps that answer `message`. Raises KeyError for a dialect nobody knows."""
+        """The steps that answer `message`. Raises KeyError for an unknown dialect."""
         phase = message.WhichOneof("request")
         if phase is None:
             return
         if phase == "request_headers" or (phase == "response_headers" and self._request is None):
-            # An answer of Envoy's own begins with response headers, which real pickers answer too.
+            # Envoy's own answer to a request begins with response headers, which real pickers answer too.
             self._start(message)
         request, record = self._request, self.record
         if request is None or record is None:
@@ -165,7 +167,7 @@ class Conversation:
             yield from self._later(request, phase, message)
 
     def finish(self) -> Record | None:
-        """The stream is over: what was seen, or None when not even headers were."""
+        """End the stream; returns the record, or None if no headers were received."""
         if self.record is not None and self._request is not None:
             self.record.body_sha256 = hashlib.sha256(self._request.body).hexdigest()
             self.record.response_body_sha256 = self._response_digest.hexdigest()
@@ -203,7 +205,7 @@ class Conversation:
             answer += streamed(message.request_body.body, end=end, size=how.size)
         elif is_body and end:
             answer += streamed(self._request_body(request), size=how.size)
-        # Changes apply to the message that completes a pick, never to mere echoes before it.
+        # Changes apply to the message that completes a pick, not to echoes before it.
         if end or (how.timing is Timing.HEADERS and not is_body):
             for change in how.answer:
                 answer = list(change(request, answer))
@@ -218,7 +220,7 @@ class Conversation:
             said = pick if how.other_pick is None else how.other_pick
             set_header(common.header_mutation, DESTINATION, said, raw=how.raw)
         request = self._request
-        # Without a body pickers do not even read the headers.
+        # Real pickers do not read the headers of a request without a body.
         if how.repeats_headers and request is not None and request.has_body:
             if body := self._request_body(request):
                 set_header(common.header_mutation, "Content-Length", str(len(body)))

@@ -1,7 +1,7 @@
-"""Deaths: processes that ended although nobody had told them to, or in another way than they were told.
+"""Records deaths: processes that ended without being told to, or in another way than told.
 
-Whoever starts processes looks here at the end, and while they run: the demo, chaos, every test. Requests
-alone do not show a death: what restarts a process hides it.
+The demo, chaos and every test check the record. Failed requests are not enough to notice a crash, as the
+process is restarted.
 """
 
 import json
@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 WORKER_DIED = "restarting a relay worker that crashed"
-"""The sidecar's log line of a worker's death, with `pid` and `exit_code`."""
+"""The sidecar's log line for a crashed worker, with `pid` and `exit_code`."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Death:
     name: str
     pid: int
     code: int
-    """Its exit status; a signal is negative."""
+    """Its exit status; negative for a signal."""
     asked: bool
-    """Whether it had been told to end, and ended in another way."""
+    """Whether it was told to end, and ended in another way."""
     tail: str
     """The end of its log."""
 
     def __str__(self) -> str:
-        when = "when it was told to end" if self.asked else "and nobody had told it to end"
+        when = "when it was told to end" if self.asked else "without being told to end"
         return f"{self.name} (pid {self.pid}) {_ended(self.code)}, {when}:\n{self.tail}"
 
 
@@ -43,18 +43,19 @@ def _ended(code: int) -> str:
 
 
 DEATHS: list[Death] = []
-"""Of processes for which nobody else looks."""
+"""Deaths of processes started outside of `deaths_noted`."""
 _noted: ContextVar[list[Death]] = ContextVar("deaths", default=DEATHS)
 
 
 def ledger() -> list[Death]:
-    """Where the deaths of processes are noted that are started here and now."""
+    """The list for deaths of processes that are started in this context."""
     return _noted.get()
 
 
 @contextmanager
 def deaths_noted() -> Iterator[list[Death]]:
-    """Deaths of the processes that are started within, by this task and its own ones."""
+    """Yields the list for deaths of processes that are started in the block, by this task and its
+    children."""
     found: list[Death] = []
     token = _noted.set(found)
     try:

@@ -1,6 +1,6 @@
-"""The demo: real requests through the real Envoy, and a table of what became of them.
+"""The demo: sends requests through the real Envoy and prints a table of their results.
 
-Each step states what must happen; the exit code says whether all of it did.
+Each step states the expected result; the exit code tells whether all were met.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ CHAT = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
 
 
 class Unexpected(AssertionError):
-    """Something else happened than was stated."""
+    """The result of a step is not the expected one."""
 
 
 def expect(condition: bool, saw: str) -> None:
-    """Fail the step with what was seen."""
+    """Fail the step unless `condition`, with the result `saw`."""
     if not condition:
         raise Unexpected(saw)
 
@@ -145,7 +145,7 @@ STEPS: list[tuple[str, str, Step]] = [
 
 
 async def run_demo(*, keep: bool) -> int:
-    """Run every step; 0 when all came out as stated, 1 otherwise."""
+    """Run every step; returns 0 if all results are as expected, else 1."""
     configure("console", "error")
     console = Console(width=None if os.isatty(1) else 140)
     console.print("starting Envoy, the sidecar, 2 pickers and 3 model servers ...")
@@ -157,7 +157,7 @@ async def run_demo(*, keep: bool) -> int:
 
 
 async def _show(console: Console, *, keep: bool) -> int:
-    """Run the steps and say what happened; how many have failed."""
+    """Run the steps and print the results; returns the number of failures."""
     async with running_stack() as stack, httpx.AsyncClient(timeout=15) as client:
         table = Table(title="What happened")
         for heading in ("step", "must be", "was", ""):
@@ -180,7 +180,7 @@ async def _show(console: Console, *, keep: bool) -> int:
 async def _stay(stack: Stack, console: Console) -> None:
     body = json.dumps(CHAT)
     url = stack.pool_url("open") + "/v1/chat/completions"
-    console.print("Still up; Ctrl-C ends it. Try:", style="bold")
+    console.print("Still running; press Ctrl-C to stop. Try:", style="bold")
     for line in (
         f"curl -i {url} -H 'content-type: application/json' -d '{body}'",
         f"curl -i {url} -H 'test-epp-endpoint-selection: {stack.endpoints[0]}' -d '{body}'",

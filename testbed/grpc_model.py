@@ -1,6 +1,6 @@
 """A gRPC upstream for h2c pools: unary echo, server streaming and bidirectional echo of raw bytes.
 
-Nothing here knows a message type: a data plane must not need one either.
+It knows no message types, as a data plane must not need them.
 """
 
 import argparse
@@ -16,11 +16,11 @@ import grpc
 from grpc import aio
 
 ECHO = "/testbed.Model/Echo"
-"""Unary: the request is the answer."""
+"""Unary: returns the request."""
 REPEAT = "/testbed.Model/Repeat"
-"""Server streaming: the request as often as metadata `x-count` says, 3 times without it."""
+"""Server streaming: returns the request `x-count` (metadata) times, 3 times by default."""
 CHAT = "/testbed.Model/Chat"
-"""Bidirectional: each message comes back at once."""
+"""Bidirectional: returns each message at once."""
 
 
 class _Model(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -58,7 +58,7 @@ class _Model(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 @asynccontextmanager
 async def running_grpc_model(listen: str = "127.0.0.1:0") -> AsyncIterator[str]:
-    """Serve at `ip:port` (0: any port) in this event loop; the bound address."""
+    """Serve at `ip:port` (0: any port) in this event loop; yields the bound address."""
     model = _Model()
     server = aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)])
     server.add_generic_rpc_handlers((model,))

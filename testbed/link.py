@@ -1,4 +1,5 @@
-"""Link: the cable between the sidecar and a picker, which can be cut, garbled, slowed and blocked."""
+"""Link: a TCP proxy between the sidecar and a picker that can reset, garble, slow down and block the
+connection."""
 
 import asyncio
 import contextlib
@@ -8,25 +9,25 @@ import struct
 from enum import Enum, auto
 
 _READ = 65536
-# SO_LINGER of 0 s: closing sends RST
+# SO_LINGER of 0 s makes close() send a RST.
 _RESET = struct.pack("ii", 1, 0)
-LONGEST_UNHURT = 20_000
-"""Bytes that a connection carries, at most, before a link that resets or garbles does so."""
+MAX_INTACT = 20_000
+"""Upper bound of the bytes that pass before a connection is reset or garbled."""
 
 
 class Mode(Enum):
-    """What a link does to bytes on their way from the picker."""
+    """What a link does with bytes from the picker."""
 
     GOOD = auto()
     RESET = auto()
-    """Every connection is reset after some bytes, in the middle of whatever message it is."""
+    """Resets every connection after some bytes, usually within a message."""
     GARBLE = auto()
-    """Every connection gets some random bytes where an HTTP/2 frame should begin. Anywhere else they could
-    be a valid answer with another body, and nobody could tell."""
+    """Inserts random bytes where an HTTP/2 frame should begin. Elsewhere they could be a valid answer with
+    another body, which nobody could detect."""
     DRIP = auto()
-    """A few bytes, a pause, a few bytes."""
+    """Sends a few bytes at a time, with pauses."""
     BLOCK = auto()
-    """Nothing passes either way and nobody is told, as when a switch dies."""
+    """Nothing passes in either direction and connections stay open, as when a switch fails."""
 
 
 class Link:
@@ -35,7 +36,7 @@ class Link:
     def __init__(self, seed: int, *, drip_bytes: int = 400, drip_pause: float = 0.1) -> None:
         self._drip_bytes = drip_bytes
         self.drip_pause = drip_pause
-        """Seconds between two drops."""
+        """Seconds between two pieces."""
         self._dice = random.Random(seed)
         self._target: tuple[str, int] | None = None
         self._server: asyncio.Server | None = None
@@ -47,7 +48,7 @@ class Link:
         self.address = ""
 
     def set_mode(self, mode: Mode) -> None:
-        """Hurt open and new connections in this way from now on."""
+        """Set the mode of open and new connections."""
         self.mode = mode
         if mode is Mode.BLOCK:
             self._good.clear()
@@ -55,7 +56,7 @@ class Link:
             self._good.set()
 
     async def up(self, target: str) -> None:
-        """Listen, at the same address as before, and forward to `target`."""
+        """Listen at the same address as before, and forward to `target`."""
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         mine, _, at = (self.address or "127.0.0.1:0").rpartition(":")
@@ -63,7 +64,7 @@ class Link:
         self.address = "{}:{}".format(*self._server.sockets[0].getsockname()[:2])
 
     async def down(self) -> None:
-        """Refuse connections and reset the open ones: the host is there, its picker is not."""
+        """Refuse connections and reset the open ones, as a host without the picker does."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -84,7 +85,7 @@ class Link:
             there, back = await asyncio.open_connection(*self._target)
             self._writers.add(back)
             try:
-                # Whichever side ends first ends the other.
+                # The first side to end ends the other.
                 forward = asyncio.create_task(self._forward(reader, back))
                 hurt = asyncio.create_task(self._hurt(there, writer))
                 pair = {forward, hurt}
@@ -98,7 +99,7 @@ class Link:
                 self._writers.discard(back)
                 back.close()
         except (OSError, asyncio.CancelledError):
-            # cancelled by `down`; nobody waits for this task
+            # A cancellation comes from `down`, and nobody awaits this task.
             _reset(writer)
         finally:
             self._open.discard(task)
@@ -112,7 +113,7 @@ class Link:
             await writer.drain()
 
     async def _hurt(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        unhurt = self._dice.randrange(LONGEST_UNHURT)
+        unhurt = self._dice.randrange(MAX_INTACT)
         frames = _Frames()
         while data := await reader.read(_READ):
             await self._good.wait()
@@ -140,14 +141,14 @@ class Link:
 
 
 class _Frames:
-    """Where HTTP/2 frames begin in the bytes of a server."""
+    """Finds the beginnings of HTTP/2 frames in the bytes of a server."""
 
     def __init__(self) -> None:
         self._left = 0
         self._head = b""
 
     def boundary(self, data: bytes) -> int | None:
-        """Take the next bytes; where in them the first frame begins."""
+        """Read the next bytes; returns where the first frame in them begins."""
         first, at = None, 0
         while at < len(data):
             if self._left:
@@ -166,11 +167,11 @@ class _Frames:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
-    # closed already
+    # The connection is closed already.
     if sock is None:
         return
     with contextlib.suppress(OSError):
-        # else the peer was faster
+        # A negative descriptor means that the socket is closed.
         if sock.fileno() >= 0:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()

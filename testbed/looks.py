@@ -1,4 +1,4 @@
-"""What is seen of an installation from outside: the admin page, /proc, sockets. Changes nothing."""
+"""Reads the state of an installation from outside: the admin page, /proc, sockets. Never changes it."""
 
 import contextlib
 import json
@@ -13,18 +13,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 class AdminPage:
-    """The sidecar's, at `address`; a page that cannot be had is empty."""
+    """The sidecar's admin page at `address`. A failed request gives an empty page."""
 
     def __init__(self, address: str) -> None:
         self.url = f"http://{address}"
         self._http: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Within the event loop that asks."""
+        """Open the HTTP client, in the event loop that uses it."""
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
 
     async def close(self) -> None:
-        """No more looks."""
+        """Close the HTTP client."""
         if self._http is not None:
             await self._http.close()
 
@@ -37,15 +37,15 @@ class AdminPage:
             return None
 
     async def readiness(self) -> str:
-        """What the sidecar says when it is ready: `ok`, and what is worth a note."""
+        """The text of `/readyz` when the sidecar is ready: `ok` and notes. Empty otherwise."""
         return (await self._get(f"{self.url}/readyz") or b"").decode()
 
     async def answers(self, url: str) -> bool:
-        """Whether any page says 200."""
+        """Whether `url` answers with 200."""
         return await self._get(url) is not None
 
     async def metrics(self) -> dict[str, float]:
-        """The metrics, added up over their labels."""
+        """The metrics, summed over their labels."""
         sums: dict[str, float] = {}
         text = (await self._get(f"{self.url}/metrics") or b"").decode()
         for family in text_string_to_metric_families(text):
@@ -63,14 +63,14 @@ class AdminPage:
 
 
 class News:
-    """What has been added to a log since the last look."""
+    """Reads the lines that were added to a log since the last time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read = 0
 
     def lines(self) -> list[str]:
-        """The new whole lines; none while there is no such file."""
+        """The new complete lines; none while the file does not exist."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as log:
@@ -81,7 +81,7 @@ class News:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """The child processes of a process."""
     try:
         return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def children(pid: int) -> list[int]:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process has let go of all it had; its parent may not have heard of it yet."""
+    """Whether a process has ended. Its parent may not have reaped it yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -97,7 +97,7 @@ def ended(pid: int) -> bool:
 
 
 def listened(sockets: Iterable[Path]) -> bool:
-    """Whether somebody listens on each of these Unix sockets, and has room for one more."""
+    """Whether each of these Unix sockets accepts a connection."""
     for path in sockets:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
@@ -109,21 +109,21 @@ def listened(sockets: Iterable[Path]) -> bool:
 
 
 def descriptors(pid: int) -> int:
-    """Open descriptors of a process."""
+    """Number of open descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def first_free_descriptor(pid: int) -> int:
-    """The number that the next one gets: as its limit, there is no next one."""
+    """The number of the next descriptor. As RLIMIT_NOFILE it prevents further descriptors."""
     used = set(map(int, os.listdir(f"/proc/{pid}/fd")))
     return next(number for number in range(len(used) + 1) if number not in used)
 
 
 def writers(log: Path) -> list[int]:
-    """Every process whose output goes to this file: orphans too."""
+    """All processes whose stdout is this file, orphans included."""
     found = []
     for output in Path("/proc").glob("[0-9]*/fd/1"):
-        # it has ended
+        # The process has ended.
         with contextlib.suppress(OSError):
             if output.readlink() == log:
                 found.append(int(output.parts[2]))

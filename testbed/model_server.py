@@ -1,7 +1,7 @@
 """A simulated OpenAI-style model server: JSON and SSE answers over HTTP/1.1 or h2c on one port.
 
-Every answer says who gave it (`x-model-server`) and over which protocol (`x-http-version`). No model
-and no tokenizer lives here, only what a data plane can see of one.
+Every answer has its server (`x-model-server`) and HTTP version (`x-http-version`) as headers. There is no
+model or tokenizer, only what a data plane sees of one.
 """
 
 import argparse
@@ -32,11 +32,11 @@ CHUNK = 64 * 1024
 
 
 class Disconnected(Exception):
-    """The client went away."""
+    """The client has disconnected."""
 
 
 class BadRequest(Exception):
-    """The client asked for something that is not a request; the text says what."""
+    """The request is invalid; the text tells why."""
 
 
 class ModelServer:
@@ -46,7 +46,7 @@ class ModelServer:
         self.name = name
         self.requests = 0
         self.aborts = 0
-        """Requests whose client went away before the end of the answer."""
+        """Requests whose client disconnected before the end of the answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -65,7 +65,7 @@ class ModelServer:
 
 
 class _Exchange:
-    """One request and the means to answer it."""
+    """One request, with methods to answer it."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
         self.headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
@@ -82,7 +82,7 @@ class _Exchange:
         ]
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The request body as it comes. Raises Disconnected."""
+        """Yields the request body in pieces. Raises Disconnected."""
         while not self._body_ended.is_set():
             event = await self._receive()
             if event["type"] == "http.disconnect":
@@ -92,7 +92,7 @@ class _Exchange:
             yield event.get("body", b"")
 
     async def json_body(self) -> dict[str, Any]:
-        """The request body as a JSON object; empty is one without fields. Raises BadRequest."""
+        """The request body as a JSON object; an empty body gives an empty one. Raises BadRequest."""
         try:
             request = json.loads(b"".join([part async for part in self.body()]) or b"{}")
         except ValueError as error:
@@ -127,12 +127,12 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def trailers(self, trailers: dict[str, str]) -> None:
-        """Send trailers; `start` announced them."""
+        """Send trailers, which `start` has announced."""
         named = [(key.encode(), value.encode()) for key, value in trailers.items()]
         await self.send({"type": "http.response.trailers", "headers": named})
 
     async def json(self, status: int, answer: Any, **trailers: str) -> None:
-        """Send a whole JSON answer; trailers only to those who take them."""
+        """Send a complete JSON answer, with trailers if the client accepts them."""
         body = json.dumps(answer).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body))}
         with_trailers = bool(trailers) and self.may_send_trailers
@@ -142,7 +142,7 @@ class _Exchange:
             await self.trailers({key.replace("_", "-"): text for key, text in trailers.items()})
 
     async def until_disconnect(self, answering: Awaitable[None]) -> None:
-        """Answer, unless the client goes away. Raises Disconnected."""
+        """Answer until the client disconnects. Raises Disconnected."""
         answer = asyncio.ensure_future(answering)
         gone = asyncio.create_task(self._gone())
         try:
@@ -156,14 +156,14 @@ class _Exchange:
             await asyncio.gather(answer, gone, return_exceptions=True)
 
     async def _gone(self) -> None:
-        # Only after the body: two readers would take its events from each other.
+        # Wait for the end of the body: a second reader would take events from the first.
         await self._body_ended.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
 
 async def _echo(exchange: _Exchange, _: ModelServer) -> None:
-    """What came in, or `?size=` deterministic bytes in `?chunks=` pieces."""
+    """Answers with the request's data, or with `?size=` deterministic bytes in `?chunks=` pieces."""
     digest, length = hashlib.sha256(), 0
     async for part in exchange.body():
         digest.update(part)
@@ -246,7 +246,7 @@ async def _complete(exchange: _Exchange, server: ModelServer, kind: str) -> None
     await exchange.start(200, {"content-type": "text/event-stream"})
     for event in events(request, kind, tokens):
         await exchange.write(event)
-        # what a model needs for a token
+        # The time per token of a model.
         await asyncio.sleep(pause)
     await exchange.write(DONE, more=False)
 
@@ -255,8 +255,8 @@ DONE = b"data: [DONE]\n\n"
 
 
 def events(request: dict[str, Any], kind: str, tokens: int) -> Iterator[bytes]:
-    """The server-sent events that answer a request, but for DONE. With a `seed` the tokens depend on
-    it, so that a stream can be told from any other byte by byte."""
+    """The server-sent events that answer a request, without DONE. With a `seed` in the request the tokens
+    depend on it, so that streams differ from each other."""
     chat = kind == "chat.completion"
     streamed = "chat.completion.chunk" if chat else kind
     dice = random.Random(str(request["seed"])) if "seed" in request else None
@@ -298,21 +298,21 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 @asynccontextmanager
 async def running_model_server(listen: str = "127.0.0.1:0") -> AsyncIterator[ModelServer]:
-    """Serve at `ip:port` (0: any port; `[ip]:port` for IPv6) in this event loop; the server's
-    `name` is its address."""
+    """Serve at `ip:port` (0: any port; `[ip]:port` for IPv6) in this event loop. The server's `name` is its
+    address."""
     host, _, port = listen.rpartition(":")
     listener = socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host.strip("[]"), int(port)))
-    # connections wait from now on, before hypercorn accepts them
+    # From here on connections queue until hypercorn accepts them.
     listener.listen(1024)
     server = ModelServer(f"{host}:{listener.getsockname()[1]}")
     config = Config()
-    # hypercorn closes the descriptor that it is given.
+    # hypercorn closes this descriptor.
     config.bind = [f"fd://{listener.detach()}"]
     config.loglevel = "ERROR"
     config.keep_alive_timeout = 60
-    # 1000 by default, which a benchmark soon reaches
+    # The default of 1000 is too low for benchmarks.
     config.keep_alive_max_requests = 1_000_000
     config.graceful_timeout = 1
     config.h2_max_concurrent_streams = 10_000

@@ -1,7 +1,7 @@
-"""A reference endpoint picker for the demo and the tests: an ext_proc server on grpc.aio.
+"""A simulated endpoint picker for the demo and the tests: an ext_proc server on grpc.aio.
 
-By default it behaves like GAIE's; `x-picker-dialect` makes it speak like other pickers do, or break
-the protocol. What it answers is decided in `dialects`, never here.
+By default it behaves like GAIE's. `x-picker-dialect` makes it behave like other pickers, or break the
+protocol. `conversation` and `dialects` decide its answers.
 """
 
 import argparse
@@ -25,15 +25,15 @@ from testbed.steps import Fail, Finish, Wait
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 HEALTH_SERVICES = ("", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor")
-"""What GAIE's picker answers health checks for."""
+"""Service names for which GAIE's picker answers health checks."""
 _SERVING = b"\x08\x01"
 
 
 class ReferencePicker:
     """The ext_proc service.
 
-    `dialects` holds for requests that name none. `on_record` is told of each request when its
-    stream is over.
+    `dialects` apply to requests that name none. `on_record` is called with the record of each request
+    when its stream has ended.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ReferencePicker:
         self._turn = 0
 
     async def process(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        """One stream of Envoy's, by way of the sidecar."""
+        """One ext_proc stream from the sidecar."""
         self._turn += 1
         conversation = Conversation(self._endpoints, self._turn, self._dialects, DIALECTS)
         finished = False
@@ -80,7 +80,7 @@ class ReferencePicker:
 
 
 async def _check_health(request: bytes, context: Any) -> bytes:
-    # HealthCheckRequest has one string, field 1; the names that exist are shorter than 128 bytes.
+    # HealthCheckRequest has one string, field 1; all names are shorter than 128 bytes.
     service = request[2:].decode(errors="replace")
     if service not in HEALTH_SERVICES:
         await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {service!r}")
@@ -111,7 +111,7 @@ async def start_picker(
 ) -> tuple[aio.Server, str]:
     """Start a picker at `ip:port` (0: any port); returns the server and its bound address.
 
-    Without `health` it has no health service, as pickers that serve it on another port.
+    Without `health` it has no health service, like pickers that serve it on another port.
     """
     unlimited = [
         ("grpc.max_receive_message_length", -1),
@@ -132,7 +132,7 @@ async def start_picker(
 def tls_credentials(
     certificate: Path, key: Path, client_authority: Path | None = None
 ) -> grpc.ServerCredentials:
-    """Credentials from PEM files; with `client_authority` clients must show a certificate of it."""
+    """Credentials from PEM files. With `client_authority`, clients need a certificate of that CA."""
     roots = client_authority.read_bytes() if client_authority else None
     pair = [(key.read_bytes(), certificate.read_bytes())]
     return grpc.ssl_server_credentials(pair, roots, roots is not None)
@@ -160,7 +160,7 @@ def _dialects(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in DIALECTS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(DIALECTS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(DIALECTS)}")
     return names
 
 
@@ -177,7 +177,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--client-ca", type=Path, help="PEM file; clients must show a certificate")
     arguments = parser.parse_args()
     if (arguments.tls_cert is None) != (arguments.tls_key is None):
-        parser.error("--tls-cert and --tls-key go together")
+        parser.error("--tls-cert and --tls-key need each other: give both")
     return arguments
 
 

@@ -1,4 +1,4 @@
-"""Child processes with an owner: they end with it, by pid, whatever happens to it."""
+"""Child processes that end with their owner, whatever happens to it."""
 
 import asyncio
 import contextlib
@@ -13,9 +13,9 @@ from typing import Any
 from epp_client.errors import EppClientError
 from testbed.deaths import Death, ledger, worker_death
 
-# Asks the kernel to end the child when its parent dies, then becomes the command. A preexec_fn would
-# do the same between fork and exec, where grpcio's threads make Python code unsafe.
-# A parent that died before the request was made is seen by the child having another parent.
+# Asks the kernel to kill the child when its parent dies, then executes the command. A preexec_fn would do
+# the same between fork and exec, where Python code is unsafe because of grpcio's threads. If the parent
+# died before the request, the child sees another parent.
 _DIE_WITH_PARENT = (
     "import ctypes, os, signal, sys;"
     "ctypes.CDLL(None).prctl(1, signal.SIGKILL);"
@@ -24,20 +24,19 @@ _DIE_WITH_PARENT = (
 )
 
 START_TIMEOUT = 60.0
-"""Seconds from the start of a Python peer to its first line."""
+"""Seconds from the start of a Python process to its first line."""
 _LINE = 1024 * 1024
 _TAIL = 60
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 
 
 class ProcessFailed(EppClientError):
-    """A child ended, or stayed silent, when it should have become ready."""
+    """A child ended or did not become ready."""
 
 
 class Process:
-    """One running child; its output's tail is kept for error reports.
-
-    An end that nobody had asked for, or another one than was asked for, is a Death.
+    """A child process. The last lines of its output are kept for error reports.
+    If it ends without being told to, or in another way, that is a Death.
     """
 
     def __init__(
@@ -57,9 +56,8 @@ class Process:
 
     @classmethod
     async def start(cls, *command: str, log: Path | None = None) -> "Process":
-        """Start `command`; stdout and stderr are one stream, kept in memory or added to `log`.
-
-        The child writes to the log itself: its own children can go on when it has gone.
+        """Start `command`. stdout and stderr are one stream, kept in memory or appended to `log`.
+        The child writes to the log itself, so its own children can write on when it has ended.
         """
         with contextlib.ExitStack() as files:
             output = files.enter_context(log.open("ab")) if log else asyncio.subprocess.PIPE
@@ -83,10 +81,10 @@ class Process:
 
     @classmethod
     async def python(cls, module: str, *arguments: str) -> tuple["Process", dict[str, Any]]:
-        """Run a module of ours until its first line, which is JSON and says where it listens.
+        """Run a Python module until its first line, which is JSON with its address.
 
         Raises:
-            ProcessFailed: it ended, or said nothing for `START_TIMEOUT`; the text has its output.
+            ProcessFailed: it ended, or printed nothing for `START_TIMEOUT` s; the text has its output.
         """
         child = await cls.start(sys.executable, "-m", module, *arguments)
         child.name = module
@@ -98,31 +96,31 @@ class Process:
             await child.stop()
             raise failed from error
         except asyncio.CancelledError:
-            # Nobody has the child yet who could end it.
+            # No caller has the child yet, so end it here.
             await child.kill()
             raise
 
     async def exited(self) -> int:
-        """Wait for its end, whatever it is; the exit code."""
+        """Wait until it ends; returns the exit code."""
         self._known()
         return await self._process.wait()
 
     def failed(self, what: str) -> ProcessFailed:
-        """What to raise when this child is of no use; whoever catches it knows of its end."""
+        """The exception to raise if this child cannot be used. Its end is not a Death then."""
         self._known()
         return ProcessFailed(f"{self.name} {what}:\n{self.tail}")
 
     def _known(self) -> None:
-        """Somebody knows of its end, or will, so that nobody needs to be told."""
+        """Its end is expected: it is not a Death."""
         self._awaited = True
         if self._death in self._deaths:
             self._deaths.remove(self._death)
 
     async def _watch(self) -> None:
-        """Note how it ends, unless somebody waits for that."""
+        """Record a Death when it ends, unless the end is expected."""
         code = await self._process.wait()
         with contextlib.suppress(TimeoutError):
-            # its last words; a child of its own may keep the pipe
+            # Read its last output; the pipe may stay open if it has children.
             async with asyncio.timeout(1):
                 await asyncio.shield(self._reader)
         if not (self._awaited or (self._told and (code == 0 or -code in self._told))):
@@ -130,7 +128,7 @@ class Process:
             self._deaths.append(self._death)
 
     async def _first_line(self) -> str:
-        """The first line of JSON; empty when the child ended without one."""
+        """The first line of JSON; empty if the child ended without one."""
         first = asyncio.create_task(self._first.get())
         try:
             await asyncio.wait((first, self._reader), return_when=asyncio.FIRST_COMPLETED)
@@ -168,7 +166,7 @@ class Process:
         return self._process.returncode is None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to this very process."""
+        """Send a signal to the process."""
         if self.running:
             if number in _ENDS:
                 self._told.add(number)
@@ -180,7 +178,7 @@ class Process:
         await self._reap()
 
     async def stop(self, grace: float = 5.0) -> int:
-        """SIGTERM, after `grace` seconds SIGKILL; the exit code."""
+        """Send SIGTERM, and SIGKILL after `grace` seconds; returns the exit code."""
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:

@@ -1,6 +1,6 @@
-"""A whole InferencePool installation on loopback: model servers, pickers, sidecar, the real Envoy.
+"""A complete InferencePool installation on loopback: model servers, pickers, sidecar, the real Envoy.
 
-What the demo shows and the end-to-end tests drive. Everything it starts ends with it.
+Used by the demo and the end-to-end tests. All its processes end with it.
 """
 
 import socket
@@ -26,7 +26,7 @@ from testbed.process import Process
 ENVOY_HOST = "127.0.0.10"
 HOSTS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
 DEAD_HOST = "127.0.0.14"
-"""A Pod that is Ready for Kubernetes, and where nothing listens."""
+"""Address of a Pod that is Ready although nothing listens there."""
 
 
 @dataclass
@@ -44,12 +44,12 @@ class Stack:
     manifests: Path = field(init=False)
 
     def pool_url(self, name: str) -> str:
-        """Where clients reach a pool."""
+        """The URL of a pool for clients."""
         return f"{self.url}/default/{name}"
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Ports that nobody listens on at this moment, on a loopback address nobody else uses."""
+    """Free ports on a loopback address that no other process uses."""
     with ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -58,7 +58,7 @@ def free_ports(host: str, count: int) -> list[int]:
 
 
 def pod(name: str, ip: str, *, app: str = "model", ready: bool = True) -> dict[str, Any]:
-    """A Pod of the model server, with the label `app` by which pools select."""
+    """A Pod of a model server, with the label `app` that pools select by."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -97,7 +97,7 @@ def service(name: str, address: str) -> list[dict[str, Any]]:
 def inference_pool(
     name: str, port: int, picker: str | None, failure_mode: str, **more: Any
 ) -> dict[str, Any]:
-    """An InferencePool over all model servers; `more` goes into the spec, `annotations` aside."""
+    """An InferencePool over all model servers. `more` are fields of the spec, except `annotations`."""
     annotations = more.pop("annotations", {})
     spec: dict[str, Any] = {
         "selector": {"matchLabels": {"app": "model"}},
@@ -131,7 +131,7 @@ async def _start_models(stack: Stack, owner: AsyncExitStack) -> int:
 
 
 async def start_picker(stack: Stack, name: str, listen: str = "127.0.0.1:0", *options: str) -> str:
-    """Start (again) the picker called `name`; its address. `options`: see `demo.picker`."""
+    """Start the picker `name` or start it again; returns its address. `options`: see `testbed.picker`."""
     live = ",".join(stack.endpoints)
     process, ready = await Process.python(
         "testbed.picker", "--listen", listen, "--endpoints", live, *options
@@ -151,9 +151,8 @@ async def running_stack(
 ) -> AsyncIterator[Stack]:
     """Start everything; `settings` override those of the sidecar.
 
-    `routes_to` names pools that Envoy has routes for and the manifests do not have (yet). `write` makes
-    the manifest of the objects; `edge` is what clients may do, and `edit_bootstrap` changes Envoy's
-    bootstrap in place.
+    `routes_to` are pools with routes in Envoy that are missing in the manifests. `write` encodes the
+    objects as a manifest. `edge` is for the bootstrap, which `edit_bootstrap` changes in place.
 
     Pools: `open` (FailOpen) and `close` (FailClose) with a picker each, `h2c` (with `open`'s
     picker), `nopicker`, `lost` (FailClose, its Service is missing), `observe` and `skip` (response

@@ -1,4 +1,4 @@
-"""What a simulated picker says next, and how its messages are made. Pure."""
+"""The steps of a simulated picker, and functions that make its messages. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,23 +14,23 @@ from epp_client.ext_proc.pb.ext_proc_pb2 import (
 from epp_client.picker.protocol import DESTINATION, SERVED, SUBSET, SUBSET_NAMESPACE
 
 CHUNK = 64_000
-"""Bytes of body in one answer; GAIE's picker stays under Envoy's and gRPC's limits with it."""
+"""Bytes of body in one answer, as in GAIE's picker, to stay below the limits of Envoy and gRPC."""
 STEERING = "test-epp-endpoint-selection"
 SERVED_ECHO = "x-conformance-test-served-endpoint"
 OVERSIZED = 5 * 1024 * 1024
-"""Bytes of a header that no gRPC peer with default limits takes."""
+"""Bytes of a header above the default limits of every gRPC implementation."""
 MODEL_REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
-"""The request header with the name that a model has at the model server, and its name before llm-d."""
+"""Request headers with the model's name at the model server: llm-d's, and GAIE's."""
 CONTROLS = frozenset(
     {*MODEL_REWRITE, "x-gateway-inference-objective", "x-gateway-inference-fairness-id"}
 )
-"""Headers for the picker alone, which no picker repeats."""
+"""Headers for the picker only, which no picker repeats."""
 SYSTEM_OWNED = CONTROLS | {"content-length", DESTINATION, SERVED, SUBSET}
-"""Headers that pickers since GAIE 1.3 leave out when they repeat all the others."""
+"""Headers that pickers since GAIE 1.3 do not repeat."""
 
 
 class Wait(NamedTuple):
-    """Say nothing for some time."""
+    """Pause."""
 
     seconds: float
 
@@ -40,18 +40,18 @@ class Finish(NamedTuple):
 
 
 class Fail(NamedTuple):
-    """End the stream with the gRPC status of this name."""
+    """End the stream with the gRPC status `status`, a name."""
 
     status: str
     message: str
 
 
 Step = ProcessingResponse | bytes | Wait | Finish | Fail
-"""One thing a picker does next; bytes are sent as they are, whatever they mean."""
+"""One step of a picker. bytes are sent unchanged, valid or not."""
 
 
 class Request:
-    """What the picker knows of one request."""
+    """What a picker knows of one request."""
 
     def __init__(self, message: ProcessingRequest, endpoints: Sequence[str], turn: int) -> None:
         self.headers = header_map(message.request_headers.headers)
@@ -61,18 +61,18 @@ class Request:
         self.candidates = _steered(self.headers, endpoints, self.subset)
         steered = STEERING in self.headers
         self.pick = ",".join(self.candidates if steered else _rotated(self.candidates, turn))
-        """What a picker in its right mind says; empty when nothing is eligible."""
+        """The correct pick; empty when no endpoint is eligible."""
 
 
 def header_map(headers: HeaderMap) -> dict[str, str]:
-    """Header values by lower-case name, wherever the sender put them."""
+    """Header values by lower-case name, from `raw_value` or `value`."""
     return {
         h.key.lower(): (h.raw_value or h.value.encode()).decode("latin-1") for h in headers.headers
     }
 
 
 def _subset(message: ProcessingRequest) -> tuple[str, ...] | None:
-    """The subset hint, a list or a comma-separated string; None when there is none."""
+    """The subset hint, from a list or a comma-separated string; None if there is none."""
     namespaces = message.metadata_context.filter_metadata
     if SUBSET_NAMESPACE not in namespaces or SUBSET not in namespaces[SUBSET_NAMESPACE].fields:
         return None
@@ -99,7 +99,7 @@ def _rotated(candidates: Sequence[str], turn: int) -> list[str]:
 def streamed(
     body: bytes, *, end: bool = True, response: bool = False, size: int = CHUNK
 ) -> list[ProcessingResponse]:
-    """StreamedBodyResponses of at most `size` bytes; the last has `end`. One for an empty body."""
+    """StreamedBodyResponses of at most `size` bytes, at least one. The last has `end`."""
     replies: list[ProcessingResponse] = []
     starts = range(0, max(len(body), 1), size)
     for start in starts:

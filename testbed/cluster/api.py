@@ -1,4 +1,4 @@
-"""A client of the API server for tests: what kubectl would do, as plain calls. It never watches."""
+"""A client of the API server for tests, with calls like kubectl's. It never watches."""
 
 import ssl
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ STATUS = "status"
 
 
 class ApiError(Exception):
-    """The API server refused; `status` is its HTTP status, `text` what it says."""
+    """The API server refused. `status` is the HTTP status, `text` the body."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"{status}: {text}")
@@ -27,7 +27,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class Kubeconfig:
-    """How one identity reaches the API server."""
+    """Access of one identity to the API server."""
 
     server: str
     ca_file: Path
@@ -56,7 +56,7 @@ class Kubeconfig:
         return path
 
     def tls(self) -> ssl.SSLContext:
-        """Verifies the server, and shows the client certificate if there is one."""
+        """A context that verifies the server and has the client certificate, if there is one."""
         context = ssl.create_default_context(cafile=str(self.ca_file))
         if self.cert_file is not None:
             context.load_cert_chain(self.cert_file, self.key_file)
@@ -65,7 +65,7 @@ class Kubeconfig:
 
 @dataclass
 class Api:
-    """An open client, as one identity."""
+    """A client with one identity."""
 
     identity: Kubeconfig
     _session: aiohttp.ClientSession = field(init=False)
@@ -99,10 +99,10 @@ class Api:
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> Any:
-        """One request.
+        """Send one request.
 
         Raises:
-            ApiError: it was refused.
+            ApiError: the server refused it.
         """
         headers = {"content-type": content_type} if body is not None else {}
         async with self._session.request(
@@ -115,7 +115,7 @@ class Api:
             return await answer.text()
 
     async def _collection(self, item: Object) -> str:
-        """The path of the collection that an object belongs into, as discovery has it."""
+        """The path of an object's collection, from discovery."""
         version, kind = item["apiVersion"], item["kind"]
         root = f"/apis/{version}" if "/" in version else f"/api/{version}"
         if (version, kind) not in self._paths:
@@ -134,7 +134,7 @@ class Api:
         return f"{own}/{subresource}" if subresource else own
 
     async def create(self, item: Object, *, dry_run: bool = False) -> Object:
-        """POST an object; its status, if it has one, follows as a patch: the server ignores it here."""
+        """Create an object, and patch its status if it has one: the server ignores it in the POST."""
         query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
         made: Object = await self.call("POST", await self._collection(item), item, query=query)
         if "status" in item and not dry_run:
@@ -142,7 +142,7 @@ class Api:
         return made
 
     async def apply(self, items: Sequence[Object], *, dry_run: bool = False) -> None:
-        """Server-side apply, as `kubectl apply --server-side`; bad fields are refused."""
+        """Apply like `kubectl apply --server-side`; unknown fields are refused."""
         query = {"fieldManager": "tests", "force": "true", "fieldValidation": "Strict"}
         if dry_run:
             query["dryRun"] = "All"
@@ -156,16 +156,16 @@ class Api:
             )
 
     async def get(self, item: Object) -> Object:
-        """The object as it is now; of `item` only the identity counts."""
+        """The current object with the identity of `item`."""
         found: Object = await self.call("GET", await self.path(item))
         return found
 
     async def patch(self, item: Object, change: Object, subresource: str = "") -> Object:
-        """A JSON merge patch."""
+        """Apply a JSON merge patch."""
         path = await self.path(item, subresource)
         changed: Object = await self.call("PATCH", path, change, content_type=MERGE)
         return changed
 
     async def delete(self, item: Object, grace: int = 0) -> None:
-        """Delete; a Pod with a `grace` stays, terminating: there is no kubelet that would end it."""
+        """Delete an object. A Pod with a `grace` stays terminating, as no kubelet ends it."""
         await self.call("DELETE", await self.path(item), {"gracePeriodSeconds": grace})

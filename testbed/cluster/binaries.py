@@ -1,7 +1,7 @@
-"""The programs and CRDs of this tier: found, or built once from Go modules into a cache.
+"""The programs and CRDs of the cluster tests, found or built once from Go modules into a cache.
 
-Every version is pinned by a go.mod under `go/`: one for etcd, kube-apiserver and kustomize, one for each
-of the real pickers, which are versions of one module. Nothing is started here.
+Versions are pinned by the go.mod files under `go/`: one for etcd, kube-apiserver and kustomize, one for
+each real picker, as those are versions of one module. Nothing is started here.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ PROGRAMS = {
     "epp": ("epp", f"{GAIE}/cmd/epp"),
     "epp-1.2": ("epp-1.2", f"{GAIE}/cmd/epp"),
 }
-"""The folder under `go/` and the main package of each."""
+"""The directory under `go/` and the main package of each program."""
 CRDS = {
     f"{GAIE}@v1.6.0": ("config/crd/bases/inference.networking.k8s.io_inferencepools.yaml",),
     # What epp v1.5.0 watches beside InferencePools.
@@ -39,23 +39,23 @@ CRDS = {
     ),
 }
 LDFLAGS = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3"
-"""Without the last kube-apiserver would call itself v0.0.0."""
+"""Linker flags. Without gitVersion kube-apiserver would report v0.0.0."""
 _PROGRESS = 10.0
-"""Seconds between two lines while something is built."""
+"""Seconds between two progress lines of a build."""
 
 
 class Unavailable(Exception):
-    """A program that is neither there nor can be built; the text says why."""
+    """A program is missing and cannot be built; the text tells why."""
 
 
 def cache_folder() -> Path:
-    """Where built programs and CRDs stay: of this user, not of a clone."""
+    """The cache of programs and CRDs, shared by all clones of the user."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "epp-client" / "cluster"
 
 
 def _cached(name: str) -> Path:
-    """Where a program of this very version stays: another version of one builds none of the others."""
+    """The path of a program in the cache, which depends on its pinned version only."""
     module, package = PROGRAMS[name]
     pinned = (MODULES / module / "go.mod").read_text()
     version = hashlib.sha256(json.dumps([pinned, package, LDFLAGS]).encode()).hexdigest()[:12]
@@ -63,7 +63,7 @@ def _cached(name: str) -> Path:
 
 
 def binary(name: str) -> Path:
-    """A program that is ready to run, from KUBEBUILDER_ASSETS or the cache.
+    """The path of a program in KUBEBUILDER_ASSETS or the cache.
 
     Raises:
         Unavailable: it is in neither.
@@ -92,10 +92,10 @@ def _manifest(module: str, path: str) -> Path:
 
 
 def ensure() -> None:
-    """Build what is missing. One process at a time; the others wait and find it done.
+    """Build what is missing. A lock lets one process build at a time.
 
     Raises:
-        Unavailable: something is missing and Go is not here, or fails.
+        Unavailable: something is missing, and Go is not installed or fails.
     """
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,11 +161,11 @@ def _build(name: str, target: Path) -> None:
 
 def _downloaded(module: str) -> Path:
     command = (_go(), "mod", "download", "-json", module)
-    # Not in one of our modules: a download there would add to its go.sum.
+    # Not in one of our modules, whose go.sum it would change.
     answer = subprocess.run(
         command, cwd=cache_folder(), capture_output=True, text=True, check=False
     )
     facts = json.loads(answer.stdout or "{}")
     if "Dir" not in facts:
-        raise Unavailable(f"{module} cannot be had: {facts.get('Error') or answer.stderr}")
+        raise Unavailable(f"{module} cannot be downloaded: {facts.get('Error') or answer.stderr}")
     return Path(facts["Dir"])

@@ -1,6 +1,7 @@
-"""etcd and kube-apiserver as child processes: RBAC on, nobody anonymous, nothing kept.
+"""etcd and kube-apiserver as child processes, with RBAC, without anonymous access, in a temporary
+directory.
 
-There is no kubelet, no scheduler and no controller: Pods say what a test makes them say.
+There is no kubelet, scheduler or controller: tests write the status of Pods.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ AUDIT = {
         {"level": "None"},
     ],
 }
-"""Writes down what ServiceAccounts ask and what they are answered; a watch when it begins, too."""
+"""Logs requests of ServiceAccounts and their results; watches also when they begin."""
 
 
 class Asked(NamedTuple):
@@ -84,7 +85,7 @@ class ControlPlane:
         return Kubeconfig(self.admin.server, self.admin.ca_file, token=token)
 
     def asked_by(self, namespace: str, service_account: str) -> set[Asked]:
-        """What a ServiceAccount has asked so far, from the audit log."""
+        """All requests of a ServiceAccount so far, from the audit log."""
         user = f"system:serviceaccount:{namespace}:{service_account}"
         asked = set()
         for line in (self.folder / "audit.log").read_text().splitlines():
@@ -103,7 +104,7 @@ async def running_control_plane() -> AsyncIterator[ControlPlane]:
     """etcd and kube-apiserver on loopback, with the CRDs established.
 
     Raises:
-        Unavailable: the programs are not here.
+        Unavailable: the programs are missing.
         ProcessFailed: one did not become ready; the text has the end of its log.
     """
     with tempfile.TemporaryDirectory(prefix="epp-client-cluster-") as name:
@@ -141,7 +142,7 @@ def _certificates(folder: Path, server: str) -> Kubeconfig:
 
 async def _start_etcd(folder: Path, port: int) -> Process:
     client = f"http://{HOST}:{port}"
-    # nobody ever comes
+    # No peer ever connects.
     peer = f"http://{HOST}:0"
     return await Process.start(
         str(binary("etcd")),
@@ -173,7 +174,7 @@ def _api_server(folder: Path, port: int, etcd_port: int) -> tuple[str, ...]:
         f"--service-account-signing-key-file={folder}/server.key",
         "--service-account-issuer=https://kubernetes.default.svc",
         "--service-cluster-ip-range=10.0.0.0/24",
-        # No controller makes the `default` ServiceAccounts that every Pod would need.
+        # No controller creates the `default` ServiceAccounts that every Pod would need.
         "--disable-admission-plugins=ServiceAccount",
         f"--audit-policy-file={folder}/audit.yaml",
         f"--audit-log-path={folder}/audit.log",
@@ -183,7 +184,7 @@ def _api_server(folder: Path, port: int, etcd_port: int) -> tuple[str, ...]:
 
 
 async def _ready(server: Process, admin: Kubeconfig) -> None:
-    """Until the API server says that it is ready, after all its start-up hooks."""
+    """Wait until the API server is ready, after all its start-up hooks."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(START_TIMEOUT), aiohttp.ClientSession() as session:
             tls = admin.tls()
@@ -192,7 +193,7 @@ async def _ready(server: Process, admin: Kubeconfig) -> None:
                     async with session.get(f"{admin.server}/readyz", ssl=tls) as answer:
                         if answer.status == 200:
                             return
-                # it tells nobody when it is ready: it must be asked
+                # It does not report readiness: poll it.
                 await asyncio.sleep(0.1)
     raise server.failed("did not become ready")
 
@@ -200,7 +201,7 @@ async def _ready(server: Process, admin: Kubeconfig) -> None:
 async def _install_crds(api: Api) -> None:
     definitions = [d for path in crds() for d in yaml.safe_load_all(path.read_text()) if d]
     for definition in definitions:
-        # an empty one, from a generator
+        # The generator of the CRDs writes an empty status.
         definition.pop("status", None)
         await api.create(definition)
     async with asyncio.timeout(START_TIMEOUT):

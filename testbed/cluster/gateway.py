@@ -1,4 +1,4 @@
-"""What is under test, as processes of its own: `epp-client serve --kubernetes` and the real Envoy."""
+"""The programs under test as processes: `epp-client serve --kubernetes` and the real Envoy."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from testbed.stack import free_ports
 
 HOST = "127.0.0.21"
 READY_TIMEOUT = 40.0
-"""Seconds for a start or a change that somebody waits for, on a busy machine."""
+"""Seconds to wait for a start or a change, on a busy machine."""
 MODEL_HOSTS = ("127.0.0.31", "127.0.0.32", "127.0.0.33")
 
 
@@ -37,7 +37,7 @@ class Sidecar:
             return answer.status, await answer.text()
 
     async def pool(self, name: str) -> dict[str, Any] | None:
-        """What it says of a pool, by `namespace/name`."""
+        """The page of a pool, named `namespace/name`."""
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"{self.admin}/pools/{name}") as answer,
@@ -45,10 +45,10 @@ class Sidecar:
             return await answer.json() if answer.status == 200 else None
 
     async def until_ready(self) -> None:
-        """Until `/readyz` agrees.
+        """Wait until `/readyz` answers with 200.
 
         Raises:
-            ProcessFailed: it ended, or never did; the text has its log.
+            ProcessFailed: it ended or did not become ready; the text has its log.
         """
         said = ""
         with contextlib.suppress(TimeoutError):
@@ -62,13 +62,13 @@ class Sidecar:
         raise self.process.failed(f"did not become ready: {said}")
 
     async def until_fresh(self) -> None:
-        """Until `/readyz` says nothing of a stale state any more."""
+        """Wait until `/readyz` does not mention a stale state."""
         async with asyncio.timeout(READY_TIMEOUT):
             while "stale" in (await self.page("/readyz"))[1]:
                 await asyncio.sleep(0.05)
 
     async def until(self, path: str, text: str, *, status: int | None = None) -> str:
-        """Until a page has `text` (and this status); the page."""
+        """Wait until a page has `text` (and `status`); returns the page."""
         page = ""
         try:
             async with asyncio.timeout(READY_TIMEOUT):
@@ -90,7 +90,7 @@ class Gateway:
     url: str
 
     def pool_url(self, name: str) -> str:
-        """Where clients reach a pool, by `namespace/name`."""
+        """The URL for clients of a pool, named `namespace/name`."""
         return f"{self.url}/{name}"
 
 
@@ -98,7 +98,7 @@ class Gateway:
 async def running_sidecar(
     folder: Path, kubeconfig: Path, *arguments: str, wait: bool = True
 ) -> AsyncIterator[Sidecar]:
-    """Run the sidecar with its sockets in `folder`; ready when it says so.
+    """Run the sidecar with its sockets in `folder`, and wait until it is ready.
 
     Raises:
         ProcessFailed: it did not become ready; the text has the end of its log.
@@ -129,7 +129,7 @@ async def running_gateway(
         port, admin = free_ports(HOST, 2)
         names = [PoolName(*name.split("/")) for name in (*pools, "unused/unused")]
         bootstrap = envoy_config(
-            # two at least: a single pool would be served at `/`
+            # At least two pools, as a single one would be served at `/`.
             names,
             listener=(HOST, port),
             admin=(HOST, admin),
@@ -146,7 +146,7 @@ class Models:
     """Model servers: one process per host and port."""
 
     ports: tuple[int, int]
-    """Every host listens on both."""
+    """Ports of every host."""
 
     def endpoints(self, port: int) -> tuple[str, ...]:
         """`ip:port` of all hosts."""

@@ -1,7 +1,7 @@
-"""A network of the tier's own: nothing in it can reach anybody else, and nobody else can reach it.
+"""Runs the cluster tests in a network namespace without connections to the outside.
 
-The API server takes no loopback address in an EndpointSlice, and the real pickers listen on every address.
-In a network namespace a documentation address (RFC 5737) on `lo` serves for both.
+The API server accepts no loopback address in an EndpointSlice, and the real pickers listen on all
+addresses. In a namespace, a documentation address (RFC 5737) on `lo` solves both.
 """
 
 import os
@@ -17,10 +17,10 @@ _SCRIPT = f'ip link set lo up && ip addr add {ADDRESS}/32 dev lo && exec "$@"'
 
 
 def enter(module: str) -> None:
-    """Become `python -m module` with the same arguments in a namespace, unless this is in one.
+    """Execute `python -m module` with the same arguments in a namespace, unless this process is in one.
 
     Raises:
-        Unavailable: this machine, or this user, cannot make one.
+        Unavailable: a namespace cannot be created.
     """
     if _INSIDE in os.environ:
         return
@@ -29,6 +29,6 @@ def enter(module: str) -> None:
     unshare = ["unshare", "--net", *([] if os.getuid() == 0 else ["--map-root-user"])]
     tried = subprocess.run([*unshare, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
-        raise Unavailable(f"no network namespace can be made: {tried.stderr.strip()}")
+        raise Unavailable(f"cannot create a network namespace: {tried.stderr.strip()}")
     command = [*unshare, "sh", "-c", _SCRIPT, "sh", sys.executable, "-m", module, *sys.argv[1:]]
     os.execvpe(command[0], command, {**os.environ, _INSIDE: ADDRESS})

@@ -1,4 +1,4 @@
-"""The Kubernetes objects of this tier, as a user would write them. Nothing is sent anywhere from here."""
+"""Makes the Kubernetes objects of the cluster tests. Nothing is sent from here."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from epp_client.pool.parse import API_VERSION
 Object = dict[str, Any]
 
 PICKER_PORT = 9002
-"""Of picker Services; what their endpoints listen on is in the EndpointSlice."""
+"""Port of picker Services. The port of their endpoints is in the EndpointSlice."""
 
 
 def namespace(name: str) -> Object:
@@ -24,7 +24,7 @@ def pod(
     labels: Mapping[str, str] | None = None,
     ready: bool = True,
 ) -> Object:
-    """A Pod on a node that does not exist: its `status` is what a kubelet would have written."""
+    """A Pod on a missing node, with the `status` that a kubelet would write."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -49,7 +49,7 @@ def status(ip: str, *, ready: bool = True) -> Object:
 
 
 def service(name: str, *, namespace: str, **spec: Any) -> Object:
-    """A picker's Service; it has no selector, so no controller would make its EndpointSlices."""
+    """A picker's Service without a selector, so that its EndpointSlices are written by tests."""
     ports = [{"name": "grpc", "port": PICKER_PORT, "appProtocol": "kubernetes.io/h2c"}]
     return {
         "apiVersion": "v1",

@@ -30,9 +30,10 @@ schedulingProfiles:
   - pluginRef: header-based-testing-filter
   - pluginRef: random-picker
 """
-"""As its own conformance tests steer it: the filter needs a `test-epp-endpoint-selection` header."""
+"""The configuration of GAIE's conformance tests. The filter reads the header
+`test-epp-endpoint-selection`."""
 EPP_CONFIG_ALONE = EPP_CONFIG.replace("- type: destination-endpoint-served-verifier\n", "")
-"""Without the plugin that echoes the served endpoint, which is for conformance tests alone."""
+"""The same without the plugin that echoes the served endpoint, which is only for conformance tests."""
 _HEALTH = "/grpc.health.v1.Health/Check"
 _EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
 _SERVICES = {"lwepp": "inference-extension", "epp": _EXT_PROC, "epp-1.2": _EXT_PROC}
@@ -56,13 +57,13 @@ async def running_picker(
     config: str = EPP_CONFIG,
 ) -> AsyncIterator[Picker]:
     """Run `lwepp`, `epp` or `epp-1.2` for a pool: TLS with its own self-signed certificate, as by default.
-    `config` is what the full ones are configured with.
+    `config` is the configuration of `epp` and `epp-1.2`.
 
     Raises:
-        Unavailable: the program is not here.
+        Unavailable: the program is missing.
         ProcessFailed: it did not become ready; the text has the end of its log.
     """
-    # they listen on all addresses: there is no flag
+    # They always listen on all addresses.
     port, health, metrics = free_ports(HOST, 3)
     if program != "lwepp":
         arguments = (
@@ -82,7 +83,7 @@ async def running_picker(
 
 
 async def _serving(process: Process, program: str, port: int) -> None:
-    """Until its health service says that it knows its pool."""
+    """Wait until its health service reports that it knows its pool."""
     name = _SERVICES[program].encode()
     request = b"\x0a" + bytes([len(name)]) + name
     async with aio.insecure_channel(f"{HOST}:{port}") as channel:
@@ -93,6 +94,6 @@ async def _serving(process: Process, program: str, port: int) -> None:
                     with contextlib.suppress(grpc.aio.AioRpcError):
                         if await check(request, timeout=2) == b"\x08\x01":
                             return
-                    # nobody tells when: it must be asked
+                    # It does not report readiness: poll it.
                     await asyncio.sleep(0.05)
     raise process.failed("did not become ready")

@@ -1,7 +1,7 @@
-"""An API server in this process: list and watch as a kube-apiserver does them, and faults on demand.
+"""A double of an API server in this process: list and watch like a kube-apiserver's, and faults on demand.
 
-`objects` has the rules about objects; this is the HTTP of it: paths, verbs, watches, tokens, RBAC. The
-same tests run against a real server (see `conftest`), which is what keeps this one honest.
+Here are paths, verbs, watches, tokens and RBAC; the rules about objects are in `objects`. The same tests
+also run against a real server (see `conftest`), which checks the double.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from epp_client.kubernetes.client.resources import Resource
 from testbed.kubernetes.objects import Change, Key, Object, Objects, Refusal, expired, selected
 
 ADMIN = "admin"
-"""The token of the test itself: no fault, outage or rule applies to it, and no log has it."""
+"""The token of tests. Their requests are exempt from faults, outages and rules, and not recorded."""
 
 
 class Asked(NamedTuple):
-    """One request, in the words of RBAC; the verb of a watch is `watch`."""
+    """One request in the terms of RBAC; the verb of a watch is `watch`."""
 
     verb: str
     resource: Resource
@@ -37,7 +37,7 @@ class Asked(NamedTuple):
 
 @dataclass
 class Fault:
-    """What to do with the next `times` requests that match, instead of serving them."""
+    """A fault instead of an answer to the next `times` requests that match."""
 
     matches: Callable[[Asked], bool]
     times: float
@@ -59,9 +59,9 @@ class Watch:
         self.bookmarks = 0
         """Bookmarks to send before anything else."""
         self.gone = False
-        """To be told that its version is too old."""
+        """Whether to send the error that its version is too old."""
         self.mute = False
-        """Open, and dead."""
+        """Whether it stays open without sending anything."""
         self.cut = False
 
     def offer(self, change: Change) -> None:
@@ -71,7 +71,7 @@ class Watch:
             self.awake.set()
 
     def event(self, change: Change) -> Object | None:
-        """What the watch says of a change; moving out of the selection is a deletion."""
+        """The event of the watch for a change. Moving out of the selection is a deletion."""
 
         def chosen(found: Object | None) -> bool:
             query = self.asked.query
@@ -92,7 +92,7 @@ _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete
 
 
 class ApiDouble:
-    """The server. Its attributes may be changed at any time; they hold from the next request on."""
+    """The server. Its attributes may be changed at any time and apply from the next request on."""
 
     def __init__(self) -> None:
         self.objects = Objects()
@@ -125,31 +125,30 @@ class ApiDouble:
         hang: bool = False,
     ) -> Fault:
         """Have the next `times` matching requests fail: dropped, hanging, or with a status.
-
-        A GET that is dropped counts twice: aiohttp itself asks once more.
+        A dropped GET counts twice, as aiohttp repeats it once.
         """
         fault = Fault(matches, times, code, headers or {}, hang)
         self._faults.append(fault)
         return fault
 
     def mend(self) -> None:
-        """No faults any more."""
+        """End all faults and the outage."""
         self._faults.clear()
         self.down = False
 
     def outage(self) -> None:
-        """Drop every connection, and every new one, until `mend`."""
+        """Drop all connections, and new ones until `mend`."""
         self.down = True
         self.cut_watches()
 
     def cut_watches(self) -> None:
-        """Break all open watches, as a network does: in the middle."""
+        """Abort all open watches."""
         for watch in self.watches:
             watch.cut = True
             watch.awake.set()
 
     def mute_watches(self) -> None:
-        """All open watches stay open and say nothing any more."""
+        """Keep all open watches open and send nothing more on them."""
         for watch in self.watches:
             watch.mute = True
 
@@ -160,14 +159,14 @@ class ApiDouble:
             watch.awake.set()
 
     def expire_watches(self) -> None:
-        """Forget history, and tell open watches so."""
+        """Compact the history, and send the error on open watches."""
         self.objects.compact()
         for watch in self.watches:
             watch.gone = True
             watch.awake.set()
 
     def count(self, verb: str, resource: Resource | None = None) -> int:
-        """How many such requests there have been; the pages of one list count one by one."""
+        """The number of such requests. Each page of a list counts."""
         return sum(
             asked.verb == verb and resource in (None, asked.resource) for asked in self.requests
         )
@@ -176,7 +175,7 @@ class ApiDouble:
         """Requests by verb and plural."""
         return Counter((asked.verb, asked.resource.plural) for asked in self.requests)
 
-    # --- life ---
+    # --- start and end ---
 
     async def start(self, port: int = 0) -> None:
         application = web.Application(client_max_size=16 * 1024 * 1024)
@@ -198,7 +197,7 @@ class ApiDouble:
         return f"http://{self.host}:{self.port}"
 
     def kubeconfig(self, file: Path, token: str = "") -> Path:
-        """Write a kubeconfig for this server; the token is in a file beside it, as a kubelet has it."""
+        """Write a kubeconfig for this server, with the token in a file beside it, like a kubelet's."""
         user: Object = {}
         if token:
             file.with_suffix(".token").write_text(token)
@@ -330,7 +329,7 @@ class ApiDouble:
         watch = Watch(asked, after)
         refusal: Refusal | None = None
         if version in ("", "0"):
-            # "Get state and start at any": what there is comes as ADDED.
+            # "Get state and start at any": existing objects are sent as ADDED.
             labels, fields = (
                 asked.query.get("labelSelector", ""),
                 asked.query.get("fieldSelector", ""),
@@ -403,7 +402,7 @@ def _status(refusal: Refusal, headers: dict[str, str] | None = None) -> web.Resp
 
 
 def _drop(request: web.Request, response: web.StreamResponse | None = None) -> web.StreamResponse:
-    """Break the connection off."""
+    """Abort the connection."""
     if request.transport is not None:
         request.transport.abort()
     return response if response is not None else web.Response(status=503)

@@ -1,9 +1,9 @@
-"""What the API double keeps: objects, their versions, and what happened to them. No HTTP.
+"""The objects of the API double, with their versions and history. No HTTP.
 
-The rules are those of a kube-apiserver (tests/cluster holds the double against one): one counter for
-all resources, a write that changes nothing is none, `status` is written through its subresource
-only, `generation` counts changes of the rest, an object with finalizers or a running Pod stays until they
-are done, and history can be compacted.
+The rules are those of a kube-apiserver, with which tests/cluster compares the double: one version counter
+for all resources; a write without changes does nothing; `status` is written only through its subresource;
+`generation` counts other changes; an object with finalizers, or a running Pod, is deleted in two steps;
+history can be compacted.
 """
 
 import copy
@@ -35,7 +35,7 @@ NAMESPACE = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 WITH_STATUS = frozenset({INFERENCE_POOL, POD, SERVICE, HTTP_ROUTE, GATEWAY})
 WITHOUT_GENERATION = frozenset({SERVICE, LEASE})
 CUSTOM = frozenset({INFERENCE_POOL, HTTP_ROUTE, GATEWAY})
-"""Kinds of CRDs: present only while installed, and never updated without a resourceVersion."""
+"""Kinds of CRDs, which exist only while installed, and whose updates need a resourceVersion."""
 ALL = (POD, SERVICE, ENDPOINT_SLICE, LEASE, NAMESPACE, INFERENCE_POOL, HTTP_ROUTE, GATEWAY)
 
 
@@ -130,7 +130,7 @@ def json_patch(target: Object, operations: list[Object]) -> Object:
                 case "add":
                     node[at] = operation["value"]
                 case "replace":
-                    # must be there
+                    # Raises if it is missing.
                     node[at]
                     node[at] = operation["value"]
                 case "remove":
@@ -150,11 +150,11 @@ def now() -> str:
 
 @dataclass
 class Objects:
-    """Everything the double knows. Objects are values: a write puts a new one in the old one's place."""
+    """All objects. They are values: a write replaces the object."""
 
     version: int = 1000
     oldest: int = 1000
-    """History before this version is forgotten."""
+    """History before this version has been compacted."""
     served: set[Resource] = field(default_factory=lambda: set(ALL))
     history: list[Change] = field(default_factory=list)
     listeners: list[Callable[[Change], None]] = field(default_factory=list)
@@ -188,7 +188,7 @@ class Objects:
         limit: int,
         token: str,
     ) -> Object:
-        """One page; those after the first show the state of the first, until it is compacted."""
+        """One page of a list. Later pages show the state of the first, until it is compacted."""
         if token:
             snapshot, _, rest = token.partition(".")
             version, start = map(int, rest.split("."))
@@ -223,7 +223,7 @@ class Objects:
     # --- writing ---
 
     def adopt(self, version: int, resource: Resource, key: Key, after: Object | None) -> None:
-        """Take over what a server that was here before has written, and tell nobody."""
+        """Restore a write of an earlier server, without notifying listeners."""
         by_key = self._by_resource.setdefault(resource, {})
         before = by_key.pop(key, None)
         if after is not None:
@@ -232,8 +232,8 @@ class Objects:
         self.history.append(Change(version, resource, key, before, after))
 
     def compact(self) -> None:
-        """Forget all history: who watches from before now, or pages on, gets 410."""
-        # something else was written: nobody has the newest version
+        """Compact the history: watches from earlier versions, and further pages, get 410."""
+        # As if another object had been written, so that no client has the newest version.
         self.version += 1
         self.oldest = self.version
         self.history.clear()
@@ -277,7 +277,7 @@ class Objects:
         *,
         patched: bool = False,
     ) -> Object:
-        """PUT, or the outcome of a patch, which needs no resourceVersion."""
+        """Replace an object, by a PUT, or by a patch, which needs no resourceVersion."""
         before = self.get(resource, key)
         metadata = data.get("metadata") or {}
         version = metadata.get("resourceVersion")
@@ -339,9 +339,8 @@ class Objects:
         return self.replace(resource, key, after, subresource, patched=True)
 
     def delete(self, resource: Resource, key: Key, options: Mapping[str, Any]) -> Object:
-        """Pods that run somewhere, and objects with finalizers, are marked first.
-
-        So is every other Pod, at the moment that it goes: a watch tells of both.
+        """Delete an object. Running Pods and objects with finalizers are only marked.
+        Other Pods are marked and removed at once: a watch has both events.
         """
         found = self.get(resource, key)
         grace = options.get("gracePeriodSeconds")
@@ -361,11 +360,11 @@ class Objects:
         return self._write(resource, key, {**found, "metadata": metadata})
 
     def install(self, resource: Resource) -> None:
-        """A CRD appears."""
+        """Install a CRD."""
         self.served.add(resource)
 
     def uninstall(self, resource: Resource) -> None:
-        """A CRD goes, and all of its objects."""
+        """Uninstall a CRD, with all of its objects."""
         for key, found in list(self._by_resource.get(resource, {}).items()):
             self._remove(resource, key, found)
         self.served.discard(resource)
@@ -395,7 +394,7 @@ class Objects:
 
 
 def _item(resource: Resource, found: Object) -> Object:
-    """Items of built-in kinds do not say what they are."""
+    """Items of built-in kinds have no kind and apiVersion."""
     if resource in CUSTOM:
         return found
     return {k: v for k, v in found.items() if k not in ("kind", "apiVersion")}
