@@ -1,1 +1,1 @@
-"""Chaos: real load through the real Envoy while everything around it fails; an account of each request."""
+"""Chaos: runs real load through the real Envoy while parts fail, and accounts for every request."""

@@ -1,4 +1,5 @@
-"""`make chaos`, `soak`, `quiet`: run, show how it goes, write the report; the exit code is the verdict."""
+"""`make chaos`, `soak`, `quiet` and `stopped`: run, show progress, write a report. The exit code is the
+verdict."""
 
 import json
 import os
@@ -28,10 +29,10 @@ from testbed.deaths import deaths_noted
 RESULTS = Path("build/chaos")
 PAGE = Path("docs/reliability.md")
 ENVOYS = Path("build/envoy")
-"""Where `make quiet` installs other versions."""
+"""Where `make quiet` installs other versions of Envoy."""
 OUTCOMES = ("answered", "refused", "lost")
-TOLD_EVERY = 60.0
-"""Seconds between two lines of progress where there is no terminal."""
+PROGRESS_INTERVAL = 60.0
+"""Seconds between two lines of progress without a terminal."""
 QUIET_OUTCOMES = ("under way", *OUTCOMES, "ADS cuts", "dead")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -44,7 +45,7 @@ def _progress(console: Console) -> Progress:
 def _shown(
     shown: Progress, name: str, total: float, outcomes: tuple[str, ...] = OUTCOMES
 ) -> tuple[Told, Tell]:
-    """What to call as a part goes on, and when something has happened."""
+    """The callbacks for the progress of a part, and for events."""
     task = shown.add_task(name, total=total, counts="starting")
     began, told = time.monotonic(), 0.0
 
@@ -52,7 +53,7 @@ def _shown(
         text = ", ".join(f"{counts[outcome]} {outcome}" for outcome in outcomes)
         shown.update(task, completed=done, counts=text)
         nonlocal told
-        if not shown.console.is_terminal and done >= told + TOLD_EVERY:
+        if not shown.console.is_terminal and done >= told + PROGRESS_INTERVAL:
             told = done
             shown.console.print(f"  {done:6.1f} s  {name}: {text}")
 
@@ -102,7 +103,7 @@ async def _run(
 
 
 def _begin(seed: int) -> tuple[int, Console]:
-    # grpcio would otherwise complain about the child processes.
+    # grpcio logs complaints about child processes otherwise.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     seed = seed or random.SystemRandom().getrandbits(31)
     console = Console(width=None if os.isatty(1) else 150)
@@ -111,7 +112,7 @@ def _begin(seed: int) -> tuple[int, Console]:
 
 
 def _settings(command: str, seed: int, seconds: float, **more: object) -> dict[str, object]:
-    """What a run was asked for, as it is reported, and what else the machine did when it began."""
+    """The settings of a run for the report, with the machine's load at its beginning."""
     words = [command, f"DURATION={seconds:g}", f"SEED={seed}"]
     words += [f"{name.upper()}={value}" for name, value in more.items() if value is not None]
     return {
@@ -138,16 +139,18 @@ def _end(parts: list[Part], console: Console, name: str, seed: int) -> NoReturn:
 
 @app.command()
 def run(
-    duration: Annotated[float, typer.Option(help="Seconds of load, shared by the parts.")] = 600,
-    transport: Annotated[TransportName | None, typer.Option(help="Only this one.")] = None,
-    mode: Annotated[UpstreamMode | None, typer.Option(help="Only this one.")] = None,
-    source: Annotated[SourceName, typer.Option(help="Where pools come from.")] = SourceName.API,
-    hold: Annotated[bool, typer.Option(help="Have the relay's sockets held (native).")] = True,
-    seed: Annotated[int, typer.Option(help="Of everything random; 0 takes a new one.")] = 0,
+    duration: Annotated[
+        float, typer.Option(help="Seconds of load, divided among the parts.")
+    ] = 600,
+    transport: Annotated[TransportName | None, typer.Option(help="Only this transport.")] = None,
+    mode: Annotated[UpstreamMode | None, typer.Option(help="Only this mode.")] = None,
+    source: Annotated[SourceName, typer.Option(help="Source of the pools.")] = SourceName.API,
+    hold: Annotated[bool, typer.Option(help="Hold the relay's sockets (native only).")] = True,
+    seed: Annotated[int, typer.Option(help="Random seed; 0: a new one.")] = 0,
     rate: Annotated[float, typer.Option(help="Requests per second.")] = 40,
-    fault: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="Only these faults.")] = None,
 ) -> None:
-    """Hurt everything at random moments under load; exit 1 when a request was lost that must not be."""
+    """Inject faults at random moments under load; exit 1 if a request was lost in breach of the promise."""
     seed, console = _begin(seed)
     combinations = _combinations(transport, mode)
     settings = _settings("make chaos", seed, duration, transport=transport, mode=mode)
@@ -163,11 +166,12 @@ def soak_(
     duration: Annotated[float, typer.Option(help="Seconds of load.")] = 1800,
     transport: Annotated[TransportName, typer.Option()] = TransportName.NATIVE,
     mode: Annotated[UpstreamMode, typer.Option()] = UpstreamMode.OVERRIDE_HOST,
-    source: Annotated[SourceName, typer.Option(help="Where pools come from.")] = SourceName.API,
-    seed: Annotated[int, typer.Option(help="Of everything random; 0 takes a new one.")] = 0,
+    source: Annotated[SourceName, typer.Option(help="Source of the pools.")] = SourceName.API,
+    seed: Annotated[int, typer.Option(help="Random seed; 0: a new one.")] = 0,
     rate: Annotated[float, typer.Option(help="Requests per second.")] = 50,
 ) -> None:
-    """Load and gentle faults for a long time; exit 1 when memory or descriptors grow, or on a loss."""
+    """Run load and gentle faults for long; exit 1 if memory or descriptors grow, or on a breach of the
+    promise."""
     from chaos.curves import draw
     from chaos.samples import write_samples
     from chaos.soak import soak
@@ -192,16 +196,16 @@ def soak_(
 
 @app.command("quiet")
 def quiet_(
-    duration: Annotated[float, typer.Option(min=60, help="Seconds.")] = 1800,
+    duration: Annotated[float, typer.Option(min=60, help="Seconds of the run.")] = 1800,
     transport: Annotated[TransportName | None, typer.Option(help="Only this one.")] = None,
     mode: Annotated[UpstreamMode | None, typer.Option(help="Only this one.")] = None,
     envoy: Annotated[list[str] | None, typer.Option(help="Only these versions.")] = None,
     runtime: Annotated[
-        list[str] | None, typer.Option(help="Flags that Envoy is given: NAME=true or NAME=false.")
+        list[str] | None, typer.Option(help="Runtime flags of Envoy: NAME=true or NAME=false.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random; 0 takes a new one.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; 0: a new one.")] = 0,
 ) -> None:
-    """Few requests, answers of 60 to 600 s, idle pools and Envoys; exit 1 when anything breaks or dies."""
+    """Run few requests with responses of 60 to 600 s, idle pools and Envoys; exit 1 if anything fails."""
     from chaos import quiet_report
     from chaos.quiet import known_envoys, quiet
 
@@ -244,7 +248,8 @@ def _combinations(
 
 @app.command("stopped")
 def stopped_() -> None:
-    """Measure how long a SIGSTOPped picker is felt under FailOpen; exit 1 when longer than promised."""
+    """Measure how long a stopped picker (SIGSTOP) delays requests under FailOpen; exit 1 if longer than
+    promised."""
     from chaos.stopped import PICK_TIMEOUT, measure
 
     _, console = _begin(1)
@@ -269,7 +274,7 @@ def stopped_() -> None:
 
 @app.command("figures")
 def figures_() -> None:
-    """Write what the last runs have measured into docs/reliability.md, and its picture."""
+    """Write the results of the last runs into docs/reliability.md, with the plot."""
     from chaos import figures
 
     def read(paths: list[Path]) -> list[dict[str, Any]]:

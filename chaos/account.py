@@ -1,4 +1,5 @@
-"""The account: what became of each request, in which fault it was, whether the promise allows it. Pure."""
+"""The account of a run: the outcome of each request, the faults that it overlapped, and breaches of the
+promise. Pure."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,7 @@ NO_FAULT = "none"
 
 @dataclass(frozen=True)
 class Line:
-    """One request, after it has ended. Times in seconds of one clock."""
+    """One request after its end. Times are in seconds of one clock."""
 
     number: int
     pool: str
@@ -23,7 +24,7 @@ class Line:
     first: float | None
     ended: float
     outcome: str
-    """`answered` (right, to the last byte), `refused` (with a reason) or `lost` (anything else)."""
+    """`answered` (correct to the last byte), `refused` (with a reason) or `lost` (anything else)."""
     status: int | None
     reason: str
     server: str
@@ -36,7 +37,7 @@ class Line:
 
     @property
     def size(self) -> int:
-        """Bytes of its body, about."""
+        """Approximate bytes of its body."""
         return KINDS[self.kind]
 
     @property
@@ -46,17 +47,17 @@ class Line:
 
     @property
     def waited(self) -> float:
-        """Seconds until its answer began; until its end when there was none."""
+        """Seconds until its response began; until its end if there was none."""
         return (self.ended if self.first is None else self.first) - self.began
 
     def open_within(self, began: float, ended: float) -> bool:
-        """Whether it was under way at some moment from `began` to `ended`."""
+        """Whether it was open at some moment from `began` to `ended`."""
         return self.began <= ended and began <= self.ended
 
 
 @dataclass
 class Window:
-    """One fault, from its first moment until everything was as before."""
+    """One fault, from its beginning until everything has recovered."""
 
     fault: str
     part: str
@@ -64,22 +65,22 @@ class Window:
     ended: float = float("inf")
     notes: list[str] = field(default_factory=list)
     cuts: list[tuple[float, float]] = field(default_factory=list)
-    """Of what was killed: when it was, and when it was gone. A busy machine gives it more between."""
+    """For each killed process, when it was killed and when it had ended, which differ on a busy machine."""
     refuses: float | None = None
-    """When what leaves takes nothing new any more; None: when its successor serves, at the end."""
+    """When the leaving process stops to accept; None: at the end, when its successor serves."""
 
     def overlaps(self, line: Line) -> bool:
-        """Whether the request was under way during it."""
+        """Whether the request was open during it."""
         return line.began <= self.ended and self.began <= line.ended
 
     def cut(self, line: Line) -> bool:
-        """Whether the request was under way when something was killed."""
+        """Whether the request was open when a process was killed."""
         return any(line.open_within(*cut) for cut in self.cuts)
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What a fault may cost, in words and as a rule for one request that overlaps it."""
+    """The requests that a fault may cost, as text and as a rule."""
 
     costs: str
     loses: Callable[[Line, Window], bool] = lambda line, window: False
@@ -95,9 +96,9 @@ class Row:
     answered: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     lost: int = 0
-    """As the promise states."""
+    """Lost, as the promise allows."""
     breaches: int = 0
-    """Lost, or refused, where the promise says that it must not be."""
+    """Lost or refused in breach of the promise."""
 
     def count(self, line: Line, *, breach: bool) -> None:
         """Add one request."""
@@ -123,7 +124,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Breach:
-    """One request that should not have ended like this."""
+    """One request whose outcome breaks the promise."""
 
     line: Line
     why: str
@@ -132,7 +133,7 @@ class Breach:
 
 @dataclass
 class Account:
-    """What a run came to."""
+    """The result of a run."""
 
     total: Row
     faults: dict[str, Row]
@@ -141,7 +142,7 @@ class Account:
 
 
 def refusal_stands(line: Line) -> bool:
-    """Whether a refusal is what the client was promised: a picker's own, or FailClose without a pick."""
+    """Whether the promise allows a refusal: by the picker itself, or FailClose without a pick."""
     if line.dialect.startswith("refuse-") and line.reason.startswith("by the picker"):
         return True
     return line.fail_close and line.reason.startswith(("picker_", "pick_"))
@@ -150,7 +151,7 @@ def refusal_stands(line: Line) -> bool:
 def account(
     lines: Iterable[Line], windows: Iterable[Window], promises: Mapping[str, Promise]
 ) -> Account:
-    """Attribute every request to the faults it overlapped. `lines` and `windows` of one part."""
+    """Attribute every request to the faults that it overlapped. `lines` and `windows` are of one part."""
     known = list(windows)
     found = Account(Row("all"), {}, {}, [])
     for window in known:
@@ -176,7 +177,7 @@ def _breach(line: Line, windows: tuple[Window, ...], promises: Mapping[str, Prom
     if line.outcome == "refused":
         return "" if refusal_stands(line) else f"refused: {line.reason}"
     if line.detail.startswith(CORRUPT):
-        # no fault excuses that
+        # No fault allows corruption.
         return f"lost: {line.detail}"
     if any(promises[window.fault].loses(line, window) for window in windows):
         return ""

@@ -1,7 +1,7 @@
-"""An API server as a process of its own, with a journal that outlives it, as etcd does.
+"""Runs the API double as a process, with a journal that outlives it, as etcd does.
 
-It is the double of our tests, which speaks list and watch like a kube-apiserver: the same tests run against
-a real one. SIGUSR1: history is forgotten, and open watches end with 410.
+The double implements list and watch like a kube-apiserver, and the same tests run against a real one.
+SIGUSR1 compacts the history, which ends open watches with 410.
 """
 
 import argparse
@@ -16,19 +16,19 @@ from testbed.kubernetes.double import ApiDouble
 from testbed.kubernetes.objects import ALL, Change, Objects
 
 BOOKMARK_EVERY = 60.0
-"""Seconds, about as long as a kube-apiserver leaves an idle watch without one."""
+"""Seconds between two bookmarks on an idle watch, about as with a kube-apiserver."""
 _BY_NAME: dict[str, Resource] = {str(resource): resource for resource in ALL}
 
 
 class Journal:
-    """Every write, a line of JSON each: [version, resource, namespace and name, the object or null]."""
+    """A file with a line of JSON per write: [version, resource, namespace and name, the object or null]."""
 
     def __init__(self, path: Path) -> None:
-        # what is written is not lost by SIGKILL
+        # Unbuffered, so that SIGKILL loses nothing.
         self._file = path.open("a+b", buffering=0)
 
     def replay(self, objects: Objects) -> None:
-        """Bring `objects` to where the last server left them."""
+        """Restore the state of the last server in `objects`."""
         self._file.seek(0)
         for line in self._file:
             version, resource, key, after = json.loads(line)
@@ -39,11 +39,11 @@ class Journal:
                 objects.adopt(version, _BY_NAME[resource], tuple(key), after)
 
     def write(self, change: Change) -> None:
-        """Keep one write."""
+        """Append one write."""
         self._append(change.version, str(change.resource), change.key, change.after)
 
     def forget(self, version: int) -> None:
-        """History before this version is forgotten."""
+        """Note that the history before this version was compacted."""
         self._append(version, "", (), None)
 
     def _append(self, *line: Any) -> None:
@@ -51,7 +51,7 @@ class Journal:
 
 
 async def _bookmark(double: ApiDouble) -> None:
-    """As a kube-apiserver does: a watch on which nothing happens is not silent."""
+    """Send bookmarks on idle watches, as a kube-apiserver does."""
     while True:
         await asyncio.sleep(BOOKMARK_EVERY)
         double.bookmark()

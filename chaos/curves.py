@@ -1,4 +1,4 @@
-"""The soak as a picture."""
+"""Plots the curves of a soak."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ COLOURS = ("#0b7a75", "#d1495b", "#edae49", "#5f6b7a", "#4fb0a5")
 
 
 def draw(folder: Path, curves: Curves, title: str) -> None:
-    """`soak.png` and `soak.svg`."""
+    """Write `soak.png` and `soak.svg`."""
     figure, rows = plt.subplots(3, 1, figsize=(9, 8), sharex=True, layout="constrained")
     _lines(rows[0], curves.memory, "resident memory, MB")
     _lines(rows[1], curves.descriptors, "open descriptors")

@@ -1,4 +1,4 @@
-"""What a fault is, and what all of them need."""
+"""The definition of a fault, and what all faults use."""
 
 import asyncio
 import random
@@ -11,24 +11,24 @@ from chaos.installation import Installation
 from chaos.source import SourceName
 
 Hurt = Callable[[Installation, random.Random, Window], Awaitable[None]]
-"""Hurts, holds, puts right again, and returns when the part is back: until then everything that happens is
-on its account."""
+"""Injects the fault, waits, ends it, and returns once the part has recovered. Everything until then is
+attributed to the fault."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of harm. Two of the same `group` never happen at once."""
+    """One kind of fault. Two of the same `group` never overlap."""
 
     name: str
     group: str
     hurt: Hurt
     source: SourceName | None = None
-    """With which source of pools it can happen; None: with each."""
+    """The source of pools that it needs; None: any."""
     held: bool = False
-    """Whether somebody must hold the relay's sockets."""
+    """Whether it needs a holder of the relay's sockets."""
 
     def possible(self, inst: Installation) -> bool:
-        """Whether it can happen there."""
+        """Whether it can be injected there."""
         return self.source in (None, inst.source_name) and inst.holds >= self.held
 
 
@@ -38,7 +38,7 @@ class Faults(list[Fault]):
     def add(
         self, name: str, group: str, source: SourceName | None = None, *, held: bool = False
     ) -> Callable[[Hurt], Hurt]:
-        """Decorate what hurts."""
+        """Decorator that adds a fault."""
 
         def register(hurt: Hurt) -> Hurt:
             self.append(Fault(name, group, hurt, source, held))
@@ -47,18 +47,18 @@ class Faults(list[Fault]):
         return register
 
 
-async def hold(dice: random.Random, shortest: float, longest: float) -> None:
-    """Leave it so for some time."""
+async def pause(dice: random.Random, shortest: float, longest: float) -> None:
+    """Wait for a random time."""
     await asyncio.sleep(dice.uniform(shortest, longest))
 
 
 def cut(window: Window, note: str) -> None:
-    """Something has been killed now."""
+    """Note that a process was killed now."""
     now = time.monotonic()
     window.cuts.append((now, now))
     window.notes.append(note)
 
 
 def gone(window: Window) -> None:
-    """What was killed is not there any more."""
+    """Note that the killed process has ended."""
     window.cuts[-1] = window.cuts[-1][0], time.monotonic()

@@ -10,7 +10,7 @@ import struct
 import time
 
 from chaos.account import Window
-from chaos.fault import Faults, cut, gone, hold
+from chaos.fault import Faults, cut, gone, pause
 from chaos.installation import PICK_TIMEOUT, Installation
 from chaos.promise import HEARS
 from testbed.link import Mode
@@ -31,18 +31,18 @@ def _pickers(inst: Installation, dice: random.Random, window: Window) -> list[st
 
 @FAULTS.add("picker killed", "picker")
 async def picker_killed(inst: Installation, dice: random.Random, window: Window) -> None:
-    """SIGKILL, and some time without it."""
+    """SIGKILL, and a pause before the restart."""
     names = _pickers(inst, dice, window)
     for name in names:
         await inst.pickers[name].kill()
         await inst.links[name].down()
-    await hold(dice, 0.2, 1.5)
+    await pause(dice, 0.2, 1.5)
     await asyncio.gather(*(inst.start_picker(name) for name in names))
 
 
 @FAULTS.add("picker restarted", "picker")
 async def picker_restarted(inst: Installation, dice: random.Random, window: Window) -> None:
-    """SIGTERM, and started again at once."""
+    """SIGTERM, and an immediate restart."""
     for name in _pickers(inst, dice, window):
         await inst.pickers[name].stop()
         await inst.links[name].down()
@@ -51,11 +51,11 @@ async def picker_restarted(inst: Installation, dice: random.Random, window: Wind
 
 @FAULTS.add("picker stopped", "picker")
 async def picker_stopped(inst: Installation, dice: random.Random, window: Window) -> None:
-    """SIGSTOP for longer than the pick timeout, SIGCONT."""
+    """SIGSTOP for about the pick timeout, then SIGCONT."""
     names = _pickers(inst, dice, window)
     for name in names:
         inst.pickers[name].signal(signal.SIGSTOP)
-    await hold(dice, 0.5 * PICK_TIMEOUT, 2.5 * PICK_TIMEOUT)
+    await pause(dice, 0.5 * PICK_TIMEOUT, 2.5 * PICK_TIMEOUT)
     for name in names:
         inst.pickers[name].signal(signal.SIGCONT)
 
@@ -66,7 +66,7 @@ def _link_fault(name: str, mode: Mode) -> None:
         names = _pickers(inst, dice, window)
         for each in names:
             inst.links[each].set_mode(mode)
-        await hold(dice, 1.0, 3.0)
+        await pause(dice, 1.0, 3.0)
         for each in names:
             inst.links[each].set_mode(Mode.GOOD)
 
@@ -82,12 +82,12 @@ _link_fault("picker cut off", Mode.BLOCK)
 
 @FAULTS.add("model server killed", "model")
 async def model_killed(inst: Installation, dice: random.Random, window: Window) -> None:
-    """SIGKILL; its address refuses connections until it is started again."""
+    """SIGKILL; its address refuses connections until the restart."""
     address = dice.choice(list(inst.models))
     cut(window, address)
     await inst.models[address].kill()
     gone(window)
-    await hold(dice, 0.5, 2.0)
+    await pause(dice, 0.5, 2.0)
     await inst.start_model(address)
 
 
@@ -107,7 +107,7 @@ async def model_resets(inst: Installation, dice: random.Random, window: Window) 
         writer.transport.abort()
 
     async with await asyncio.start_server(reset, host, int(port)):
-        await hold(dice, 0.3, 1.0)
+        await pause(dice, 0.3, 1.0)
     await inst.start_model(address)
 
 
@@ -127,7 +127,7 @@ async def worker_killed(inst: Installation, dice: random.Random, window: Window)
 
 @FAULTS.add("workers replaced (SIGHUP)", "sidecar")
 async def workers_replaced(inst: Installation, dice: random.Random, window: Window) -> None:
-    """What an operator does after a change of the code's dependencies."""
+    """SIGHUP, as an operator sends it after an update of dependencies."""
     del dice, window
     old = inst.worker_pids
     inst.sidecar.signal(signal.SIGHUP)
@@ -137,13 +137,13 @@ async def workers_replaced(inst: Installation, dice: random.Random, window: Wind
 
 @FAULTS.add("signal storm", "sidecar")
 async def signal_storm(inst: Installation, dice: random.Random, window: Window) -> None:
-    """SIGHUP and SIGUSR2 at random moments, also while the one before is still carried out."""
+    """SIGHUP and SIGUSR2 at random moments, also while an earlier one is carried out."""
     old = inst.worker_pids
     for _ in range(dice.randrange(2, 8)):
         number = dice.choice((signal.SIGHUP, signal.SIGUSR2))
         window.notes.append(number.name)
         inst.sidecar.signal(number)
-        await hold(dice, 0.0, dice.choice((0.02, 0.2, 1.0)))
+        await pause(dice, 0.0, dice.choice((0.02, 0.2, 1.0)))
     await inst.workers_replaced(old)
     await inst.ready()
     await inst.calm(HEARS)
@@ -164,7 +164,7 @@ async def _restarted(inst: Installation, window: Window) -> None:
 
 @FAULTS.add("sidecar restarted", "sidecar", held=True)
 async def sidecar_restarted(inst: Installation, dice: random.Random, window: Window) -> None:
-    """SIGTERM, the drain, and started again, while somebody holds the relay's sockets."""
+    """SIGTERM, drain and restart, with a holder of the relay's sockets."""
     del dice
     await inst.held()
     await _restarted(inst, window)
@@ -174,7 +174,7 @@ async def sidecar_restarted(inst: Installation, dice: random.Random, window: Win
 async def sidecar_restarted_not_held(
     inst: Installation, dice: random.Random, window: Window
 ) -> None:
-    """As above, but nobody has the sockets meanwhile."""
+    """The same without a holder."""
     del dice
     if inst.holds:
         await inst.kill_holder()
@@ -186,7 +186,7 @@ async def sidecar_restarted_not_held(
 
 @FAULTS.add("sidecar killed, workers too", "sidecar", held=True)
 async def all_killed(inst: Installation, dice: random.Random, window: Window) -> None:
-    """SIGKILL for every process of it, as when its container is killed, and started again."""
+    """SIGKILL for every process of the sidecar, as when its container is killed, and a restart."""
     del dice
     await inst.held()
     began = time.monotonic()
@@ -203,17 +203,17 @@ async def all_killed(inst: Installation, dice: random.Random, window: Window) ->
 
 @FAULTS.add("holder restarted", "sidecar", held=True)
 async def holder_restarted(inst: Installation, dice: random.Random, window: Window) -> None:
-    """SIGKILL for who holds the sockets, and another one after some time."""
+    """SIGKILL for the holder, and another holder after a pause."""
     del window
     await inst.kill_holder()
-    await hold(dice, 0.2, 2.0)
+    await pause(dice, 0.2, 2.0)
     await inst.start_holder()
     await inst.held()
 
 
 @FAULTS.add("sidecar killed", "sidecar")
 async def sidecar_killed(inst: Installation, dice: random.Random, window: Window) -> None:
-    """SIGKILL for the control process, and started again; its workers finish what they relay."""
+    """SIGKILL for the control process, and a restart. Its workers finish their streams."""
     del dice
     cut(window, f"control process {inst.sidecar.pid}")
     began = time.monotonic()
@@ -225,7 +225,7 @@ async def sidecar_killed(inst: Installation, dice: random.Random, window: Window
 
 @FAULTS.add("sidecar upgraded (SIGUSR2)", "sidecar")
 async def sidecar_upgraded(inst: Installation, dice: random.Random, window: Window) -> None:
-    """The control process becomes the program that is installed now; the workers follow."""
+    """SIGUSR2: the control process replaces its program, and then its workers."""
     del dice, window
     old = inst.worker_pids
     inst.sidecar.signal(signal.SIGUSR2)
@@ -236,7 +236,7 @@ async def sidecar_upgraded(inst: Installation, dice: random.Random, window: Wind
 
 @FAULTS.add("descriptors exhausted", "sidecar")
 async def descriptors_exhausted(inst: Installation, dice: random.Random, window: Window) -> None:
-    """No process of the sidecar can open anything more; then it can again."""
+    """The workers, or the control process, cannot open further descriptors for a time."""
     victims = dice.choice([inst.worker_pids, [inst.sidecar.pid]])
     before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in victims}
     for pid, (_, hard) in before.items():
@@ -244,9 +244,9 @@ async def descriptors_exhausted(inst: Installation, dice: random.Random, window:
         who = "the control process" if pid == inst.sidecar.pid else f"worker {pid}"
         window.notes.append(f"{who} keeps {limit}")
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
-    await hold(dice, 0.5, 2.5)
+    await pause(dice, 0.5, 2.5)
     for pid, limits in before.items():
-        # a worker that was told to leave has left
+        # A worker may have exited as it was told to.
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     await inst.ready()
@@ -257,12 +257,12 @@ CLOCK_JUMPS = "clock jumps"
 
 @FAULTS.add(CLOCK_JUMPS, "clock")
 async def clock_jumps(inst: Installation, dice: random.Random, window: Window) -> None:
-    """The wall clock of every process of the sidecar goes ahead and back, by up to a day."""
+    """The wall clock of all processes of the sidecar jumps by up to a day."""
     for _ in range(dice.randrange(2, 6)):
         seconds = dice.randrange(-86_400, 86_400)
         window.notes.append(f"{seconds:+d} s")
         inst.set_clock(seconds)
-        await hold(dice, 0.1, 0.6)
+        await pause(dice, 0.1, 0.6)
     inst.set_clock(0)
 
 
@@ -271,7 +271,7 @@ async def clock_jumps(inst: Installation, dice: random.Random, window: Window) -
 
 @FAULTS.add("Envoy killed", "envoy")
 async def envoy_killed(inst: Installation, dice: random.Random, window: Window) -> None:
-    """SIGKILL, and started again."""
+    """SIGKILL, and a restart."""
     cut(window, "SIGKILL")
     await inst.envoy.process.kill()
     gone(window)
@@ -280,7 +280,7 @@ async def envoy_killed(inst: Installation, dice: random.Random, window: Window) 
 
 @FAULTS.add("Envoy restarted (SIGTERM)", "envoy")
 async def envoy_restarted(inst: Installation, dice: random.Random, window: Window) -> None:
-    """Told to end, and started again; it waits for nobody."""
+    """SIGTERM, on which Envoy closes its streams, and a restart."""
     del dice, window
     await inst.stop_envoy()
     await inst.start_envoy()

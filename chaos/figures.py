@@ -1,6 +1,6 @@
-"""The figures of docs/reliability.md, out of what the runs have written: none of them is typed by hand.
+"""The figures of docs/reliability.md, made from the JSON results of runs. Pure.
 
-Pure: JSON values in, Markdown out.
+JSON values in, Markdown out.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ _COUNTS = ("sent", "answered", "refused", "lost as stated", "lost in breach")
 
 
 def replaced(page: str, name: str, figures: str, *, command: str = "make figures") -> str:
-    """The page with other figures between the marks of this name and of the command that writes them.
+    """Replace the figures of the page between the marks with this name and command.
 
     Raises:
         ValueError: the page has no such marks.
@@ -27,7 +27,7 @@ def replaced(page: str, name: str, figures: str, *, command: str = "make figures
 
 
 def chaos(runs: Sequence[Values]) -> str:
-    """What several runs of `make chaos` came to, together."""
+    """The sums of several runs of `make chaos`."""
     parts = [(name, _row(part["total"])) for run in runs for name, part in run["parts"].items()]
     faults: dict[str, Row] = {}
     for run in runs:
@@ -49,7 +49,7 @@ def chaos(runs: Sequence[Values]) -> str:
 
 
 def soak(run: Values) -> str:
-    """The curves' verdicts, and the curves."""
+    """The trends of a soak, and its plot."""
     [(name, part)] = run["parts"].items()
     total = _row(part["total"])
     minutes = run["settings"]["seconds"] / 60
@@ -69,7 +69,7 @@ def soak(run: Values) -> str:
 
 
 def quiet(run: Values) -> str:
-    """What each version of Envoy went through behind each sidecar, and the worst curve."""
+    """The results of each Envoy behind each sidecar, and the worst trends."""
     told, gateways = run["settings"], run["gateways"]
     sums = {
         name: sum(one[name] for one in gateways)
@@ -96,7 +96,7 @@ def quiet(run: Values) -> str:
 
 
 def stopped(run: Values) -> str:
-    """How long a stopped picker was felt."""
+    """How long a stopped picker delayed requests."""
     head = ["transport", "p99 before", "longest", "normal after", "p99 after, picker still stopped"]
     rows = [
         [
@@ -139,6 +139,6 @@ def _flat(trend: Values) -> str:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
+    """A Markdown table."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

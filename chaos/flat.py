@@ -1,31 +1,32 @@
-"""Whether a curve is flat: the median of the slopes between its points; outliers do not move it. Pure."""
+"""Decides whether a curve is flat, by the median of the slopes between its points, which ignores outliers.
+Pure."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from statistics import median
 from typing import NamedTuple
 
-MOST_POINTS = 240
-"""Points that a curve is thinned to: their pairs are compared."""
+MAX_POINTS = 240
+"""Points that a curve is thinned to, as all pairs are compared."""
 
 
 class Trend(NamedTuple):
-    """What a curve does after the warm-up."""
+    """The trend of a curve after the warm-up."""
 
     level: float
-    """Its median."""
+    """Median value."""
     growth: float
-    """What it gains from the end of the warm-up to the end, by the median slope."""
+    """Growth from the end of the warm-up to the end, by the median slope."""
     allowed: float
 
     @property
     def flat(self) -> bool:
-        """Whether it gains less than is allowed."""
+        """Whether it grows by no more than is allowed."""
         return self.growth <= self.allowed
 
     @property
     def says(self) -> str:
-        """In words."""
+        """The verdict as text."""
         verdict = "flat" if self.flat else "NOT FLAT"
         return f"{verdict}: {self.growth:+.2f} at a level of {self.level:.1f}"
 
@@ -36,7 +37,7 @@ Points = list[tuple[float, float]]
 def envelope(
     curve: Sequence[tuple[float, float]], window: float, edge: Callable[[Iterable[float]], float]
 ) -> Points:
-    """The least (`min`) or most (`max`) of each `window` seconds, at their beginnings; whole ones only."""
+    """The minimum or maximum of each complete `window` of seconds, at its beginning."""
     found: dict[int, float] = {}
     for at, value in curve:
         number = int(at // window)
@@ -50,13 +51,13 @@ def trend(
 ) -> Trend:
     """The trend of (seconds, value) points after `warm_up` seconds.
 
-    It may gain `share` of its level, or `least` when that is more: what an allocator's pages and a
-    moment's traffic do to a flat curve.
+    It may grow by `share` of its level, but at least by `least`, as pages of an allocator and the traffic
+    of a moment vary.
     """
     points = [point for point in curve if point[0] >= warm_up]
     if len(points) < 2:
         return Trend(0.0, float("inf"), least)
-    thin = points[:: max(1, -(-len(points) // MOST_POINTS))]
+    thin = points[:: max(1, -(-len(points) // MAX_POINTS))]
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(thin, 2) if b[0] > a[0]]
     level = median(value for _, value in points)
     growth = median(slopes) * (points[-1][0] - points[0][0])

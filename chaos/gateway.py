@@ -1,4 +1,4 @@
-"""What came of the gateways of a quiet run: one Envoy in front of a sidecar, and those of one sidecar."""
+"""The results of a quiet run: of each Envoy, and of each sidecar with its Envoys."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ _OPENED = ("upstream_cx_total", "upstream_rq_total")
 
 @dataclass
 class Gateway:
-    """One Envoy in front of a sidecar, and what came of it."""
+    """One Envoy in front of a sidecar, and its results."""
 
     version: str
     envoy: Envoy
@@ -28,24 +28,24 @@ class Gateway:
     before: dict[str, int] = field(default_factory=dict)
     lines: list[dict[str, Any]] = field(default_factory=list)
     open: int = 0
-    """Requests that are under way."""
+    """Number of open requests."""
     ads_cut: int = 0
-    """How often its ADS stream or connection was opened again."""
+    """How often its ADS stream or connection was reopened."""
     relay_cut: int = 0
-    """Connections to the relay that ended: nobody replaces a worker, and idle ones stay."""
+    """Connections to the relay that ended, although no worker is replaced and idle ones stay open."""
 
     @property
     def refused(self) -> list[dict[str, Any]]:
-        """FailClose without a pick: a picker that a busy machine has kept from answering for seconds."""
+        """Allowed refusals: FailClose without a pick, from a picker that a busy machine has delayed."""
         return [line for line in self.lines if _stands(line)]
 
     @property
     def lost(self) -> list[dict[str, Any]]:
-        """What must not be."""
+        """Requests whose outcome breaks the promise."""
         return [line for line in self.lines if line["outcome"] != "answered" and not _stands(line)]
 
     async def look(self) -> None:
-        """Take its statistics: what has been cut since the beginning."""
+        """Read its statistics, and count what was cut since the first time."""
         now = await _statistics(self.envoy)
         self.before = self.before or now
         grown = {name: now[name] - self.before[name] for name in now}
@@ -55,7 +55,7 @@ class Gateway:
 
 @dataclass
 class Stack:
-    """One sidecar, its Envoys, and what came of them."""
+    """One sidecar with its Envoys, and their results."""
 
     transport: TransportName
     mode: UpstreamMode
@@ -72,11 +72,11 @@ class Stack:
 
     @property
     def good(self) -> bool:
-        """Whether nothing has gone wrong."""
+        """Whether there were no failures."""
         return not self.failures
 
     def counts(self) -> Counter[str]:
-        """What is under way, and what came of the rest."""
+        """Numbers of open requests and of outcomes."""
         counts = Counter(line["outcome"] for one in self.gateways for line in one.lines)
         counts["under way"] = sum(one.open for one in self.gateways)
         counts["ADS cuts"] = sum(one.ads_cut for one in self.gateways)
@@ -84,7 +84,7 @@ class Stack:
         return counts
 
     def judge(self) -> None:
-        """Say what must not be."""
+        """Add everything that breaks the promise to `failures`."""
         self.failures += map(str, self.deaths)
         curves = {"the sidecar": self.curves}
         for one in self.gateways:
@@ -115,7 +115,7 @@ def _stands(line: dict[str, Any]) -> bool:
 
 
 async def _statistics(envoy: Envoy) -> dict[str, int]:
-    """Envoy's counters of its connections to us."""
+    """Envoy's counters of its connections to the sidecar."""
     wanted = [*(f"epp-client-xds.{name}" for name in _OPENED), _CLOSED]
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,

@@ -1,6 +1,6 @@
-"""The installation that is hurt: model servers, pickers behind links, the sidecar as a process, Envoy.
+"""The installation under test: model servers, pickers behind links, the sidecar as a process, Envoy.
 
-Starts, restarts and asks after its parts; when and why is for `faults`.
+It starts, restarts and observes its parts. `faults` decides when.
 """
 
 import asyncio
@@ -35,25 +35,25 @@ from testbed.stack import (
 )
 
 PICK_TIMEOUT = 2.0
-"""Seconds; the default of 300 s would leave room for few faults in a run."""
+"""Seconds. With the default of 300 s a run would have few faults."""
 DRAIN_TIMEOUT = 20.0
 PATIENCE = 120.0
-"""Seconds for a part to be up again; at a load of 45 on two cores a sidecar has taken 61."""
+"""Seconds for a part to recover. A sidecar took 61 s on two cores with a load of 45."""
 _ANNOTATIONS = {mode: {"epp-client.dev/response-mode": mode} for mode in ("observe", "skip")}
 
 
 def clock_library() -> Path | None:
-    """libfaketime, which moves the wall clock of one process (Debian: apt-get install faketime)."""
+    """libfaketime, which changes the wall clock of a process (Debian: apt-get install faketime)."""
     places = Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1")
     return next(places, None)
 
 
 class NotBack(Exception):
-    """A part has not come back in time; the text says which."""
+    """A part has not recovered in time; the text tells which."""
 
 
 class Installation:
-    """One installation in `folder`. `start` and `stop` it as a whole, or its parts."""
+    """One installation in `folder`, started and stopped as a whole or in parts."""
 
     def __init__(
         self,
@@ -79,15 +79,15 @@ class Installation:
         self.links = {name: Link(seed + n) for n, name in enumerate(("open", "close"))}
         self.objects: list[dict[str, Any]] = []
         self.exits: list[int] = []
-        """Exit codes of the sidecars that were asked to end."""
+        """Exit codes of the sidecars that were told to end."""
         self._killed: set[int] = set()
         self.source_name = source
         self.holds = hold and transport is TransportName.NATIVE
-        """Whether somebody holds the relay's sockets while the sidecar restarts."""
+        """Whether a holder keeps the relay's sockets."""
         self._holder: Process | None = None
         self._sidecar: Process | None = None
         self._away = False
-        """Whether we have ended the sidecar ourselves."""
+        """Whether the sidecar was ended on purpose."""
         self._envoy: Envoy | None = None
         self._envoy_life = AsyncExitStack()
         self._options = options
@@ -105,9 +105,9 @@ class Installation:
         self.log = folder / "sidecar.log"
         self._news = News(self.log)
         self.program = ["epp_client"]
-        """The sidecar's module, and what comes before `serve`."""
+        """The sidecar's module and arguments before `serve`."""
         self.ads_socket = folder / "xds.sock"
-        """Where Envoy looks for the sidecar's ADS."""
+        """The ADS socket in Envoy's configuration."""
         self.page = AdminPage(self.admin)
 
     @property
@@ -128,7 +128,7 @@ class Installation:
         return worker_sockets(self.folder / "ext-proc.sock", self.workers)
 
     async def start_peers(self) -> None:
-        """Model servers, pickers, what names them."""
+        """Start model servers and pickers, and write the objects of the pools."""
         await self.page.open()
         await self.source.start()
         (port,) = free_ports(HOSTS[0], 1)
@@ -159,17 +159,17 @@ class Installation:
         await self.source.write(self.objects)
 
     async def start(self) -> None:
-        """Everything, until requests can be served."""
+        """Start everything, and wait until requests can be served."""
         await self.start_peers()
         if self.holds:
             await self.start_holder()
-        # Envoy may come first: neither waits for the other
+        # The order does not matter: sidecar and Envoy do not wait for each other.
         await self.start_sidecar()
         await self.start_envoy()
         await self.ready()
 
     async def stop(self) -> None:
-        """Leave nothing running."""
+        """Stop everything."""
         await self.stop_envoy()
         if self._sidecar is not None and self._sidecar.running:
             self.exits.append(await self._sidecar.stop(self.drain + 10))
@@ -183,22 +183,22 @@ class Installation:
         await self.page.close()
         self.note_deaths()
 
-    # --- its parts ---
+    # --- parts ---
 
     async def start_model(self, address: str) -> str:
-        """Start (again) the model server at `address`."""
+        """Start or restart the model server at `address`."""
         process, ready = await started("testbed.model_server", "--listen", address)
         self.models[ready["address"]] = process
         return str(ready["address"])
 
     async def start_picker(self, name: str) -> None:
-        """Start (again) a picker behind its link."""
+        """Start or restart a picker behind its link."""
         process, ready = await started("testbed.picker", "--endpoints", ",".join(self.models))
         self.pickers[name] = process
         await self.links[name].up(ready["address"])
 
     def serve_command(self) -> list[str]:
-        """How the sidecar is started."""
+        """The command that starts the sidecar."""
         return [
             *self._clock_command(), sys.executable, "-m", *self.program, "serve",
             *self.source.options, "--socket", str(self.folder / "ext-proc.sock"),
@@ -221,19 +221,19 @@ class Installation:
         ]  # fmt: skip
 
     def set_clock(self, seconds: int) -> None:
-        """Move the sidecar's wall clock: seconds ahead of the true one."""
+        """Set the sidecar's wall clock to `seconds` ahead of the true time."""
         new = self.folder / "clock.new"
         new.write_text(f"{seconds:+d}")
         new.rename(self.folder / "clock")
 
     async def start_sidecar(self) -> None:
-        """Start (again) the control process, which starts its workers."""
+        """Start or restart the control process, which starts its workers."""
         self._sidecar = await Process.start(*self.serve_command(), log=self.log)
         self._sidecar.name = "the sidecar"
         self._away = False
 
     async def start_holder(self) -> None:
-        """Start (again) who holds the relay's sockets."""
+        """Start or restart the holder of the relay's sockets."""
         self._holder = await Process.start(
             sys.executable, "-m", "epp_client", "hold", "--socket", str(self._hold_socket)
         )
@@ -244,7 +244,7 @@ class Installation:
         await self._holder.kill()
 
     async def held(self) -> None:
-        """Until the holder has the sockets. Raises NotBack."""
+        """Wait until the holder has the sockets. Raises NotBack."""
         async with _patience("the sockets are held"):
             while "hold: " in (await self.page.readiness() or "hold: ?"):
                 await asyncio.sleep(0.05)
@@ -255,14 +255,14 @@ class Installation:
         await self.sidecar.kill()
 
     async def drain_sidecar(self) -> int:
-        """SIGTERM, and wait; the exit code."""
+        """Send SIGTERM and wait; returns the exit code."""
         self._away = True
         code = await self.sidecar.stop(self.drain + 10)
         self.exits.append(code)
         return code
 
     def bootstrap(self, listener: tuple[str, int], admin: tuple[str, int]) -> str:
-        """The configuration of an Envoy that serves its pools at (address, port)."""
+        """The bootstrap of an Envoy with its pools; `listener` and `admin` are (address, port)."""
         return envoy_config(
             self.pools,
             listener=listener,
@@ -275,20 +275,20 @@ class Installation:
         )
 
     async def start_envoy(self) -> None:
-        """Start (again) Envoy with the same configuration."""
+        """Start or restart Envoy with the same configuration."""
         bootstrap = self.bootstrap(self.listener, self._envoy_admin)
         self._envoy = await self._envoy_life.enter_async_context(
             running_envoy(bootstrap, self._envoy_admin)
         )
 
     async def stop_envoy(self) -> None:
-        """End Envoy and its connections."""
+        """Stop Envoy."""
         await self._envoy_life.aclose()
         self._envoy_life = AsyncExitStack()
 
     @property
     def worker_pids(self) -> list[int]:
-        """The control process's children."""
+        """Process ids of the control process's children."""
         return children(self.sidecar.pid)
 
     @property
@@ -299,11 +299,11 @@ class Installation:
 
     @property
     def relaying(self) -> bool:
-        """Whether somebody listens on every relay socket."""
+        """Whether every relay socket accepts connections."""
         return listened(self.sockets)
 
     async def ready(self) -> None:
-        """Until the sidecar is ready, every worker listens, Envoy has connected and is ready.
+        """Wait until the sidecar is ready, every worker listens, and Envoy is connected and ready.
 
         Raises:
             NotBack: not within PATIENCE.
@@ -319,7 +319,7 @@ class Installation:
                 await asyncio.sleep(0.05)
 
     async def workers_replaced(self, old: list[int]) -> None:
-        """Until as many new ones serve; some of `old` may still finish what they relay. Raises NotBack."""
+        """Wait until new workers have replaced `old`, which may still finish streams. Raises NotBack."""
         await self.until(
             lambda: len(set(self.worker_pids) - set(old)) >= self.workers and self.relaying,
             "the workers are replaced",
@@ -329,9 +329,9 @@ class Installation:
                 await asyncio.sleep(0.02)
 
     async def calm(self, seconds: float) -> None:
-        """Until nobody has left for so long: a signal that is held is acted on as others leave, and those
-        that are orphans have heard. Raises NotBack."""
-        async with _patience("nobody leaves any more"):
+        """Wait until no worker has exited for `seconds`: delayed signals have then been carried out, and
+        orphaned workers have noticed. Raises NotBack."""
+        async with _patience("no worker exits any more"):
             since = time.monotonic()
             while time.monotonic() < since + seconds:
                 self._alive()
@@ -340,7 +340,7 @@ class Installation:
                 await asyncio.sleep(0.05)
 
     async def followed(self) -> None:
-        """Until the sidecar's table is what was written, and current. Raises NotBack."""
+        """Wait until the sidecar's tables have the written Pods and are current. Raises NotBack."""
         wanted = self.source.ready_pods
         async with _patience(f"the tables have {', '.join(sorted(wanted))} and are current"):
             while (
@@ -353,27 +353,27 @@ class Installation:
         """Signal one of our own processes."""
         if number is signal.SIGKILL:
             self._killed.add(pid)
-        # it has left by itself
+        # The process may have exited.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
     def note_deaths(self) -> None:
-        """Note the workers that have died, as the sidecar's log has it, and that nobody has killed."""
+        """Record deaths of workers from the sidecar's log, except those that we killed."""
         for line in self._news.lines():
             died = worker_death(line)
             if died and not (died[0] in self._killed and died[1] == -signal.SIGKILL):
                 ledger().append(Death("a relay worker", *died, asked=False, tail=line))
 
     async def gone(self, pid: int) -> None:
-        """Until a process that was killed has let go of its connections. Raises NotBack."""
+        """Wait until a killed process has ended. Raises NotBack."""
         await self.until(lambda: ended(pid), f"the end of process {pid}")
 
     async def until(self, happened: Callable[[], bool], what: str) -> None:
-        """Until something is so. Raises NotBack."""
+        """Wait until `happened` returns True. Raises NotBack."""
         async with _patience(what):
             while not happened():
                 self._alive()
-                # what another process does tells nobody
+                # Other processes do not report changes: poll.
                 await asyncio.sleep(0.02)
 
     def _alive(self) -> None:
@@ -381,16 +381,16 @@ class Installation:
             raise ProcessFailed(f"the sidecar has ended:\n{self.sidecar.tail}")
 
     async def metrics(self) -> dict[str, float]:
-        """The sidecar's, added up over their labels; empty when it does not answer."""
+        """The sidecar's metrics, summed over labels; empty if it does not answer."""
         return await self.page.metrics()
 
     async def settled(self) -> dict[str, float]:
-        """Until no request is open and nothing is retained; what still is, when that never comes."""
+        """Wait until no request is open and nothing is retained; returns what is left after 10 s."""
         names = ("epp_client_in_flight", "epp_client_retained_bytes")
         left = dict.fromkeys(names, 0.0)
         for _ in range(100):
             numbers = await self.metrics()
-            # A sidecar that has just started has relayed for no pool, and so says nothing of what is open.
+            # A new sidecar has no series of a pool yet.
             left = {name: numbers.get(name, 0.0) if numbers else -1.0 for name in names}
             if not any(left.values()):
                 return {}

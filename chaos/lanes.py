@@ -1,4 +1,4 @@
-"""When a quiet gateway is asked, and how long its answers take. Pure."""
+"""The times and lengths of responses in a quiet run. Pure."""
 
 import math
 import random
@@ -8,33 +8,33 @@ from dataclasses import dataclass
 from chaos.workload import Ask
 
 SHORTEST, LONGEST = 60.0, 600.0
-"""Seconds of an answer."""
+"""Shortest and longest response in seconds."""
 CROSSES = 54.0
-"""Seconds of an answer at least, however short the run: quiet breaks things after 42 to 50 s."""
+"""Minimum seconds of a response in a short run: silent streams used to fail after 42 to 50 s."""
 _LATEST_HEAD = 540.0
-"""Envoy gives up a stream on which nothing has moved for 600 s."""
+"""Latest seconds of a response's head: Envoy ends a stream after 600 s of silence."""
 _REST = (1.0, 30.0)
-"""Seconds between two answers of a lane."""
+"""Seconds between two responses of a lane."""
 _SPARE = 0.001
-"""Seconds before the end of the run by which all is answered: sums of floats are inexact."""
+"""Seconds before the end of the run at which all responses end, as sums of floats are inexact."""
 _TOKEN_MS = (300, 2000)
 KINDS = {"chatty": 2, "silent": 2, "late": 1}
-"""`chatty`: a token every so often; `silent`: one at the beginning, one halfway, then the end; `late`: not
-even a head until the end. With how often each is drawn."""
+"""Kinds of responses with their weights. `chatty`: a token now and then; `silent`: one at the beginning,
+one halfway, then the end; `late`: no head until the end."""
 
 
 @dataclass(frozen=True)
 class Long:
-    """One long answer, before it is asked for."""
+    """One planned long response."""
 
     at: float
-    """Seconds after the beginning of the run."""
+    """Seconds from the beginning of the run."""
     length: float
     kind: str
 
 
 def lane(dice: random.Random, seconds: float) -> Iterator[Long]:
-    """The answers of one pool of one Envoy, one after the other; all end within `seconds`."""
+    """The successive responses of one pool of one Envoy; all end within `seconds`."""
     at = dice.uniform(0.0, min(_REST[1], (seconds - CROSSES) / 4))
     seconds -= _SPARE
     while (left := seconds - at) >= CROSSES:
@@ -45,7 +45,7 @@ def lane(dice: random.Random, seconds: float) -> Iterator[Long]:
 
 
 def ask_for(long: Long, number: int, pool: str, dice: random.Random) -> Ask:
-    """The request that is answered so."""
+    """The request for such a response."""
     ms, seed = round(long.length * 1000), dice.getrandbits(48)
     if long.kind == "chatty":
         pause = dice.randrange(*_TOKEN_MS)

@@ -1,7 +1,6 @@
-"""The client: a process of its own that asks at a steady rate and writes down what became of each request.
+"""The client process: sends requests at a steady rate and writes the outcome of each as a line of JSON.
 
-One line of JSON per request. Judges an answer only by itself; what was going on meanwhile, and whether a
-loss is a breach of the promise, is for others to say.
+It judges a response by itself only. `account` relates it to faults and to the promise.
 """
 
 import argparse
@@ -19,17 +18,17 @@ from chaos.workload import LONG, Ask, requests
 from epp_client.errors import ENDPOINT_REASONS
 
 BOUND = 30.0
-"""Seconds until a request is lost that has no head, and then until one is that is not whole."""
+"""Seconds for the head of a response, and again for the rest; later the request is lost."""
 
 LAST = 2 * BOUND + LONG[1] + 10.0
-"""Seconds after which the client's last request has an outcome."""
+"""Seconds after which the last request has an outcome."""
 
 
 async def ask(
     session: aiohttp.ClientSession, base: str, request: Ask, bound: float = BOUND
 ) -> dict[str, Any]:
-    """Ask once; the line for the account. The head may take `bound` seconds, and the rest as many more,
-    besides what the model server takes. Times are of CLOCK_MONOTONIC, the same in all processes."""
+    """Send one request; returns its line. The head may take `bound` seconds and the rest again, besides the
+    time of the model server. Times are of CLOCK_MONOTONIC, which all processes share."""
     line: dict[str, Any] = {
         "number": request.number,
         "pool": request.pool,
@@ -77,7 +76,7 @@ def _judged(request: Ask, status: int, reason: str, body: bytes) -> dict[str, st
 
 
 class Load:
-    """A steady rate, as far as `concurrency` requests at once allow."""
+    """Requests at a steady rate, with at most `concurrency` at once."""
 
     def __init__(self, arguments: argparse.Namespace, out: TextIO) -> None:
         self._arguments = arguments
@@ -86,7 +85,7 @@ class Load:
         self._slots = asyncio.Semaphore(arguments.concurrency)
 
     async def run(self) -> None:
-        """Until SIGTERM; then every request that is open comes to its end."""
+        """Run until SIGTERM, then finish the open requests."""
         a = self._arguments
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
         connector = aiohttp.TCPConnector(limit=0)
@@ -97,7 +96,7 @@ class Load:
             due = time.monotonic()
             for request in requests(a.seed, a.faulty_share, ranked=a.ranked):
                 await self._slots.acquire()
-                # A rate that could not be kept is not made up for.
+                # Do not catch up on missed requests.
                 due = max(due + 1 / a.rate, time.monotonic())
                 try:
                     async with asyncio.timeout(due - time.monotonic()):
@@ -118,7 +117,7 @@ class Load:
 
 
 def main() -> None:
-    """Parse, ask, write."""
+    """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base", help="http://host:port of Envoy")
     parser.add_argument("out", type=Path)

@@ -1,4 +1,4 @@
-"""Our Python peers as processes: on a busy machine one may take longer to start than it is waited for."""
+"""Starts Python peers as processes, with retries, as a start may time out on a busy machine."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ ATTEMPTS = 3
 
 
 async def started(module: str, *arguments: str) -> tuple[Process, dict[str, Any]]:
-    """Start a peer; its process, and what it says when it is ready. Raises ProcessFailed."""
+    """Start a peer; returns its process and its first line. Raises ProcessFailed."""
     for _ in range(ATTEMPTS - 1):
         try:
             return await Process.python(module, *arguments)

@@ -1,4 +1,5 @@
-"""Faults of what pools come from: endpoints that churn, an API server that is away, slow or forgetful."""
+"""Faults of the source of pools: changing endpoints, an API server that is unreachable, slow or compacts
+its history."""
 
 import random
 import signal
@@ -7,7 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 from chaos.account import Window
-from chaos.fault import Faults, hold
+from chaos.fault import Faults, pause
 from chaos.installation import Installation
 from chaos.source import ApiServer, ManifestFolder, SourceName
 from epp_client.settings import UpstreamMode
@@ -17,7 +18,7 @@ POOL_FAULTS = Faults()
 
 
 async def _change(inst: Installation, dice: random.Random) -> None:
-    """One Pod is not ready, or gone, or new and dead; two stay."""
+    """Make one Pod unready, delete it, or add a Pod where nothing listens. Two Pods stay as they are."""
     objects: list[dict[str, Any]] = deepcopy(inst.objects)
     victim = dice.choice([item for item in objects if item["kind"] == "Pod"])
     match dice.choice(["unready", "gone", "dead pod"]):
@@ -37,21 +38,21 @@ async def _restore(inst: Installation) -> None:
 
 @POOL_FAULTS.add("endpoints churn", "pool")
 async def endpoints_churn(inst: Installation, dice: random.Random, window: Window) -> None:
-    """Pods become ready, unready, gone and back, several times a second; two stay."""
+    """Pods change several times a second. Two stay as they are."""
     del window
     for _ in range(dice.randrange(4, 12)):
         await _change(inst, dice)
-        await hold(dice, 0.05, 0.4)
+        await pause(dice, 0.05, 0.4)
     await _restore(inst)
 
 
 @POOL_FAULTS.add("manifests broken", "pool", SourceName.MANIFESTS)
 async def manifests_broken(inst: Installation, dice: random.Random, window: Window) -> None:
-    """A file that is no YAML."""
+    """An invalid YAML file."""
     del window
     assert isinstance(inst.source, ManifestFolder)
     await inst.source.write("kind: [unclosed")
-    await hold(dice, 0.5, 2.0)
+    await pause(dice, 0.5, 2.0)
     await _restore(inst)
 
 
@@ -74,26 +75,26 @@ def _api_fault(name: str) -> Callable[[Trouble], Trouble]:
 
 @_api_fault("API server stopped")
 async def api_stopped(api: ApiServer, inst: Installation, dice: random.Random) -> None:
-    """SIGSTOP: connections stay open and nothing is said."""
+    """SIGSTOP: connections stay open without answers."""
     api.process.signal(signal.SIGSTOP)
-    await hold(dice, 1.0, 5.0)
+    await pause(dice, 1.0, 5.0)
     api.process.signal(signal.SIGCONT)
 
 
 @_api_fault("API server killed")
 async def api_killed(api: ApiServer, inst: Installation, dice: random.Random) -> None:
-    """SIGKILL, some time without it, and the same state again."""
+    """SIGKILL, a pause, and a restart with the same state."""
     await api.kill()
-    await hold(dice, 0.2, 3.0)
+    await pause(dice, 0.2, 3.0)
     await api.start_process()
     await api.connect()
 
 
 @_api_fault("API server killed, Pods changed")
 async def api_killed_and_changed(api: ApiServer, inst: Installation, dice: random.Random) -> None:
-    """As above, but what has happened meanwhile no watch tells."""
+    """The same, but Pods change meanwhile, which no watch reports."""
     await api.kill()
-    await hold(dice, 0.2, 2.0)
+    await pause(dice, 0.2, 2.0)
     await api.start_process()
     await _change(inst, dice)
     if dice.random() < 0.5:
@@ -104,11 +105,11 @@ async def api_killed_and_changed(api: ApiServer, inst: Installation, dice: rando
 
 @_api_fault("API watches expired (410)")
 async def api_expired(api: ApiServer, inst: Installation, dice: random.Random) -> None:
-    """History is forgotten under open watches, again and again, while Pods change."""
+    """The history is compacted repeatedly while watches are open and Pods change."""
     for _ in range(dice.randrange(2, 6)):
         await _change(inst, dice)
         api.process.signal(signal.SIGUSR1)
-        await hold(dice, 0.05, 0.6)
+        await pause(dice, 0.05, 0.6)
 
 
 def _link_fault(name: str, mode: Mode) -> None:
@@ -117,7 +118,7 @@ def _link_fault(name: str, mode: Mode) -> None:
         api.link.set_mode(mode)
         for _ in range(dice.randrange(2, 5)):
             await _change(inst, dice)
-            await hold(dice, 0.2, 1.2)
+            await pause(dice, 0.2, 1.2)
         api.link.set_mode(Mode.GOOD)
 
 

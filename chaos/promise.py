@@ -1,32 +1,33 @@
-"""The promise, fault by fault: what each may cost. docs/reliability.md says why. Pure."""
+"""The promise: the requests that each fault may cost. docs/reliability.md gives the reasons. Pure."""
 
 from collections.abc import Callable
 
 from chaos.account import NO_FAULT, Line, Promise, Window
 
 ENVOY_KEEPS = 64 * 1024
-"""Bytes of a request that Envoy keeps for asking another relay worker."""
+"""Bytes of an ext_proc stream that Envoy keeps for a retry with another worker."""
 
 ENVOY_ASKS = 7.0
-"""Seconds that Envoy asks for a pick at least, about 10 on average."""
+"""Minimum seconds of Envoy's ext_proc retries; 10 on average."""
 
 SILENCE = 50.0
-"""Seconds of silence after which Envoy gives up a connection to a held socket, and what waits there."""
+"""Seconds of silence after which Envoy closes a connection to a held socket, with its queued requests."""
 
 CLIENT_WAITS = 29.5
-"""Seconds after which our client gives up waiting on a held socket; Envoy would wait for a minute."""
+"""Seconds after which the client gives up on a request queued in a held socket; Envoy waits for a
+minute."""
 
 
 DRAIN = 10.0
-"""Seconds that whoever leaves finishes what it relays; `--drain-timeout`."""
+"""Seconds that a leaving process has for its open streams; `--drain-timeout`."""
 HEARS = 5.0
-"""Seconds, on a busy machine, until a worker has heard from its control process that it leaves."""
+"""Seconds, on a busy machine, until a worker has received its control process's order to drain."""
 LEFT = 60.0
-"""Seconds that workers serve without their control process; a start that takes longer comes too late."""
+"""Seconds that workers serve without their control process."""
 
 
 def _outlived_drain(line: Line, window: Window) -> bool:
-    # An answer that had begun before what it went through left, and that took longer than that stays.
+    # The response began before its worker began to leave, and took longer than the drain.
     left = window.began if window.refuses is None else window.refuses
     refuses = window.ended if window.refuses is None else left + HEARS
     return line.status == 200 and line.began <= refuses and line.ended >= left + DRAIN - 1
@@ -41,7 +42,8 @@ def _cut(line: Line, window: Window) -> bool:
 
 
 def _large_or_cut(line: Line, window: Window) -> bool:
-    # grpcio's workers bind their sockets themselves: a dead one's refuses until the next has bound it.
+    # grpcio's workers bind their sockets themselves: after a crash connections are refused until the next
+    # one binds.
     return _large_over_grpcio(line, window) or window.cut(line)
 
 
@@ -58,7 +60,7 @@ def _silent_for_long(line: Line, window: Window) -> bool:
 
 
 def _large_over_grpcio(line: Line, window: Window) -> bool:
-    # grpcio takes no stream any more once it has said that it goes; Envoy then asks the next worker.
+    # A draining grpcio server refuses new streams, and Envoy retries with another worker.
     return line.size > ENVOY_KEEPS and window.part.startswith("grpcio")
 
 
@@ -75,13 +77,11 @@ def _any(_: Line, __: Window) -> bool:
 
 
 NOTHING = Promise("nothing")
-_ENVOY = Promise(
-    "what Envoy was serving: the connection is its own; what comes while it is away", _any
-)
+_ENVOY = Promise("requests open in Envoy, and those sent while it is down", _any)
 _PICKER = Promise("nothing; FailClose is refused with the reason")
 _TAKEN_OVER = Promise(
-    "what is still open after the drain, or comes when the next one has not come for a minute; with"
-    " grpcio bodies above 64 KiB that come just then",
+    "requests still open after the drain, or sent when no successor has started for a minute; with"
+    " grpcio also new requests with bodies above 64 KiB",
     _either(_outlived_drain, _large_over_grpcio, _left_for_long),
 )
 
@@ -95,9 +95,9 @@ PROMISES = {
     "picker's connections drip": _PICKER,
     "picker cut off": _PICKER,
     "model server killed": Promise(
-        "what it was serving; without an ordered list also what is sent there", _served_there
+        "requests open there; without an ordered list also those sent there", _served_there
     ),
-    "model server resets": Promise("what is sent there: a generation may have begun", _any),
+    "model server resets": Promise("requests sent there, as a generation may have begun", _any),
     "endpoints churn": NOTHING,
     "manifests broken": NOTHING,
     "API server stopped": NOTHING,
@@ -108,20 +108,21 @@ PROMISES = {
     "API server cut off": NOTHING,
     "API connections reset": NOTHING,
     "worker killed": Promise(
-        "what it was relaying; with grpcio bodies above 64 KiB until it is replaced", _large_or_cut
+        "requests open there; with grpcio also bodies above 64 KiB until it is replaced",
+        _large_or_cut,
     ),
     "workers replaced (SIGHUP)": _TAKEN_OVER,
     "signal storm": _TAKEN_OVER,
     "sidecar restarted": Promise(
-        "what is still open after the drain; the rest when the client gives up or nobody listens for 50 s",
+        "requests still open after the drain; others if the client gives up or no relay answers for 50 s",
         _either(_outlived_drain, _waited_for_held, _silent_for_long),
     ),
     "sidecar restarted, not held": Promise(
-        "what is still open after the drain; bodies above 64 KiB while it is away, others after 10 s",
+        "requests still open after the drain; bodies above 64 KiB while it is down, others after 10 s",
         _either(_outlived_drain, _large_or_waited),
     ),
     "sidecar killed, workers too": Promise(
-        "what it was relaying, as far as Envoy cannot ask anew",
+        "requests open there that Envoy cannot retry",
         _either(_cut, _waited_for_held, _silent_for_long),
     ),
     "holder restarted": NOTHING,
@@ -132,4 +133,4 @@ PROMISES = {
     "Envoy restarted (SIGTERM)": _ENVOY,
     "clock jumps": NOTHING,
 }
-"""By fault; a request that no fault overlapped, or whose picker spoke a dialect, may never be lost."""
+"""Promises by fault. A dialect of the picker alone never excuses a lost request."""

@@ -1,8 +1,9 @@
-"""The quiet profile: few requests, long answers, idle pools and Envoys. Nothing is hurt or may break.
+"""The quiet profile: few requests, long responses, idle pools and Envoys. There are no faults, and nothing
+may fail.
 
-Busy suites never see what happens to a stream that is silent for a minute, or at the end of the only
-request that an Envoy thread has had. Four sidecars (two transports, two upstream modes), in front of each
-one Envoy of every version with four threads, and one that nobody asks until the end.
+It finds failures of streams that are silent for a minute, or at the end of the only request of an Envoy
+thread, which busy suites miss. There are four sidecars (two transports, two upstream modes). In front of
+each are one Envoy of every version, with four threads, and an idle one that gets requests only at the end.
 """
 
 import asyncio
@@ -33,16 +34,16 @@ from testbed.process import ProcessFailed
 from testbed.stack import ENVOY_HOST, free_ports
 
 THREADS = 4
-"""Of each Envoy: what one does for a pool does not keep another one busy."""
-EVERY = 5.0
-"""Seconds between two looks at memory, descriptors and Envoy's statistics."""
+"""Threads of each Envoy, so that pools are on different threads."""
+SAMPLE_INTERVAL = 5.0
+"""Seconds between two samples of memory, descriptors and Envoy's statistics."""
 IDLE = "idle"
 _ATTEMPTS = 30
-"""To get an answer of each pool before it begins."""
+"""Attempts to get an answer from each pool before the run."""
 _WARM, _WARMED = 20 * THREADS, "open"
-"""Requests, and of which pool, that an Envoy is asked before it is quiet."""
+"""Number of warm-up requests to each Envoy, and their pool."""
 _LATE = 30.0
-"""Seconds that an answer may take longer than it should, on a busy machine."""
+"""Seconds that a response may be late on a busy machine."""
 
 
 def _with_runtime(bootstrap: str, runtime: Mapping[str, bool]) -> str:
@@ -71,7 +72,7 @@ async def _running_gateway(
 
 
 class Quiet:
-    """One stack for some seconds."""
+    """The profile of one stack."""
 
     def __init__(
         self, stack: Stack, installation: Installation, dice: random.Random, seconds: float
@@ -83,7 +84,7 @@ class Quiet:
         self._number = 0
 
     async def run(self, began: float, progress: Told, tell: Tell) -> None:
-        """Ask, look on, and ask everybody once at the end. The gateways are running."""
+        """Send the requests and sample, then send one request to every pool of every Envoy."""
         stack = self._stack
         sampler = Sampler(self._installation.processes, self._installation.metrics)
         stack.curves = sampler.curves
@@ -108,7 +109,7 @@ class Quiet:
                     dice = random.Random(self._dice.getrandbits(32))
                     lanes.create_task(self._lane(session, one, pool, dice, began, tell))
             await asyncio.sleep(began + self._seconds - time.monotonic())
-            # the idle ones as well
+            # To idle Envoys and pools as well.
             for pool in POOLS:
                 await self._one(session, one, Ask(0, pool, "1 KB", "", 1), BOUND, IDLE, tell)
 
@@ -124,7 +125,7 @@ class Quiet:
         for long in lane(dice, self._seconds):
             await asyncio.sleep(began + long.at - time.monotonic())
             if began + self._seconds - time.monotonic() < CROSSES:
-                # a busy machine has taken the time of this one
+                # A busy machine has left no time for this one.
                 return
             self._number += 1
             request = ask_for(long, self._number, pool, dice)
@@ -163,10 +164,10 @@ class Quiet:
                 tell(f"{self._stack.name}: DIED: {death}")
             told = len(deaths)
             progress(time.monotonic() - began, self._stack.counts())
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(SAMPLE_INTERVAL)
 
     async def _look(self, sampler: Sampler) -> None:
-        """At memory, descriptors and cuts; of a process that has died there is nothing more to see."""
+        """Sample memory, descriptors and cuts. Processes that have ended are skipped."""
         self._installation.note_deaths()
         with contextlib.suppress(ProcessFailed):
             await sampler.sample()
@@ -180,7 +181,7 @@ class Quiet:
 async def _running(
     stack: Stack, envoys: Mapping[str, str], runtime: Mapping[str, bool], seed: int
 ) -> AsyncIterator[Installation]:
-    """The sidecar of a stack, one Envoy of each version, and one of the last that stays idle."""
+    """Run the sidecar of a stack, one Envoy of each version, and an idle one of the last version."""
     with tempfile.TemporaryDirectory(prefix="epp-client-quiet-") as folder:
         installation = Installation(
             Path(folder), stack.transport, stack.mode, source=SourceName.API, seed=seed
@@ -204,7 +205,7 @@ async def _running(
 
 
 async def _answering(installation: Installation) -> None:
-    """Until every pool answers, through an Envoy that takes no other part. Raises NotBack."""
+    """Wait until every pool answers, through an Envoy that is not used otherwise. Raises NotBack."""
     async with aiohttp.ClientSession() as session:
         for pool in POOLS:
             for _ in range(_ATTEMPTS):
@@ -217,11 +218,11 @@ async def _answering(installation: Installation) -> None:
 
 
 async def _warm(one: Gateway) -> None:
-    """Have every thread of an Envoy open its connections to the workers, which then stay: otherwise they
-    come one by one, for as long as the run is quiet, and what grows cannot be told from a leak."""
+    """Have every thread of an Envoy open its connections to the workers. Otherwise it opens them one by one
+    during the run, which looks like a leak."""
     if one.idle:
         return
-    # each of its own, and so of any thread
+    # A new connection per request reaches all threads.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
         for number in range(_WARM):
@@ -229,8 +230,8 @@ async def _warm(one: Gateway) -> None:
 
 
 class _Start:
-    """Stacks start one after the other, as they would take one another's processors, and begin together:
-    pickers that are slow while others start are refusals."""
+    """Lets stacks start one after the other, as they would slow each other down, and begin together, as
+    slow pickers during a start cause refusals."""
 
     def __init__(self, stacks: int) -> None:
         self._one = asyncio.Lock()
@@ -247,7 +248,7 @@ class _Start:
             self._begin.set()
 
     async def all(self) -> None:
-        """Until all have started, or failed to."""
+        """Wait until all have started or failed."""
         await self._begin.wait()
 
 
@@ -287,8 +288,8 @@ async def quiet(
     seed: int,
     shown: Callable[[str], tuple[Told, Tell]],
 ) -> list[Stack]:
-    """Run all stacks side by side: they are idle. `envoys` are binaries by version; `runtime` are flags
-    that those are given."""
+    """Run all stacks in parallel, as they are mostly idle. `envoys` are binaries by version, `runtime`
+    their runtime flags."""
     dice = random.Random(seed)
     stacks = [Stack(transport, mode) for transport, mode in combinations]
     start = _Start(len(stacks))
@@ -309,7 +310,8 @@ async def quiet(
 
 
 def known_envoys(folder: Path) -> dict[str, str]:
-    """Binaries by version: those that `make quiet` has installed in `folder`, and the one beside Python."""
+    """Envoy binaries by version: those that `make quiet` has installed in `folder`, and the one beside
+    Python."""
     from importlib.metadata import version
 
     found = {

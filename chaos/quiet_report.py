@@ -1,4 +1,4 @@
-"""What a quiet run came to: a table for people, JSON for machines."""
+"""The report of a quiet run: a table for people, JSON for machines."""
 
 import json
 from collections import Counter
@@ -35,7 +35,7 @@ def _row(stack: Stack, one: Gateway) -> dict[str, Any]:
 
 
 def _growth(stack: Stack) -> dict[str, dict[str, float]]:
-    """The most that any process has grown by: of the sidecar, of its Envoys."""
+    """The worst growth of any process of the sidecar, and of its Envoys."""
     curves = {"sidecar": [stack.curves], "Envoy": [one.sampler.curves for one in stack.gateways]}
     found: dict[str, dict[str, float]] = {}
     for who, drawn in curves.items():
@@ -50,7 +50,7 @@ def _growth(stack: Stack) -> dict[str, dict[str, float]]:
 
 
 def _all_curves(stacks: list[Stack]) -> Curves:
-    """Those of every process, by its long name."""
+    """The curves of all processes, by their full names."""
     found = Curves()
     for stack in stacks:
         curves = {stack.name: stack.curves}
@@ -72,7 +72,7 @@ def rows(stacks: list[Stack]) -> list[dict[str, Any]]:
 
 
 def print_table(stacks: list[Stack], console: Console) -> None:
-    """For whoever waited for it."""
+    """Print the table."""
     table = Table(title="Quiet gateways", title_justify="left")
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
@@ -82,7 +82,7 @@ def print_table(stacks: list[Stack], console: Console) -> None:
 
 
 def write(folder: Path, stacks: list[Stack], settings: dict[str, Any]) -> None:
-    """`quiet.md` and `quiet.json` in `folder`."""
+    """Write `quiet.md` and `quiet.json` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {
         "settings": settings,

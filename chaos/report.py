@@ -1,4 +1,4 @@
-"""What a run came to, as tables for people and JSON for machines."""
+"""The report of a run: tables for people, JSON for machines."""
 
 import json
 from collections import Counter
@@ -49,7 +49,7 @@ def good(parts: list[Part]) -> bool:
 
 
 def print_tables(parts: list[Part], console: Console) -> None:
-    """For whoever waited for it."""
+    """Print the tables."""
     for title, headings, rows in tables(parts):
         table = Table(title=title, title_justify="left")
         for heading in headings:
@@ -61,7 +61,7 @@ def print_tables(parts: list[Part], console: Console) -> None:
 
 
 def describe(part: Part, breach: Breach) -> str:
-    """One breach with everything that was going on."""
+    """One breach with the faults that it overlapped."""
     line = breach.line
     begins = min([line.began, *(window.began for window in breach.windows)])
     events = [
@@ -86,7 +86,7 @@ def describe(part: Part, breach: Breach) -> str:
 def write(
     folder: Path, parts: list[Part], settings: dict[str, Any], name: str, **more: Any
 ) -> None:
-    """`name`.md and `name`.json in `folder`; `more` goes into the JSON."""
+    """Write `name`.md and `name`.json into `folder`; `more` goes into the JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     text = [
         f"# {name.capitalize()}",

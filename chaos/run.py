@@ -1,4 +1,4 @@
-"""One part of a run: an installation, its load, and faults at random moments until the time is up."""
+"""Runs one part: an installation, its load, and faults at random moments until the time is over."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ QUIET = 1.0
 
 @dataclass
 class Part:
-    """One combination and what came of it."""
+    """The results of one combination of transport and upstream mode."""
 
     transport: TransportName
     mode: UpstreamMode
@@ -35,9 +35,9 @@ class Part:
     lines: list[Line]
     windows: list[Window]
     failures: list[str] = field(default_factory=list)
-    """What went wrong beside requests: a process that died, a part that did not come back."""
+    """Failures other than requests: a process that died, a part that did not recover."""
     log: str = ""
-    """The end of the sidecar's log when something went wrong."""
+    """The end of the sidecar's log, if there were failures."""
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class Part:
 
 
 class Deck:
-    """The faults in random order, again and again: no kind is left out for long."""
+    """Draws faults in random order, each once before any is repeated."""
 
     def __init__(self, dice: random.Random, faults: list[Fault]) -> None:
         self._dice = dice
@@ -54,9 +54,8 @@ class Deck:
         self._cards: list[Fault] = []
 
     def draw(self, inst: Installation, not_of: str = "") -> Fault | None:
-        """The next one that is possible there; None when those are all of the group that must not be.
-
-        What is not possible there stays for an installation where it is.
+        """The next fault that is possible there and not of the group `not_of`; None if there is none.
+        Faults that are not possible there stay for other installations.
         """
         if not any(card.possible(inst) for card in self._cards):
             self._cards += self._dice.sample(self._faults, len(self._faults))
@@ -67,7 +66,7 @@ class Deck:
 
 
 class Lines:
-    """The client's lines, read while they are written."""
+    """Reads the client's lines while they are written."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open()
@@ -76,7 +75,7 @@ class Lines:
         self.outcomes: Counter[str] = Counter()
 
     def read(self) -> None:
-        """Take what is new."""
+        """Read new lines."""
         text = self._rest + self._file.read()
         whole, _, self._rest = text.rpartition("\n")
         for raw in whole.splitlines():
@@ -85,14 +84,14 @@ class Lines:
             self.outcomes[line.outcome] += 1
 
     def close(self) -> None:
-        """After the last read."""
+        """Close the file."""
         self._file.close()
 
 
 Told = Callable[[float, Counter[str]], None]
-"""Told of the seconds of load so far and the outcomes so far."""
+"""Is called with the seconds of load and the outcomes so far."""
 Tell = Callable[[str], None]
-"""Told of each fault that is over."""
+"""Is called with a text for each event."""
 
 
 async def start_load(
@@ -120,7 +119,7 @@ async def run_part(
     progress: Told,
     tell: Tell,
 ) -> Part:
-    """Run one part of `seconds` of load; the installation is stopped afterwards."""
+    """Run one part with `seconds` of load, and stop the installation afterwards."""
     part = Part(installation.transport, installation.mode, account([], [], {}), [], [])
     with deaths_noted() as deaths:
         await _load_and_hurt(installation, deck, dice, seconds, part, rate, progress, tell, deaths)
@@ -207,7 +206,7 @@ async def _hurt(
 async def one_fault(
     installation: Installation, fault: Fault, dice: random.Random, part: Part, tell: Tell
 ) -> None:
-    """Do one fault and keep its window."""
+    """Inject one fault and record its window."""
     window = Window(fault.name, part.name, time.monotonic())
     part.windows.append(window)
     try:
@@ -219,7 +218,7 @@ async def one_fault(
 
 
 def known_faults() -> tuple[list[Fault], list[str]]:
-    """Every fault that can be done on this machine, and why others cannot."""
+    """The faults that this machine can inject, and why others are missing."""
     faults = [*FAULTS, *POOL_FAULTS]
     if clock_library() is not None:
         return faults, []

@@ -1,4 +1,4 @@
-"""Samples of processes: memory and descriptors as curves, and whether they are flat."""
+"""Samples memory and descriptors of processes as curves, and judges whether they are flat."""
 
 import asyncio
 import csv
@@ -11,9 +11,9 @@ from chaos.flat import Trend, envelope, trend
 from testbed.looks import descriptors
 from testbed.process import ProcessFailed
 
-LONGEST_WARM_UP = 300.0
+MAX_WARM_UP = 300.0
 WINDOW = 60.0
-"""Seconds of which the least and the most memory are followed."""
+"""Seconds over which the minimum and maximum of memory are taken."""
 MEGABYTE = 1e6
 COUNTS = ("epp_client_in_flight", "epp_client_retained_bytes")
 
@@ -29,13 +29,12 @@ class Curves:
 
     @property
     def trends(self) -> dict[str, Trend]:
-        """What must be flat, and whether it is.
-
-        Of memory both edges are: an allocator keeps what was freed at its end, up to twice the largest
-        body, and gives it back at no certain moment; so one curve goes to and fro between two levels.
+        """The trends of everything that must be flat.
+        For memory these are the minimum and the maximum per window: an allocator keeps freed memory at its
+        end, up to twice the largest body, for a varying time, so a curve alternates between two levels.
         """
         ends = [curve[-1][0] for curve in self.memory.values()]
-        warm_up = min(LONGEST_WARM_UP, max(ends, default=0.0) / 4)
+        warm_up = min(MAX_WARM_UP, max(ends, default=0.0) / 4)
         window = min(WINDOW, max(ends, default=1.0) / 20)
         return {
             **{
@@ -53,7 +52,7 @@ class Curves:
 
 
 class Sampler:
-    """Looks at some processes every `interval` seconds, and at the `metrics` of a sidecar."""
+    """Samples processes, and the `metrics` of a sidecar, every `interval` seconds."""
 
     def __init__(
         self,
@@ -72,7 +71,7 @@ class Sampler:
         )
 
     async def sample(self) -> None:
-        """One look at everything. Raises ProcessFailed when a process has gone."""
+        """Take one sample of everything. Raises ProcessFailed if a process has ended."""
         now = time.monotonic() - self._began
         curves = self.curves
         for name, pid in self.pids.items():
@@ -80,14 +79,14 @@ class Sampler:
                 curves.memory[name].append((now, _resident(pid) / MEGABYTE))
                 curves.descriptors[name].append((now, float(descriptors(pid))))
             except (FileNotFoundError, ProcessLookupError) as error:
-                raise ProcessFailed(f"{name} (pid {pid}) has gone") from error
+                raise ProcessFailed(f"{name} (pid {pid}) has ended") from error
         numbers = await self._metrics() if self._metrics is not None else {}
         for name in COUNTS:
             if name in numbers:
                 curves.counts[name].append((now, numbers[name]))
 
     async def run(self) -> None:
-        """Sample for ever."""
+        """Sample until cancelled."""
         due = time.monotonic()
         while True:
             await self.sample()
@@ -103,7 +102,7 @@ def _resident(pid: int) -> int:
 
 
 def write_samples(path: Path, curves: Curves) -> None:
-    """All samples as CSV: what, seconds, value."""
+    """Write all samples as CSV: what, seconds, value."""
     with path.open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(("what", "seconds", "value"))

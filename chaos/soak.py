@@ -1,4 +1,4 @@
-"""The soak: a steady load and gentle faults for hours, and what memory and descriptors do meanwhile."""
+"""The soak: steady load and gentle faults for hours, with samples of memory and descriptors."""
 
 import asyncio
 import random
@@ -31,9 +31,9 @@ GENTLE = {
     "API server slow",
     "API connections reset",
 }
-"""Faults that replace no process of the sidecar: its curves are of the same processes throughout."""
-EVERY = (10.0, 30.0)
-"""Seconds between two of them."""
+"""Faults that do not replace processes of the sidecar, so that each curve is of one process."""
+FAULT_INTERVAL = (10.0, 30.0)
+"""Shortest and longest seconds between two faults."""
 
 
 async def soak(
@@ -47,7 +47,7 @@ async def soak(
     progress: Told,
     tell: Tell,
 ) -> tuple[Part, Curves]:
-    """Run it; failures, such as a curve that is not flat, are in the part."""
+    """Run the soak. Failures, such as a curve that is not flat, are in the part."""
     dice = random.Random(seed)
     part = Part(transport, mode, account([], [], {}), [], [])
     curves = Curves()
@@ -113,5 +113,5 @@ async def _hurt_gently(
         if fault.name in GENTLE and fault.possible(installation)
     ]
     while True:
-        await asyncio.sleep(dice.uniform(*EVERY))
+        await asyncio.sleep(dice.uniform(*FAULT_INTERVAL))
         await one_fault(installation, dice.choice(faults), dice, part, tell)

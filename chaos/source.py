@@ -1,6 +1,6 @@
-"""Where the sidecar learns of pools: an API server behind a cable, or a folder of manifests.
+"""The source of the sidecar's pools: an API server behind a link, or a directory of manifests.
 
-Both are told the whole state that is wanted, again and again; what is hurt, and when, is for `pool_faults`.
+Both get the complete wanted state with each write. `pool_faults` decides about faults.
 """
 
 from enum import StrEnum
@@ -23,31 +23,31 @@ _MERGE = {"content-type": "application/merge-patch+json"}
 
 
 class SourceName(StrEnum):
-    """How the sidecar is told of pools."""
+    """How the sidecar gets its pools."""
 
     API = "api"
     """`serve --kubernetes`: list and watch, as in a cluster."""
     MANIFESTS = "manifests"
-    """`serve --pools`: files that are written anew."""
+    """`serve --pools`: files that are replaced."""
 
 
 class ManifestFolder:
-    """One manifest with everything."""
+    """A directory with one manifest."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "manifests"
         self.options = ["--pools", str(self._folder)]
-        """What `serve` is told."""
+        """Options of `serve`."""
 
         self.ready_pods: set[str] = set()
-        """Of what was written last."""
+        """Ready Pods of the last write."""
 
     async def start(self) -> None:
-        """Have a folder."""
+        """Create the directory."""
         self._folder.mkdir(parents=True)
 
     async def write(self, objects: list[Object] | str) -> None:
-        """Put manifests in place, by renaming, as editors and ConfigMaps do."""
+        """Replace the manifest by renaming, as editors and ConfigMaps do."""
         if not isinstance(objects, str):
             self.ready_pods = _ready_pods(objects)
         new = self._folder / "all.new"
@@ -55,18 +55,18 @@ class ManifestFolder:
         new.rename(self._folder / "all.yaml")
 
     async def stop(self) -> None:
-        """Nothing runs."""
+        """Nothing to stop."""
 
 
 class ApiServer:
-    """The API server's process. We write to it directly; the sidecar is behind the link."""
+    """An API server process. Tests write to it directly; the sidecar connects through the link."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.link = Link(seed)
         self._folder = folder
         self._kubeconfig = folder / "kubeconfig"
         self.last_known = folder / "last-known.json"
-        """Where the sidecar keeps what it was told."""
+        """The sidecar's last-known file."""
         self.options = [
             "--kubernetes",
             "--kubeconfig",
@@ -74,9 +74,9 @@ class ApiServer:
             "--last-known",
             str(self.last_known),
         ]
-        """What `serve` is told."""
+        """Options of `serve`."""
         self.ready_pods: set[str] = set()
-        """Of what was written last."""
+        """Ready Pods of the last write."""
         self._known: dict[tuple[str, str], Object] = {}
         self._process: Process | None = None
         self._http: aiohttp.ClientSession | None = None
@@ -89,7 +89,7 @@ class ApiServer:
         return self._process
 
     async def start(self) -> None:
-        """The server, the link, and a kubeconfig that leads to the link."""
+        """Start the server and the link, and write a kubeconfig for the link."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._http = aiohttp.ClientSession(
             headers={"authorization": f"Bearer {ADMIN}"},
@@ -114,7 +114,7 @@ class ApiServer:
         )
 
     async def start_process(self) -> None:
-        """Start (again) the server with the state of its journal; the sidecar cannot reach it yet."""
+        """Start the server with the state of its journal. The sidecar can reach it after `connect`."""
         self._process, ready = await started("chaos.api_server", str(self._folder / "journal"))
         self._address = str(ready["address"])
 
@@ -123,7 +123,7 @@ class ApiServer:
         await self.link.up(self._address)
 
     async def kill(self) -> None:
-        """SIGKILL; its address refuses connections until `start_process` and `connect`."""
+        """SIGKILL. Connections are refused until `start_process` and `connect`."""
         await self.process.kill()
         await self.link.down()
 
@@ -160,7 +160,7 @@ class ApiServer:
             pass
 
     async def stop(self) -> None:
-        """Leave nothing running."""
+        """Stop everything."""
         await self.link.down()
         if self._process is not None:
             await self._process.stop(1)

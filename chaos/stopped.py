@@ -1,4 +1,4 @@
-"""How long a stopped picker is felt: FailOpen at a steady rate while the picker is SIGSTOPped."""
+"""Measures how long a stopped picker (SIGSTOP) delays requests under FailOpen at a steady rate."""
 
 import asyncio
 import itertools
@@ -22,39 +22,39 @@ from epp_client.settings import TransportName
 
 RATE = 50
 PICK_TIMEOUT = PoolSettings().pick_timeout
-"""The default, which is minutes: what is stopped is found by its health."""
+"""The default of minutes, as health checks detect a stopped picker."""
 _PACE = pace(PICK_TIMEOUT)
 FOUND = _PACE.interval * (1 + JITTER) + _PACE.patience
-"""Seconds within which silence is found out."""
+"""Seconds within which silence is detected."""
 BEFORE, DURING = 3.0, 2.5 * FOUND
 _WAITED = 0.5
-"""Seconds; a picker that is waited for costs at least the patience for its silence."""
+"""Seconds above which a request counts as delayed by the picker."""
 
 
 @dataclass(frozen=True)
 class Felt:
-    """What clients saw. Seconds."""
+    """What clients saw. Times are in seconds."""
 
     p99_before: float
     longest: float
-    """Of all requests."""
+    """Longest time of any request."""
     until_normal: float
-    """From the first request that waited to the end of the last one that did."""
+    """From the begin of the first delayed request to the end of the last."""
     p99_after: float
     waited: int
-    """Requests that waited for the picker."""
+    """Requests delayed by the picker."""
     sent: int
     lost: int
 
     @property
     def within(self) -> bool:
-        """The promise: normal once silence is found out, nobody waits longer, nothing is lost."""
+        """Whether the promise is kept: no delays once silence is detected, and nothing is lost."""
         bound = FOUND + 1
         return self.until_normal <= bound and self.longest <= bound and not self.lost
 
 
 async def measure(transport: TransportName) -> Felt:
-    """Stop the picker of pool `open` under load, let it go on, and look."""
+    """Stop the picker of pool `open` under load, let it continue, and measure."""
     with tempfile.TemporaryDirectory(prefix="epp-client-stopped-") as folder:
         async with (
             running_installation(
@@ -62,7 +62,7 @@ async def measure(transport: TransportName) -> Felt:
             ) as installation,
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
         ):
-            # nobody is measured cold
+            # Warm up.
             await _load(session, installation.url, 1.0)
             before = await _load(session, installation.url, BEFORE)
             installation.pickers["open"].signal(signal.SIGSTOP)

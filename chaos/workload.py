@@ -1,6 +1,6 @@
-"""What is asked, and what the right answer is: every request is a function of the seed and its number.
+"""The requests of a run and their correct responses, as functions of the seed. Pure.
 
-Pure but for the hashing of what came back: no sockets, no clock.
+No sockets, no clock.
 """
 
 import hashlib
@@ -15,20 +15,20 @@ from testbed.model_server import DONE, events, pattern
 KINDS = {
     "0 B": 0, "1 KB": 1_000, "60 KB": 60_000, "1 MB": 1_000_000, "stream": 400, "long": 400, "download": 0
 }  # fmt: skip
-"""Kinds of requests and about how many bytes of body each of them sends."""
+"""Kinds of requests, and the approximate bytes of their bodies."""
 _WEIGHTS = {
     "0 B": 4, "1 KB": 6, "60 KB": 4, "1 MB": 1, "stream": 5, "long": 0.3, "download": 2
 }  # fmt: skip
 LONG = (4.0, 40.0)
-"""Seconds of a long answer."""
+"""Shortest and longest seconds of a long response."""
 DOWNLOAD = 300_000
 POOLS = ("open", "close", "observe", "skip", "h2c")
 FAIL_CLOSE = {"close"}
 RANKED = "ranked"
-"""The picker answers with an ordered list of every endpoint."""
+"""Dialect of a picker that answers with an ordered list of every endpoint."""
 
 CORRUPT = "corrupt: "
-"""How the verdict on an answer begins that has other bytes, and not only too few."""
+"""Prefix of the verdict on a response with wrong bytes, rather than too few."""
 
 DIALECTS = (
     "silent", "drip", "close-before-pick", "no-endpoints-status", "disagree", "pick-hostname",
@@ -37,25 +37,25 @@ DIALECTS = (
     "invalid-response-mutation", "too-many-headers", "silent-response", "close-after-pick",
     "body-before-headers", "streaming", "chunked", "slow", "refuse-429",
 )  # fmt: skip
-"""What pickers answer, right and wrong, to the share of requests that ask for it."""
+"""Dialects that a share of the requests asks pickers for."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One request, before it is sent."""
+    """One request to send."""
 
     number: int
     pool: str
     kind: str
     dialect: str
-    """How the picker answers this one; empty for the way of a good picker."""
+    """Dialect of the picker for this request; empty for normal behaviour."""
     seed: int
     pause_ms: int = 20
-    """Between two tokens of a stream."""
+    """Milliseconds between two tokens of a stream."""
     tokens: int = 0
-    """Of a stream; 0: as many as the seed says."""
+    """Tokens of a stream; 0: depends on the seed."""
     first_ms: int = 0
-    """Before a stream begins."""
+    """Milliseconds before a stream begins."""
 
     @property
     def fail_close(self) -> bool:
@@ -64,7 +64,7 @@ class Ask:
 
     @property
     def size(self) -> int:
-        """Bytes of its body, about."""
+        """Approximate bytes of its body."""
         return KINDS[self.kind]
 
     @property
@@ -74,17 +74,17 @@ class Ask:
 
     @property
     def seconds(self) -> float:
-        """How long its answer takes at least."""
+        """Minimum seconds of its response."""
         return (self.first_ms + self.length * self.pause_ms) / 1000 if self.streamed else 0.0
 
     @property
     def length(self) -> int:
-        """Tokens of its answer."""
+        """Tokens of its response."""
         return self.tokens or 10 + self.seed % 40
 
     @property
     def path(self) -> str:
-        """Where it is sent, after Envoy's address."""
+        """Path and query of the URL."""
         if self.streamed:
             return f"/default/{self.pool}/v1/chat/completions"
         query = f"?size={DOWNLOAD}&chunks=20" if self.kind == "download" else ""
@@ -92,11 +92,11 @@ class Ask:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What it says beside its body."""
+        """Additional headers."""
         return {"x-picker-dialect": self.dialect} if self.dialect else {}
 
     def body(self) -> bytes:
-        """Its content, the same every time."""
+        """Its body, which depends only on the seed."""
         if self.streamed:
             return json.dumps(self._chat()).encode()
         return random.Random(self.seed).randbytes(self.size)
@@ -111,7 +111,7 @@ class Ask:
         }
 
     def wrong(self, answer: bytes) -> str:
-        """What is wrong with a 200's body; empty when nothing is."""
+        """What is wrong with the body of a 200; empty if it is correct."""
         if self.streamed:
             request = self._chat()
             events_ = events(request, "chat.completion", request["max_tokens"])
@@ -138,8 +138,8 @@ def _differs(wanted: bytes, got: bytes) -> str:
 
 
 def requests(seed: int, faulty_share: float, *, ranked: bool) -> Iterator[Ask]:
-    """The requests of a run, for ever. `faulty_share` of them meet a picker with a dialect; of the
-    others, when `ranked`, a third gets an ordered list."""
+    """Yields requests without end. `faulty_share` of them use a dialect; with `ranked`, a third of the
+    others gets an ordered list."""
     dice = random.Random(seed)
     kinds, weights = list(_WEIGHTS), list(_WEIGHTS.values())
     number = 0
