@@ -1,1 +1,1 @@
-"""What the sidecar costs, side by side with what it replaces: `make bench`."""
+"""Measures the cost of the sidecar beside that of what it replaces: `make bench`."""

@@ -1,4 +1,4 @@
-"""`make bench`: everything in one run, with its progress; results go to `benchmarks/results/`."""
+"""`make bench`: measures everything in one run; results go to `benchmarks/results/`."""
 
 import asyncio
 import sys
@@ -25,7 +25,7 @@ console = Console(width=140, soft_wrap=True)
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of each part."""
+    """The extent of each part."""
 
     rounds: int
     seconds: float
@@ -41,14 +41,14 @@ QUICK = Plan(1, 1.0, (16,), (8, 64), (1_000, 220_000), (10_000,), 1)
 
 @dataclass
 class Results:
-    """What is written."""
+    """The results of a run."""
 
     values: dict[str, Any]
     ratios: dict[str, float] = field(default_factory=dict)
     spread: dict[str, list[float]] = field(default_factory=dict)
 
     def ratio(self, name: str, values: Sequence[float]) -> None:
-        """The median of a ratio's rounds, and the least and the most of them."""
+        """Add a ratio: the median of its rounds, with minimum and maximum."""
         if values:
             self.ratios[name] = median(values)
             self.spread[name] = [min(values), max(values)]
@@ -57,7 +57,7 @@ class Results:
 async def run(
     parts: Sequence[str], plan: Plan, progress: measure.Say, before: Path | None = None
 ) -> dict[str, Any]:
-    """Measure; the results as they are written."""
+    """Measure; returns the values of results.json."""
     compiled = not frames.__file__.endswith(".py")
     values: dict[str, Any] = {
         "machine": machine(),
@@ -139,14 +139,19 @@ async def _side_by_side(
 def main(
     parts: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(PARTS),
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of each part.")] = 5,
-    seconds: Annotated[float, typer.Option(help="Of load, for each way in a round.")] = 2.0,
-    quick: Annotated[bool, typer.Option(help="Two minutes, to see that it runs.")] = False,
+    seconds: Annotated[float, typer.Option(help="Seconds of load, for each way in a round.")] = 2.0,
+    quick: Annotated[
+        bool, typer.Option(help="A short run of two minutes, to see that it works.")
+    ] = False,
     before: Annotated[
         Path | None,
-        typer.Option(help="Another checkout in which `make compiled` has run: one more way."),
+        typer.Option(
+            help="Another checkout in which `make compiled` has run, measured as one more way."
+        ),
     ] = None,
     results: Annotated[
-        Path | None, typer.Option(help="Folder; benchmarks/results, with --quick build/bench.")
+        Path | None,
+        typer.Option(help="Directory. Default: benchmarks/results, with --quick build/bench."),
     ] = None,
 ) -> None:
     """Measure the sidecar side by side with what it replaces."""

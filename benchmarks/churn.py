@@ -1,7 +1,8 @@
-"""(d) A pool of thousands of endpoints that changes 100 times a second, against the same pool at rest.
+"""(d) A pool of thousands of endpoints that changes 100 times a second, compared with the same pool at
+rest.
 
-The control process of this sidecar is told of its pools by this module instead of by manifests: every
-change goes the whole way, to the relay worker and over EDS to Envoy.
+This module changes the store of a sidecar's control process directly. Every change goes to the relay worker
+and over EDS to Envoy.
 """
 
 import argparse
@@ -31,11 +32,11 @@ from epp_client.xds.lingering import LINGER
 
 POOL = "default/relay"
 CHANGES = 100
-"""Per second."""
+"""Changes per second."""
 
 
 def large(table: EndpointTable, count: int) -> EndpointTable:
-    """The table with `count` more endpoints, which nobody will ever pick."""
+    """The table with `count` more endpoints, which are never picked."""
     members = dict(table.by_key)
     for number in range(count):
         ip = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
@@ -48,7 +49,7 @@ def _table(members: dict[str, Endpoint], generation: int) -> EndpointTable:
 
 
 def changed(table: EndpointTable, number: int) -> EndpointTable:
-    """One endpoint less and a new one."""
+    """Replace one endpoint by a new one."""
     members = table.by_key.copy()
     generation = table.generation + 1
     del members[next(itertools.islice(members, 1 + number % (len(members) - 1), None))]
@@ -58,7 +59,7 @@ def changed(table: EndpointTable, number: int) -> EndpointTable:
 
 
 class Lags:
-    """How long Envoy took to acknowledge each change, from the moment the store had it."""
+    """Measures the time from each change of the store to Envoy's acknowledgement."""
 
     def __init__(self, store: PoolStore, clock: Callable[[], float]) -> None:
         self._store = store
@@ -68,7 +69,7 @@ class Lags:
         store.subscribe(self._changed)
 
     def published(self, generation: int) -> None:
-        """A change was made."""
+        """Note a change that is made now."""
         self._waiting.append((generation, self._clock()))
 
     def _changed(self, _: object) -> None:
@@ -77,16 +78,16 @@ class Lags:
             self._seconds.append(self._clock() - self._waiting.popleft()[1])
 
     def take(self) -> list[float]:
-        """Those since the last call, in ms."""
+        """The times since the last call, in ms."""
         taken, self._seconds = self._seconds, []
         return [1000 * seconds for seconds in taken]
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    """A sidecar whose pool grows.
+    """Run a sidecar with a pool that changes.
 
     SIGUSR1 starts the changes and SIGUSR2 stops them and writes the lags; SIGHUP makes a single change.
-    After SIGALRM a pick waits for the new endpoint of each change, until SIGUSR2.
+    After SIGALRM, until SIGUSR2, a pick waits for the new endpoint of each change.
     """
     settings = serve_settings(
         {
@@ -121,11 +122,8 @@ async def serve(arguments: argparse.Namespace) -> None:
     def rest() -> None:
         churning.clear()
         eager.clear()
-        for later in (
-            0.0,
-            LINGER + 0.2,
-            # Envoy is told all now: nothing is left for the quiet to come
-        ):
+        # Have Envoy sent everything now, so that nothing is left for the quiet state.
+        for later in (0.0, LINGER + 0.2):
             loop.call_later(later, sidecar.want, (POOL,))
         written = lags_file(arguments.socket.parent)
         written.with_suffix(".new").write_text(json.dumps(lags.take()))
@@ -192,11 +190,11 @@ class Control:
 
 
 STATES = ("quiet", "churn", "wanted")
-"""At rest; a hundred changes a second; the same, and a picker that always wants the newest endpoint."""
+"""At rest; 100 changes a second; the same with a picker that always names the newest endpoint."""
 
 
 async def churn(bench: Bench, endpoints: int) -> tuple[Runs, dict[str, Any]]:
-    """Rounds of all states, and how far Envoy is behind: by changes on their own, and by churn."""
+    """Rounds of all states, and Envoy's delays for single changes and during churn."""
     control = Control(bench.rig)
     await settled(bench)
     alone = await lone_changes(bench, control)
@@ -212,7 +210,7 @@ async def churn(bench: Bench, endpoints: int) -> tuple[Runs, dict[str, Any]]:
             if state == "wanted":
                 control.want()
             await asyncio.sleep(0.5)
-            # Two loads' seconds: a p99 needs requests, and these think between two.
+            # Twice the seconds, as these clients pause between requests and a p99 needs many.
             load = {"connections": 8, "seconds": 2 * bench.seconds, "think": 0.01}
             result = await bench.load("native", **load)
             lags[state] += await control.rest()
@@ -224,14 +222,14 @@ async def churn(bench: Bench, endpoints: int) -> tuple[Runs, dict[str, Any]]:
                 "envoy_busy": result["cpu"]["envoy"] / seconds,
             }
             await asyncio.sleep(0.5 if state == "quiet" else LINGER + 1)
-            # of those that Envoy was told of after the load
+            # Changes that Envoy acknowledged after the load.
             lags[state] += await control.rest()
         runs.append({state: run[state] for state in STATES})
     return runs, {name: _shares(lags[name]) for name in STATES[1:]} | {"alone": _shares(alone)}
 
 
 async def settled(bench: Bench) -> None:
-    """Until Envoy has taken in all endpoints: it is busy with nothing else."""
+    """Wait until Envoy is idle, and so has processed all endpoints."""
     pid, idle, busy = bench.rig.pids["envoy"][0], 0, 0.0
     for _ in range(300):
         before = cpu_seconds(pid)
@@ -240,16 +238,16 @@ async def settled(bench: Bench) -> None:
         idle = idle + 1 if busy < 0.02 else 0
         if idle == 5:
             return
-    raise RuntimeError(f"Envoy does not come to rest: {busy / 0.2:.2f} cores")
+    raise RuntimeError(f"Envoy does not become idle: {busy / 0.2:.2f} cores")
 
 
 async def lone_changes(bench: Bench, control: Control, count: int = 4) -> list[float]:
-    """How long Envoy takes for one change of a pool at rest, in ms."""
+    """Envoy's delays for single changes of a pool at rest, in ms."""
     await control.rest()
     for number in range(count):
         bench.say(f"change {number + 1} of {count}, on its own")
         control.change()
-        # Envoy is told of who has gone once more; then each change meets a pool at rest.
+        # Wait for the push of the removed endpoint, so that each change meets a pool at rest.
         await asyncio.sleep(LINGER + 2 * MAX_COOLDOWN)
     return await control.rest()
 

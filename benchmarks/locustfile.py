@@ -1,10 +1,10 @@
-"""OpenAI-style chat for locust: whole answers, and streamed ones with the times that a reader notices.
+"""OpenAI-style chat for locust, with plain and streamed responses.
 
     locust -f benchmarks/locustfile.py --host http://127.0.0.10:PORT/default/open
 
-`--host` is where Envoy serves a pool. Beside the requests themselves, locust's table has an entry
-`TTFT` (from the request to its first token) and `inter-token` (between two tokens), each with its own
-percentiles. A stream that ends without `[DONE]` is a failure, and so is an answer without choices.
+`--host` is the URL of a pool in Envoy. Beside the requests, locust's table has entries `TTFT` (from the
+request to its first token) and `inter-token` (between two tokens). A stream without `[DONE]` and a response
+without choices are failures.
 """
 
 import time
@@ -17,13 +17,13 @@ CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Say hello. " 
 
 
 class ChatUser(HttpUser):
-    """Someone who chats: three streamed answers for each whole one, with a thought between two."""
+    """A user with three streamed responses for each plain one, and pauses in between."""
 
     wait_time = between(0.01, 0.05)
 
     @task(1)
     def whole(self) -> None:
-        """An answer in one piece."""
+        """A plain response."""
         with self.client.post(PATH, json=CHAT, name="chat", catch_response=True) as answer:
             if self._refused(answer):
                 return
@@ -32,7 +32,7 @@ class ChatUser(HttpUser):
 
     @task(3)
     def streamed(self) -> None:
-        """An answer token by token."""
+        """A streamed response."""
         began = last = time.perf_counter()
         tokens, tail = 0, b""
         with self.client.post(

@@ -1,7 +1,7 @@
-"""The parts of the benchmark: each runs rounds of load over every way, interleaved, and returns rows.
+"""The parts of the benchmark. Each runs interleaved rounds of load over every way and returns rows.
 
-A row is a dict of plain numbers; times in microseconds, memory in MB. Ratios are taken within a round,
-where all ways met the same machine, and then their median.
+A row is a dict of numbers; times are in microseconds, memory in MB. Ratios are taken within a round, where
+all ways met the same state of the machine, and then their median.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ Say = Callable[[str], None]
 
 RELAYS = ("direct", "nghttpx", "native", "native-python", "grpcio", "before")
 TRIES = 3
-"""Loads of one row; one that had errors is not counted, but told."""
+"""Attempts per row. A load with errors is reported and repeated."""
 
 
 class Bench:
-    """A rig, how long to load it, and what went wrong."""
+    """A rig, the extent of its loads, and failures."""
 
     def __init__(self, rig: Rig, say: Say, rounds: int, seconds: float) -> None:
         self.rig = rig
@@ -29,13 +29,13 @@ class Bench:
         self.rounds = rounds
         self.seconds = seconds
         self.failures: list[str] = []
-        """Loads that had errors: measured again, and told in the report."""
+        """Loads with errors, which were repeated."""
 
     async def load(self, way: str, **load: Any) -> dict[str, Any]:
-        """One load that every request of was answered well.
+        """Run one load without errors.
 
         Raises:
-            LoadFailed: it had errors each time.
+            LoadFailed: every attempt had errors.
         """
         for left in reversed(range(TRIES)):
             try:
@@ -47,7 +47,7 @@ class Bench:
         raise AssertionError
 
     async def compare(self, ways: tuple[str, ...], label: str, **load: Any) -> Runs:
-        """Rounds of the same load over all ways that there are; nobody always comes first."""
+        """Run rounds of the same load over all available ways, in rotating order."""
         here = [way for way in ways if way in self.rig.ways or way in POOLS]
         runs = []
         for number in range(self.rounds):
@@ -88,7 +88,7 @@ class Bench:
         }
 
     async def streams(self, numbers: tuple[int, ...]) -> dict[int, Runs]:
-        """(b) Streamed responses, by streams; some 4 000 chunks a second in all, relayed both ways."""
+        """(b) Streamed responses, by streams, with about 4 000 chunks a second in all."""
         found = {}
         for number in numbers:
             interval = number * 1_000_000 // 4_000
@@ -111,7 +111,7 @@ class Bench:
         }
 
     async def memory(self) -> dict[str, float]:
-        """(f) A worker's resident MB: before any request of this part, and with 1 000 streams open."""
+        """(f) A worker's resident MB, before this part and with 1 000 open streams."""
         self.say("memory of a worker with 1 000 streams")
         memory = {"after_load": self.rig.memory("native")}
 
@@ -127,12 +127,12 @@ class Bench:
 
 
 def relay_of(way: str) -> str | None:
-    """The process that is charged for a way; None where there is none."""
+    """The process whose CPU time counts for a way; None if there is none."""
     return None if way == "direct" else "native" if way in POOLS else way
 
 
 def summary(runs: Runs) -> dict[str, Row]:
-    """Each way's figures over the rounds: median, least and most."""
+    """Median, minimum and maximum over the rounds of each way's figures."""
     return {
         way: {
             key: {
@@ -156,7 +156,7 @@ def busy(runs: Runs) -> dict[str, dict[str, float]]:
 
 
 def ratios(runs: Runs, key: str, of: str, to: str) -> list[float]:
-    """One way's figure divided by another's, by round; nothing without either."""
+    """One way's figure divided by another's, per round; empty if either is missing."""
     if of not in runs[0] or to not in runs[0]:
         return []
     return [run[of][key] / run[to][key] for run in runs]

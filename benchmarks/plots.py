@@ -1,4 +1,4 @@
-"""The plots: what a request costs, what a chunk costs, how long a request takes. Axes begin at zero."""
+"""Plots of the CPU time per request and chunk, and of request times. Axes begin at zero."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ NAMES = {
 
 
 def _bars(axes: Axes, rows: dict[str, Any], key: str, title: str, ways: tuple[str, ...]) -> None:
-    """Medians, with a line from the least to the most of the rounds."""
+    """Medians, with a line from the minimum to the maximum of the rounds."""
     here = [way for way in ways if way in rows and rows[way][key]["max"]]
     middle = [rows[way][key]["median"] for way in here]
     errors = [

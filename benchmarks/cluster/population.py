@@ -1,4 +1,4 @@
-"""Pools and Pods by the thousand, as objects of a real API server, and how samples become figures."""
+"""Makes pools and thousands of Pods for a real API server, and summarises samples."""
 
 import asyncio
 import statistics
@@ -9,17 +9,17 @@ from testbed.cluster import objects
 from testbed.cluster.api import Api, Object
 
 PORT = 8000
-"""Of pools whose Pods are never asked."""
+"""Target port of pools whose Pods get no requests."""
 WRITERS = 32
 
 
 def address(number: int) -> str:
-    """The address of a Pod: on loopback, so that whoever listens on every address listens there."""
+    """The address of a Pod, on loopback, where servers that listen on every address are reachable."""
     return f"127.{1 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
 
 
 def pod(number: int, namespace: str, app: str, **labels: str) -> Object:
-    """A Pod that is ready."""
+    """A ready Pod."""
     name = f"{app}-{number}"
     return objects.pod(
         name, address(number), namespace=namespace, labels={"app": app, "name": name, **labels}
@@ -35,7 +35,7 @@ def pool(
     picker: str | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> Object:
-    """An InferencePool over the Pods of an app, by default the one of its name."""
+    """An InferencePool over the Pods of an app, by default that of its name."""
     return objects.inference_pool(
         name,
         [port],
@@ -47,7 +47,7 @@ def pool(
 
 
 async def create_all(api: Api, items: list[Object]) -> None:
-    """Create them, some at a time."""
+    """Create objects concurrently."""
     rest = iter(items)
 
     async def writer() -> None:

@@ -1,8 +1,9 @@
-"""From the write of an object to the first request that is answered by what follows from it, at 1 000 Pods.
+"""Measures the time from the write of an object to the first request that shows its effect, with 1 000
+Pods.
 
-All in processes of their own: sidecar, Envoy, pickers, and two model servers that listen on every address,
-and so on those of all Pods. One client asks, one request after the other: what is measured is too long by
-up to one request.
+Sidecar, Envoy, pickers and two model servers are processes. The model servers listen on every address, and
+so on those of all Pods. One client sends requests one after the other, so a time is too long by up to one
+request.
 """
 
 import asyncio
@@ -34,45 +35,45 @@ AT_ONCE = {
     "epp-client.dev/drain-grace": "0s",
     "epp-client.dev/endpoint-wait": "0s",
 }
-"""No patience with picks that come late or early: each request is judged by what is known."""
+"""Annotations without waits and graces: each pick is judged by the current table."""
 PATIENCE = 30.0
 
 
 class Answer(NamedTuple):
-    """What one request came to."""
+    """The response to one request."""
 
     status: int
     refused: str
-    """Why, in our own words."""
+    """The reason in `x-inference-error`."""
     version: str
-    """Of HTTP, between Envoy and the model server."""
+    """HTTP version between Envoy and the model server."""
     picked: str
-    """The endpoint that served, as the picker that chose it says."""
+    """The served endpoint, as the picker reports it."""
 
 
 Seen = Callable[[Answer], bool]
 
 
 class Timed(NamedTuple):
-    """One write, and the request that shows it."""
+    """One write, and the request that shows its effect."""
 
     what: str
     write: Write
     pool: str
     steer: str
-    """The endpoint that the picker is to choose; empty: as it likes."""
+    """The endpoint that the picker should choose; empty: any."""
     seen: Seen
     pause: tuple[float, float]
 
 
 class Client:
-    """Asks through Envoy."""
+    """Sends requests through Envoy."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session, self._url = session, url
 
     async def ask(self, pool: str, steer: str = "") -> Answer:
-        """One request."""
+        """Send one request."""
         headers = {STEERING: steer} if steer else {}
         async with self._session.get(f"{self._url}/{pool}/v1/models", headers=headers) as answer:
             await answer.read()
@@ -85,7 +86,7 @@ class Client:
             )
 
     async def until(self, timed: Timed) -> float:
-        """When the first answer that shows it has come, by `time.perf_counter`."""
+        """Send requests until one shows the effect; returns when, by `time.perf_counter`."""
         answer: Answer | None = None
         try:
             async with asyncio.timeout(PATIENCE):
@@ -105,23 +106,23 @@ def _outside(answer: Answer) -> bool:
 
 
 class Site(NamedTuple):
-    """What the edits are about."""
+    """The objects and addresses that edits change."""
 
     namespace: str
     model: Object
-    """The pool whose picker chooses what a request asks for."""
+    """The pool whose picker chooses the endpoint that a request names."""
     alone: Object
-    """The pool whose picker is dead."""
+    """The pool whose picker does not listen."""
     slice: Object
-    """Of the picker of the pool `rollout`."""
+    """EndpointSlice of the picker of the pool `rollout`."""
     ports: tuple[int, int]
-    """Of the model servers."""
+    """Ports of the model servers."""
     pickers: tuple[tuple[str, str], tuple[str, str]]
-    """Where the two of the pool `rollout` listen, and the one endpoint that each of them chooses."""
+    """Addresses of the two pickers of the pool `rollout`, and the one endpoint that each chooses."""
 
 
 def _edits(site: Site, number: int) -> Iterator[tuple[Timed, Timed]]:
-    """Every kind, there and back."""
+    """Edits of every kind, forth and back."""
     where = {name: f"{site.namespace}/{name}" for name in ("model", "alone", "rollout")}
     for out, again in membership(site.model, number, site.ports):
         yield _member(out, where["model"]), _member(again, where["model"])
@@ -170,7 +171,7 @@ def _member(edit: Edit, pool: str) -> Timed:
 async def routing(
     plane: ControlPlane, say: Callable[[str], None], repetitions: int
 ) -> dict[str, Any]:
-    """Milliseconds from sending a write to the end of the first answer that shows it."""
+    """Milliseconds from sending a write to the end of the first response that shows its effect."""
     async with AsyncExitStack() as owner:
         api = await owner.enter_async_context(Api(plane.admin))
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-")))
@@ -184,7 +185,7 @@ async def routing(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE))
         )
         client = Client(session, gateway.url)
-        # as it is before, each the last of its pair
+        # Wait for the state before the edits, which the second edit of each pair restores.
         for pair in _edits(site, 0):
             await client.until(pair[1])
         say(f"{PODS} Pods, {repetitions} edits of each kind, until a request shows it")
@@ -194,7 +195,7 @@ async def routing(
 
 
 async def _site(owner: AsyncExitStack, api: Api) -> Site:
-    """Model servers, pickers, and the objects that lead to them."""
+    """Start model servers and pickers, and create their objects."""
     namespace = "routing"
     ports: list[int] = []
     for _ in range(2):

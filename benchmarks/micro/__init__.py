@@ -1,1 +1,1 @@
-"""Micro-benchmarks of what a request runs through, without sockets: `make bench-micro`."""
+"""Micro-benchmarks of the hot path without sockets: `make bench-micro`."""

@@ -1,4 +1,4 @@
-"""What Envoy and a picker say of one request, and the pool that it is about."""
+"""The messages of Envoy and a picker for one request, and its pool."""
 
 from types import MappingProxyType
 
@@ -22,13 +22,13 @@ BODY = b"x" * 640
 
 
 def table(count: int) -> EndpointTable:
-    """The endpoint of the picks, and `count` others."""
+    """A table with the picked endpoint and `count` others."""
     one = Endpoint(KEY, "10.0.0.1", 8000, "model-0")
     return large(EndpointTable(MappingProxyType({KEY: one}), 1), count)
 
 
 def snapshot(count: int = 100) -> PoolSnapshot:
-    """A FailOpen pool that has a picker."""
+    """A FailOpen pool with a picker."""
     pool = InferencePool(
         name=PoolName("default", "llama"),
         match_labels=(("app", "model"),),
@@ -39,7 +39,8 @@ def snapshot(count: int = 100) -> PoolSnapshot:
 
 
 def conversation(chunks: int) -> list[tuple[bool, bytes]]:
-    """What Envoy (True) and the picker say of a POST whose answer has so many chunks, in order."""
+    """The messages of Envoy (True) and the picker, in order, for a POST whose response has `chunks`
+    chunks."""
     headers = ProcessingRequest()
     for name in (":method", ":path", ":authority", "content-type", "x-request-id", "user-agent"):
         headers.request_headers.headers.headers.add(key=name, raw_value=b"some value of it")

@@ -1,6 +1,6 @@
-"""The Exchange, the table and the codec by themselves, in pytest-benchmark's hands.
+"""Times the Exchange, the table and the codec with pytest-benchmark.
 
-Run on the compiled modules by `make bench-micro`; by `pytest benchmarks/micro` on plain Python.
+`make bench-micro` runs the compiled modules, `pytest benchmarks/micro` plain Python.
 """
 
 from dataclasses import replace
@@ -27,7 +27,7 @@ from epp_client.wire.transport import Stream, StreamEvents
 
 @pytest.mark.parametrize("chunks", [1, 100])
 def test_exchange(benchmark: Any, chunks: int) -> None:
-    """One request, decided: every message in, every action out."""
+    """All decisions about one request: every message in, every action out."""
     said, pool = conversation(chunks), snapshot()
     budget = RetentionBudget(1 << 30)
 
@@ -80,7 +80,7 @@ def test_one_change_among_10_000_told_to_a_worker(benchmark: Any) -> None:
 
 
 class Owner(StreamEvents):
-    """Owner of a stream that counts."""
+    """Owner of a stream that counts messages."""
 
     def __init__(self) -> None:
         self.messages = 0
@@ -104,7 +104,7 @@ class Owner(StreamEvents):
 
 @pytest.mark.parametrize("size", [60, 640, 16_000])
 def test_codec(benchmark: Any, size: int) -> None:
-    """A hundred messages through both ends of a connection, each way: bytes in memory, no sockets."""
+    """A hundred messages in each direction through both ends of a connection in memory."""
     accepted: list[Stream] = []
     server_owner, client_owner = Owner(), Owner()
 

@@ -1,8 +1,8 @@
-"""Whole requests through a worker in one process: bytes of Envoy and of a picker in, bytes out, no sockets.
+"""Measures complete requests through a worker in one process without sockets.
 
-Everything is real from the server's protocol to the picker's, except the two sockets and what is at their
-other ends: ready-made frames. What remains is the worker's own CPU, and it is the same on a busy machine
-as on a still one if the best of some batches is taken.
+Everything from the server's protocol to the picker's is real, except the two sockets and their peers, which
+are prepared frames. What remains is the worker's own CPU time. The best of some batches is the same on a
+busy machine as on an idle one.
 """
 
 import asyncio
@@ -45,11 +45,11 @@ POOL = "default/llama"
 _GREETING = settings({}) + frame(SETTINGS, ACK, 0) + window_update(0, 1 << 30)
 _HEALTHY = b"\x08\x01"
 _FIRST_PICK = 3
-"""Stream; the first one is the health check's."""
+"""Id of the stream of the first pick, after that of the health check."""
 
 
 class _Socket(asyncio.Transport):
-    """A transport that counts what is written to it."""
+    """A transport that counts writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def _message(stream_id: int, message: bytes) -> bytes:
 
 
 def _steps(chunks: int, envoy_id: int, picker_id: int) -> list[tuple[bool, bytes]]:
-    """What one request's socket reads are, in order: whether it is Envoy's socket, and the bytes."""
+    """The socket reads of one request, in order: whether it is Envoy's socket, and the bytes."""
     start = [
         (":method", "POST"), (":scheme", "http"), (":path", PROCESS), (":authority", "sidecar"),
         ("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "3600S"),
@@ -86,7 +86,7 @@ def _steps(chunks: int, envoy_id: int, picker_id: int) -> list[tuple[bool, bytes
     steps: list[tuple[bool, bytes]] = [
         (True, frame(HEADERS, END_HEADERS, envoy_id, literals(start)))
     ]
-    # as Envoy does once it knows that we want no dynamic table
+    # As Envoy does once it knows that we use no dynamic table.
     if envoy_id == 1:
         steps = [(True, frame(HEADERS, END_HEADERS, envoy_id, NO_TABLE + literals(start)))]
     answered = False
@@ -128,7 +128,7 @@ _Script = list[tuple[bool, bytes]]
 
 
 async def _batch(script: _Script, requests: int) -> float:
-    """CPU seconds of so many requests, one after the other; endless when a health check came between."""
+    """CPU seconds of the requests, one after the other; infinity if a health check came in between."""
     began_at = time.monotonic()
     loop = asyncio.get_running_loop()
     store, transport, counters = PoolStore(), _PickerTransport(), Counters()
@@ -144,7 +144,7 @@ async def _batch(script: _Script, requests: int) -> float:
     picker = transport.protocols[0]
     while not picker.connection.streams:
         await asyncio.sleep(0)
-    # the address is asked for its health first
+    # Answer the health check of the address.
     check = _FIRST_PICK - 2
     picker.data_received(
         frame(HEADERS, END_HEADERS, check, NO_TABLE + RESPONSE)
@@ -163,7 +163,7 @@ async def _batch(script: _Script, requests: int) -> float:
     def step() -> None:
         for receive, data in reads:
             receive(data)
-            # after the flushes that this has asked for
+            # After the flushes that this read has caused.
             loop.call_soon(step)
             return
         done.set_result(None)
@@ -185,7 +185,7 @@ async def _batch(script: _Script, requests: int) -> float:
 
 
 def measure(chunks: int, batches: int = 15, requests: int = 300) -> float:
-    """µs of CPU per request whose answer has so many chunks: the best batch."""
+    """CPU time in µs per request whose response has `chunks` chunks, of the best batch."""
     script = [
         step
         for number in range(requests)

@@ -1,1 +1,1 @@
-"""The picker, the upstream and the client of a benchmark: as cheap as we can make them, a process each."""
+"""The picker, the upstream and the client of the benchmark, as cheap as possible, each a process."""

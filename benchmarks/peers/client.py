@@ -1,8 +1,8 @@
-"""Closed-loop HTTP/1.1 load: so many connections, each asks again when it has its answer.
+"""Closed-loop HTTP/1.1 load: each connection sends a request when it has the last response.
 
-A few microseconds of Python per request, in a process of its own. The last line that it prints is its
-result as JSON. With streams it first says {"steady": chunks} when every stream has begun and
-{"ending": chunks} when the first one ends, so that between the two only chunks are paid for.
+It takes a few microseconds per request. Its last line is the result as JSON. With streams it first prints
+{"steady": chunks} when every stream has begun and {"ending": chunks} when the first one ends, so that only
+chunks are measured between the two.
 """
 
 import argparse
@@ -16,7 +16,7 @@ STAMP = b'"sent": '
 
 
 class Connection(asyncio.Protocol):
-    """One client."""
+    """One connection."""
 
     def __init__(self, request: bytes, results: "Results") -> None:
         self._request = request
@@ -32,7 +32,7 @@ class Connection(asyncio.Protocol):
         self._ask()
 
     def _ask_again(self) -> None:
-        # One stream for each connection: all of them flow at the same time.
+        # One stream per connection, so that all flow at the same time.
         if self._results.chunks or time.monotonic_ns() >= self._results.until:
             self._done = True
             self._transport.close()
@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
             self._ask_again()
 
     def _events(self, buffer: bytes) -> bytes:
-        """Take the time of each whole stamp; what may be half of one stays."""
+        """Measure each complete stamp; returns the rest, which may be an incomplete one."""
         now = time.monotonic_ns()
         *_, tail = pieces = buffer.split(STAMP)
         for piece in pieces[1:]:
@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol):
 
 
 class Results:
-    """What came of it."""
+    """The results of all connections."""
 
     def __init__(self, connections: int, seconds: float, chunks: int, think: float) -> None:
         self.think = think
@@ -110,7 +110,7 @@ class Results:
         self.delays: list[int] = []
         self.errors: dict[str, int] = {}
         self.chunks = chunks
-        """That each answer has; 0 for answers that are no streams."""
+        """Chunks of each response; 0 if responses are not streams."""
         self.open = connections
         self.over = asyncio.Event()
         self.began = time.monotonic_ns()
@@ -120,29 +120,29 @@ class Results:
         self._ending = False
 
     def failed(self, what: str) -> None:
-        """Count a request that got no good answer."""
+        """Count a failed request."""
         self.errors[what] = self.errors.get(what, 0) + 1
 
     def stream_began(self) -> None:
-        """A stream has its first chunk."""
+        """A stream has received its first chunk."""
         self._begun += 1
         if self._begun == self._streams and not self._ending:
             print(json.dumps({"steady": len(self.delays)}), flush=True)
 
     def stream_ended(self) -> None:
-        """A stream has its last chunk."""
+        """A stream has received its last chunk."""
         if not self._ending:
             self._ending = True
             print(json.dumps({"ending": len(self.delays)}), flush=True)
 
 
 def percentile(values: list[int], share: float) -> float:
-    """Microseconds, of sorted nanoseconds."""
+    """A percentile in microseconds, of sorted nanoseconds."""
     return values[min(len(values) - 1, int(len(values) * share))] / 1000 if values else 0.0
 
 
 async def main(arguments: argparse.Namespace) -> None:
-    """Run the load and print what came of it."""
+    """Run the load and print the results."""
     host, _, port = arguments.address.rpartition(":")
     body = b"x" * arguments.size
     request = (
@@ -183,6 +183,10 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--think", type=float, default=0.0, help="seconds between two requests")
-    parser.add_argument("--chunks", type=int, default=0, help="of each answer, when it streams")
-    parser.add_argument("--patience", type=float, default=30.0, help="seconds for the last answer")
+    parser.add_argument(
+        "--chunks", type=int, default=0, help="chunks of each response, if it streams"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=30.0, help="seconds for the last response"
+    )
     uvloop.run(main(parser.parse_args()))

@@ -1,7 +1,7 @@
-"""A picker that decides nothing: every request goes to one endpoint, every answer is ready-made bytes.
+"""A picker that decides nothing: every request goes to one endpoint, with prepared answers.
 
-It answers as GAIE's does, at the end of the body, over our own wire, so that it costs as little as the
-relay that is measured.
+It answers at the end of the body, like GAIE's, and uses our own wire, so that it costs as little as the
+measured relay.
 """
 
 import asyncio
@@ -54,21 +54,21 @@ class Conversation(StreamEvents):
                 send(streamed_body(Answer.RESPONSE_BODY, body, message.end_of_stream))
 
     def half_closed(self) -> None:
-        """The request is over."""
+        """End the stream."""
         self._stream.finish(OK)
 
     def closed(self, status: Status) -> None:
         """Nothing is kept."""
 
     def pause_writing(self) -> None:
-        """Benchmarks are within the windows."""
+        """Benchmarks stay within the windows."""
 
     def resume_writing(self) -> None:
         """See `pause_writing`."""
 
 
 async def main(endpoint: str) -> None:
-    """Serve on any port of 127.0.0.1 and tell it."""
+    """Serve on a free port of 127.0.0.1 and print it."""
     pick = destination_reply((endpoint,), ())
 
     def accept(stream: Stream, path: str, metadata: Mapping[str, str]) -> StreamEvents:

@@ -1,9 +1,9 @@
-"""A model server in one class of bytes: answers a POST at once, or streams stamped chunks.
+"""A minimal model server: answers a POST at once, or streams chunks with time stamps.
 
 `/stream?chunks=N&interval_us=I` sends N server-sent events of some 60 bytes, each with the time
-(CLOCK_MONOTONIC, which all processes of a machine share) at which it was sent. A chat completion whose
-body asks for `"stream": true` streams as OpenAI's do. A request that says how large its body was
-(`x-body-size`) and comes with less is answered with 400: a relay that loses bodies is not fast.
+(CLOCK_MONOTONIC, which all processes of a machine share) at which it was sent. A chat completion with
+`"stream": true` streams like OpenAI's. A request with less body than its header `x-body-size` says gets a
+400, as a relay must not lose bodies.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ TOKEN = b'data: {"object": "chat.completion.chunk", "choices": [{"delta": {"cont
 DONE = b"data: [DONE]\n\n"
 TOKENS, TOKEN_SECONDS = 20, 0.005
 ASKED = 4096
-"""Bytes of the body in which `"stream": true` is looked for."""
+"""Bytes of the body that are searched for `"stream": true`."""
 
 
 def chunk(data: bytes) -> bytes:
-    """In HTTP/1.1's chunked coding."""
+    """A chunk of HTTP/1.1's chunked coding."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 class Upstream(asyncio.Protocol):
-    """One connection of Envoy's; requests come one after the other."""
+    """One connection of Envoy, with one request after the other."""
 
     def __init__(self) -> None:
         self._tail = b""
@@ -62,7 +62,7 @@ class Upstream(asyncio.Protocol):
             self._size, self._begin = 0, data[:ASKED]
         self._size += len(data)
         if self._chunked:
-            # Bodies here are text: the end of the last chunk cannot be within one.
+            # Bodies are text here, which cannot contain the last chunk.
             self._tail = (self._tail + data)[-5:]
             ended = self._tail == b"0\r\n\r\n"
         else:
@@ -108,7 +108,7 @@ _STREAMS: set[asyncio.Task[None]] = set()
 
 
 async def main(host: str) -> None:
-    """Serve on any port of `host` and tell it."""
+    """Serve on a free port of `host` and print it."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Upstream, host, 0, backlog=4096)
     port = server.sockets[0].getsockname()[1]

@@ -215,10 +215,10 @@ async def test_a_socket_of_a_newer_process_is_left_alone(tmp_path: Path) -> None
 
 
 def test_what_is_wrong_with_a_directory_is_said(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"gone is no directory"):
+    with pytest.raises(FileNotFoundError, match=r"gone is not a directory"):
         SocketFile(str(tmp_path / "gone" / "s"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileNotFoundError, match=r"file is no directory"):
+    with pytest.raises(FileNotFoundError, match=r"file is not a directory"):
         SocketFile(str(tmp_path / "file" / "s"))
 
 
