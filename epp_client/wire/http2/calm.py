@@ -1,8 +1,8 @@
-"""Calm: how much traffic that serves nobody a peer may cause before the connection is closed.
+"""Calm: limits the useless frames of a peer, above which the connection is closed.
 
-Pings, settings, empty frames, resets of streams that never said anything: each is legitimate and
-each, in bulk, is an attack (CVE-2019-9512 and its family, CVE-2023-44487). The bound is relative: work
-that a peer has done earns the right to its overhead, and time forgives the rest. Never sees a frame.
+Single pings, settings, empty frames and resets are legitimate; in bulk they are an attack (CVE-2019-9512
+and related ones, CVE-2023-44487). The limit is relative: useful work and time add to the budget. Nothing
+here reads frames.
 """
 
 from collections.abc import Callable
@@ -10,17 +10,16 @@ from collections.abc import Callable
 from epp_client.wire.http2.frames import ConnectionFault, ErrorCode
 
 BURST = 2_000
-"""Nuisances that a peer may cause at once, without having done anything useful."""
-SAVINGS = 20_000
-"""The most that useful work can earn: it bounds how long an attack on a busy connection lasts."""
+"""Useless frames that a peer may send at once, without useful work."""
+MAX_BUDGET = 20_000
+"""Upper bound of the budget, which limits an attack on a busy connection."""
 RATE = 200.0
-"""Nuisances per second that are forgiven: keepalive pings of an idle peer never add up."""
+"""Useless frames per second that are always allowed, such as keepalive pings of an idle peer."""
 
 
 class Calm:
-    """A bucket of patience, spent by nuisances. Whoever sees useful work adds to `left`.
-
-    The clock is read only when the bucket runs dry, so that the hot path never does.
+    """A budget for useless frames. Code that sees useful work adds to `left`.
+    The clock is read only when the budget is used up, so never on the hot path.
     """
 
     __slots__ = ("_clock", "_filled", "left")
@@ -31,12 +30,12 @@ class Calm:
         self.left = BURST
 
     def spend(self, what: str) -> None:
-        """The peer did something that serves nobody.
+        """Count a useless frame.
 
         Raises:
-            ConnectionFault: ENHANCE_YOUR_CALM; patience has run out.
+            ConnectionFault: ENHANCE_YOUR_CALM, if the budget is used up.
         """
-        self.left = min(self.left, SAVINGS) - 1
+        self.left = min(self.left, MAX_BUDGET) - 1
         if self.left < 0:
             now = self._clock()
             self.left = min(BURST, int((now - self._filled) * RATE)) - 1

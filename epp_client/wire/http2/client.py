@@ -1,4 +1,4 @@
-"""The end of a connection that opens streams. Pure."""
+"""The client's end of a connection, which opens streams. Pure."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,7 +21,7 @@ from epp_client.wire.transport import StreamEvents
 
 
 class ClientConnection(Http2Connection[ClientStream]):
-    """The end that opens streams."""
+    """The client's end of a connection."""
 
     def __init__(
         self,
@@ -40,7 +40,8 @@ class ClientConnection(Http2Connection[ClientStream]):
 
     @property
     def alive(self) -> bool:
-        """Settled and not going away: streams are taken, now or when another one has ended."""
+        """Whether it is settled and not going away, so that streams can be opened, now or once others have
+        ended."""
         return (
             self.settled and not self.closed and not self.draining and self._next_id <= LARGEST_ID
         )
@@ -51,7 +52,7 @@ class ClientConnection(Http2Connection[ClientStream]):
         return len(self.streams) < self._max_streams and self.alive
 
     def open(self, path: str, metadata: Mapping[str, str], events: StreamEvents) -> ClientStream:
-        """Start a stream. The caller has asked `usable`."""
+        """Start a stream. Only call it if `usable`."""
         stream = ClientStream(self, self._next_id, events)
         self._next_id += 2
         self._last_id = stream.id
@@ -63,11 +64,11 @@ class ClientConnection(Http2Connection[ClientStream]):
         return stream
 
     def ping(self) -> None:
-        """Ask for a sign of life; `pongs` counts the answers."""
+        """Send a PING; `pongs` counts the answers."""
         self.write(frame(PING, 0, 0, b"epp-ping"))
 
     def drain(self) -> None:
-        """Open no more streams; `closed` once the open ones have ended."""
+        """Open no more streams. It is `closed` once the open ones have ended."""
         self.draining = True
         if not self.streams:
             self._drained()
@@ -92,11 +93,11 @@ class ClientConnection(Http2Connection[ClientStream]):
             stream.headers_received(head, ended)
 
     def _last_taken(self) -> int:
-        # servers open no streams here
+        # Servers do not open streams.
         return 0
 
     def _data_for_nobody(self, stream_id: int) -> None:
-        # A call that we gave up: what was already on its way is nobody's fault.
+        # DATA of a cancelled call may still be on its way.
         if self._is_idle(stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on an idle stream")
 
@@ -112,5 +113,5 @@ class ClientConnection(Http2Connection[ClientStream]):
         if not self.streams:
             self._drained()
         elif self.on_room is not None:
-            # whoever waits for a slot here needs another connection
+            # Calls that wait for a slot here need another connection.
             self.on_room()

@@ -1,4 +1,4 @@
-"""A call to a server: the response headers, the trailers, and what is made of answers without them.
+"""A client's stream: response headers, trailers, and the status of responses without them.
 
 Pure, like `stream.py`.
 """
@@ -12,7 +12,7 @@ from epp_client.wire.transport import StreamEvents
 
 
 class ClientStream(Http2Stream):
-    """A call to a server. Its request headers have been sent."""
+    """A call to a server, whose request headers have been sent."""
 
     __slots__ = ("_answered",)
 
@@ -28,7 +28,7 @@ class ClientStream(Http2Stream):
             self._finish(b"")
 
     def headers_received(self, head: ResponseHead, ended: bool) -> None:
-        """The response headers, interim ones, or the trailers came."""
+        """Response headers, interim headers or trailers were received."""
         if not self._answered:
             if 100 <= head.http_status < 200 and not ended:
                 self.connection.calm.spend("interim responses")
@@ -40,7 +40,7 @@ class ClientStream(Http2Stream):
                 self.fail(head.verdict)
                 return
             if not head.grpc:
-                self.fail(Status(UNKNOWN, "the peer's answer is not application/grpc"))
+                self.fail(Status(UNKNOWN, "the peer's response is not application/grpc"))
                 return
             self._expected = head.content_length
         elif head.http_status or not ended:
@@ -55,14 +55,14 @@ class ClientStream(Http2Stream):
         super()._payload(data, start, stop)
 
     def reset_received(self, code: int) -> None:
-        """The server reset the stream; what it had said before is the answer."""
+        """The server reset the stream. Trailers that came before still count."""
         if self._verdict is not None:
             self.close(self._verdict)
         else:
             super().reset_received(code)
 
     def close(self, status: Status) -> None:
-        """The stream is gone; a whole answer that waits for a paused owner is not."""
+        """End the stream, unless a complete response still waits for a paused owner."""
         if self._held is None or not self.remote_ended:
             super().close(status)
             return
@@ -71,7 +71,7 @@ class ClientStream(Http2Stream):
         self._queue, self.queued = None, 0
 
     def fail(self, status: Status) -> None:
-        """End the call with our own status."""
+        """End the call with a status of our own."""
         if not self.local_ended or not self.remote_ended:
             self.connection.write(rst_stream(self.id, ErrorCode.CANCEL))
         self.close(status)

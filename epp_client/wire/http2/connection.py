@@ -1,8 +1,8 @@
-"""One HTTP/2 connection as a state machine: bytes in; calls to stream owners and bytes out.
+"""One HTTP/2 connection as a state machine: reads frames, and calls the owners of streams. Pure.
 
-What both ends share; `server.py` and `client.py` add who may open streams. No event loop, no socket
-and no clock of its own: the shell feeds `receive`, takes `take`, and is woken when there is
-something to take. Rules are RFC 9113's unless marked.
+The part common to both ends; `server.py` and `client.py` add the opening of streams. The shell
+(`wire/protocol.py`) calls `receive` with input and `take` for output, and is woken when there is output.
+Rules are those of RFC 9113 unless noted.
 """
 
 from collections.abc import Callable
@@ -41,10 +41,7 @@ from epp_client.wire.http2.streams import S, StreamTable
 
 
 class Http2Connection(StreamTable[S], Generic[S]):
-    """What both ends share.
-
-    `report` is given what an owner of a stream raised.
-    """
+    """The part of a connection common to both ends. `report` is called with exceptions of owners."""
 
     def __init__(
         self,
@@ -54,7 +51,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
     ) -> None:
         super().__init__(clock, wake, report)
         self.settled = False
-        """Whether the peer's SETTINGS have come."""
+        """Whether the peer's SETTINGS were received."""
         self.more = False
         """Whether received frames wait for the next call of `receive`."""
         self.pongs = 0
@@ -65,10 +62,9 @@ class Http2Connection(StreamTable[S], Generic[S]):
     # --- bytes ---
 
     def receive(self, data: bytes, work: int = LARGEST_ID) -> None:
-        """Take what came from the socket. Never raises: a peer that breaks the rules is told so
-        with GOAWAY, and the connection is `closed`.
-
-        After so many frames and messages as `work` says the rest waits for the next call: `more`.
+        """Process input from the socket. Never raises: if the peer breaks a rule, GOAWAY is sent and the
+        connection is `closed`.
+        After `work` frames and messages the rest waits for the next call, and `more` is set.
         """
         self.more = False
         if self.closed:
@@ -78,7 +74,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
             data = self._partial + data
             self._partial = b""
         position = 0
-        # the shell takes the output when we return
+        # The shell takes the output when this returns.
         self.awake = True
         try:
             position = self._skip_preface(data)
@@ -107,14 +103,14 @@ class Http2Connection(StreamTable[S], Generic[S]):
                 except Exception as error:
                     self._owner_failed(stream_id, error)
         except ConnectionFault as broken:
-            # mypyc gives a name one type in a function
+            # Not `error`: in mypyc a name has one type per function.
             self.fail(broken.code, str(broken))
             return
         if position >= 0 and not self.closed:
             self._partial = data[position:]
 
     def _skip_preface(self, data: bytes) -> int:
-        """Where the frames begin in `data`; -1 while the preface is incomplete."""
+        """Where frames begin in `data`; -1 while the preface is incomplete."""
         return 0
 
     # --- frames ---
@@ -288,7 +284,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
                 self.blocked[stream] = None
 
     def _setting(self, name: int, value: int) -> None:
-        """A setting that only one of the ends cares for."""
+        """A setting for one of the ends."""
 
     def _ping(self, stream_id: int, flags: int, payload: bytes) -> None:
         if stream_id:
@@ -303,12 +299,12 @@ class Http2Connection(StreamTable[S], Generic[S]):
         self._pong(payload)
 
     def _pong(self, payload: bytes) -> None:
-        """A PING of ours was answered."""
+        """The peer has answered our PING."""
 
     def _goaway(self, last_id: int, code: int, debug: bytes) -> None:
-        """The peer takes no more streams."""
+        """The peer accepts no more streams."""
         raise NotImplementedError
 
     def _block_received(self, stream_id: int, block: bytes, ended: bool) -> None:
-        """A whole header block came."""
+        """A complete header block was received."""
         raise NotImplementedError

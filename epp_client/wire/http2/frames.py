@@ -1,6 +1,6 @@
-"""HTTP/2 frames as bytes (RFC 9113 §4, §6, §7): constants, heads, and the faults a peer can commit.
+"""Encodes and decodes HTTP/2 frames (RFC 9113 §4, §6, §7), and defines the faults of peers.
 
-Knows the layout of frames and nothing of streams, windows or sockets.
+Nothing here knows streams, windows or sockets.
 """
 
 from enum import IntEnum
@@ -47,7 +47,7 @@ _WORD: Final = Struct(">I")
 
 
 class ErrorCode(IntEnum):
-    """RFC 9113 §7."""
+    """Error codes of RFC 9113 §7."""
 
     NO_ERROR = 0x0
     PROTOCOL_ERROR = 0x1
@@ -66,7 +66,7 @@ class ErrorCode(IntEnum):
 
 
 class ConnectionFault(Exception):
-    """The peer broke a rule in a way that ends the connection (RFC 9113 §5.4.1)."""
+    """The peer broke a rule, which ends the connection (RFC 9113 §5.4.1)."""
 
     def __init__(self, code: ErrorCode, text: str) -> None:
         super().__init__(text)
@@ -74,7 +74,7 @@ class ConnectionFault(Exception):
 
 
 class StreamFault(Exception):
-    """The peer broke a rule in a way that ends one stream (RFC 9113 §5.4.2)."""
+    """The peer broke a rule, which ends one stream (RFC 9113 §5.4.2)."""
 
     def __init__(self, stream_id: int, code: ErrorCode, text: str) -> None:
         super().__init__(text)
@@ -83,7 +83,7 @@ class StreamFault(Exception):
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
-    """One whole frame."""
+    """A complete frame."""
     return HEAD.pack(len(payload) << 8 | kind, flags, stream_id) + payload
 
 
@@ -93,11 +93,11 @@ def settings(values: dict[int, int]) -> bytes:
 
 
 def read_settings(payload: bytes) -> dict[int, int]:
-    """The settings in the payload of a SETTINGS frame, with their values checked; the last one of a
-    name counts, so that a frame full of one setting costs no more than one.
+    """The checked settings of a SETTINGS frame. The last value of a name counts, so that a frame with many
+    values of one setting has no further cost.
 
     Raises:
-        ConnectionFault: RFC 9113 §6.5.2.
+        ConnectionFault: a value breaks RFC 9113 §6.5.2.
     """
     if len(payload) % 6:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS that are no multiple of six")
@@ -123,7 +123,7 @@ def window_update(stream_id: int, increment: int) -> bytes:
 
 
 def goaway(last_id: int, code: ErrorCode, text: str = "") -> bytes:
-    """A GOAWAY frame; `text` is debug data for whoever reads the peer's log, cut to what it can use."""
+    """A GOAWAY frame. `text` is debug data for the peer's log, cut to 256 bytes."""
     debug = text.encode()[:_LONGEST_DEBUG]
     return frame(GOAWAY, 0, 0, _WORD.pack(last_id) + _WORD.pack(code) + debug)
 
@@ -142,7 +142,7 @@ def unpad(kind: int, flags: int, payload: bytes) -> bytes:
     """The payload of a DATA or HEADERS frame without its padding.
 
     Raises:
-        ConnectionFault: padding that is longer than the payload (RFC 9113 §6.1).
+        ConnectionFault: the padding is longer than the payload (RFC 9113 §6.1).
     """
     if not flags & PADDED:
         return payload

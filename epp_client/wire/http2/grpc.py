@@ -1,6 +1,6 @@
-"""gRPC's own layer on HTTP/2 as values: message framing, statuses, timeouts, status mappings.
+"""gRPC's layer on HTTP/2: message framing, statuses, timeouts, status mappings. Pure.
 
-After the `PROTOCOL-HTTP2` document of gRPC. Knows no frames, no streams and no sockets.
+It implements gRPC's document `PROTOCOL-HTTP2`. Nothing here knows frames, streams or sockets.
 """
 
 from typing import Final
@@ -20,9 +20,9 @@ from epp_client.wire.status import (
 )
 
 MAX_MESSAGE: Final = 64 * 1024 * 1024
-"""Bytes of one message: a bound on memory. Envoy streams bodies in pieces of at most its buffer limit
-(1 MiB unless raised), and a picker that answers in one piece answers a body that Envoy let through; gRPC's
-usual 4 MiB would be too few for a prompt with pictures, and no prompt needs sixteen times that."""
+"""Bytes of one message. Envoy streams bodies in pieces of at most its buffer limit (1 MiB by default), but
+a picker may answer a whole body in one piece. gRPC's usual 4 MiB would be too few for a prompt with
+pictures."""
 
 _HTTP_STATUSES: Final = {
     400: INTERNAL,
@@ -46,7 +46,7 @@ _MESSAGE_SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%
 
 
 class GrpcFault(Exception):
-    """The peer broke gRPC's rules; the stream ends with `status`."""
+    """The peer broke a rule of gRPC, so the stream ends with `status`."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(status.message)
@@ -54,7 +54,7 @@ class GrpcFault(Exception):
 
 
 class MessageReader:
-    """Puts messages together from the bytes of DATA frames, however those are split."""
+    """Assembles messages from the payloads of DATA frames, however they are split."""
 
     __slots__ = ("_need", "_partial", "_prefix")
 
@@ -65,12 +65,12 @@ class MessageReader:
 
     @property
     def idle(self) -> bool:
-        """Between messages."""
+        """Whether it is between messages."""
         return self._need < 0 and not self._prefix
 
     @property
     def size(self) -> int:
-        """Bytes of a message that has come in part."""
+        """Bytes of the unfinished message."""
         return len(self._partial)
 
     def feed(self, data: bytes, start: int, stop: int) -> list[bytes]:
@@ -106,11 +106,14 @@ class MessageReader:
 
 def _length(prefix: bytes) -> int:
     if prefix[0]:
-        raise GrpcFault(Status(UNIMPLEMENTED, "compressed messages are not accepted here"))
+        raise GrpcFault(Status(UNIMPLEMENTED, "compressed messages are not supported"))
     length = int.from_bytes(prefix[1:])
     if length > MAX_MESSAGE:
         raise GrpcFault(
-            Status(RESOURCE_EXHAUSTED, f"a message of {length} bytes; {MAX_MESSAGE} are accepted")
+            Status(
+                RESOURCE_EXHAUSTED,
+                f"a message of {length} bytes is above the limit of {MAX_MESSAGE}",
+            )
         )
     return length
 
@@ -121,12 +124,12 @@ def encode_message(text: str) -> str:
 
 
 def decode_message(value: str) -> str:
-    """The text in a `grpc-message` header value; broken encodings are kept as they are."""
+    """The text of a `grpc-message` header value. Invalid encodings are kept as they are."""
     return unquote_to_bytes(value).decode("utf-8", "replace")
 
 
 def parse_timeout(value: str) -> float | None:
-    """Seconds in a `grpc-timeout` header value; None for anything malformed."""
+    """Seconds of a `grpc-timeout` header value; None if it is malformed."""
     digits, unit = value[:-1], value[-1:]
     if not (digits.isascii() and digits.isdigit()) or len(digits) > 8:
         return None
@@ -135,17 +138,17 @@ def parse_timeout(value: str) -> float | None:
 
 
 def is_grpc_content_type(value: str) -> bool:
-    """Whether a content-type is `application/grpc`, alone, with a `+suffix` or with `;parameters`."""
+    """Whether a content-type is `application/grpc`, with or without a `+suffix` or `;parameters`."""
     return value.startswith("application/grpc") and value[16:17] in ("", "+", ";")
 
 
 def status_of_http(code: int) -> Status:
-    """What an HTTP status means when there is no grpc-status."""
+    """The gRPC status for an HTTP status without grpc-status."""
     return Status(_HTTP_STATUSES.get(code, UNKNOWN), f"the peer answered with HTTP status {code}")
 
 
 def status_of_reset(code: int) -> Status:
-    """What a RST_STREAM from the peer means."""
+    """The gRPC status for a RST_STREAM of the peer."""
     if code not in _KNOWN_CODES:
         return Status(INTERNAL, f"the peer reset the stream with error code {code}")
     named = ErrorCode(code)

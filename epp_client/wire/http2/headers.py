@@ -1,8 +1,8 @@
-"""Header blocks: HPACK both ways, the rules of RFC 9113 §8.2 and §8.3, and what gRPC reads of them.
+"""Header blocks: HPACK encoding and decoding, the rules of RFC 9113 §8.2 and §8.3, and gRPC's fields.
 
-Our own blocks are literals without indexing, so sending needs no state. The peer is told to use no
-dynamic table; once it has complied its blocks mean the same each time, and each distinct block is
-decoded once. Never decides what becomes of a stream.
+Our blocks are literals without indexing, so encoding has no state. The peer is told to use no dynamic
+table; once it complies, equal blocks have equal meaning, and each is decoded once. Nothing here decides
+about streams.
 """
 
 import re
@@ -23,7 +23,7 @@ from epp_client.wire.http2.grpc import (
 from epp_client.wire.status import OK, UNKNOWN, Status
 
 MAX_HEADER_LIST: Final = 64 * 1024
-"""Bytes of one header list, by the count of RFC 9113 §6.5.2; also the bound on a compressed block."""
+"""Limit of a header list in bytes by RFC 9113 §6.5.2, and of a compressed block."""
 _CACHED_BLOCKS: Final = 1024
 _CACHED_BLOCK_SIZE: Final = 2048
 _CACHED_FIELDS: Final = 4096
@@ -39,7 +39,7 @@ _RESPONSE_PSEUDO: Final = frozenset((b":status",))
 
 
 class Malformed(Exception):
-    """A header list that breaks RFC 9113 §8; the fault of one stream."""
+    """A header list breaks RFC 9113 §8, which is a fault of the stream."""
 
 
 class RequestHead(NamedTuple):
@@ -47,7 +47,7 @@ class RequestHead(NamedTuple):
 
     path: str
     metadata: Mapping[str, str]
-    """All fields but the pseudo-headers; repeated ones joined with commas."""
+    """All fields except pseudo-headers. Repeated fields are joined with commas."""
     grpc: bool
     content_length: int
 
@@ -56,11 +56,11 @@ class ResponseHead(NamedTuple):
     """The header list of a response, or of its trailers."""
 
     http_status: int
-    """0 in trailers."""
+    """0 for trailers."""
     grpc: bool
     content_length: int
     status: Status | None
-    """From grpc-status and grpc-message."""
+    """From grpc-status and grpc-message; None if missing."""
 
     @property
     def verdict(self) -> Status:
@@ -77,10 +77,10 @@ T = TypeVar("T")
 
 
 class HeaderReader:
-    """Decodes what one peer sends; every block must pass through it, in order.
+    """Decodes the blocks of one peer, which all have to pass through it in order.
 
-    All methods raise `ConnectionFault` (COMPRESSION_ERROR) for bytes that are not HPACK, and
-    `Malformed` for lists that break the rules.
+    All methods raise `ConnectionFault` (COMPRESSION_ERROR) for invalid HPACK, and `Malformed` for lists
+    that break the rules.
     """
 
     def __init__(self) -> None:
@@ -95,9 +95,8 @@ class HeaderReader:
     def table_forbidden(self) -> None:
         """The peer has acknowledged our HEADER_TABLE_SIZE of 0.
 
-        RFC 9113 §4.3.1 would have us refuse peers that then go on with their table. There are such
-        peers (h2spec is one), and their blocks can be read, with a table of the default size at most;
-        they only miss the cache.
+        RFC 9113 §4.3.1 allows refusing peers that still use a table. Some do (h2spec is one). Their blocks
+        are decoded, with a table of at most the default size, and are not cached.
         """
         self._forbidden = True
 
@@ -118,16 +117,16 @@ class HeaderReader:
         return head
 
     def fields(self, block: bytes) -> Fields:
-        """Decode a block, and nothing more."""
+        """Decode a block without checking the rules."""
         try:
             if self._stateless:
                 return self._stateless_fields(block)
             fields = self._decode(block)
         except (HPACKError, IndexError) as error:
-            # hpack's texts quote the block, which may hold a credential, and addresses of our memory.
+            # hpack's messages quote the block, which may contain a credential.
             text = f"not HPACK ({type(error).__name__})"
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, text) from error
-        # Before the ACK the peer may still grow its table again, so an empty one proves nothing.
+        # Before its ACK the peer may enlarge its table again, so only the ACK makes an empty one final.
         if self._forbidden and not self._stateless and self._decoder.header_table_size == 0:
             self._stateless = True
             self._decoder.max_allowed_table_size = 0
@@ -139,8 +138,8 @@ class HeaderReader:
         ]
 
     def _stateless_fields(self, block: bytes) -> Fields:
-        """Decode a block that uses no dynamic table: most of its fields have been seen before, even
-        when one (a trace id) is new each time."""
+        """Decode a block without dynamic table, field by field from a cache: most fields repeat, even if
+        one, such as a trace id, is new each time."""
         known = self._fields
         fields: Fields = []
         position = size = 0
@@ -151,7 +150,7 @@ class HeaderReader:
             field = known.get(piece)
             if field is None:
                 decoded = self._decode(piece)
-                # a table size update
+                # An empty result is a table size update.
                 if not decoded:
                     if fields:
                         raise HPACKError("a table size update after a field")
@@ -175,7 +174,7 @@ class HeaderReader:
 
 
 def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
-    """The integer in the low bits of the byte at `position` (RFC 7541 §5.1), and where it ends."""
+    """The integer at `position` (RFC 7541 §5.1) with the prefix `mask`, and where it ends."""
     value = block[position] & mask
     position += 1
     if value == mask:
@@ -192,7 +191,7 @@ def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
 
 
 def _field_end(block: bytes, position: int) -> int:
-    """Where the field that begins at `position` ends (RFC 7541 §6); beyond a block that is cut."""
+    """Where the field at `position` ends (RFC 7541 §6); beyond the end of a cut block."""
     first = block[position]
     if first & 0x80:
         return _integer(block, position, 0x7F)[1]
@@ -209,7 +208,7 @@ def _field_end(block: bytes, position: int) -> int:
 def _split(
     fields: Fields, allowed: frozenset[bytes]
 ) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-    """Pseudo-headers and regular fields, after the checks that all header lists share."""
+    """Pseudo-headers and regular fields, after the checks common to all header lists."""
     pseudo: dict[bytes, bytes] = {}
     regular: dict[bytes, bytes] = {}
     for name, value in fields:
@@ -227,10 +226,10 @@ def _split(
 
 
 def check_trailers(fields: Fields) -> None:
-    """Check the trailers of a request, which gRPC gives no meaning.
+    """Check the trailers of a request, which have no meaning in gRPC.
 
     Raises:
-        Malformed: pseudo-headers, or fields that no header list may have.
+        Malformed: there are pseudo-headers, or forbidden fields.
     """
     _split(fields, frozenset())
 
@@ -240,7 +239,7 @@ def _content_length(regular: Mapping[bytes, bytes]) -> int:
     if value is None:
         return -1
     if not value.isdigit() or len(value) > 18:
-        raise Malformed("content-length is no number")
+        raise Malformed("content-length is not a number")
     return int(value)
 
 
@@ -261,7 +260,7 @@ def _response(fields: Fields) -> ResponseHead:
     pseudo, regular = _split(fields, _RESPONSE_PSEUDO)
     code = pseudo.get(b":status", b"0")
     if not code.isdigit() or len(code) > 3:
-        raise Malformed("a status that is no number")
+        raise Malformed(":status is not a number")
     status = None
     if (number := regular.get(b"grpc-status")) is not None:
         known = number.isdigit() and len(number) < 4
@@ -305,7 +304,7 @@ _AUTHORITY: Final = b"\x01"
 _GRPC: Final = literals([("content-type", "application/grpc")])
 
 NO_TABLE: Final = b"\x20"
-"""Goes before the first block of a connection: we use no dynamic table (RFC 7541 §4.2, §6.3)."""
+"""Precedes the first block of a connection: a table size update to 0 (RFC 7541 §4.2, §6.3)."""
 RESPONSE: Final = _STATUS_200 + _GRPC
 """The response headers of every gRPC stream."""
 TRAILERS_OK: Final = literals([("grpc-status", "0")])
@@ -314,7 +313,7 @@ NOT_GRPC: Final = literals([(":status", "415"), ("content-type", "text/plain")])
 
 
 def trailers(status: Status) -> bytes:
-    """The trailers that say `status`."""
+    """The trailers with `status`."""
     if status == OK:
         return TRAILERS_OK
     fields = [("grpc-status", str(status.code))]
@@ -325,7 +324,7 @@ def trailers(status: Status) -> bytes:
 
 @lru_cache(256)
 def request_start(scheme: str, authority: str, path: str) -> bytes:
-    """The part of a gRPC request's block that is the same for each call of a method."""
+    """The part of a request's block that is equal for all calls of a method."""
     return b"".join(
         (
             _POST,

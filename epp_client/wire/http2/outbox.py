@@ -1,5 +1,5 @@
-"""What one end of a connection has to send: whole frames, and the backlogs of streams that flow control
-holds back. Pure; the connection adds what is received.
+"""The sending half of a connection: complete frames, and the backlogs of streams that flow control delays.
+Pure.
 """
 
 from collections import OrderedDict
@@ -18,11 +18,11 @@ from epp_client.wire.http2.headers import NO_TABLE
 from epp_client.wire.transport import Stream
 
 PUMP: Final = 256 * 1024
-"""Bytes of backlog written at once, before the socket is asked whether it can take more."""
+"""Bytes of backlog written before checking whether the socket accepts more."""
 
 
 def _asleep() -> None:
-    """There is nobody left to wake."""
+    """Do nothing: the socket is closed."""
 
 
 class Backlog(Stream):
@@ -45,22 +45,21 @@ class Backlog(Stream):
 
 
 class Outbox:
-    """The sending half. `wake` is called when output appears while nobody is about to take it."""
+    """The sending half of a connection. `wake` is called when there is new output to take."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.blocked: OrderedDict[Backlog, None] = OrderedDict()
-        """Streams with a backlog that their own windows let go, in the order in which they are
-        served. A stream without a window is not among them: it would be asked in vain, each time."""
+        """Streams that have a backlog and an open window, in the order in which they are served."""
         self.out: list[bytes | memoryview] = []
         self.awake = False
-        """Whether someone is about to take the output."""
+        """Whether the output will be taken anyway."""
         self.flowing = True
-        """Whether the socket takes more; DATA waits in its streams while it does not."""
+        """Whether the socket accepts more. If not, DATA waits in the streams."""
         self.max_frame = DEFAULT_FRAME
         self.initial_window = DEFAULT_WINDOW
         self.send_window = DEFAULT_WINDOW
         self.tableless = False
-        """The peer has been told that our blocks use no dynamic table."""
+        """Whether the peer was told that our blocks use no dynamic table."""
         self._wake = wake
 
     def take(self) -> bytes:
@@ -79,19 +78,19 @@ class Outbox:
         self._wake()
 
     def abandon(self) -> None:
-        """Nobody takes output any more."""
+        """Drop the output: the socket is closed."""
         self.out.clear()
         self.blocked.clear()
         self._wake = _asleep
 
     def write(self, data: bytes) -> None:
-        """Queue whole frames."""
+        """Queue complete frames."""
         self.out.append(data)
         if not self.awake:
             self.wake()
 
     def write_headers(self, stream_id: int, block: bytes, flags: int) -> None:
-        """Queue a header block, in as many frames as the peer's limit asks for."""
+        """Queue a header block, split into frames of the peer's limit."""
         if not self.tableless:
             self.tableless = True
             block = NO_TABLE + block
@@ -105,7 +104,7 @@ class Outbox:
             self.write(frame(CONTINUATION, last, stream_id, block[offset : offset + limit]))
 
     def pump_stream(self, stream: Backlog) -> None:
-        """Write what the windows and the socket allow of one stream's backlog."""
+        """Write as much of one stream's backlog as the windows and the socket allow."""
         room = PUMP
         while room > 0 and self.flowing and self.send_window > 0:
             before = stream.queued
@@ -119,14 +118,15 @@ class Outbox:
             self.wake()
 
     def pump(self) -> None:
-        """Write what the windows and the socket allow of all backlogs, one frame each in turn."""
+        """Write as much of all backlogs as the windows and the socket allow, one frame per stream in
+        turn."""
         room = PUMP
         blocked = self.blocked
         while blocked and room > 0 and self.flowing and self.send_window > 0:
             stream, _ = blocked.popitem(last=False)
             before = stream.queued
             if stream.pump(min(self.max_frame, self.send_window)):
-                # behind those that have not had their turn
+                # It is served again after the streams that wait for their turn.
                 blocked[stream] = None
             if stream.queued != before:
                 room -= before - stream.queued
@@ -141,5 +141,5 @@ class Outbox:
             self._owner_failed(stream.id, error)
 
     def _owner_failed(self, stream_id: int, error: Exception) -> None:
-        """An owner raised: its stream ends, the others go on."""
+        """End the stream of an owner that raised."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The end of a connection that takes streams. Pure."""
+"""The server's end of a connection, which accepts streams. Pure."""
 
 from collections.abc import Callable
 from typing import Final
@@ -21,12 +21,12 @@ from epp_client.wire.http2.server_stream import NotGrpcStream, ServerStream
 from epp_client.wire.transport import Accept
 
 MAX_STREAMS: Final = 16_384
-"""Streams that a client may have open; the owner refuses long before, with a better answer."""
+"""Streams that a client may have open. The owner refuses earlier, with a better answer."""
 DRAIN_PING: Final = b"draining"
 
 
 class ServerConnection(Http2Connection[ServerStream]):
-    """The end that takes streams."""
+    """The server's end of a connection."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ServerConnection(Http2Connection[ServerStream]):
             stream.data(b"", 0, 0, 0, True)
 
     def _late_block(self, stream_id: int, block: bytes, ended: bool) -> None:
-        """HEADERS on a stream that is open, or was."""
+        """HEADERS on an open or closed stream."""
         stream = self.streams.get(stream_id)
         fields = self._headers.fields(block)
         if stream is not None:
@@ -105,10 +105,8 @@ class ServerConnection(Http2Connection[ServerStream]):
             self._report(error)
 
     def drain(self) -> None:
-        """Take no new streams; `closed` once the open ones have ended.
-
-        Two GOAWAYs, as RFC 9113 §6.8 advises: the streams that were already on their way when the
-        first one left are served.
+        """Accept no new streams. It is `closed` once the open ones have ended. There are two GOAWAYs, as
+        RFC 9113 §6.8 advises: streams that are on their way when the first is sent are still served.
         """
         if self.draining or self.closed:
             return
@@ -126,4 +124,4 @@ class ServerConnection(Http2Connection[ServerStream]):
                 self._drained()
 
     def _goaway(self, last_id: int, code: int, debug: bytes) -> None:
-        """The client opens no more streams; it goes when it is done."""
+        """Nothing to do: the client closes the connection when it is done."""

@@ -1,4 +1,4 @@
-"""A call that a client has made: what it may say, how it ends, and the answer to what is not gRPC.
+"""A server's stream: its trailers, its end, and the answer to requests that are not gRPC.
 
 Pure, like `stream.py`.
 """
@@ -21,7 +21,7 @@ from epp_client.wire.http2.stream import Http2Stream
 from epp_client.wire.status import CANCELLED, OK, Status
 from epp_client.wire.transport import NO_OWNER
 
-_NOT_GRPC_TEXT: Final = b"gRPC is spoken here: POST with content-type application/grpc\n"
+_NOT_GRPC_TEXT: Final = b"only gRPC is served here: POST with content-type application/grpc\n"
 
 
 class ServerStream(Http2Stream):
@@ -45,7 +45,7 @@ class ServerStream(Http2Stream):
         else:
             self._finish(trailers(status))
         self.events = NO_OWNER
-        # what still comes is heard by nobody, and held for nobody
+        # Discard what is still received.
         self._reading = True
         self._drop_held()
         self.drop_partial()
@@ -54,7 +54,7 @@ class ServerStream(Http2Stream):
             self.on_end = None
 
     def trailers_received(self, fields: Fields, ended: bool) -> None:
-        """Trailers of the request came; gRPC gives them no meaning."""
+        """Trailers of the request were received, which have no meaning in gRPC."""
         if self.remote_ended:
             raise StreamFault(self.id, ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM")
         if not ended:
@@ -66,11 +66,11 @@ class ServerStream(Http2Stream):
         self.data(b"", 0, 0, 0, True)
 
     def reset_received(self, code: int) -> None:
-        """The client gave the call up."""
+        """The client cancelled the call."""
         self.close(Status(CANCELLED, status_of_reset(code).message))
 
     def fail(self, status: Status) -> None:
-        """The client broke gRPC's rules: both sides are told."""
+        """End the call because the client broke a rule of gRPC; tell the client and the owner."""
         events = self.events
         self.finish(status)
         events.closed(status)
@@ -86,18 +86,18 @@ class ServerStream(Http2Stream):
         if self.remote_ended:
             self.connection.forget(self)
         else:
-            # The answer is complete; RFC 9113 §8.1 lets us ask for the rest not to be sent.
+            # The response is complete: ask the client not to send the rest (RFC 9113 §8.1).
             self.connection.write(rst_stream(self.id, ErrorCode.NO_ERROR))
             self.connection.forget(self, was_reset=True)
 
 
 class NotGrpcStream(ServerStream):
-    """A request that is not gRPC: heard to its end, then told so with 415."""
+    """A request that is not gRPC, answered with 415 after its end."""
 
     __slots__ = ()
 
     def _payload(self, data: bytes, start: int, stop: int) -> None:
-        """Nobody reads it."""
+        """Discard it."""
 
     def _remote_done(self) -> None:
         if self._finished:

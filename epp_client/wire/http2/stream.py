@@ -1,7 +1,8 @@
-"""One gRPC stream on an HTTP/2 connection: its states, its two windows, what waits on either side.
+"""One gRPC stream on an HTTP/2 connection: its state, its windows, and the messages that wait in each
+direction.
 
-What both ends share; `server_stream.py` and `client_stream.py` add who says what when. Bytes go out
-through the connection; nothing here knows about event loops, sockets or clocks.
+The part common to both ends; `server_stream.py` and `client_stream.py` add the order of headers and
+trailers. Pure: output goes through the connection.
 """
 
 from collections import deque
@@ -31,21 +32,22 @@ from epp_client.wire.status import INTERNAL, RESOURCE_EXHAUSTED, Status
 from epp_client.wire.transport import NO_OWNER, StreamEvents
 
 _HELD_OVERHEAD: Final = 64
-"""What a message that is held costs beside its bytes."""
+"""Bytes of overhead of a held message."""
 MAX_ASSEMBLED: Final = 256 * 1024 * 1024
-"""Bytes of unfinished messages on one connection; the stream that exceeds it fails. Windows cannot bound
+"""Bytes of unfinished messages on one connection; the stream that exceeds it fails. Windows do not limit
 them, as a message may be larger than a window."""
 MAX_ASSEMBLED_BY_ALL: Final = 512 * 1024 * 1024
-"""The same on all connections of a process: how many there are is for its peers to say."""
+"""The same on all connections of a process, whose number depends on its peers."""
 _SMALL: Final = 256
-"""Bytes; frames below it that a peer's small window asks for are no useful work."""
+"""Bytes of a DATA frame below which it does not count as useful work: a peer's small windows cause such
+frames."""
 _REPLENISH: Final = STREAM_WINDOW // 2
 HIGH_WATER: Final = 64 * 1024
-"""Bytes waiting on one stream at which its owner is asked to pause."""
+"""Bytes of backlog above which the owner is told to pause."""
 LOW_WATER: Final = 32 * 1024
 
 _MESSAGE_HEAD: Final = Struct(">IBIBI")
-"""A DATA frame's head and the prefix of the message that fills it."""
+"""The head of a DATA frame and the prefix of the message that fills it."""
 _PREFIX: Final = Struct(">BI")
 _FIRST_MESSAGE_HEAD: Final = Struct(f">IBI{len(RESPONSE)}sIBIBI")
 """The same, with the response headers before it."""
@@ -54,7 +56,7 @@ _HEADERS_WORD: Final = len(RESPONSE) << 8 | HEADERS
 
 
 class Http2Stream(Backlog):
-    """What both ends share. `over` streams say nothing more to their owner and take nothing from it."""
+    """The part of a stream common to both ends. If `over`, it has no owner any more."""
 
     __slots__ = (
         "_announced",
@@ -88,7 +90,7 @@ class Http2Stream(Backlog):
         self.send_window = connection.initial_window
         self.queued = 0
         self.on_end: Callable[[], None] | None = None
-        """Called once when the stream is over, whatever ended it."""
+        """Called once when the stream ends, for any reason."""
         self._queue: deque[bytes] | None = None
         self._offset = 0
         self._end: bytes | None = None
@@ -104,10 +106,10 @@ class Http2Stream(Backlog):
 
     @property
     def done(self) -> bool:
-        """Our owner has ended the stream, or it is over."""
+        """Whether the owner has finished the stream, or it is over."""
         return self._finished or self.over
 
-    # --- what the owner does ---
+    # --- called by the owner ---
 
     def send(self, message: bytes) -> None:
         """See `Stream.send`."""
@@ -126,7 +128,7 @@ class Http2Stream(Backlog):
         ):
             self.send_window -= size
             connection.send_window -= size
-            # the peer may answer with two WINDOW_UPDATEs
+            # The peer may answer with two WINDOW_UPDATEs.
             connection.calm.left += 2
             if self._announced:
                 head = _MESSAGE_HEAD.pack(size << 8, 0, self.id, 0, size - _PREFIX_SIZE)
@@ -188,10 +190,11 @@ class Http2Stream(Backlog):
         if self._unacked >= _REPLENISH and not self.remote_ended and not self.over:
             self._replenish()
 
-    # --- what the connection says ---
+    # --- called by the connection ---
 
     def data(self, data: bytes, start: int, stop: int, counted: int, ended: bool) -> None:
-        """The payload `data[start:stop]` of a DATA frame that counts `counted` bytes."""
+        """Process the payload `data[start:stop]` of a DATA frame, which counts as `counted` bytes of the
+        window."""
         if self.remote_ended:
             raise StreamFault(self.id, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
         self._unacked += counted
@@ -268,32 +271,32 @@ class Http2Stream(Backlog):
             self.connection.replenish()
 
     def drop_partial(self) -> None:
-        """Nobody waits for the rest of a message that has come in part."""
+        """Drop an unfinished message."""
         reader = self.reader
         if reader is not None:
             self.reader = None
             self.connection.count_assembled(-reader.size)
 
     def _remote_done(self) -> None:
-        """The peer's half is over and its messages are with the owner."""
+        """The peer has half-closed, and the owner has all its messages."""
         raise NotImplementedError
 
     def fail(self, status: Status) -> None:
-        """The peer broke gRPC's rules: tell it and the owner."""
+        """End the stream because the peer broke a rule of gRPC."""
         raise NotImplementedError
 
     def reset_received(self, code: int) -> None:
-        """A RST_STREAM came."""
+        """A RST_STREAM was received."""
         self.close(status_of_reset(code))
 
     def reset(self, code: ErrorCode) -> None:
-        """Send RST_STREAM and forget the stream; the owner is not told."""
+        """Send RST_STREAM and remove the stream, without calling the owner."""
         self.connection.write(rst_stream(self.id, code))
         self.connection.forget(self, was_reset=True)
         self._over()
 
     def close(self, status: Status) -> None:
-        """The stream is gone; the owner is told."""
+        """Remove the stream, and call the owner's `closed`."""
         self.connection.forget(self)
         if not self.over:
             events = self.events
@@ -310,7 +313,7 @@ class Http2Stream(Backlog):
             self.on_end()
             self.on_end = None
 
-    # --- what waits to be sent ---
+    # --- backlog ---
 
     def _announce(self, block: bytes) -> None:
         self._announced = True
@@ -323,7 +326,7 @@ class Http2Stream(Backlog):
         self.queued += len(piece)
 
     def _finish(self, end: bytes) -> None:
-        """End our half with trailers, or with END_STREAM on DATA when `end` is empty."""
+        """Half-close with trailers, or with END_STREAM on DATA if `end` is empty."""
         self._finished = True
         self._end = end
         if self.queued:
@@ -345,8 +348,7 @@ class Http2Stream(Backlog):
             self.connection.forget(self)
 
     def pump(self, room: int) -> bool:
-        """Write one DATA frame of what waits, of at most `room` bytes; whether more could
-        follow: something still waits, and our own window is open."""
+        """See `Backlog.pump`."""
         size = min(room, self.queued, self.send_window)
         queue = self._queue
         if size <= 0 or queue is None:
@@ -382,7 +384,7 @@ class Http2Stream(Backlog):
         return self.queued > 0 and self.send_window > 0
 
     def relieve(self) -> None:
-        """Tell the owner that the backlog has gone down, when it has."""
+        """See `Backlog.relieve`."""
         if self.paused and self.queued <= LOW_WATER:
             self.paused = False
             self.events.resume_writing()

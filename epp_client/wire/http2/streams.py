@@ -41,11 +41,11 @@ class StreamTable(Inbox, Generic[S]):
         self._reset: dict[int, None] = {}
 
     def _last_taken(self) -> int:
-        """The last stream of the peer's that we have looked at: what GOAWAY names."""
+        """The last stream of the peer that was processed, for GOAWAY."""
         return self._last_id
 
     def _is_idle(self, stream_id: int) -> bool:
-        """Whether nobody has opened this stream yet."""
+        """Whether this stream has not been opened yet."""
         return stream_id > self._last_id or not stream_id & 1
 
     def forget(self, stream: Backlog, was_reset: bool = False) -> None:
@@ -71,7 +71,7 @@ class StreamTable(Inbox, Generic[S]):
             del self._reset[next(iter(self._reset))]
 
     def _drained(self) -> None:
-        """The last stream of a connection that takes no more has ended."""
+        """Close: the last stream of a draining connection has ended."""
         self.closed = True
         if not self.awake:
             self.wake()
@@ -88,11 +88,11 @@ class StreamTable(Inbox, Generic[S]):
                 self._report(error)
 
     def _close_faulty(self, stream: S, fault: StreamFault) -> None:
-        """Tell the owner of a stream what its peer did."""
+        """End a stream whose peer broke a rule."""
         raise NotImplementedError
 
     def _owner_failed(self, stream_id: int, error: Exception) -> None:
-        """An owner raised: its stream ends, which it is told like any other end; the others go on."""
+        """End the stream of an owner that raised, and call its `closed`."""
         self._report(error)
         stream = self.streams.get(stream_id)
         if stream is None:
@@ -100,27 +100,27 @@ class StreamTable(Inbox, Generic[S]):
         owner = stream.events
         stream.reset(ErrorCode.INTERNAL_ERROR)
         try:
-            owner.closed(Status(INTERNAL, "its owner failed"))
+            owner.closed(Status(INTERNAL, "the owner of the stream failed"))
         except Exception as again:
             self._report(again)
 
     # --- the end ---
 
     def fail(self, code: ErrorCode, text: str) -> None:
-        """Give the connection up: GOAWAY, and every stream ends."""
+        """Send GOAWAY, and end the connection and every stream."""
         if not self.closed:
             self.write(goaway(self._last_taken(), code, text))
             self.lost(f"{code.name}: {text}")
 
     def lost(self, text: str) -> None:
-        """The connection is gone; every stream ends."""
+        """The connection broke: end every stream."""
         self.closed = True
         for stream in list(self.streams.values()):
             self._close_lost(stream, text)
 
     def release(self) -> None:
-        """There is no socket any more. Holds nobody from now on, so that all of it goes at once and not
-        when a collector comes by: what a picker's restart leaves is megabytes until then."""
+        """Drop all references after the socket was closed, so that memory is freed at once instead of by
+        the cycle collector. After the restart of a picker this is megabytes."""
         self.abandon()
         self.on_room = None
         self._report = _unheard
@@ -134,4 +134,4 @@ class StreamTable(Inbox, Generic[S]):
 
 
 def _unheard(error: Exception) -> None:
-    """There is nobody left to tell."""
+    """Do nothing."""
