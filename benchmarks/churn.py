@@ -25,7 +25,7 @@ from benchmarks.measure import Bench, Runs
 from benchmarks.rig import Rig, cpu_seconds
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.store import PoolStore
-from epp_client.settings import serve_settings
+from epp_client.settings import ServeSettings, serve_settings
 from epp_client.sidecar import Sidecar
 from epp_client.xds.cooldowns import MAX_COOLDOWN
 from epp_client.xds.lingering import LINGER
@@ -82,14 +82,15 @@ class Lags:
         taken, self._seconds = self._seconds, []
         return [1000 * seconds for seconds in taken]
 
+    def write(self, path: Path) -> None:
+        """Write the times of `take` to a file, atomically."""
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(self.take()))
+        new.rename(path)
 
-async def serve(arguments: argparse.Namespace) -> None:
-    """Run a sidecar with a pool that changes.
 
-    SIGUSR1 starts the changes and SIGUSR2 stops them and writes the lags; SIGHUP makes a single change.
-    After SIGALRM, until SIGUSR2, a pick waits for the new endpoint of each change.
-    """
-    settings = serve_settings(
+def _settings(arguments: argparse.Namespace) -> ServeSettings:
+    return serve_settings(
         {
             "pools": arguments.pools,
             "socket": arguments.socket,
@@ -98,7 +99,15 @@ async def serve(arguments: argparse.Namespace) -> None:
             "log_level": "error",
         }
     )
-    sidecar = Sidecar(settings)
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    """Run a sidecar with a pool that changes.
+
+    SIGUSR1 starts the changes and SIGUSR2 stops them and writes the lags; SIGHUP makes a single change.
+    After SIGALRM, until SIGUSR2, a pick waits for the new endpoint of each change.
+    """
+    sidecar = Sidecar(_settings(arguments))
     await sidecar.start()
     store = sidecar.store
     while not store.synced:
@@ -125,9 +134,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         # Have Envoy sent everything now, so that nothing is left for the quiet state.
         for later in (0.0, LINGER + 0.2):
             loop.call_later(later, sidecar.want, (POOL,))
-        written = lags_file(arguments.socket.parent)
-        written.with_suffix(".new").write_text(json.dumps(lags.take()))
-        written.with_suffix(".new").rename(written)
+        lags.write(lags_file(arguments.socket.parent))
 
     loop.add_signal_handler(signal.SIGUSR1, churning.set)
     loop.add_signal_handler(signal.SIGUSR2, rest)

@@ -18,7 +18,8 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chaos.installation import Installation, clock_library
+from chaos.clock import clock_library
+from chaos.installation import Installation
 from chaos.promise import DRAIN
 from chaos.report import describe, good, print_tables, write
 from chaos.run import Deck, Part, Tell, Told, known_faults, run_part

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from chaos.patience import patience
 from chaos.peers import started
 from chaos.source import ApiServer, ManifestFolder, SourceName
 from epp_client.envoy.bootstrap import envoy_config
@@ -37,19 +38,7 @@ from testbed.stack import (
 PICK_TIMEOUT = 2.0
 """Seconds. With the default of 300 s a run would have few faults."""
 DRAIN_TIMEOUT = 20.0
-PATIENCE = 120.0
-"""Seconds for a part to recover. A sidecar took 61 s on two cores with a load of 45."""
 _ANNOTATIONS = {mode: {"epp-client.dev/response-mode": mode} for mode in ("observe", "skip")}
-
-
-def clock_library() -> Path | None:
-    """libfaketime, which changes the wall clock of a process (Debian: apt-get install faketime)."""
-    places = Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1")
-    return next(places, None)
-
-
-class NotBack(Exception):
-    """A part has not recovered in time; the text tells which."""
 
 
 class Installation:
@@ -245,7 +234,7 @@ class Installation:
 
     async def held(self) -> None:
         """Wait until the holder has the sockets. Raises NotBack."""
-        async with _patience("the sockets are held"):
+        async with patience("the sockets are held"):
             while "hold: " in (await self.page.readiness() or "hold: ?"):
                 await asyncio.sleep(0.05)
 
@@ -309,7 +298,7 @@ class Installation:
             NotBack: not within PATIENCE.
         """
         await self.until(lambda: self.relaying, "every relay socket listens")
-        async with _patience("the sidecar and Envoy are ready"):
+        async with patience("the sidecar and Envoy are ready"):
             while not (
                 await self.page.readiness()
                 and await self.page.answers(f"{self.envoy.admin}/ready")
@@ -324,14 +313,14 @@ class Installation:
             lambda: len(set(self.worker_pids) - set(old)) >= self.workers and self.relaying,
             "the workers are replaced",
         )
-        async with _patience("the new workers serve"):
+        async with patience("the new workers serve"):
             while (await self.metrics()).get("epp_client_workers", 0) < self.workers:
                 await asyncio.sleep(0.02)
 
     async def calm(self, seconds: float) -> None:
         """Wait until no worker has exited for `seconds`: delayed signals have then been carried out, and
         orphaned workers have noticed. Raises NotBack."""
-        async with _patience("no worker exits any more"):
+        async with patience("no worker exits any more"):
             since = time.monotonic()
             while time.monotonic() < since + seconds:
                 self._alive()
@@ -342,7 +331,7 @@ class Installation:
     async def followed(self) -> None:
         """Wait until the sidecar's tables have the written Pods and are current. Raises NotBack."""
         wanted = self.source.ready_pods
-        async with _patience(f"the tables have {', '.join(sorted(wanted))} and are current"):
+        async with patience(f"the tables have {', '.join(sorted(wanted))} and are current"):
             while (
                 await self.page.ready_pods() != [wanted] * len(self.pools)
                 or (await self.metrics()).get("epp_client_api_stale_seconds", 0.0) > 0
@@ -370,7 +359,7 @@ class Installation:
 
     async def until(self, happened: Callable[[], bool], what: str) -> None:
         """Wait until `happened` returns True. Raises NotBack."""
-        async with _patience(what):
+        async with patience(what):
             while not happened():
                 self._alive()
                 # Other processes do not report changes: poll.
@@ -396,15 +385,6 @@ class Installation:
                 return {}
             await asyncio.sleep(0.1)
         return left
-
-
-@asynccontextmanager
-async def _patience(what: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(PATIENCE):
-            yield
-    except TimeoutError as error:
-        raise NotBack(f"not within {PATIENCE:g} s: {what}") from error
 
 
 @asynccontextmanager

@@ -20,9 +20,10 @@ import aiohttp
 import yaml
 
 from chaos.gateway import Gateway, Stack
-from chaos.installation import Installation, NotBack
+from chaos.installation import Installation
 from chaos.lanes import CROSSES, ask_for, lane
 from chaos.load import BOUND, ask
+from chaos.patience import NotBack
 from chaos.run import Tell, Told
 from chaos.samples import Sampler
 from chaos.source import SourceName

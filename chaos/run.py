@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.account import Account, Line, Window, account, line_of
+from chaos.clock import clock_library
 from chaos.fault import Fault
 from chaos.faults import CLOCK_JUMPS, FAULTS
-from chaos.installation import Installation, NotBack, clock_library
+from chaos.installation import Installation
 from chaos.load import LAST
+from chaos.patience import NotBack
 from chaos.pool_faults import POOL_FAULTS
 from chaos.promise import PROMISES
 from epp_client.settings import TransportName, UpstreamMode

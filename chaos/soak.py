@@ -7,14 +7,15 @@ import time
 from pathlib import Path
 
 from chaos.account import account
-from chaos.installation import Installation, NotBack
+from chaos.installation import Installation
 from chaos.load import LAST
+from chaos.patience import NotBack
 from chaos.promise import PROMISES
 from chaos.run import Part, Tell, Told, known_faults, one_fault, start_load
 from chaos.samples import Curves, Sampler
 from chaos.source import SourceName
 from epp_client.settings import TransportName, UpstreamMode
-from testbed.deaths import deaths_noted
+from testbed.deaths import Death, deaths_noted
 from testbed.process import ProcessFailed
 
 GENTLE = {
@@ -95,13 +96,17 @@ async def soak(
         finally:
             await installation.stop()
             part.log = installation.log.read_text(errors="replace")[-20_000:]
+    _judge(part, curves, deaths, installation)
+    return part, curves
+
+
+def _judge(part: Part, curves: Curves, deaths: list[Death], installation: Installation) -> None:
     part.account = account(part.lines, part.windows, PROMISES)
     part.failures += map(str, deaths)
     part.failures += [f"a sidecar ended with {code}" for code in installation.exits if code]
     part.failures += [
         f"{name} is {found.says}" for name, found in curves.trends.items() if not found.flat
     ]
-    return part, curves
 
 
 async def _hurt_gently(

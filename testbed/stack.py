@@ -18,7 +18,7 @@ from epp_client.envoy.inference_listener import EDGE, Edge
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.parse import API_VERSION
 from epp_client.pool.settings import ResponseMode
-from epp_client.settings import serve_settings
+from epp_client.settings import ServeSettings, serve_settings
 from epp_client.sidecar import Sidecar, running
 from testbed.envoy import Envoy, running_envoy
 from testbed.process import Process
@@ -140,6 +140,26 @@ async def start_picker(stack: Stack, name: str, listen: str = "127.0.0.1:0", *op
     return str(ready["address"])
 
 
+def _pools(port: int) -> list[dict[str, Any]]:
+    return [
+        inference_pool("open", port, "picker-open", "FailOpen"),
+        inference_pool("close", port, "picker-close", "FailClose"),
+        inference_pool("h2c", port, "picker-open", "FailOpen", appProtocol="kubernetes.io/h2c"),
+        inference_pool("nopicker", port, None, ""),
+        inference_pool("lost", port, "no-such-service", "FailClose"),
+        *(
+            inference_pool(
+                mode,
+                port,
+                "picker-close",
+                "FailClose",
+                annotations={"epp-client.dev/response-mode": mode},
+            )
+            for mode in ("observe", "skip")
+        ),
+    ]
+
+
 @asynccontextmanager
 async def running_stack(
     *,
@@ -165,23 +185,7 @@ async def running_stack(
         port = await _start_models(stack, owner)
         addresses = {name: await start_picker(stack, name) for name in ("open", "close")}
         owner.push_async_callback(_stop_pickers, stack)
-        pools = [
-            inference_pool("open", port, "picker-open", "FailOpen"),
-            inference_pool("close", port, "picker-close", "FailClose"),
-            inference_pool("h2c", port, "picker-open", "FailOpen", appProtocol="kubernetes.io/h2c"),
-            inference_pool("nopicker", port, None, ""),
-            inference_pool("lost", port, "no-such-service", "FailClose"),
-            *(
-                inference_pool(
-                    mode,
-                    port,
-                    "picker-close",
-                    "FailClose",
-                    annotations={"epp-client.dev/response-mode": mode},
-                )
-                for mode in ("observe", "skip")
-            ),
-        ]
+        pools = _pools(port)
         stack.manifests = folder / "manifests"
         stack.manifests.mkdir()
         objects = [
@@ -191,21 +195,7 @@ async def running_stack(
             *service("picker-close", addresses["close"]),
         ]
         (stack.manifests / "all.yaml").write_text(write(objects))
-        sidecar_settings = serve_settings(
-            {
-                "pools": stack.manifests,
-                "socket": folder / "ext-proc.sock",
-                "xds_socket": folder / "xds.sock",
-                "admin": "127.0.0.1:0",
-                "workers": 0,
-                "pool_defaults": {
-                    "tls": {"mode": "plaintext"},
-                    "pick_timeout": 3.0,
-                    "response_timeout": 1.0,
-                },
-                **settings,
-            }
-        )
+        sidecar_settings = _settings(folder, stack.manifests, settings)
         stack.sidecar = await owner.enter_async_context(running(sidecar_settings))
         bootstrap = yaml.safe_load(
             envoy_config(
@@ -229,6 +219,24 @@ async def running_stack(
             running_envoy(yaml.safe_dump(bootstrap), admin)
         )
         yield stack
+
+
+def _settings(folder: Path, manifests: Path, settings: dict[str, Any]) -> ServeSettings:
+    return serve_settings(
+        {
+            "pools": manifests,
+            "socket": folder / "ext-proc.sock",
+            "xds_socket": folder / "xds.sock",
+            "admin": "127.0.0.1:0",
+            "workers": 0,
+            "pool_defaults": {
+                "tls": {"mode": "plaintext"},
+                "pick_timeout": 3.0,
+                "response_timeout": 1.0,
+            },
+            **settings,
+        }
+    )
 
 
 async def _stop_pickers(stack: Stack) -> None:

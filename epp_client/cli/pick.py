@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +14,10 @@ from epp_client.errors import SettingsError
 from epp_client.pool.settings import PoolSettings
 from epp_client.settings import valid
 from epp_client.tls_settings import ClientTls
+
+if TYPE_CHECKING:
+    from epp_client.picker.ask import PickReport
+    from epp_client.pool.snapshot import PoolSnapshot
 
 
 @settings_as_options(tls=ClientTls)
@@ -64,6 +68,13 @@ def pick(
             raise SettingsError(f"--header {line!r} is not of the form 'name: value'")
         headers.append((name.strip(), value.strip()))
     report = asyncio.run(ask_picker(snapshot, NativeTransport(), headers, content))
+    table = _table(pool, snapshot, report, content)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    if report.problem is not None or report.refused is not None:
+        raise typer.Exit(1)
+
+
+def _table(pool: str, snapshot: "PoolSnapshot", report: "PickReport", content: bytes) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("pool", pool)
     table.add_row("picker", ", ".join(snapshot.picker.addresses) if snapshot.picker else "-")
@@ -82,9 +93,7 @@ def pick(
         table.add_row("refused", str(report.refused))
     if report.problem is not None:
         table.add_row("problem", f"{report.problem} {report.detail}")
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-    if report.problem is not None or report.refused is not None:
-        raise typer.Exit(1)
+    return table
 
 
 def _content(body: str) -> bytes:

@@ -54,9 +54,7 @@ def envoy_config(
             or `status` without `admin`.
     """
     routes = default_routes(pools) if routes is None else routes
-    _check(pools, routes, ext_proc_sockets)
-    if ads_socket is None and upstream_mode is UpstreamMode.OVERRIDE_HOST:
-        raise SettingsError("envoy-config: override_host needs ADS: give its socket")
+    _check(pools, routes, ext_proc_sockets, ads_socket, upstream_mode)
     if status is not None and admin is None:
         raise SettingsError("envoy-config: the status listener needs Envoy's admin listener")
     clusters = [sidecar_cluster(ext_proc_sockets)]
@@ -81,28 +79,35 @@ def envoy_config(
     listeners = [inference_listener(listener, edge, configuration, access_log=access_log)]
     if status is not None:
         listeners.append(status_listener(status))
-    return _yaml(
-        bootstrap_v3.Bootstrap(
-            node=core_v3.Node(
-                id=node_id, cluster=CLUSTER, metadata=Struct.from_dict({EDITION_KEY: EDITION})
-            ),
-            admin=bootstrap_v3.Admin(address=socket_address(*admin)) if admin else None,
-            static_resources=bootstrap_v3.BootstrapStaticResources(
-                listeners=listeners, clusters=clusters
-            ),
-            overload_manager=connection_limit(edge),
-            dynamic_resources=dynamic_resources() if ads_socket is not None else None,
-        )
+    bootstrap = bootstrap_v3.Bootstrap(
+        node=core_v3.Node(
+            id=node_id, cluster=CLUSTER, metadata=Struct.from_dict({EDITION_KEY: EDITION})
+        ),
+        admin=bootstrap_v3.Admin(address=socket_address(*admin)) if admin else None,
+        static_resources=bootstrap_v3.BootstrapStaticResources(
+            listeners=listeners, clusters=clusters
+        ),
+        overload_manager=connection_limit(edge),
+        dynamic_resources=dynamic_resources() if ads_socket is not None else None,
     )
+    return _yaml(bootstrap)
 
 
-def _check(pools: Sequence[PoolName], routes: Sequence[Route], sockets: Sequence[Path]) -> None:
+def _check(
+    pools: Sequence[PoolName],
+    routes: Sequence[Route],
+    sockets: Sequence[Path],
+    ads_socket: Path | None,
+    upstream_mode: UpstreamMode,
+) -> None:
     if not pools or not routes:
         raise SettingsError("envoy-config: at least one pool and one route are needed")
     if not sockets:
         raise SettingsError("envoy-config: at least one ext_proc socket is needed")
     if unknown := [str(route.pool) for route in routes if route.pool not in pools]:
         raise SettingsError(f"envoy-config: routes to unknown pools: {', '.join(unknown)}")
+    if ads_socket is None and upstream_mode is UpstreamMode.OVERRIDE_HOST:
+        raise SettingsError("envoy-config: override_host needs ADS: give its socket")
 
 
 def _yaml(bootstrap: bootstrap_v3.Bootstrap) -> str:

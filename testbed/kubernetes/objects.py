@@ -24,8 +24,8 @@ from epp_client.kubernetes.client.resources import (
     SERVICE,
     Resource,
 )
+from testbed.kubernetes.patches import Object, Refusal, json_patch, merge_patch
 
-Object = dict[str, Any]
 Key = tuple[str, str]
 """Namespace and name."""
 
@@ -37,29 +37,6 @@ WITHOUT_GENERATION = frozenset({SERVICE, LEASE})
 CUSTOM = frozenset({INFERENCE_POOL, HTTP_ROUTE, GATEWAY})
 """Kinds of CRDs, which exist only while installed, and whose updates need a resourceVersion."""
 ALL = (POD, SERVICE, ENDPOINT_SLICE, LEASE, NAMESPACE, INFERENCE_POOL, HTTP_ROUTE, GATEWAY)
-
-
-class Refusal(Exception):
-    """An answer that is a Status object."""
-
-    def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
-        super().__init__(message)
-        self.code = code
-        self.reason = reason
-        self.details = details
-
-    @property
-    def status(self) -> Object:
-        return {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": str(self),
-            "reason": self.reason,
-            "details": self.details,
-            "code": self.code,
-        }
 
 
 def expired(version: int, oldest: int) -> Refusal:
@@ -95,53 +72,6 @@ def selected(found: Object, labels: str, fields: str = "") -> bool:
         if metadata.get(key.removeprefix("metadata.")) != value.removeprefix("="):
             return False
     return True
-
-
-def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7396."""
-    if not isinstance(patch, dict):
-        return patch
-    out = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            out.pop(key, None)
-        else:
-            out[key] = merge_patch(out.get(key), value)
-    return out
-
-
-def json_patch(target: Object, operations: list[Object]) -> Object:
-    """RFC 6902: add, replace, remove and test."""
-    out: Any = copy.deepcopy(target)
-    for operation in operations:
-        *parents, last = [
-            part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]
-        ]
-        node = out
-        try:
-            for part in parents:
-                node = node[int(part)] if isinstance(node, list) else node[part]
-            at: Any = last
-            if isinstance(node, list):
-                at = len(node) if last == "-" else int(last)
-            match operation["op"]:
-                case "add" if isinstance(node, list):
-                    node.insert(at, operation["value"])
-                case "add":
-                    node[at] = operation["value"]
-                case "replace":
-                    # Raises if it is missing.
-                    node[at]
-                    node[at] = operation["value"]
-                case "remove":
-                    del node[at]
-                case "test" if node[at] == operation["value"]:
-                    pass
-                case op:
-                    raise LookupError(op)
-        except (LookupError, TypeError, ValueError) as error:
-            raise Refusal(422, "Invalid", f"the server rejected our request: {error!r}") from error
-    return dict(out)
 
 
 def now() -> str:

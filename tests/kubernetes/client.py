@@ -14,7 +14,8 @@ from kubernetes_asyncio.config import new_client_from_config
 
 from epp_client.kubernetes.client.resources import POD, Resource
 from testbed.kubernetes.double import ApiDouble
-from testbed.kubernetes.objects import NAMESPACE, Object
+from testbed.kubernetes.objects import NAMESPACE
+from testbed.kubernetes.patches import Object
 
 
 class Refused(Exception):

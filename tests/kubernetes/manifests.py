@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from testbed.kubernetes.objects import Object
+from testbed.kubernetes.patches import Object
 
 
 def inference_pool(

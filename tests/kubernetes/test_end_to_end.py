@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from epp_client.kubernetes.client.resources import POD
-from testbed.kubernetes.objects import ALL, Object
+from testbed.kubernetes.objects import ALL
+from testbed.kubernetes.patches import Object
 from testbed.stack import running_stack
 from tests.e2e.tools import echo, until
 from tests.kubernetes.client import ApiServer

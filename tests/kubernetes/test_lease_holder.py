@@ -13,7 +13,7 @@ from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.client.resources import LEASE
 from epp_client.kubernetes.status.lease import Create, Seen, Terms, Wait, decide, observe
 from epp_client.kubernetes.status.lease_holder import LeaseHolder
-from testbed.kubernetes.objects import Object
+from testbed.kubernetes.patches import Object
 from tests.kubernetes.client import ApiServer
 
 TERMS = Terms()

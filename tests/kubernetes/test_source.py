@@ -18,7 +18,8 @@ from epp_client.pool.pods import PodFacts, pod_facts
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
-from testbed.kubernetes.double import Asked, listing, watching
+from testbed.kubernetes.double import listing, watching
+from testbed.kubernetes.watches import Asked
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.manifests import endpoint_slice, inference_pool, service
 

@@ -20,8 +20,8 @@ from epp_client.pool.parse import parse_inference_pool
 from epp_client.pool.resolve import World, resolve
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
-from testbed.kubernetes.double import Asked
-from testbed.kubernetes.objects import Object
+from testbed.kubernetes.patches import Object
+from testbed.kubernetes.watches import Asked
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.manifests import inference_pool, service
 

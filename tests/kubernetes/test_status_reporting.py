@@ -27,7 +27,7 @@ from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from epp_client.settings import DEFAULT_CONTROLLER, serve_settings
 from epp_client.sidecar import running
-from testbed.kubernetes.objects import Object
+from testbed.kubernetes.patches import Object
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.manifests import inference_pool, service
 from tests.kubernetes.test_status_report import foreign, route
