@@ -16,25 +16,9 @@ UNKNOWN_POOL = "unknown"
 """Label of all pools that Envoy names and that do not exist. Their own names would be unbounded."""
 
 PICK_BUCKETS = (
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    60,
-    120,
-    300,
-)
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+    0.5, 1, 2.5, 5, 10, 30, 60, 120, 300,
+)  # fmt: skip
 """Upper bounds in seconds."""
 
 

@@ -103,7 +103,7 @@ class Reflector(Generic[Kept]):
 
     @property
     def answered(self) -> bool:
-        """Whether the server has listed the objects, or refused to for good."""
+        """Whether the server has listed the objects, or answered that it will not (403, 404)."""
         definite = (ApiFault.FORBIDDEN, ApiFault.NOT_FOUND)
         return self.synced or (self.failure is not None and self.failure.fault in definite)
 
