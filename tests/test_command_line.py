@@ -44,7 +44,7 @@ def test_what_cannot_be_bound_is_named_and_no_other_sidecar_blamed_for_it(
     line = f"serve --pools {EXAMPLE} --admin 127.0.0.1:0 --no-xds --socket {tmp_path}/none/a.sock"
     assert call(monkeypatch, line) == 2
     said = capsys.readouterr().err
-    assert f"{tmp_path}/none is no directory" in said
+    assert f"{tmp_path}/none is not a directory" in said
     assert "another sidecar" not in said
 
 

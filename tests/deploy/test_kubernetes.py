@@ -421,7 +421,7 @@ def test_the_example_pool_is_one_that_we_accept() -> None:
         str(problem)
         for problem in lint([FOLDER / "example" / "pool.yaml"], PoolSettings()).problems
     )
-    absent = r"\S+ InferencePool inference/llama \S+: (selects no Pod of these|\S.* does not exist)"
+    absent = r"\S+ InferencePool inference/llama \S+: (selects no Pod in these|\S.* does not exist)"
     assert re.sub(absent + r".*?(?= /|$)", "", said).strip() == ""
 
 

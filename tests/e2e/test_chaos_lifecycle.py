@@ -363,7 +363,7 @@ async def test_a_restart_without_an_api_server_goes_on_from_what_was_known(
             line = await ask(session, installation.url, request)
             assert (line["outcome"], line["detail"]) == ("answered", "")
         _, said = await status(session, f"http://{installation.admin}/readyz")
-        assert "the last state serves" in said
+        assert "serving the last known state" in said
         fewer = [item for item in installation.objects if item["metadata"]["name"] != "model-2"]
         await api.start_process()
         await api.write(fewer)

@@ -35,7 +35,7 @@ async def test_an_envoy_that_dies_is_noticed_while_it_should_run(number: signal.
             await until(lambda: bool(deaths))
     [death] = deaths
     assert (death.name, death.pid, death.code) == ("envoy", envoy.process.pid, -number)
-    assert f"died of {number.name}, and nobody had told it to end" in str(death)
+    assert f"died of {number.name}, without being told to end" in str(death)
 
 
 async def test_an_envoy_that_was_told_to_end_is_no_death() -> None:

@@ -66,4 +66,4 @@ async def test_a_minute_of_silence_cuts_neither_a_response_nor_envoy_s_ads_strea
     transport: TransportName,
 ) -> None:
     logs = await long_answers(transport, ["silent"] * len(POOLS))
-    assert not [line for line in logs if "an Envoy has" in line["event"]]
+    assert not [line for line in logs if "Envoy has" in line["event"]]
