@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cluster check protos compiled test-compiled test-image h2spec interop fuzz \
+.PHONY: help venv demo test test-slow test-cluster check protos reference compiled test-compiled test-image h2spec interop fuzz \
   audit transparency bench bench-cluster bench-micro chaos soak quiet stopped figures clean
 
 help: ## Show the targets
@@ -83,18 +83,21 @@ build/audit/bin/pip-audit:
 audit: venv build/audit/bin/pip-audit ## Check the pinned packages for known vulnerabilities
 	$(BIN)/python .ci/audit.py build/audit/bin/pip-audit
 
-check: venv protos ## Check lint, types, import contracts and generated code
+check: venv protos reference ## Check lint, types, import contracts, generated code and pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	git diff --exit-code -- epp_client/ext_proc/pb epp_client/envoy/pb
+	git diff --exit-code -- epp_client/ext_proc/pb epp_client/envoy/pb docs/reference
 
 protos: venv ## Compile protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=epp_client/ext_proc/pb \
 	  --pyi_out=epp_client/ext_proc/pb protos/ext_proc.proto
 	$(BIN)/python -m grpc_tools.protoc -Iprotos/xds --python_out=epp_client/envoy/pb \
 	  --pyi_out=epp_client/envoy/pb protos/xds/*.proto
+
+reference: venv ## Write docs/reference anew from the code
+	$(BIN)/python -m reference
 
 .venv/bench: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt

@@ -10,40 +10,122 @@ from typing import Final
 
 
 class Reason(StrEnum):
-    """Why a request was refused or served without its picker."""
+    """Why a request was refused or served without its picker.
+
+    The docstring of a member is its text in docs/reference/reasons.md: what has happened, and in a
+    second paragraph what to do.
+    """
 
     # The pool, as this sidecar knows it.
     POOL_NOT_NAMED = "pool_not_named"
+    """Envoy's route sets no `x-inference-pool`.
+
+    Generate the bootstrap with `epp-client envoy-config`."""
     POOL_UNKNOWN = "pool_unknown"
+    """The route names a pool that this sidecar does not know.
+
+    Create the pool, correct the route, or check `--namespace` and `--pool`."""
     POOL_NOT_SYNCED = "pool_not_synced"
+    """The pools have not been read yet.
+
+    Wait a few seconds. If it lasts, look at `/readyz`, the RBAC rules and the API server."""
     NO_READY_ENDPOINT = "no_ready_endpoint"
+    """No Pod of the pool is Ready.
+
+    Look at the Pods that the pool's selector matches."""
     SUBSET_EMPTY = "subset_empty"
+    """No endpoint in the subset hint is in the pool.
+
+    Whoever sets `x-gateway-destination-endpoint-subset` has an old list."""
 
     # The picker, as a peer.
     PICKER_UNRESOLVED = "picker_unresolved"
+    """The picker's Service is missing, is of type ExternalName or of another kind, lacks the port,
+    or has no ready address.
+
+    `/pools` and `epp-client check` say which."""
     PICKER_UNREACHABLE = "picker_unreachable"
+    """No connection to the picker within `connect-timeout`.
+
+    Check the NetworkPolicy, the port and the TLS mode of the pool."""
     PICKER_UNHEALTHY = "picker_unhealthy"
+    """No replica of the picker can be asked: each is a standby, answers nothing, or fails its
+    picks.
+
+    `/pools` shows the state of each replica. Read the picker's log. The sidecar keeps checking
+    it."""
     PICKER_TIMEOUT = "picker_timeout"
+    """The picker made no pick within `pick-timeout`.
+
+    The picker is overloaded, or `pick-timeout` is shorter than its queue. The log line has a
+    `hint`."""
     PICKER_ERROR = "picker_error"
+    """The picker ended the stream with a gRPC error. Some pickers report "no endpoints" this way.
+
+    The log line has the gRPC status. Read the picker's log."""
     PICKER_CLOSED = "picker_closed"
+    """The picker closed the stream before it made a pick.
+
+    The picker restarts, or the Service does not lead to an endpoint picker."""
     PICKER_PROTOCOL = "picker_protocol"
+    """The picker broke the ext_proc protocol, or answered more than `max-body-growth` allows (the
+    log line then has a `hint`).
+
+    Ask it with `epp-client pick`. Check that the port is the ext_proc port."""
 
     # The pick, as a value.
     PICK_MISSING = "pick_missing"
+    """The picker's answer names no endpoint.
+
+    Check the picker's configuration."""
     PICK_MALFORMED = "pick_malformed"
+    """The picker's answer names something that is not `ip:port`.
+
+    The picker must name addresses, not host names."""
     PICK_DISAGREES = "pick_disagrees"
+    """The header and the metadata of the picker's answer name different endpoints.
+
+    This is a bug of the picker."""
     PICK_OUTSIDE_POOL = "pick_outside_pool"
+    """The picker named an endpoint that is not in the pool.
+
+    The picker watches other Pods (check its `--pool-name`), or its view is old. Compare with
+    `/pools`."""
     PICK_OUTSIDE_SUBSET = "pick_outside_subset"
+    """The picker named an endpoint that the subset hint excludes.
+
+    The picker ignores the hint."""
 
     # The chosen endpoints, as Envoy reports them.
     ENDPOINT_UNREACHABLE = "endpoint_unreachable"
+    """No endpoint of the pick accepted a connection. No model server has seen the request.
+
+    Look at the Pod that the access log names in `served`."""
     ENDPOINT_BROKE_OFF = "endpoint_broke_off"
+    """The endpoint closed or reset the connection before it answered, or its answer was not HTTP.
+    It may have worked on the request.
+
+    Read the log of the Pod that the access log names in `served`."""
     ENDPOINT_TIMEOUT = "endpoint_timeout"
+    """No answer within one of Envoy's timeouts.
+
+    Look at the model server, or raise `envoy-config --request-timeout` or `--idle-timeout`."""
 
     # This sidecar and its Envoy.
     BODY_NOT_RETAINED = "body_not_retained"
+    """The picker failed, and the request body was not kept: it was larger than `max-retained-body`,
+    or `--max-retained-total` was used up.
+
+    Raise them, and the memory limit with them."""
     OVERLOADED = "overloaded"
+    """One worker has more than `--max-exchanges` requests, or the memory for bodies is used up
+    (`epp_client_retained_bytes`).
+
+    Add workers or gateways."""
     ENVOY_PROTOCOL = "envoy_protocol"
+    """Envoy's ext_proc filter is not in full-duplex mode, or the peer is not Envoy.
+
+    Generate the bootstrap with `epp-client envoy-config`."""
 
 
 ENDPOINT_REASONS: Final = (
@@ -87,10 +169,13 @@ class ApiFault(StrEnum):
     NOT_FOUND = "not_found"
     """The object, or its kind, does not exist."""
     FORBIDDEN = "forbidden"
+    """The Role lacks a right; the log names the verb and the resource."""
     UNAUTHORIZED = "unauthorized"
+    """The token is not accepted."""
     UNREACHABLE = "unreachable"
     """No connection, no answer in time, a broken answer, or a server that is starting or stopping."""
     THROTTLED = "throttled"
+    """The server asks for fewer calls."""
     OTHER = "other"
     """Any other failure, such as an object that the server rejects as invalid."""
 

@@ -11,8 +11,11 @@ class TlsMode(StrEnum):
     """How a connection is secured."""
 
     PLAINTEXT = "plaintext"
+    """No TLS."""
     VERIFIED = "verified"
+    """TLS; the certificate must be valid for the server's name."""
     UNVERIFIED = "unverified"
+    """TLS; any certificate is accepted."""
 
 
 class ClientTls(BaseModel):

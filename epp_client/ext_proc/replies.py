@@ -150,6 +150,11 @@ def describe(reason: Reason) -> str:
     return _SENTENCES[reason]
 
 
+def status_of(reason: Reason) -> int:
+    """The HTTP status of a refusal."""
+    return _STATUS_AND_TYPE.get(reason, _PICKER_UNAVAILABLE)[0]
+
+
 def kind_of(reason: Reason) -> str:
     """The `type` of an error in the OpenAI shape."""
     return _STATUS_AND_TYPE.get(reason, _PICKER_UNAVAILABLE)[1]

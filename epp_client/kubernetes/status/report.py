@@ -35,12 +35,15 @@ class WriteResult(StrEnum):
     """Result of a write; the label of `epp_client_status_writes`."""
 
     WRITTEN = "written"
+    """The API server accepted the write."""
     CONFLICT = "conflict"
     """Another client wrote first: the pool was read and written again."""
     FORBIDDEN = "forbidden"
+    """The Role lacks the right to patch the status: apply the component `status`."""
     FULL = "full"
     """Not written completely: `status.parents` or our entry is full."""
     FAILED = "failed"
+    """Any other failure; the log has the cause."""
 
 
 @dataclass(frozen=True, slots=True)

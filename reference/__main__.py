@@ -1,0 +1,31 @@
+"""Writes every page of docs/reference anew."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from reference.annotations import annotations
+from reference.command_line import command_line
+from reference.metrics import metrics
+from reference.reasons import picker_states, reasons
+
+FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
+HEAD: Final = "<!-- Written by `make reference` from the code. Edit the docstrings there. -->\n\n"
+PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "command-line.md": command_line,
+    "annotations.md": annotations,
+    "metrics.md": metrics,
+    "reasons.md": reasons,
+    "picker-states.md": picker_states,
+}
+
+
+def main() -> None:
+    """Write the pages."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(HEAD + page())
+
+
+if __name__ == "__main__":
+    main()
