@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cluster check protos reference compiled test-compiled test-image h2spec interop fuzz \
+.PHONY: help venv demo test test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz \
   audit transparency bench bench-cluster bench-micro chaos soak quiet stopped figures clean
 
 help: ## Show the targets
@@ -98,6 +98,17 @@ protos: venv ## Compile protos/
 
 reference: venv ## Write docs/reference anew from the code
 	$(BIN)/python -m reference
+
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
+	@touch $@
+
+# The pages keep their places in the repository, so that links work on both.
+PAGES := README.md SECURITY.md CONTRIBUTING.md CHANGELOG.md LICENSE docs config benchmarks tests/cluster/README.md
+docs: .venv/docs ## Build the documentation as a site into build/site; broken links fail
+	@rm -rf build/pages && mkdir -p build/pages/tests/cluster
+	@for page in $(PAGES); do ln -s $(CURDIR)/$$page build/pages/$$page; done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/bench: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt

@@ -73,21 +73,12 @@ def _command(name: str, command: Any) -> str:
 
 
 def _options(options: Iterable[Any]) -> str:
-    """A table of options; the column of variables only where there are any."""
-    rows = [
-        [
-            ", ".join(map(code, [*p.opts, *p.secondary_opts])),
-            _default(p),
-            code(p.envvar),
-            p.help or "",
-        ]
-        for p in options
-    ]
-    head = ["option", "default", "variable", "meaning"]
-    if not any(row[2] for row in rows):
-        rows = [[*row[:2], row[3]] for row in rows]
-        head.remove("variable")
-    return table(head, rows)
+    rows = []
+    for option in options:
+        names = ", ".join(map(code, [*option.opts, *option.secondary_opts]))
+        variable = f" Variable: `{option.envvar}`." if option.envvar else ""
+        rows.append([names, _default(option), (option.help or "") + variable])
+    return table(["option", "default", "meaning"], rows)
 
 
 def _default(option: Any) -> str:
