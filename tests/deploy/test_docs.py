@@ -1,19 +1,56 @@
-"""docs/kubernetes.md and docs/operations.md: their commands name things that exist."""
+"""Every command that a document shows is run, or names only things that exist.
 
+What a reader does on this machine is run, here or in tests/e2e/test_getting_started.py. Of commands for a
+cluster the files, objects, ports and options are looked up.
+"""
+
+import os
 import re
 import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import pytest
 import yaml
 from typer.main import get_command
 
 from epp_client.cli import app
+from epp_client.pool.parse import settings_from
+from epp_client.pool.settings import ANNOTATION_PREFIX, PoolSettings
+from reference.__main__ import FOLDER, HEAD, PAGES
+from reference.annotations import annotation_fields
+from testbed.demo import STEPS
+from testbed.envoy import envoy_binary
 from tests.deploy.kustomize import render
 from tests.deploy.test_kubernetes import INSTALLS, RENDERED
 
 ROOT = Path(__file__).parents[2]
-DOCS = ("kubernetes.md", "operations.md")
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "tests" / "cluster" / "README.md",
+]
+
+
+class Line(NamedTuple):
+    """A command, and the page that shows it."""
+
+    page: str
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        """Without redirection and `&`."""
+        found = [word for word in shlex.split(self.text, comments=True) if word != "&"]
+        return found[: found.index(">")] if ">" in found else found
+
+    @property
+    def options(self) -> set[str]:
+        return {word.partition("=")[0] for word in self.words if word.startswith("--")}
 
 
 def commands(text: str) -> list[str]:
@@ -22,82 +59,222 @@ def commands(text: str) -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
-README = (ROOT / "README.md").read_text().split("\n## In Kubernetes\n")[1].split("\n## ")[0]
 LINES = [
-    *((name, line) for name in DOCS for line in commands((ROOT / "docs" / name).read_text())),
-    *(("README.md", line) for line in commands(README)),
+    Line(str(page.relative_to(ROOT)), line)
+    for page in DOCUMENTS
+    for line in commands(page.read_text())
 ]
-EXIST = {(o["kind"].lower(), o["metadata"]["name"]) for name in RENDERED for o in RENDERED[name]}
+CLUSTER = [*RENDERED["base"], *RENDERED["example"], *RENDERED["overlays/existing-envoy"]]
+EXIST = {(made["kind"].lower(), made["metadata"]["name"]) for made in CLUSTER}
+IMAGE = yaml.safe_load((ROOT / "config/kubernetes/base/kustomization.yaml").read_text())["images"][
+    0
+]
 PORTS = {
     port["containerPort"]
-    for name in ("base", "example")
-    for made in RENDERED[name]
+    for made in CLUSTER
     if made["kind"] == "Deployment"
     for kind in ("initContainers", "containers")
     for container in made["spec"]["template"]["spec"].get(kind, [])
     for port in container.get("ports", [])
 }
+ENVOY_ADMIN = 9901
 
 
-def words(line: str) -> list[str]:
-    return [word for word in shlex.split(line) if word != "&"]
+def written(page: str) -> set[str]:
+    """What the page's commands write."""
+    text = (ROOT / page).read_text()
+    return {word for line in commands(text) for word in re.findall(r" > (\S+)", line)}
 
 
-def test_there_are_commands() -> None:
-    assert {name for name, _ in LINES} == {*DOCS, "README.md"}
-    assert len(LINES) > 20
+def output_of(*command: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-@pytest.mark.parametrize(("name", "line"), LINES)
-def test_files_and_folders_exist(name: str, line: str) -> None:
-    made = {"pools.yaml"}
-    for word in words(line):
-        if re.match(r"(config|docs)/", word):
-            assert (ROOT / word).exists(), word
-        if word.endswith(".yaml") and "/" not in word:
-            assert word in made
-    if line.startswith("kubectl apply -k config/"):
-        assert render(ROOT / words(line)[-1])
+# --- one check for each program ---
 
 
-@pytest.mark.parametrize(("name", "line"), [item for item in LINES if "kubectl" in item[1]])
-def test_objects_and_ports_exist(name: str, line: str) -> None:
-    for kind, thing in re.findall(r"\b(deploy|deployment|service)[/ ]([\w-]+)", line):
-        full = "deployment" if kind == "deploy" else kind
-        assert (full, thing) in EXIST, line
-    if "port-forward" in line:
-        last = words(line)[-1].rpartition(":")[2]
+def make_target(line: Line) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [word for word in line.words[1:] if not word.startswith("-") and "=" not in word]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE) or "/" in target, target
+    for word in line.words[1:]:
+        variable, equals, value = word.partition("=")
+        if equals:
+            assert f"$({variable})" in makefile or f"$(or $({variable})" in makefile, variable
+        if variable == "BENCH":
+            # Its packages are not there, so it cannot be asked for its help.
+            source = (ROOT / "benchmarks" / "__main__.py").read_text()
+            for option in re.findall(r"--([a-z]+)", value):
+                assert re.search(rf"^    {option}: ", source, re.MULTILINE), option
+
+
+def our_own(line: Line) -> None:
+    command = get_command(app).commands.get(line.words[1])  # type: ignore[attr-defined]
+    if command is None:
+        assert line.words[1:] == ["--version"]
+        return
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert line.options <= known
+
+
+def kubectl(line: Line) -> None:
+    text = line.text
+    for kind, thing in re.findall(r"\b(deploy|deployment|service|inferencepool)[/ ]([\w-]+)", text):
+        assert ("deployment" if kind == "deploy" else kind, thing) in EXIST
+    if "port-forward" in text:
+        last = int(line.words[-1].rpartition(":")[2])
         services = [o for o in RENDERED["base"] if o["kind"] == "Service"]
         offered = {port["port"] for o in services for port in o["spec"]["ports"]}
-        assert int(last) in (offered if "service/" in line else PORTS)
-    for namespace in re.findall(r"-n (\S+)", line):
+        assert last in (offered if "service/" in text else {*PORTS, ENVOY_ADMIN})
+    for namespace in re.findall(r"-n (\S+)", text):
         assert ("namespace", namespace) in EXIST
-    for label, value in re.findall(r"-l ([\w./-]+)=([\w-]+)", line):
+    for label, value in re.findall(r"-l ([\w./-]+)=([\w-]+)", text):
         labels = [
             o["spec"]["template"]["metadata"]["labels"]
-            for o in [*RENDERED["base"], *RENDERED["example"]]
+            for o in CLUSTER
             if o["kind"] == "Deployment"
         ]
         slices = label == "kubernetes.io/service-name" and ("service", value) in EXIST
-        assert slices or any(item.get(label) == value for item in labels), line
+        assert slices or any(item.get(label) == value for item in labels)
+    for folder in re.findall(r"-k (config/\S+)", text):
+        assert render(ROOT / folder)
 
 
-@pytest.mark.parametrize(("name", "line"), [i for i in LINES if i[1].startswith("epp-client ")])
-def test_our_own_commands_have_these_options(name: str, line: str) -> None:
-    command = get_command(app).commands[words(line)[1]]  # type: ignore[attr-defined]
-    known = {option for parameter in command.params for option in parameter.opts}
-    assert {word for word in words(line) if word.startswith("--")} <= known
+def curl(line: Line) -> None:
+    """Its address is one of ours, and its path exists there."""
+    [(port, path)] = re.findall(r"(?:127\.0\.0\.1|localhost):(\d+)(/[\w/]*)", line.text)
+    admin = (ROOT / "epp_client" / "admin" / "server.py").read_text()
+    paths = {
+        "9902": set(re.findall(r'add_get\("([^"]+)"', admin)),
+        # Envoy's admin page, and the model server's API through its listener.
+        str(ENVOY_ADMIN): {"/runtime"},
+        "8080": {"/v1/completions"},
+    }
+    assert path in paths[port]
+
+
+def image(line: Line) -> None:
+    name = next(word for word in line.words if re.fullmatch(r"(\S+/)?epp-client:[\d.]+", word))
+    assert name.rpartition("/")[2] == f"{IMAGE['name']}:{IMAGE['newTag']}"
+    assert line.words[-1] != "." or (ROOT / "Dockerfile").exists()
+
+
+def module(line: Line) -> None:
+    name = line.words[2]
+    if name != "pytest":
+        known = re.findall(r"--[a-z-]+", output_of(sys.executable, "-m", name, "--help"))
+        assert line.options <= set(known)
+
+
+def envoy(line: Line) -> None:
+    known = output_of(envoy_binary(), "--help")
+    for word in line.words[1:]:
+        assert not word.startswith("-") or re.search(rf"{word}\b", known), word
+
+
+def edits_once(line: Line) -> None:
+    script, file = line.words[-2:]
+    before = (ROOT / file).read_text()
+    after = output_of("sed", script, file)
+    changed = [a for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]
+    assert len(changed) == 1
+
+
+CHECKS: Final[Mapping[str, Callable[[Line], None]]] = {
+    "make": make_target,
+    "epp-client": our_own,
+    "kubectl": kubectl,
+    "curl": curl,
+    "docker": image,
+    "kind": image,
+    "python": module,
+    ".venv/bin/python": module,
+    "envoy": envoy,
+    "sed": edits_once,
+}
+NOT_OURS: Final = (
+    *("export", "kill", "mkdir", "sudo", "git", "kind create"),
+    *("POOL=", ".venv/bin/locust", "benchmarks/vegeta/run.sh"),
+)
+"""Begin commands that name nothing of ours but files."""
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in LINES if not line.text.startswith(NOT_OURS)], ids=str
+)
+def test_a_command_names_what_exists(line: Line) -> None:
+    CHECKS[line.words[0]](line)
+
+
+@pytest.mark.parametrize("line", LINES, ids=str)
+def test_files_and_folders_exist(line: Line) -> None:
+    for word in line.words:
+        if re.match(r"(config|docs|tests|benchmarks|build)/[\w./-]+$", word) or (
+            re.fullmatch(r"[\w-]+\.yaml", word)
+        ):
+            made = word in written(line.page) or word.startswith("build/run")
+            assert made or (ROOT / word).exists(), word
+
+
+def test_every_page_of_steps_has_commands() -> None:
+    pages = {line.page for line in LINES}
+    started = {str(page.relative_to(ROOT)) for page in (ROOT / "docs/getting-started").glob("*.md")}
+    assert {"README.md", "docs/runbook.md", "docs/operations.md", *started} <= pages
+
+
+def test_the_bootstrap_of_the_existing_envoy_is_valid(tmp_path: Path) -> None:
+    """What docs/getting-started/existing-envoy.md has on this machine, in its order."""
+    page = "docs/getting-started/existing-envoy.md"
+    mine = [line for line in LINES if line.page == page]
+    programs = f"{Path(sys.executable).parent}:{Path(envoy_binary()).parent}:{os.environ['PATH']}"
+    said = ""
+    for line in mine:
+        if "build/sidecar.yaml" in line.text:
+            done = subprocess.run(
+                ["bash", "-c", line.text.replace("build/", f"{tmp_path}/")],
+                cwd=ROOT,
+                env={**os.environ, "PATH": programs},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+            )
+            said += done.stdout
+    [expected] = re.findall(r"```text\n(configuration .*)\n```", (ROOT / page).read_text())
+    assert expected.replace("build/", f"{tmp_path}/") in said
+    parts = yaml.safe_load((tmp_path / "sidecar.yaml").read_text())
+    clusters = {cluster["name"] for cluster in parts["static_resources"]["clusters"]}
+    assert clusters == {"epp-client", "epp-client-xds"}
+    assert {"node", "dynamic_resources"} <= parts.keys()
+
+
+def test_the_patch_for_an_existing_envoy_gets_its_name() -> None:
+    """kubectl refuses a patch whose name is not the Deployment's."""
+    page = "docs/getting-started/existing-envoy.md"
+    [edit] = [line for line in LINES if line.page == page and line.words[0] == "sed"]
+    [patch] = [line for line in LINES if line.page == page and "--patch-file" in line.words]
+    made = yaml.safe_load(output_of("sed", *edit.words[-2:]))
+    assert made["metadata"]["name"] == patch.words[patch.words.index("deployment") + 1]
 
 
 def test_the_sed_of_the_image_changes_the_image() -> None:
-    (line,) = [line for _, line in LINES if line.startswith("sed ")]
-    *_, script, file = words(line)
-    _, old, new, _ = script.split("|")
-    text = (ROOT / file).read_text()
-    assert text.count(old) == 1
-    images = yaml.safe_load(text.replace(old, new))["images"]
-    (push,) = [line for _, line in LINES if line.startswith("docker push ")]
-    assert words(push)[-1] == f"{images[0]['newName']}:{images[0]['newTag']}"
+    [line] = [line for line in LINES if line.words[0] == "sed" and "-i" in line.words]
+    made = yaml.safe_load(output_of("sed", *line.words[-2:]))["images"]
+    [push] = [line for line in LINES if line.words[:2] == ["docker", "push"]]
+    assert push.words[-1] == f"{made[0]['newName']}:{made[0]['newTag']}"
+
+
+def test_the_readme_shows_steps_of_the_demo() -> None:
+    [shown] = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    steps = [[cell.strip() for cell in row.split("│")[1:3]] for row in shown.splitlines()]
+    assert len(steps) >= 3
+    for name, stated in steps:
+        assert (name, stated) in {(step[0], step[1]) for step in STEPS}
 
 
 def test_every_variant_is_in_the_table() -> None:
@@ -115,3 +292,28 @@ def test_the_example_of_a_combination_renders(tmp_path: Path) -> None:
     kinds = {made["kind"] for made in render(tmp_path)}
     assert "ClusterRole" in kinds
     assert "Role" not in kinds
+
+
+# --- the reference ---
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_of_the_reference_is_what_the_code_says(name: str) -> None:
+    assert (FOLDER / name).read_text() == HEAD + PAGES[name](), "run `make reference`"
+
+
+def test_every_annotation_of_the_reference_is_one() -> None:
+    for name, field in annotation_fields().items():
+        wrong = {f"{ANNOTATION_PREFIX}{name}": "\0"}
+        _, faults = settings_from(wrong, PoolSettings())
+        assert not any("no such setting" in fault.text for fault in faults), name
+        assert field.description, name
+    _, [fault] = settings_from({f"{ANNOTATION_PREFIX}none": "1"}, PoolSettings())
+    assert set(fault.text.partition("there are ")[2].split(", ")) == annotation_fields().keys()
+
+
+def test_every_option_of_the_reference_has_its_meaning() -> None:
+    page = (FOLDER / "command-line.md").read_text()
+    rows = re.findall(r"^\| `--.*$", page, re.MULTILINE)
+    assert len(rows) > 60
+    assert not [row for row in rows if row.endswith("|  |")]

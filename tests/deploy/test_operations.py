@@ -1,4 +1,4 @@
-"""What an operator looks up: complete, and true of the metrics, reasons and anchors that exist."""
+"""Runbook, alerts and dashboard: complete, and true of the metrics, reasons and anchors that exist."""
 
 import json
 import re
@@ -11,13 +11,13 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp_client.errors import ApiFault, LeftOut, Reason
-from epp_client.kubernetes.status.report import WriteResult
-from epp_client.relay.outcome import Eviction, Outcome
+from epp_client.errors import LeftOut, Reason
+from epp_client.relay.outcome import Eviction
 from tests.admin.fleet import Fleet, Followed
+from tests.deploy.test_docs import DOCUMENTS
 
 ROOT = Path(__file__).parents[2]
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 PROMETHEUS = ROOT / "config" / "prometheus"
 RULES = yaml.safe_load((PROMETHEUS / "rules.yaml").read_text())["groups"]
 ALERTS = {rule["alert"]: rule for group in RULES for rule in group["rules"] if "alert" in rule}
@@ -61,11 +61,14 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
-def cells(section: str) -> set[str]:
-    """The first column of a section's table."""
-    body = OPERATIONS.split(f"\n## {section}\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| (`[^|]+`) \|", body, re.MULTILINE)
-    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+def sections(text: str) -> dict[str, str]:
+    """The sections of the second level, by anchor."""
+    parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)[1:]
+    return {
+        anchor: body
+        for heading, body in zip(parts[::2], parts[1::2], strict=True)
+        for anchor in anchors(f"# {heading}")
+    }
 
 
 def queries() -> list[str]:
@@ -79,36 +82,15 @@ def queries() -> list[str]:
     return [*expressions, *panels, *variables]
 
 
-def test_every_reason_has_its_row() -> None:
-    assert cells("By reason") >= set(map(str, Reason))
-
-
-def test_every_metric_has_its_row_and_every_row_its_metric() -> None:
-    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in SCRAPE}
-    named = {name for name in cells("By metric") if name.startswith("epp_client_")}
-    assert named == families
-
-
-def test_every_label_of_the_api_is_explained() -> None:
-    for metric, values in (
-        ("epp_client_api_faults_total", ApiFault),
-        ("epp_client_status_writes_total", WriteResult),
-    ):
-        (row,) = re.findall(rf"^\| `{metric}` \|.*$", OPERATIONS, re.MULTILINE)
-        assert set(map(str, values)) <= set(re.findall(r"`(\w+)`", row)), metric
-
-
-def test_every_outcome_is_explained() -> None:
-    (row,) = re.findall(r"^\| `epp_client_requests_total` \|.*$", OPERATIONS, re.MULTILINE)
-    assert set(map(str, Outcome)) <= set(re.findall(r"`(\w+)`", row))
-
-
-DOCUMENTS = [
-    *sorted(ROOT.glob("*.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
-    ROOT / "benchmarks" / "README.md",
-    ROOT / "tests" / "cluster" / "README.md",
-]
+def test_the_reference_has_every_metric_with_its_type_and_labels() -> None:
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(epp_client_\w+)` \| (\w+) \| ([^|]*) \|", page, re.MULTILINE)
+    said = {name: (kind, set(re.findall(r"\w+", labels))) for name, kind, labels in rows}
+    found: dict[str, tuple[str, set[str]]] = {}
+    for name, (kind, labels) in SCRAPE.items():
+        family = re.sub(r"_(bucket|count|sum)$", "", name)
+        found.setdefault(family, (kind, set()))[1].update(labels - {"le"})
+    assert said == found
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -150,8 +132,17 @@ def test_an_alert_says_what_and_where_to_read_on(name: str) -> None:
     annotations = ALERTS[name]["annotations"]
     assert annotations["summary"]
     file, _, anchor = annotations["runbook_url"].partition("#")
-    assert anchor in anchors((ROOT / file).read_text())
+    assert file == "docs/runbook.md"
+    # The section is about this alert, and has what every section has.
+    section = sections(RUNBOOK)[anchor]
+    assert name in section
+    for part in ("**Meaning.**", "**Look.**", "**Do.**"):
+        assert part in section, part
     assert ALERTS[name]["labels"]["severity"] in {"critical", "warning", "info"}
+
+
+def test_every_alert_in_the_runbook_exists() -> None:
+    assert set(re.findall(r"\bEppClient\w+", RUNBOOK)) == ALERTS.keys()
 
 
 def test_the_operators_rules_are_the_same() -> None:
