@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from reference.annotations import annotations
+from reference.answers import answer_fields
 from reference.command_line import command_line
 from reference.metrics import metrics
 from reference.reasons import picker_states, reasons
@@ -17,6 +18,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "metrics.md": metrics,
     "reasons.md": reasons,
     "picker-states.md": picker_states,
+    "answer-fields.md": answer_fields,
 }
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import envoy_data_plane.envoy.config.core.v3 as core
 import envoy_data_plane.envoy.service.ext_proc.v3 as envoy
 
-from epp_client.errors import LeftOut
 from epp_client.ext_proc.fields import FIELDS
 from epp_client.ext_proc.pb import ext_proc_pb2
 from epp_client.pool.settings import STEERING_HEADERS
@@ -44,11 +43,7 @@ def test_our_fields_have_envoys_numbers() -> None:
         assert {field.name: field.number for field in ours} == numbers(message)
 
 
-def test_the_page_shows_the_list() -> None:
+def test_the_page_shows_the_headers_that_are_stripped() -> None:
     page = (Path(__file__).parents[2] / "docs" / "answers.md").read_text()
-    for row in FIELDS:
-        assert f"| `{row.field}` | {row.treatment} | {row.what} |" in page
-    for what in LeftOut:
-        assert f"| `{what}` |" in page
     for name in STEERING_HEADERS:
         assert f"`{name}`" in page
