@@ -141,6 +141,23 @@ def test_an_alert_says_what_and_where_to_read_on(name: str) -> None:
     assert ALERTS[name]["labels"]["severity"] in {"critical", "warning", "info"}
 
 
+QUOTED = {
+    (page, words)
+    for page in ("runbook.md", "operations.md", "pickers.md")
+    for words in re.findall(
+        r"`([A-Za-z][a-z']*(?: [A-Za-z']+){2,})`", (ROOT / "docs" / page).read_text()
+    )
+}
+
+
+@pytest.mark.parametrize(("page", "words"), sorted(QUOTED))
+def test_what_a_page_quotes_is_said_somewhere(page: str, words: str) -> None:
+    """Log lines and lines of `/readyz`, word by word."""
+    del page
+    package = (ROOT / "epp_client").rglob("*.py")
+    assert any(words in re.sub(r'"\n\s*f?"', "", path.read_text()) for path in package)
+
+
 def test_every_alert_in_the_runbook_exists() -> None:
     assert set(re.findall(r"\bEppClient\w+", RUNBOOK)) == ALERTS.keys()
 
