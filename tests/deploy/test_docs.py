@@ -294,6 +294,25 @@ def test_the_example_of_a_combination_renders(tmp_path: Path) -> None:
     assert "Role" not in kinds
 
 
+def test_the_picture_of_the_packages_is_true() -> None:
+    """Every package is in it, and imports only what is below it."""
+    picture = (ROOT / "docs" / "images" / "rooms.svg").read_text()
+    layer = {
+        name: float(y)
+        for y, text in re.findall(r" y='([\d.]+)' [^>]*font-weight[^>]*>([^<]*)<", picture)
+        for name in re.findall(r"(\w+)(?:/|\.py)", text.partition("(")[0])
+    }
+    package = ROOT / "epp_client"
+    assert {path.parent.name for path in package.glob("*/__init__.py")} <= layer.keys()
+    for path in package.rglob("*.py"):
+        mine = path.relative_to(package).parts[0].removesuffix(".py")
+        for other in re.findall(
+            r"^(?:from|import) epp_client\.(\w+)", path.read_text(), re.MULTILINE
+        ):
+            if mine in layer and other in layer and (mine, other) != ("metrics", "relay"):
+                assert layer[mine] <= layer[other], f"{mine} imports {other}"
+
+
 # --- the reference ---
 
 
