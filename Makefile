@@ -88,7 +88,7 @@ check: venv protos reference ## Check lint, types, import contracts, generated c
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	git diff --exit-code -- epp_client/ext_proc/pb epp_client/envoy/pb docs/reference
+	git diff --exit-code -- epp_client/ext_proc/pb epp_client/envoy/pb docs/reference docs/images/exchange.svg
 
 protos: venv ## Compile protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=epp_client/ext_proc/pb \

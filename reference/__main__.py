@@ -7,6 +7,7 @@ from typing import Final
 from reference.annotations import annotations
 from reference.answers import answer_fields
 from reference.command_line import command_line
+from reference.exchange import exchange, picture
 from reference.metrics import metrics
 from reference.reasons import picker_states, reasons
 
@@ -19,7 +20,9 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reasons.md": reasons,
     "picker-states.md": picker_states,
     "answer-fields.md": answer_fields,
+    "exchange.md": exchange,
 }
+PICTURE: Final = FOLDER.parent / "images" / "exchange.svg"
 
 
 def main() -> None:
@@ -27,6 +30,7 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, page in PAGES.items():
         (FOLDER / name).write_text(HEAD + page())
+    PICTURE.write_text(picture())
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 
-def member_docs(kind: type[StrEnum]) -> dict[str, str]:
-    """The docstring under each member of an enum, by value; paragraphs are apart by an empty line.
+def member_docs(kind: type[StrEnum] | type[IntEnum]) -> dict[str, str]:
+    """The docstring under each member of an enum, by its value, or by its name if the value is a number;
+    paragraphs are apart by an empty line.
 
     Raises:
         ValueError: a member has none.
@@ -22,8 +23,8 @@ def member_docs(kind: type[StrEnum]) -> dict[str, str]:
                 ast.Assign(targets=[ast.Name(id=name)]),
                 ast.Expr(value=ast.Constant(value=str() as text)),
             ):
-                found[kind[name]] = inspect.cleandoc(text)
-    missing = [member for member in kind if member not in found]
+                found[label(kind[name])] = inspect.cleandoc(text)
+    missing = [label(member) for member in kind if label(member) not in found]
     if missing:
         raise ValueError(f"{kind.__name__} members without a docstring: {', '.join(missing)}")
     return found
@@ -35,7 +36,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
 
 
-def values_table(kind: type[StrEnum], head: str = "value") -> str:
+def label(member: StrEnum | IntEnum) -> str:
+    """What a member of an enum is called in the pages."""
+    return member.value if isinstance(member, StrEnum) else member.name.lower()
+
+
+def values_table(kind: type[StrEnum] | type[IntEnum], head: str = "value") -> str:
     """A table of the members of an enum and their docstrings."""
     return table([head, "meaning"], [[code(v), text] for v, text in member_docs(kind).items()])
 

@@ -39,9 +39,13 @@ class Signal(IntEnum):
     PICKER_SILENT = 4
     """The picker answers nothing for now, health checks included, or there is no time left for it."""
     PICK_RANG = 5
+    """The deadline of the pick has passed."""
     ENDPOINT_RANG = 6
+    """The wait for the picked endpoint is over."""
     RESPONSE_RANG = 7
+    """Nothing of the response has moved for a quarter of its deadline."""
     TRAILERS_RANG = 8
+    """The picker has left trailers unanswered."""
     POOL_CHANGED = 9
     """The pool has a newer snapshot."""
     ENVOY_CLOSED = 10
