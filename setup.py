@@ -27,6 +27,7 @@ HOT_PATH = [
     "relay/exchange",
     "relay/growth",
     "relay/lane",
+    "relay/lane_states",
     "relay/originals",
     "relay/phases",
     "relay/request_phase",

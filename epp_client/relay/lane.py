@@ -5,7 +5,6 @@ order that Envoy accepts (headers, streamed bodies, one end), and can take over 
 whatever is unanswered goes back unchanged. Pure; knows nothing of picks, deadlines or failure modes.
 """
 
-from enum import IntEnum
 from typing import Final, final
 
 from mypy_extensions import mypyc_attr
@@ -14,53 +13,13 @@ from epp_client.errors import EppClientError, Reason
 from epp_client.ext_proc.messages import Answer, BodyForm, Message, Phase, Reply, read_reply
 from epp_client.ext_proc.replies import EMPTY, streamed_body
 from epp_client.relay.actions import Outbox
+from epp_client.relay.lane_states import Answered, Received, Source, Whole
 from epp_client.relay.originals import Originals
 from epp_client.relay.retention import RetentionBudget
 
 
 class NotRetained(EppClientError):
     """What is asked for cannot be given: the original was too large to be kept."""
-
-
-class Received(IntEnum):
-    """What Envoy has sent of a direction."""
-
-    NOTHING = 0
-    OPEN = 1
-    """Headers, and more is to come."""
-    ENDED_BY_HEADERS = 2
-    ENDED_BY_BODY = 3
-    ENDED_BY_TRAILERS = 4
-
-
-class Answered(IntEnum):
-    """What Envoy has been answered of a direction."""
-
-    NOTHING = 0
-    HEADERS = 1
-    ALL = 2
-    """Envoy waits for nothing more."""
-
-
-class Source(IntEnum):
-    """Where the answers come from."""
-
-    PICKER = 0
-    PICKER_ENDED = 1
-    """The picker has ended its body: what Envoy still sends of the original is dropped."""
-    ORIGINAL = 2
-    """Taken over: every message is answered unchanged, as it comes."""
-    ORIGINAL_DROPPED = 3
-    """Taken over after the picker had ended its body: only the end is still owed."""
-
-
-class Whole(IntEnum):
-    """Whether the picker has answered the direction as a whole (CONTINUE_AND_REPLACE)."""
-
-    NO = 0
-    KEPT = 1
-    """The original is to go on, once the header answer is released."""
-    YES = 2
 
 
 _LATER_ANSWERS: Final = {
