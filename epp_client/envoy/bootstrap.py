@@ -8,6 +8,7 @@ from pathlib import Path
 
 import betterproto2
 import envoy_data_plane.envoy.config.bootstrap.v3 as bootstrap_v3
+import envoy_data_plane.envoy.config.cluster.v3 as cluster_v3
 import envoy_data_plane.envoy.config.core.v3 as core_v3
 import yaml
 from envoy_data_plane.google.protobuf import Struct
@@ -61,11 +62,7 @@ def envoy_config(
     if ads_socket is not None:
         clusters.append(ads_cluster(ads_socket))
     else:
-        protocols = app_protocols or {}
-        clusters += [
-            pool_cluster(pool, protocols.get(pool, AppProtocol.HTTP), upstream_mode)
-            for pool in pools
-        ]
+        clusters += _pool_clusters(pools, app_protocols or {}, upstream_mode)
     if status is not None and admin is not None:
         clusters.append(admin_cluster(admin))
     terms = Terms(
@@ -91,6 +88,12 @@ def envoy_config(
         dynamic_resources=dynamic_resources() if ads_socket is not None else None,
     )
     return _yaml(bootstrap)
+
+
+def _pool_clusters(
+    pools: Sequence[PoolName], protocols: Mapping[PoolName, AppProtocol], mode: UpstreamMode
+) -> list[cluster_v3.Cluster]:
+    return [pool_cluster(pool, protocols.get(pool, AppProtocol.HTTP), mode) for pool in pools]
 
 
 def _check(

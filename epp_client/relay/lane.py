@@ -79,11 +79,6 @@ class Lane:
         return not (self.received is Received.OPEN or self.received is Received.NOTHING)
 
     @property
-    def headers_only(self) -> bool:
-        """Whether Envoy's message has neither body nor trailers."""
-        return self.received is Received.ENDED_BY_HEADERS
-
-    @property
     def has_trailers(self) -> bool:
         """Whether Envoy has sent trailers."""
         return self.received is Received.ENDED_BY_TRAILERS

@@ -16,6 +16,7 @@ from epp_client.picker.steering import HeaderReply, body_reply, trailers_reply
 from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import FinishPicker, OpenPicker, Timer, ToPicker
 from epp_client.relay.ending import refuse
+from epp_client.relay.lane_states import Received
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.phases import ExchangePhase
 from epp_client.relay.response_phase import owed_trailers, response_progress
@@ -158,7 +159,10 @@ def request_reply(state: State, reply: Reply) -> None:
             # A second header answer changes nothing.
             return
         state.header_reply = said = HeaderReply(
-            reply.raw, lane.headers, state.result.left_out, headers_only=lane.headers_only
+            reply.raw,
+            lane.headers,
+            state.result.left_out,
+            headers_only=lane.received is Received.ENDED_BY_HEADERS,
         )
         lane.hold(reply.raw)
         state.pick = said.pick or state.pick

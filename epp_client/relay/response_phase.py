@@ -11,6 +11,7 @@ from epp_client.pool.inference_pool import AppProtocol
 from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import CancelPicker, Timer, ToPicker
 from epp_client.relay.lane import Lane
+from epp_client.relay.lane_states import Received
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.state import QUARTERS, State
 from epp_client.relay.without_picker import drop_picker, pass_both
@@ -134,7 +135,7 @@ def _headers_reply(state: State, raw: bytes) -> None:
         lane.headers,
         state.result.left_out,
         MAX_HTTP1_RESPONSE_BYTES if http1 else MAX_HEADER_BYTES,
-        headers_only=lane.headers_only,
+        headers_only=lane.received is Received.ENDED_BY_HEADERS,
     )
     lane.answer_headers(raw)
     if replacement is not None:
