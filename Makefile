@@ -2,6 +2,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
+# Tests start hundreds of processes: each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz \
   audit transparency bench bench-cluster bench-micro chaos soak quiet stopped figures clean
@@ -21,8 +24,8 @@ venv: .venv/installed ## Create .venv and install everything into it
 demo: venv ## Run the demo on this machine: Envoy, sidecar, pickers, model servers
 	$(BIN)/python -m testbed
 
-test: venv ## Run the tests in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: venv ## Run the tests in six processes: many of them mostly wait
+	$(BIN)/python -m pytest -n 6
 
 test-slow: venv ## Run the tests that wait for a minute or more
 	EPP_CLIENT_TEST_SLOW=1 $(BIN)/python -m pytest -n 4 tests/slow

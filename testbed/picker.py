@@ -18,11 +18,11 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest
-from epp_client.picker.client import PROCESS
 from testbed.conversation import Conversation, Record
 from testbed.dialects import DIALECTS
 from testbed.steps import Fail, Finish, Wait
 
+PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 HEALTH_SERVICES = ("", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor")
 """Service names for which GAIE's picker answers health checks."""

@@ -1,8 +1,9 @@
-"""What holds for every test: nobody dies meanwhile who was not told to end."""
+"""What holds for every test: how the suite is distributed, and that no process dies unasked."""
 
 import os
 import signal
 from collections.abc import Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
 # Before anything imports grpcio: tests start child processes beside its threads.
@@ -11,6 +12,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 import pytest
 import structlog
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from testbed.deaths import DEATHS, WORKER_DIED, Death, ledger
 
@@ -21,6 +23,49 @@ collect_ignore = [folder for folder, switch in _TIERS.items() if switch not in o
 # A busy machine is no bug: what takes too long meets the test's own timeout.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+_APART = {
+    f"tests/{name}.py"
+    for name in (
+        "e2e/test_chaos_lifecycle",
+        "e2e/test_hold",
+        "e2e/test_removed_sockets",
+        "e2e/test_signal_storm",
+        "e2e/test_slow_start",
+        "workers/test_signals",
+        "workers/test_workers",
+    )
+}
+"""Files whose tests take long and start all that they use: their tests run in any process."""
+_LONG = ("e2e", "workers", "transparency")
+"""Folders whose tests start whole installations."""
+
+
+class _Scheduling(LoadScopeScheduling):
+    """A file runs in one process, as its tests share fixtures; but see _APART."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return nodeid if file in _APART else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """For `make test`, which runs several processes."""
+    # By default the files with the most tests begin first, and they are short.
+    config.option.loadscopereorder = False
+    return _Scheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that may take longest begin first, so that no process is left alone with one at the end."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        allowed = float(mark.args[0]) if mark else 0.0
+        longest[item.path] = max(allowed, longest.get(item.path, 0.0))
+    items.sort(key=lambda item: (-longest[item.path], item.path.parent.name not in _LONG))
 
 
 def _note_worker(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -84,7 +84,7 @@ async def held_back(address: str) -> None:
     async with asked(address, connect_timeout=0.5) as (envoy, session):
         while envoy.reading:
             session.message_received(body(CHUNK))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not envoy.sent:
                 await asyncio.sleep(0.01)
         assert envoy.reading

@@ -105,7 +105,7 @@ async def relayed(
     await asyncio.get_running_loop().create_unix_connection(
         lambda: as_protocol(protocol), str(path)
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await protocol.ready
     envoy = Owner()
     envoy.stream = protocol.connection.open(PROCESS, {"x-inference-pool": "default/llama"}, envoy)

@@ -44,7 +44,7 @@ async def stack() -> AsyncIterator[Stack]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=20) as made:
+    async with httpx.AsyncClient(timeout=60) as made:
         yield made
 
 
@@ -96,7 +96,7 @@ async def open_request(
     asked = asyncio.create_task(client.post(f"{stack.pool_url('close')}/echo", content=body()))
     try:
         url = f"{stack.envoy.admin}/stats?filter=^http.inference.downstream_rq_active$"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (await client.get(url)).text.strip().endswith(" 1"):
                 await asyncio.sleep(0.02)
         yield asked, end
@@ -111,7 +111,7 @@ async def test_the_hook_waits_for_the_open_request_and_then_returns(
     async with open_request(client, stack) as (asked, end):
         hook = await drain(stack, "0", "120")
         status: str = stack.status  # type: ignore[attr-defined]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await client.get(f"{status}/ready")).status_code != 503:
                 await asyncio.sleep(0.02)
         ended = asyncio.create_task(hook.wait())

@@ -24,7 +24,7 @@ async def stack(transport: TransportName) -> AsyncIterator[Stack]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=20) as session:
+    async with httpx.AsyncClient(timeout=60) as session:
         yield session
 
 

@@ -107,7 +107,7 @@ async def h2_request(host: str, port: int, path: str, request: Message) -> Messa
         ("te", "trailers"),
     ]
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await peer.send(1, pseudo, request)
             async for _, answer in peer.receive():
                 return answer

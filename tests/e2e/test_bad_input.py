@@ -119,7 +119,7 @@ async def test_a_client_that_hangs_up_leaves_nothing(
     if answered:
         assert b"200 OK" in await reader.readuntil(b"data: ")
     elif phase != "within the headers":
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while service.budget.used < len(body) or not service.open_sessions:
                 await asyncio.sleep(0.01)
         # Behind it on the same connection: a stream that is reset at once may never be seen.
@@ -129,7 +129,7 @@ async def test_a_client_that_hangs_up_leaves_nothing(
     assert service.budget.used == 0
     if phase != "within the headers":
         await record_of(records, mark)  # the picker's stream is over as well
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(asyncio.all_tasks()) > tasks:
             await asyncio.sleep(0.01)
     families = await metrics(client, stack)

@@ -12,6 +12,7 @@ import pytest
 import trustme
 import yaml
 
+from epp_client.settings import TransportName
 from testbed.envoy import envoy_binary
 from testbed.picker import start_picker, tls_credentials
 from testbed.process import Process
@@ -20,6 +21,14 @@ from testbed.stack import Stack, inference_pool, pod, service
 from .tools import connection_manager
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.fixture(scope="session")
+def transport() -> TransportName:
+    """Of the installation that commands are tried on: no command knows it."""
+    return TransportName.NATIVE
+
+
 COMMAND = (sys.executable, "-m", "epp_client")
 
 
@@ -94,7 +103,7 @@ async def test_a_source_without_a_pool_says_so(tmp_path: Path) -> None:
             stderr=output,
         )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while '"serving"' not in log.read_text():
                 await asyncio.sleep(0.05)
         lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -188,7 +197,7 @@ async def test_envoy_accepts_the_printed_bootstrap(stack: Stack, tmp_path: Path)
         file = tmp_path / f"{mode}.yaml"
         file.write_text(text)
         envoy = await Process.start(envoy_binary(), "--mode", "validate", "-c", str(file))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert await envoy.exited() == 0, envoy.tail
         await envoy.stop()
 
@@ -199,7 +208,7 @@ async def test_serve_becomes_ready_and_drains_on_sigterm(stack: Stack, tmp_path:
         "--xds-socket", str(tmp_path / "x.sock"), "--admin", "127.0.0.1:0",
     )  # fmt: skip
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             line = json.loads(await process._first.get())
             while line.get("event") != "serving":
                 line = json.loads(await process._first.get())

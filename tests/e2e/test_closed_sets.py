@@ -127,7 +127,7 @@ async def stack(transport: TransportName) -> AsyncIterator[Stack]:
                 ),
             ],
         )
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             await until(client, running, "quick", lambda answer: answer.status_code == 200)
         yield running
         for server in servers:
@@ -170,7 +170,7 @@ async def _overloaded(client: httpx.AsyncClient, stack: Stack) -> httpx.Response
         first = asyncio.create_task(
             echo(client, crowded, "close", x_picker_dialect="slow", x_picker_delay_ms="2000")
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not ext_proc_service(crowded).open_sessions:
                 await asyncio.sleep(0.01)
         refused = await echo(client, crowded, "close")
@@ -287,7 +287,7 @@ async def _reject_endpoints(stack: Stack) -> None:
         request.response_nonce = push.nonce
         request.error_detail.message = "no"
         await call.write(request.SerializeToString())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while stack.sidecar.metrics.xds_nacks.labels("eds")._value.get() == 0:
                 await asyncio.sleep(0.01)
 
@@ -350,7 +350,7 @@ async def test_what_is_kept_is_counted_while_it_is_kept(
     asked = asyncio.create_task(
         echo(client, stack, "close", body, x_picker_dialect="slow", x_picker_delay_ms="1000")
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while ext_proc_service(stack).budget.used < len(body):
             await asyncio.sleep(0.01)
     families = await metrics(client, stack)

@@ -37,7 +37,7 @@ async def test_the_pick_of_an_endpoint_that_envoy_has_not_been_told_of_is_served
                 add_objects(stack, [*objects, pool], "fresh.yaml")
                 await until(client, stack, "fresh", lambda answer: answer.status_code == 200)
                 add_objects(stack, [pod("new", HOST)], "new.yaml")
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while new not in store.snapshots["default/fresh"].table.by_key:
                         await asyncio.sleep(0.01)
                 assert not store.snapshots["default/fresh"].routable(new)

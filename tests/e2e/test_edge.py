@@ -55,7 +55,7 @@ def trust(stack: Stack) -> ssl.SSLContext:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=30, verify=trust(stack), http2=True) as session:
+    async with httpx.AsyncClient(timeout=60, verify=trust(stack), http2=True) as session:
         yield session
 
 
@@ -97,7 +97,7 @@ async def upgraded(
     """A connection that talks to the pool's server, and how many requests were picked for: it is asked
     for until Envoy has the pool."""
     head, picked = b"", 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             reader, writer = await connect(stack)
             writer.write(
@@ -137,7 +137,7 @@ async def test_a_websocket_is_picked_at_its_headers_and_speaks_both_ways(
         for pool in POOLS:
             before = await metrics(client, stack)
             reader, writer, picked = await upgraded(stack, pool)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert await reader.readexactly(5) == b"hello"
                 for said in (b"one", b"two" * 50_000):
                     writer.write(said)

@@ -116,6 +116,6 @@ async def _remove_while_it_answers(stack: Stack, client: httpx.AsyncClient) -> N
             events += line.startswith("data: ")
     assert events == 41, "40 tokens and [DONE]"
     cluster = cluster_name(PoolName("default", "late"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while cluster in (await client.get(f"{stack.envoy.admin}/clusters")).text:
             await asyncio.sleep(0.01)

@@ -35,7 +35,7 @@ class Logged:
 
     async def line(self, request_id: str) -> dict[str, Any]:
         """The line of one request. By itself Envoy flushes its file every ten seconds."""
-        async with asyncio.timeout(20), httpx.AsyncClient() as admin:
+        async with asyncio.timeout(60), httpx.AsyncClient() as admin:
             while True:
                 await admin.post(f"{self.stack.envoy.admin}/reopen_logs")
                 if self._log.exists():
@@ -211,7 +211,7 @@ async def test_with_original_dst_the_only_destination_is_dead(
                 pod("dead", DEAD[0], app="dead"),
             ],
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "default/dead" not in stack.sidecar.store.snapshots:
                 await asyncio.sleep(0.02)
         answer = await echo(client, stack, "dead")

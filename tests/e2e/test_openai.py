@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def openai(stack: Stack, request: pytest.FixtureRequest) -> AsyncIterator[AsyncOpenAI]:
     """A client of each pool that retries nothing by itself."""
     base = stack.pool_url(request.param) + "/v1"
-    async with AsyncOpenAI(base_url=base, api_key="none", max_retries=0, timeout=20) as session:
+    async with AsyncOpenAI(base_url=base, api_key="none", max_retries=0, timeout=60) as session:
         yield session
 
 
@@ -47,7 +47,7 @@ async def test_a_picker_that_sheds_load_is_a_rate_limit(openai: AsyncOpenAI) -> 
 async def test_our_refusal_is_an_error_that_it_can_read(stack: Stack, streamed: bool) -> None:
     """Also where a stream was asked for: the refusal comes before the first event."""
     base = stack.pool_url("close") + "/v1"
-    async with AsyncOpenAI(base_url=base, api_key="none", max_retries=0, timeout=20) as openai:
+    async with AsyncOpenAI(base_url=base, api_key="none", max_retries=0, timeout=60) as openai:
         with pytest.raises(InternalServerError) as caught:
             await openai.chat.completions.create(
                 model="demo",

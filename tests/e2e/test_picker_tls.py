@@ -70,7 +70,7 @@ async def stack(
         add_objects(
             running, [*pools, external, *service("tls", address), *service("mutual", strict)]
         )
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             await until(client, running, "verified", lambda answer: answer.status_code == 200)
         try:
             yield running

@@ -41,13 +41,13 @@ async def test_a_restarted_sidecar_costs_no_request_and_finds_its_envoy(
             answers.append((await echo(client, own_stack, "close")).status_code)
 
     loads = [asyncio.create_task(load()) for _ in range(4)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(answers) < 8:
             await asyncio.sleep(0.01)
     await own_stack.sidecar.stop(10)
     async with running(own_stack.sidecar.settings) as again:
         before = len(answers)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(answers) < before + 50:
                 await asyncio.sleep(0.01)
         over.set()
@@ -60,14 +60,13 @@ async def test_a_restarted_sidecar_costs_no_request_and_finds_its_envoy(
         assert again.metrics.envoys._value.get() == 1
 
 
-@pytest.mark.timeout(120)
 async def test_changes_reach_envoy_soon_after_a_long_absence_of_the_control_process(
     client: httpx.AsyncClient,
 ) -> None:
     """Left to itself Envoy would look every 15 s on average by then, for these attempts 80 s in all."""
     async with running_stack() as stack:
         await stack.sidecar.stop(0)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while await failed_attempts(client, stack) < 10:
                 await asyncio.sleep(0.05)
         async with running(stack.sidecar.settings):

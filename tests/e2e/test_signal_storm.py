@@ -14,7 +14,14 @@ from chaos.workload import Ask
 from epp_client import signals
 from epp_client.settings import TransportName
 from testbed.looks import writers
-from tests.e2e.test_chaos_lifecycle import ALL_ANSWERED, FAIL_OPEN, LARGE, installed, session
+from tests.e2e.test_chaos_lifecycle import (
+    ALL_ANSWERED,
+    FAIL_OPEN,
+    LARGE,
+    PAUSE,
+    installed,
+    session,
+)
 
 __all__ = ["session"]
 
@@ -40,6 +47,7 @@ class Load:
         while not self._over.is_set():
             for one in asks:
                 self.lines.append(await ask(self._client, self._url, one, BOUND))
+                await asyncio.sleep(PAUSE)
 
     async def more(self, count: int) -> None:
         """Until so many more have their answers."""

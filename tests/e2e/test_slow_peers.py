@@ -187,7 +187,7 @@ async def test_a_picker_that_answers_480_mb_to_one_request_does_not_fill_envoy(
 async def pool_is_there(client: httpx.AsyncClient, stack: Stack, name: str) -> None:
     """Until the sidecar has a pool, and its picker has been reached."""
     url = f"http://{stack.sidecar.admin_address}/pools/default/{name}"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             answer = await client.get(url)
             if (

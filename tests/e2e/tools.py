@@ -71,7 +71,7 @@ async def until(
 ) -> list[httpx.Response]:
     """Ask until an answer shows the change; all answers on the way."""
     answers: list[httpx.Response] = []
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not answers or not seen(answers[-1]):
             answers.append(await echo(client, stack, pool, **headers))
     return answers
@@ -79,7 +79,7 @@ async def until(
 
 async def routable(stack: Stack, pool: str, keys: Collection[str]) -> None:
     """Until Envoy has these endpoints of a pool."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             snapshot = stack.sidecar.store.snapshots.get(f"default/{pool}")
             if snapshot is not None and all(map(snapshot.routable, keys)):
@@ -95,7 +95,7 @@ def ext_proc_service(stack: Stack) -> ExtProcService:
 
 async def settled(stack: Stack) -> None:
     """Until Envoy has closed every stream: it does so a moment after the client has its answer."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while ext_proc_service(stack).open_sessions:
             await asyncio.sleep(0.01)
 
@@ -141,7 +141,7 @@ async def recording_picker(
 
 async def record_of(records: list[Record], mark: str) -> Record:
     """What the picker has seen of the request with header `x-mark`: it tells at the stream's end."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             for record in records:
                 if record.headers.get("x-mark") == mark:

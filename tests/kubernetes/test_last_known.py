@@ -225,7 +225,7 @@ async def test_it_follows_what_is_known_and_stops_when_that_is_stale(
     monkeypatch.setattr(pools, "REFRESH_INTERVAL", 0.05)
     await populate(api_server)
     path, double = tmp_path / "pools.json", api_server.double
-    async with asyncio.timeout(30), running(api_server, path) as (following, _):
+    async with asyncio.timeout(60), running(api_server, path) as (following, _):
         while pods(path) != {"llama-0", "llama-1"}:
             await asyncio.sleep(0.01)
         await api_server.pod("llama-2", {"app": "llama"}, "10.0.0.3")
@@ -247,7 +247,7 @@ async def test_the_end_leaves_what_was_known_last(api_server: ApiServer, tmp_pat
     await populate(api_server)
     path = tmp_path / "pools.json"
     name = str(PoolName(api_server.namespace, "llama"))
-    async with asyncio.timeout(30), running(api_server, path) as (_, store):
+    async with asyncio.timeout(60), running(api_server, path) as (_, store):
         while name not in store.snapshots:
             await asyncio.sleep(0.01)
     assert pods(path) == {"llama-0", "llama-1"}
@@ -257,12 +257,12 @@ async def test_the_next_process_goes_on_from_it_once(api_server: ApiServer, tmp_
     await populate(api_server)
     path, double = tmp_path / "pools.json", api_server.double
     name = str(PoolName(api_server.namespace, "llama"))
-    async with asyncio.timeout(30), running(api_server, path) as (_, store):
+    async with asyncio.timeout(60), running(api_server, path) as (_, store):
         while name not in store.snapshots:
             await asyncio.sleep(0.01)
     double.outage()
     saved = path.read_bytes()
-    async with asyncio.timeout(30), running(api_server, path) as (following, store):
+    async with asyncio.timeout(60), running(api_server, path) as (following, store):
         while not any(following.faults().values()):
             await asyncio.sleep(0.01)
         assert following.recall()

@@ -31,13 +31,13 @@ async def serving(folder: Path, *options: str) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await process.wait() == 0
 
 
 async def page(admin: str, path: str, wanted: str) -> str:
     """The page, once `wanted` is on it."""
-    async with asyncio.timeout(40), aiohttp.ClientSession() as client:
+    async with asyncio.timeout(60), aiohttp.ClientSession() as client:
         while True:
             try:
                 async with client.get(admin + path) as answer:

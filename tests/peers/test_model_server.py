@@ -121,7 +121,7 @@ async def test_a_client_that_leaves_a_stream_is_counted(server: ModelServer, h2c
         async for line in answer.aiter_lines():
             assert line.startswith("data: ")
             break
-    async with asyncio.timeout(5), httpx.AsyncClient(base_url=base) as watcher:
+    async with asyncio.timeout(60), httpx.AsyncClient(base_url=base) as watcher:
         while (await watcher.get("/health")).json()["aborts"] != 1:
             pass
 

@@ -56,7 +56,7 @@ async def listening(authority: trustme.CA) -> AsyncIterator[tuple[_Picker, str]]
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.02)
 

@@ -134,7 +134,7 @@ class Following:
         self.task = asyncio.create_task(source.run())
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not true():
                 self._changed.clear()
                 await self._changed.wait()

@@ -47,6 +47,8 @@ class Site:
     picker: RecordingPicker
     endpoints: tuple[str, ...]
     picker_address: str
+    response_timeout: float
+    """Seconds for a picker that owes an answer to a response."""
     _owner: AsyncExitStack
     _addresses: dict[Setting, Address]
     sidecars: dict[Setting, Sidecar]
@@ -63,14 +65,16 @@ class Site:
 
 
 @asynccontextmanager
-async def running_site(start: Start = simulated) -> AsyncIterator[Site]:
+async def running_site(
+    start: Start = simulated, *, response_timeout: float = 10.0
+) -> AsyncIterator[Site]:
     """The model servers and the picker that `start` starts."""
     async with AsyncExitStack() as owner:
         model = await owner.enter_async_context(running_model_server(HOSTS))
         endpoints = tuple(f"{host}:{model.port}" for host in HOSTS)
         process = await owner.enter_async_context(start(endpoints))
         picker, address = await owner.enter_async_context(recording(process))
-        yield Site(model, picker, endpoints, address, owner, {}, {})
+        yield Site(model, picker, endpoints, address, response_timeout, owner, {}, {})
 
 
 @asynccontextmanager
@@ -99,7 +103,10 @@ async def _with_us(site: Site, setting: Setting, address: Address) -> AsyncItera
                 "workers": 0,
                 "transport": setting.transport,
                 "upstream_mode": setting.mode,
-                "pool_defaults": {"tls": {"mode": "plaintext"}},
+                "pool_defaults": {
+                    "tls": {"mode": "plaintext"},
+                    "response_timeout": site.response_timeout,
+                },
             }
         )
         async with running(settings) as site.sidecars[setting]:

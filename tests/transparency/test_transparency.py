@@ -30,7 +30,8 @@ ran: set[Case] = set()
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def site() -> AsyncIterator[Site]:
-    async with running_site() as running:
+    # Some pickers never answer a response; those that do take milliseconds.
+    async with running_site(response_timeout=4.0) as running:
         yield running
 
 

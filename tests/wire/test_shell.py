@@ -35,7 +35,7 @@ async def serving(
     sock, address = loopback()
     server = await (transport or NativeTransport()).serve_socket(sock, accepting or Accepting())
     yield server, address
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await server.drain(0)
 
 
@@ -67,7 +67,7 @@ async def test_a_client_that_does_not_greet_is_hung_up_on() -> None:
         preface = await dial(address)
         preface[1].write(frames.PREFACE)
         for reader, writer in (silent, preface):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 said = await reader.read()  # to the end
             assert error_of(said) is ErrorCode.NO_ERROR
             writer.close()
@@ -81,7 +81,7 @@ async def test_connections_beyond_the_bound_are_not_taken() -> None:
         first.write(GREETING)
         await reader.readexactly(9)
         second, other = await dial(address)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionError):
                 assert await second.read() == b""
         assert len(server._protocols) == 1
@@ -103,7 +103,7 @@ async def test_a_socket_goes_even_if_its_peer_takes_nothing() -> None:
         assert stream is not None
         stream.send(bytes(30_000_000))
         writer.write(b"garbage that is no frame")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await protocol.gone
         writer.transport.abort()
 
@@ -113,7 +113,7 @@ def read_nothing(writer: asyncio.StreamWriter) -> None:
 
 
 async def some(server: NativeServer) -> list[ServerProtocol]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not server._protocols:
             await asyncio.sleep(0.01)
     return list(server._protocols)
@@ -139,7 +139,7 @@ async def test_a_client_that_asks_and_never_reads_is_cut_off() -> None:
                 break
             writer.write(request(2 * n + 1))
             await asyncio.sleep(0)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await protocol.gone
         writer.transport.abort()
 
@@ -240,7 +240,7 @@ async def test_a_connection_that_has_not_spoken_when_the_drain_begins_is_served(
     accepting = Accepting(echo=True)
     async with serving(accepting) as (server, address):
         reader, writer = await dial(address)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not server._protocols:
                 await asyncio.sleep(0.01)
             draining = asyncio.create_task(server.drain(10))

@@ -44,7 +44,7 @@ class Watched:
         self.names = SocketNames([self.owner.name], lambda names: self.said.append(names.trouble))
 
     async def until(self, seen: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not seen():
                 await asyncio.sleep(0.001)
 

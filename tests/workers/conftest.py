@@ -25,5 +25,5 @@ async def workers(stack: Stack) -> Workers:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=20) as session:
+    async with httpx.AsyncClient(timeout=60) as session:
         yield session

@@ -14,8 +14,6 @@ from epp_client.workers.claims import Claims
 from epp_client.workers.predecessor import Left, left_on
 from epp_client.workers.supervisor import Workers
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def connected(path: Path) -> socket.socket:
     made = socket.socket(socket.AF_UNIX)

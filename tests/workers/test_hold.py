@@ -20,8 +20,6 @@ from epp_client.workers.slot import Slot
 from epp_client.workers.supervisor import Workers
 from tests.hold.running import Running
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[Running]:

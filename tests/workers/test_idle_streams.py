@@ -126,7 +126,7 @@ async def running_worker(folder: Path, transport: str = "native") -> AsyncIterat
     )
     protocols: list[ClientProtocol] = []
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not path.exists():
                 assert sidecar.returncode is None
                 await asyncio.sleep(0.05)
@@ -138,7 +138,7 @@ async def running_worker(folder: Path, transport: str = "native") -> AsyncIterat
             await protocol.ready
         (process,) = psutil.Process(sidecar.pid).children()
         worker = Worker(process, protocols)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not worker.served:  # the pools are read, and the picker's connection is there
                 (first,) = await worker.open(1)
                 first.cancel()

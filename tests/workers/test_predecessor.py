@@ -36,7 +36,7 @@ async def test_a_relay_says_what_endpoints_it_knows(
     plane = DataPlane(settings, store)
     await plane.start()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             known = await known_on([path, tmp_path / "nobody.sock"], 20)
             assert {name: [*table.by_key] for name, table in known.items()} == {POOL: ENDPOINTS}
             assert await left_on([path]) is Left.SERVING
@@ -46,7 +46,7 @@ async def test_a_relay_says_what_endpoints_it_knows(
 
 
 async def test_nobody_knows_nothing(tmp_path: Path) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await known_on([tmp_path / "nobody.sock"], 60) == {}
 
 
@@ -54,7 +54,7 @@ async def test_who_does_not_answer_knows_nothing(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as held:
         held.bind(str(tmp_path / "held.sock"))
         held.listen()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert await known_on([tmp_path / "held.sock"], 0.1) == {}
 
 
@@ -65,7 +65,7 @@ async def test_a_relay_of_a_version_that_was_never_asked_knows_nothing(tmp_path:
 
     server = await NativeTransport().serve(str(tmp_path / "relay.sock"), accept)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert await known_on([tmp_path / "relay.sock"], 20) == {}
     finally:
         await server.drain(0)

@@ -19,7 +19,7 @@ from epp_client.workers.slot import Slot
 from epp_client.workers.supervisor import Workers
 from testbed.stack import Stack, running_stack
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 Answer = tuple[int, bool]
 """Status, and whether the model server saw the very body."""
@@ -50,7 +50,7 @@ def workers_of(stack: Stack) -> Workers:
 
 
 async def until(happened: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not happened():
             await asyncio.sleep(0.01)
 
@@ -83,7 +83,7 @@ async def until_waiting(
     client: httpx.AsyncClient, stack: Stack, asked: "list[asyncio.Task[Answer]]"
 ) -> None:
     """All of `asked` wait for a worker."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await open_picks(client, stack) < len(asked):
             assert not any(task.done() for task in asked), [t.result() for t in asked if t.done()]
 
@@ -114,7 +114,7 @@ async def test_large_bodies_that_come_while_their_worker_is_dead_wait_for_the_ne
 
 async def until_refused(stack: Stack) -> None:
     (path,) = stack.sidecar.settings.sockets
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             with socket.socket(socket.AF_UNIX) as probe:
                 if probe.connect_ex(str(path)) in (errno.ECONNREFUSED, errno.ENOENT):

@@ -39,7 +39,7 @@ async def metric(client: httpx.AsyncClient, stack: Stack, name: str, **labels: s
 
 async def new_pids(workers: Workers, old: list[int]) -> list[int]:
     """The workers' processes once none of `old` is among them and all serve."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while set(workers.pids) & set(old) or workers.serving < len(old):
             await asyncio.sleep(0.01)
     return workers.pids
@@ -47,7 +47,7 @@ async def new_pids(workers: Workers, old: list[int]) -> list[int]:
 
 async def until_in_flight(workers: Workers, number: int, pool: str = "default/close") -> None:
     """An exchange is over, and counted, when Envoy has hung up."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await workers.totals()).pool(pool).in_flight != number:
             await asyncio.sleep(0.01)
 
@@ -100,7 +100,7 @@ async def test_one_dead_worker_costs_a_retry_and_no_request(
     workers._draining = True  # nobody takes the dead worker's place
     workers._slots[0].adopt(None)  # for so long that its socket has been given up
     os.kill(workers.pids[0], signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while workers.serving == 2:
             await asyncio.sleep(0.01)
     assert {await ask(client, stack) for _ in range(50)} == {200}
@@ -129,7 +129,7 @@ async def test_replacing_the_workers_under_load_loses_nothing(
     old = workers.pids
     await stack.sidecar.replace_workers()
     await new_pids(workers, old)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while any(psutil.pid_exists(pid) for pid in old):
             await asyncio.sleep(0.01)
     over.set()
@@ -152,7 +152,7 @@ async def test_edits_reach_the_workers(
     relayed = 1
     path.write_text(yaml.safe_dump_all(kept))
     # Envoy may lose the cluster before a worker hears of it: then the 503 is Envoy's own.
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while (answer := await client.post(url, content=b"x")).headers.get(
             "x-inference-error"
         ) != "pool_unknown":
@@ -162,7 +162,7 @@ async def test_edits_reach_the_workers(
     name = "epp_client_requests_total"
     assert await metric(client, stack, name, pool="default/nopicker") == relayed
     # The last request has been scraped: the pool's numbers are gone everywhere.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while any("default/nopicker" in worker.counters.pools for worker in processes(workers)):
             await workers.totals()
     assert await metric(client, stack, name, pool="default/nopicker") == 0
@@ -204,7 +204,7 @@ async def test_a_lone_worker_is_back_before_envoy_gives_up(client: httpx.AsyncCl
         assert (await workers.totals()).restarts == 1
 
 
-@pytest.mark.parametrize("size", [0, 1_000, 50_000])
+@pytest.mark.parametrize("size", [0, 50_000])
 async def test_requests_that_wait_for_their_pick_survive_their_worker(
     stack: Stack, workers: Workers, client: httpx.AsyncClient, size: int
 ) -> None:
