@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil
 import pytest
 import pytest_asyncio
 
@@ -20,7 +19,7 @@ from chaos.source import ApiServer, ManifestFolder, SourceName
 from chaos.workload import Ask
 from epp_client.settings import TransportName
 from epp_client.sidecar import KEPT_PATIENCE, SYNC_PATIENCE
-from testbed.looks import first_free_descriptor
+from testbed.looks import ended, first_free_descriptor
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
@@ -216,7 +215,7 @@ async def test_a_killed_control_process_costs_nothing(
     running: Installation, session: aiohttp.ClientSession
 ) -> None:
     """Its workers serve on, streams included, until the next one's have the sockets."""
-    old = [psutil.Process(pid) for pid in running.worker_pids]
+    old = running.worker_pids
     stream = await streaming(session, running)
     asking = Asking(session, running, kept_by(running))
     await asking.more(10)
@@ -228,7 +227,7 @@ async def test_a_killed_control_process_costs_nothing(
     assert await asking.stop() == ALL_ANSWERED
     assert (await stream)["outcome"] == "answered"
     async with asyncio.timeout(60):
-        while any(process.is_running() and process.status() != "zombie" for process in old):
+        while not all(map(ended, old)):
             await asyncio.sleep(0.05)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil
 import pytest
 import pytest_asyncio
 
@@ -194,20 +193,20 @@ async def test_workers_that_are_left_behind_leave_a_socket_that_the_next_ones_sh
     installation = holding.installation
     inodes = [path.stat().st_ino for path in installation.sockets]
     await holding.held(session)
-    old = [psutil.Process(pid) for pid in installation.worker_pids]
+    old = installation.worker_pids
     stream = await streaming(session, installation)
     asking = Asking(session, installation, EVERY)
     await asking.more(10)
     if how == "upgraded":
         installation.sidecar.signal(signal.SIGUSR2)
-        await installation.workers_replaced([process.pid for process in old])
+        await installation.workers_replaced(old)
     else:
         await installation.sidecar.kill()
         await asking.more(10)
         await installation.start_sidecar()
     await installation.ready()
     async with asyncio.timeout(60):
-        while any(process.is_running() and process.status() != "zombie" for process in old):
+        while not all(map(ended, old)):
             await asyncio.sleep(0.05)
     await asking.more(10)
     assert await asking.stop() == ALL_ANSWERED
