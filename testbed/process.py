@@ -173,7 +173,9 @@ class Process:
         if self.running:
             if number in _ENDS:
                 self._told.add(number)
-            self._process.send_signal(number)
+            # asyncio's own send_signal may reap a child that has just ended: its exit code is then lost.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     async def kill(self) -> None:
         """SIGKILL, and wait."""

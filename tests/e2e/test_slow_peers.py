@@ -24,8 +24,9 @@ PIECE = os.urandom(64 * 1024)
 UPLOAD = 2400
 """Pieces: 157 MB, about five times what kernel, Envoy (16 MiB, to retry with) and sidecar hold together."""
 HALF = UPLOAD * len(PIECE) // 2
-SLOW_DRIP, FAST_DRIP = 0.1, 0.0005
-"""Seconds for a byte: of an answer of some hundred bytes half a minute, or less than a second."""
+SLOW_DRIP, FAST_DRIP = 0.1, 0.0
+"""Seconds for a byte: of an answer of some hundred bytes half a minute, or a turn of the event loop for
+each, as a health check has one second."""
 
 
 class SlowUpstream:

@@ -57,6 +57,16 @@ def gone(pid: int) -> bool:
     return state == "Z"
 
 
+async def test_a_signal_for_a_child_that_has_just_ended_leaves_its_exit_code() -> None:
+    for _ in range(20):
+        child = await Process.start("sleep", "60")
+        os.kill(child.pid, signal.SIGKILL)
+        while child.running:
+            child.signal(signal.SIGCONT)
+            await asyncio.sleep(0)
+        assert await child.exited() == -signal.SIGKILL
+
+
 async def until_gone(pid: int) -> None:
     async with asyncio.timeout(60):
         while not gone(pid):
