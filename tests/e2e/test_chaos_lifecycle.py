@@ -32,10 +32,16 @@ PAUSE = 0.05
 """Seconds between two requests of a client: load must not take the CPU that a start needs."""
 
 
+PATIENT = ("--pick-timeout", "30")
+"""A picker that a busy machine holds up has not failed."""
+
+
 @asynccontextmanager
-async def installed(folder: Path, **settings: Any) -> AsyncIterator[Installation]:
+async def installed(
+    folder: Path, *, options: tuple[str, ...] = (), **settings: Any
+) -> AsyncIterator[Installation]:
     """An installation of which nothing runs yet; all that is started ends with it."""
-    installation = Installation(folder, **settings)
+    installation = Installation(folder, options=(*PATIENT, *options), **settings)
     try:
         yield installation
     finally:

@@ -105,7 +105,8 @@ async def upgraded(
                 "connection: Upgrade\r\nupgrade: websocket\r\n\r\n".encode()
             )
             head = await reader.readuntil(b"\r\n\r\n")
-            picked += b"x-inference-error" not in head
+            # Envoy may have the pool before it has its endpoint: then there was a pick all the same.
+            picked += b"x-inference-error" not in head or b"x-inference-error: endpoint_" in head
             if head.startswith(b"HTTP/1.1 101 "):
                 return reader, writer, picked
             assert head.startswith(b"HTTP/1.1 503 "), head

@@ -92,12 +92,13 @@ async def bare(tmp_path: Path) -> AsyncIterator[Holding]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def holding(bare: Holding) -> Holding:
+async def holding(bare: Holding, session: aiohttp.ClientSession) -> Holding:
     await bare.installation.start_peers()
     await bare.installation.start_sidecar()
     await bare.start()
     await bare.installation.start_envoy()
     await bare.installation.ready()
+    await bare.held(session)
     return bare
 
 
@@ -124,7 +125,6 @@ async def test_a_restart_costs_nothing(holding: Holding, session: aiohttp.Client
     """SIGTERM, then started: bodies of a megabyte come before, in between and after."""
     installation = holding.installation
     inodes = [path.stat().st_ino for path in installation.sockets]
-    await holding.held(session)
     for _ in range(2):
         stream = await streaming(session, installation)  # first: nothing else is in flight
         asking = Asking(session, installation, EVERY)
@@ -192,7 +192,6 @@ async def test_workers_that_are_left_behind_leave_a_socket_that_the_next_ones_sh
 ) -> None:
     installation = holding.installation
     inodes = [path.stat().st_ino for path in installation.sockets]
-    await holding.held(session)
     old = installation.worker_pids
     stream = await streaming(session, installation)
     asking = Asking(session, installation, EVERY)
