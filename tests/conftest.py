@@ -86,7 +86,8 @@ def _fail_for_deaths() -> None:
 @pytest.fixture(autouse=True)
 def _nobody_has_died() -> Iterator[None]:
     processors = structlog.get_config()["processors"]
-    if _note_worker not in processors:  # a test may have configured the logs
+    # a test may have configured the logs
+    if _note_worker not in processors:
         structlog.configure(processors=[_note_worker, *processors])
     yield
     _fail_for_deaths()

@@ -276,7 +276,8 @@ def test_a_deleted_pool_that_a_relay_still_knew_is_forgotten_as_well(
     store.publish({LLAMA: snapshot(LLAMA)})
     store.publish({})
     sidecar.scrape()
-    sidecar.pool("default/llama").outcome(Outcome.STEERED)  # it is told a moment later
+    # it is told a moment later
+    sidecar.pool("default/llama").outcome(Outcome.STEERED)
     assert pools_named(sidecar.scrape()) == {"default/llama"}
     assert pools_named(sidecar.scrape()) == set()
 

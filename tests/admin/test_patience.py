@@ -67,14 +67,16 @@ async def test_a_client_that_asks_byte_by_byte_is_hung_up_on(port: int) -> None:
 async def test_a_client_that_does_not_read_is_hung_up_on(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
     writer.write(b"GET /long HTTP/1.1\r\nhost: a\r\n\r\n")
-    await asyncio.sleep(1.5)  # and the reader's small buffer is full
+    # and the reader's small buffer is full
+    await asyncio.sleep(1.5)
     assert len(await to_the_end(reader)) < len(LONG)
     writer.close()
 
 
 async def test_an_answer_may_take_longer_than_the_question(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for _ in range(2):  # and the connection is kept
+    # and the connection is kept
+    for _ in range(2):
         writer.write(b"GET /late HTTP/1.1\r\nhost: a\r\n\r\n")
         async with asyncio.timeout(60):
             answer = await reader.readuntil(b"late")

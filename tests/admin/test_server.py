@@ -234,7 +234,8 @@ async def test_the_index_links_every_page_and_nothing_else(client: aiohttp.Clien
         assert answer.content_type == "text/html"
         page = await answer.text()
     links = [part.partition('"')[0] for part in page.split('href="')[1:]]
-    links.remove("data:,")  # the icon that browsers ask for otherwise
+    # the icon that browsers ask for otherwise
+    links.remove("data:,")
     assert set(links) == {"/pools", "/summary", "/readyz", "/livez", "/metrics"}
     assert "http" not in page
     for link in links:

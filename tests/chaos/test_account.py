@@ -200,7 +200,8 @@ def test_what_is_lost_and_what_is_refused() -> None:
     assert _judged(ask, 200, "", b"")["outcome"] == "lost"
     assert _judged(ask, 503, "", b"upstream connect error")["outcome"] == "lost"
     assert _judged(ask, 503, "picker_closed", b"{}")["outcome"] == "refused"
-    assert _judged(ask, 429, "", b"the picker refuses")["outcome"] == "lost"  # nobody asked it to
+    # nobody asked it to
+    assert _judged(ask, 429, "", b"the picker refuses")["outcome"] == "lost"
 
 
 def test_a_seed_gives_the_same_requests() -> None:

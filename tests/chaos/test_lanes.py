@@ -16,7 +16,8 @@ def test_every_lane_has_a_long_answer_however_short_the_run(seed: int, seconds: 
     ends = 0.0
     for long in longs:
         assert CROSSES <= long.length <= LONGEST
-        assert ends < long.at  # one at a time
+        # one at a time
+        assert ends < long.at
         ends = long.at + long.length
     assert ends <= seconds
 
@@ -26,7 +27,8 @@ def test_half_an_hour_has_every_kind_and_answers_of_many_minutes() -> None:
     longs = [long for _ in range(16) for long in lane(dice, 1800.0)]
     assert {long.kind for long in longs} == KINDS.keys()
     assert max(long.length for long in longs) > 500
-    assert len(longs) < 16 * 20  # few
+    # few
+    assert len(longs) < 16 * 20
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,7 +38,8 @@ def test_an_answer_takes_as_long_as_it_should(kind: str) -> None:
     for long in longs:
         request = ask_for(long, 1, "open", dice)
         if kind == "late" and long.length > 540:
-            assert 540 <= request.seconds < 541  # Envoy waits for a head for no more than 600 s
+            # Envoy waits for a head for no more than 600 s
+            assert 540 <= request.seconds < 541
         else:
             assert abs(request.seconds - long.length) < 2.1
         if kind == "silent":

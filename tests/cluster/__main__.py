@@ -49,7 +49,8 @@ if __name__ == "__main__":
         sys.exit(0 if skipped else 1)
     try:
         enter("tests.cluster")
-    except Unavailable as error:  # most containers may make none
+    # most containers may make none
+    except Unavailable as error:
         print(f"SKIPPED: {error}", flush=True)
         sys.exit(0)
     sys.exit(asyncio.run(_run(sys.argv[1:])))

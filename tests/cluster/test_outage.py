@@ -52,7 +52,8 @@ async def test_an_api_server_that_is_away_costs_nothing(site: Site, plane: Contr
             {"status": objects.status(first.rpartition(":")[0], ready=False)},
             "status",
         )
-        await load.until_served_by(*rest, patience=90)  # the picker, in its own time
+        # the picker, in its own time
+        await load.until_served_by(*rest, patience=90)
     assert load.failures == []
     assert _staleness((await gateway.sidecar.page("/metrics"))[1]) < OUTAGE / 2
 

@@ -48,7 +48,8 @@ async def test_conditions_follow_the_route_the_reference_and_the_gateway(site: S
     since = {c["type"]: c["lastTransitionTime"] for c in ours["conditions"]}
 
     # Another generation: observed, and no condition has changed.
-    await asyncio.sleep(1.1)  # lastTransitionTime has whole seconds
+    # lastTransitionTime has whole seconds
+    await asyncio.sleep(1.1)
     changed = await site.api.patch(pool, {"spec": {"appProtocol": "kubernetes.io/h2c"}})
     generation = changed["metadata"]["generation"]
     ours = await _until(site.api, pool, _observed(generation))

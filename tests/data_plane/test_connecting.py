@@ -76,7 +76,8 @@ async def test_envoy_is_held_back_and_goes_on_when_the_picker_is_reached() -> No
 async def test_envoy_is_not_held_back_for_ever_by_a_picker_that_is_not_reached() -> None:
     sock, address = loopback()
     with contextlib.closing(sock):
-        sock.listen()  # and never says a word
+        # and never says a word
+        sock.listen()
         await held_back(address)
 
 

@@ -77,7 +77,8 @@ class RawPicker:
 
     def __call__(self, stream: Stream, path: str, metadata: Mapping[str, str]) -> StreamEvents:
         del metadata
-        if path != PROCESS:  # a health check
+        # a health check
+        if path != PROCESS:
             stream.finish(Status(UNIMPLEMENTED))
             return Owner()
         self.call.stream = stream

@@ -225,7 +225,8 @@ async def test_who_waits_when_it_is_shut_out_waits_no_longer() -> None:
         await until(lambda: len(made.streams) >= FAILURES)
         later = [made.envoy() for _ in range(20)]
         for envoy in later:
-            envoy.events.message_received(request_headers())  # has no deadline: it is not whole
+            # has no deadline: it is not whole
+            envoy.events.message_received(request_headers())
         await until(lambda: all(envoy.ended for envoy in first))
         for envoy in later:
             envoy.events.message_received(body(b"hello", end=True))

@@ -203,5 +203,6 @@ async def test_no_secret_is_logged(transport: str, workers: str, tmp_path: Path)
         "broken.yaml",
         "stopped",
     ):
-        assert expected in text, text  # it did speak
+        # it did speak
+        assert expected in text, text
     assert SECRET not in text

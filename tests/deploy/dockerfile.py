@@ -61,8 +61,10 @@ class Build:
                 case "ENV":
                     pairs = dict(pair.split("=", 1) for pair in value.split())
                     pairs.pop(
-                        "PIP_NO_CACHE_DIR", None
-                    )  # the cache of the machine that tests is kept
+                        "PIP_NO_CACHE_DIR",
+                        None,
+                        # the cache of the machine that tests is kept
+                    )
                     self._environment |= pairs
                 case "COPY":
                     *sources, target = value.split()

@@ -84,7 +84,8 @@ async def h2_server(host: str, answer: Message) -> AsyncIterator[tuple[int, list
                 seen.append(request)
                 await peer.send(stream, [(":status", "200")], answer)
         except (ConnectionError, h2.exceptions.ProtocolError):
-            await peer.flush()  # the GOAWAY, when the client has broken the protocol
+            # the GOAWAY, when the client has broken the protocol
+            await peer.flush()
         finally:
             writer.close()
 

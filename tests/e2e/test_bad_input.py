@@ -49,7 +49,8 @@ async def test_headers_as_large_as_envoy_takes_them(
 async def test_a_body_that_is_too_large_to_keep_still_flows(
     stack: Stack, client: httpx.AsyncClient
 ) -> None:
-    body = os.urandom(1024 * 1024) * 20  # max-retained-body is 16 MiB
+    # max-retained-body is 16 MiB
+    body = os.urandom(1024 * 1024) * 20
     for pool in ("open", "close"):
         answer = await echo(client, stack, pool, body, x_picker_dialect="streaming")
         assert answer.status_code == 200
@@ -128,7 +129,8 @@ async def test_a_client_that_hangs_up_leaves_nothing(
     await settled(stack)
     assert service.budget.used == 0
     if phase != "within the headers":
-        await record_of(records, mark)  # the picker's stream is over as well
+        # the picker's stream is over as well
+        await record_of(records, mark)
     async with asyncio.timeout(60):
         while len(asyncio.all_tasks()) > tasks:
             await asyncio.sleep(0.01)

@@ -128,7 +128,8 @@ async def test_sigterm_drains_the_stream_goes_on_and_the_exit_code_is_0(
         while (seen := await status(session, f"http://{running.admin}/readyz"))[0] == 200:
             await asyncio.sleep(0.01)
     assert "draining" in seen[1]
-    assert (await running.metrics())["epp_client_envoys_connected"] == 1  # xDS stays
+    # xDS stays
+    assert (await running.metrics())["epp_client_envoys_connected"] == 1
     assert not stream.done()
     line = await stream
     assert (line["outcome"], line["detail"]) == ("answered", "")
@@ -404,7 +405,8 @@ async def test_a_worker_that_dies_while_descriptors_are_short_is_replaced_later(
     resource.prlimit(control, resource.RLIMIT_NOFILE, limit)
     running.signal(victim, signal.SIGKILL)
     await running.until(lambda: victim not in running.worker_pids, "the worker is gone")
-    assert (await ask(session, running.url, SMALL[0]))["outcome"] == "answered"  # by the other one
+    # by the other one
+    assert (await ask(session, running.url, SMALL[0]))["outcome"] == "answered"
     resource.prlimit(control, resource.RLIMIT_NOFILE, limits)
     await running.workers_replaced([victim])
     await running.ready()

@@ -219,7 +219,8 @@ async def test_serve_becomes_ready_and_drains_on_sigterm(stack: Stack, tmp_path:
             assert answer.status == 200
         assert (tmp_path / "e.sock").stat().st_mode & 0o777 == 0o660
         process.signal(signal.SIGTERM)
-        process.signal(signal.SIGTERM)  # a second one cuts the drain short, and is no failure
+        # a second one cuts the drain short, and is no failure
+        process.signal(signal.SIGTERM)
     finally:
         assert await process.stop() == 0, process.tail
 

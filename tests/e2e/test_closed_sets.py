@@ -233,7 +233,8 @@ async def test_the_client_reads_the_reason(
     answer = await REASONS[reason](client, stack)
     allowed = {reason}
     if reason is Reason.PICKER_CLOSED and stack.sidecar.settings.transport == TransportName.GRPCIO:
-        allowed.add(Reason.PICKER_ERROR)  # its word for a clean close that crosses a write
+        # its word for a clean close that crosses a write
+        allowed.add(Reason.PICKER_ERROR)
     assert answer.headers["x-inference-error"] in allowed
     statuses = {
         Reason.ENVOY_PROTOCOL: 500,

@@ -21,9 +21,8 @@ async def test_the_pick_of_an_endpoint_that_envoy_has_not_been_told_of_is_served
     transport: TransportName, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cooldowns, "COOLDOWN_FACTOR", 1e12)
-    monkeypatch.setattr(
-        cooldowns, "MAX_COOLDOWN", 3600.0
-    )  # without a pick: not before the test ends
+    # without a pick: not before the test ends
+    monkeypatch.setattr(cooldowns, "MAX_COOLDOWN", 3600.0)
     patient = {"tls": {"mode": "plaintext"}, "endpoint_wait": 10.0}
     async with running_stack(
         transport=transport, routes_to=["fresh"], pool_defaults=patient
@@ -44,6 +43,7 @@ async def test_the_pick_of_an_endpoint_that_envoy_has_not_been_told_of_is_served
                 answer = await echo(client, stack, "fresh", test_epp_endpoint_selection=new)
                 assert (answer.status_code, answer.headers.get("x-model-server")) == (200, new)
                 assert store.snapshots["default/fresh"].routable(new)
-                assert not store.snapshots["default/open"].routable(new)  # nobody has asked for it
+                # nobody has asked for it
+                assert not store.snapshots["default/open"].routable(new)
         finally:
             await process.stop(1)

@@ -126,7 +126,8 @@ async def test_a_restart_costs_nothing(holding: Holding, session: aiohttp.Client
     installation = holding.installation
     inodes = [path.stat().st_ino for path in installation.sockets]
     for _ in range(2):
-        stream = await streaming(session, installation)  # first: nothing else is in flight
+        # first: nothing else is in flight
+        stream = await streaming(session, installation)
         asking = Asking(session, installation, EVERY)
         await asking.more(20)
         assert await installation.drain_sidecar() == 0
@@ -177,7 +178,8 @@ async def test_what_comes_after_the_whole_sidecar_was_killed_waits_for_the_next(
         installation.signal(pid, signal.SIGKILL)
     await installation.sidecar.exited()
     async with asyncio.timeout(60):
-        while not all(map(ended, pids[1:])):  # until then they may be given requests
+        # until then they may be given requests
+        while not all(map(ended, pids[1:])):
             await asyncio.sleep(0.02)
     tasks = await waiting(session, installation, [*LARGE * 4, *SMALL])
     await installation.start_sidecar()

@@ -133,7 +133,8 @@ async def test_a_broken_edit_is_reported_and_the_last_good_state_serves(
 
 async def test_the_admin_page(stack: Stack, client: httpx.AsyncClient) -> None:
     await echo(client, stack, "close")
-    await settled(stack)  # it is counted when its stream ends, after its answer
+    # it is counted when its stream ends, after its answer
+    await settled(stack)
     base = f"http://{stack.sidecar.admin_address}"
     async with aiohttp.ClientSession() as session:
         for path in ("/", "/livez", "/readyz", "/pools/default/close"):
@@ -209,7 +210,8 @@ async def test_a_client_that_does_not_read_stops_the_model_and_leaves_memory_fla
         before = process.memory_info().rss
         still = 0
         async with asyncio.timeout(60):
-            while still < 20:  # a second without growth: everybody waits for the client
+            # a second without growth: everybody waits for the client
+            while still < 20:
                 last = process.memory_info().rss
                 await asyncio.sleep(0.05)
                 still = still + 1 if process.memory_info().rss <= last + 100_000 else 0

@@ -226,7 +226,8 @@ async def test_what_another_filter_answers_reaches_the_client_as_it_is(
     url = stack.pool_url(pool) + reply.path
     content = b"hello" if reply.method == "POST" else None
     if name == "rate limit":
-        await client.post(url, content=b"hello")  # takes the only token; whatever answers
+        # takes the only token; whatever answers
+        await client.post(url, content=b"hello")
     await settled(stack)
     before = await outcomes(client, stack)
     answer = await client.request(reply.method, url, headers=dict(reply.headers), content=content)

@@ -97,7 +97,8 @@ async def test_a_storm_of_signals_costs_nothing(
         assert outcomes == ALL_ANSWERED
         assert installation.sidecar.running, installation.sidecar.tail
         assert installation.sidecar.pid == pid
-        async with asyncio.timeout(120):  # the old workers' last streams have ended
+        # the old workers' last streams have ended
+        async with asyncio.timeout(120):
             while len(writers(installation.log)) != 1 + installation.workers:
                 await asyncio.sleep(0.2)
         assert await installation.drain_sidecar() == 0, installation.sidecar.tail

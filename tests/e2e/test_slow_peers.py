@@ -178,7 +178,8 @@ async def test_a_picker_that_answers_480_mb_to_one_request_does_not_fill_envoy(
             assert picker.sent < FLOOD // 5
             assert envoy.memory_info().rss - before < FLOOD * len(flood.PIECE) // 5
             assert ext_proc_service(stack).budget.used <= 32 * 1024 * 1024
-            del reader  # a client that reads nothing
+            # a client that reads nothing
+            del reader
             writer.transport.abort()
             await settled(stack)
             assert ext_proc_service(stack).budget.used == 0

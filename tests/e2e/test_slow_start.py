@@ -147,7 +147,8 @@ class Cable:
             finally:
                 back.close()
         except OSError:
-            pass  # nobody is there yet
+            # nobody is there yet
+            pass
         finally:
             self._open.discard(task)
             writer.close()
@@ -179,8 +180,10 @@ async def test_an_envoy_that_is_slow_to_ask_for_endpoints_gets_no_request_for_on
         asking = asyncio.create_task(asked(installation, 8))
         await installation.followed()
         await asyncio.wait(
-            {asking}, timeout=2
-        )  # four times what is waited for an Envoy that is not there
+            {asking},
+            timeout=2,
+            # four times what is waited for an Envoy that is not there
+        )
         assert not asking.done()
         cable.plug()
         assert await asking == ALL_ANSWERED

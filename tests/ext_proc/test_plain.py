@@ -105,7 +105,8 @@ def test_a_served_endpoint_that_is_no_text_is_malformed() -> None:
         read_served(raw)
 
 
-@example(b"", 57, 0)  # a field without a number
+# a field without a number
+@example(b"", 57, 0)
 @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 255))
 def test_noise_is_refused_or_read_never_a_crash(noise: bytes, at: int, byte: int) -> None:
     broken = bytearray(destination_reply((PICK,), ()))

@@ -40,7 +40,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def until(happened: Callable[[], bool]) -> None:
-    while not happened():  # the test's own timeout ends this
+    # the test's own timeout ends this
+    while not happened():
         time.sleep(0.01)
 
 
@@ -122,7 +123,8 @@ def test_nothing_is_taken_from_one_who_is_about_to_serve(start: Start) -> None:
     assert not select.select([second.connection], [], [], 0.5)[0], "its patience is over by now"
     assert path.is_socket()
     other, more = holder.bind("other.sock")
-    second.keep(more, other)  # it serves, and not this one
+    # it serves, and not this one
+    second.keep(more, other)
     until(lambda: not path.exists())
     assert other.is_socket()
 
@@ -176,7 +178,8 @@ def test_another_user_is_refused(start: Start, tmp_path: Path) -> None:
         command = [sys.executable, "-c", BECOME_AND_CONNECT, str(holder.path), "65534"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert "PermissionError" in done.stderr
-        holder.path.chmod(0o666)  # as if somebody had opened it
+        # as if somebody had opened it
+        holder.path.chmod(0o666)
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert done.stdout.strip() == "None", done
 

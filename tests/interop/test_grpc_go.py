@@ -62,7 +62,8 @@ async def test_more_connections_are_made_when_the_server_limits_streams() -> Non
         calls = [opened(connection) for _ in range(100)]
         for number, (_, stream) in enumerate(calls):
             stream.send(b"%d" % number)
-        for number, (call, _) in enumerate(calls):  # all of them at once: nobody has ended yet
+        # all of them at once: nobody has ended yet
+        for number, (call, _) in enumerate(calls):
             await until(call, lambda call=call: bool(call.messages))
             assert call.messages == [b"%d" % number]
         assert connection.usable
@@ -128,7 +129,8 @@ async def test_our_keepalive_does_not_upset_a_strict_server() -> None:
         connected(address, keepalive=(0.05, 5.0)) as connection,
     ):
         call, stream = opened(connection, "silent")
-        await asyncio.sleep(1.5)  # thirty silences
+        # thirty silences
+        await asyncio.sleep(1.5)
         assert call.status is None
         other, second = opened(connection)
         second.send(b"x")
@@ -191,7 +193,8 @@ async def test_a_slow_reader_here_stops_the_writer_there() -> None:
     async with server() as (_, address), connected(address) as connection:
         call, stream = opened(connection, "many", str(count))
         stream.pause_reading()
-        other, second = opened(connection)  # nobody else is held up
+        # nobody else is held up
+        other, second = opened(connection)
         second.send(b"x" * 1_000_000)
         second.finish()
         assert await ended(other) == OK

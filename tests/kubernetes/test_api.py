@@ -55,7 +55,8 @@ async def test_a_watch_tells_what_came_after_its_version(
     assert [(event.type, event.object["metadata"]["name"]) for event in found] == [
         ("ADDED", "new"),
         ("MODIFIED", "new"),
-        ("MODIFIED", "old"),  # it terminates first, however short its grace period is
+        # it terminates first, however short its grace period is
+        ("MODIFIED", "old"),
         ("DELETED", "old"),
     ]
     assert "deletionTimestamp" in found[2].object["metadata"]

@@ -44,7 +44,8 @@ async def test_a_request_follows_the_pods_of_the_cluster(api_server: ApiServer) 
     ):
         first = await until(client, stack, "close", lambda a: "x-inference-error" in a.headers)
         assert first[-1].status_code == 503
-        for pod in pods[:3]:  # the last one is dead
+        # the last one is dead
+        for pod in pods[:3]:
             run(pod)
         answers = await until(client, stack, "close", lambda answer: answer.status_code == 200)
         assert answers[-1].json()["size"] == len(b"hello")

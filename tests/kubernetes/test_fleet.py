@@ -212,7 +212,8 @@ def test_a_server_that_is_away_is_asked_less_and_less() -> None:
 
 def test_a_server_that_forgets_again_and_again_is_listed_less_and_less() -> None:
     async def scenario(server: Server, now: Callable[[], float]) -> None:
-        server.oldest = server.version + 1  # older than its own lists
+        # older than its own lists
+        server.oldest = server.version + 1
         server.go(UNREACHABLE)
         server.back()
         began = now()
@@ -230,7 +231,8 @@ def test_those_who_are_told_to_come_later_do_not_come_together() -> None:
         left = now()
         await asyncio.sleep(30)
         tried = server.since(left, "watch")
-        again = [at for at in tried if at >= 0.5]  # after the first refusal
+        # after the first refusal
+        again = [at for at in tried if at >= 0.5]
         assert min(again) >= RETRY_AFTER, "sooner than the server has asked for"
         assert busiest(again, 0.1) < 1 / 6
 

@@ -56,7 +56,8 @@ async def test_what_was_known_serves_until_the_server_is_back_and_then_its_word_
         assert pool.picker is not None
         assert pool.picker.addresses == ("10.9.0.1:9002",)
         assert followed.source.stale() >= now() - memory.at - 1
-        assert followed.source.pools is None  # nobody reports on what an earlier process knew
+        # nobody reports on what an earlier process knew
+        assert followed.source.pools is None
         double.mend()
         await followed.until(lambda: followed.source.stale() == 0)
         assert followed.ready() == ["10.0.0.2:8000"]
@@ -162,8 +163,10 @@ async def test_a_full_disk_leaves_the_file_before_and_nothing_beside_it(tmp_path
     larger.others["services"] = [("default", "x" * 10_000, {})]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(
-        resource.RLIMIT_FSIZE, (4096, hard)
-    )  # writes fail half-way, as on a full disk
+        resource.RLIMIT_FSIZE,
+        (4096, hard),
+        # writes fail half-way, as on a full disk
+    )
     try:
         file.save(larger)
     finally:
@@ -233,7 +236,8 @@ async def test_it_follows_what_is_known_and_stops_when_that_is_stale(
             await asyncio.sleep(0.01)
         at = Memory.model_validate_json(path.read_bytes()).at
         while Memory.model_validate_json(path.read_bytes()).at == at:
-            await asyncio.sleep(0.01)  # nothing has changed, and that is known
+            # nothing has changed, and that is known
+            await asyncio.sleep(0.01)
         double.outage()
         while not following.stale():
             await asyncio.sleep(0.01)
@@ -270,4 +274,5 @@ async def test_the_next_process_goes_on_from_it_once(api_server: ApiServer, tmp_
             await asyncio.sleep(0.01)
         assert len(store.snapshots[name].table.ready) == 2
         assert following.stale() > 0
-    assert path.read_bytes() == saved  # as old as it was
+    # as old as it was
+    assert path.read_bytes() == saved

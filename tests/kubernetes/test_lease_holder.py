@@ -136,7 +136,8 @@ async def test_when_the_holder_dies_another_takes_over_in_time(
 async def test_a_renewal_that_comes_late_is_told(replicas: Replicas) -> None:
     a = await replicas.start("a")
     assert a.changes == [True]
-    a.time.now += TERMS.deadline + 0.1  # it did not run, and nobody else has wanted the Lease
+    # it did not run, and nobody else has wanted the Lease
+    a.time.now += TERMS.deadline + 0.1
     assert not a.holder.holds
     await a.time.pass_(0.0)
     assert a.holder.holds
@@ -211,9 +212,12 @@ async def test_without_permission_nobody_holds_and_nothing_ends(
 # --- any interleaving ---
 
 _look = st.tuples(
-    st.floats(0.0, 4.0),  # asleep
-    st.floats(0.0, 1.0),  # until the server reads
-    st.floats(0.0, 1.0),  # until the server writes
+    # asleep
+    st.floats(0.0, 4.0),
+    # until the server reads
+    st.floats(0.0, 1.0),
+    # until the server writes
+    st.floats(0.0, 1.0),
 )
 
 

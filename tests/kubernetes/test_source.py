@@ -369,7 +369,8 @@ async def test_the_first_publication_has_its_time_from_the_servers_first_answer(
         followed.store.subscribe(
             lambda _: seen.extend(s.synced for s in followed.store.snapshots.values())
         )
-        await asyncio.sleep(1.5)  # longer than the picture may take
+        # longer than the picture may take
+        await asyncio.sleep(1.5)
         double.down = False
         await followed.until(followed.ready)
         assert all(seen)
@@ -468,7 +469,8 @@ async def test_an_outage_keeps_the_last_state_and_says_how_old_it_is(
         double.mend()
         await followed.until(lambda: followed.source.stale() == 0)
         assert followed.source.failures() == []
-        assert double.count("list") == lists  # a watch from the last version is enough
+        # a watch from the last version is enough
+        assert double.count("list") == lists
 
 
 async def test_many_who_find_the_server_again_ask_for_each_watch_once_and_list_nothing(

@@ -106,7 +106,8 @@ def test_an_entry_by_defaults_is_recognized() -> None:
     assert len(merged.parents) == 1
     assert merged.parents[0]["parentRef"] == {"name": "edge"}
     assert merged.parents[0]["later"] == 1
-    assert merge(pool(short), ME, None, NOW).changed is False  # that of another namespace
+    # that of another namespace
+    assert merge(pool(short), ME, None, NOW).changed is False
 
 
 def test_the_same_gateway_of_another_controller_and_without_a_controller_is_foreign() -> None:

@@ -401,7 +401,8 @@ async def test_a_pool_that_never_comes_to_rest_is_written_ever_more_seldom(
     named = {PoolName(api_server.namespace, "llama")}
     pace = Pace(settle=0.0, between=0.0, conflict=0.0)
     rig = Rig(api_server, api, named, pace, clock=lambda: now)
-    for turn in range(240):  # two minutes of a foreign hand that takes our entry away again
+    # two minutes of a foreign hand that takes our entry away again
+    for turn in range(240):
         await write(api_server)
         now = turn / 2
         await rig.report()

@@ -67,7 +67,8 @@ def test_a_route_attached_to_the_gateway_ties_its_pools(parent: dict[str, Any]) 
 @pytest.mark.parametrize(
     "parent",
     [
-        {"name": "edge"},  # in the route's own namespace, where another Gateway has this name
+        # in the route's own namespace, where another Gateway has this name
+        {"name": "edge"},
         {"name": "other", "namespace": "infra"},
         PARENT | {"kind": "ListenerSet"},
         PARENT | {"group": "", "kind": "Service"},

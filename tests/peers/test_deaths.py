@@ -113,5 +113,6 @@ async def test_a_worker_of_an_installation_that_nobody_killed_is_noted(
     installation.log.write_text('{"event": "serving"}\n' + line + "\n" + line[:20])
     with deaths_noted() as deaths:
         installation.note_deaths()
-        installation.note_deaths()  # what has been read is not read again
+        # what has been read is not read again
+        installation.note_deaths()
     assert [(death.pid, death.code) for death in deaths] == [(int(pid), -int(number))] * noted

@@ -70,7 +70,8 @@ async def test_a_signal_for_a_child_that_has_just_ended_leaves_its_exit_code() -
 async def until_gone(pid: int) -> None:
     async with asyncio.timeout(60):
         while not gone(pid):
-            await asyncio.sleep(0.02)  # nothing tells of the end of a grandchild
+            # nothing tells of the end of a grandchild
+            await asyncio.sleep(0.02)
 
 
 async def test_envoy_tells_its_ports_and_ends_with_its_owner() -> None:

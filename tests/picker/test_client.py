@@ -312,7 +312,8 @@ async def test_an_address_that_still_says_something_is_not_silent() -> None:
         checks = len(transport.peers[ONE].checks)
         async with asyncio.timeout(60):
             while len(transport.peers[ONE].checks) < checks + 3:
-                address.heard = True  # messages of other requests
+                # messages of other requests
+                address.heard = True
                 await asyncio.sleep(0.01)
         assert client.states[ONE] is Health.SERVING
 
@@ -326,7 +327,8 @@ async def test_failed_picks_in_a_row_open_and_one_good_pick_closes() -> None:
         for _ in range(FAILURES - 1):
             address.pick_failed(Request(), address.picks)
         address.picked(Request())
-        address.pick_failed(Request(), 0)  # slow, while others were served
+        # slow, while others were served
+        address.pick_failed(Request(), 0)
         for _ in range(FAILURES - 1):
             address.pick_failed(Request(), address.picks)
         assert client.ready() is address
@@ -450,7 +452,8 @@ async def test_who_waited_in_vain_is_not_kept_for_a_collector() -> None:
         return weakref.ref(request)
 
     async with following(transport, ONE, OTHER) as client:
-        await wait()  # while the addresses are new
+        # while the addresses are new
+        await wait()
         gc.disable()
         try:
             waited = [await asyncio.create_task(wait()) for _ in range(3)]

@@ -384,7 +384,8 @@ def test_a_sub_folder_that_cannot_be_listed_keeps_nothing_from_being_read(
     (tmp_path / "lost+found").mkdir()
     listed = Path.iterdir
 
-    def iterdir(path: Path) -> Any:  # root, as who tests may run, may list every folder
+    # root, as who tests may run, may list every folder
+    def iterdir(path: Path) -> Any:
         if path.name == "lost+found":
             raise PermissionError(13, "Permission denied")
         return listed(path)

@@ -365,7 +365,8 @@ def test_a_named_port_is_found_in_native_sidecars_as_well(containers: str) -> No
     always = {"restartPolicy": "Always"} if containers == "initContainers" else {}
     member = pod("epp", "10.0.0.9")
     member["metadata"]["labels"] = {"app": "epp"}
-    member["spec"] = {"initContainers": [container("TCP", 1)]}  # one that has ended by now
+    # one that has ended by now
+    member["spec"] = {"initContainers": [container("TCP", 1)]}
     member["spec"].setdefault(containers, [])
     member["spec"][containers] += [container("UDP", 2), container("TCP", 9002, **always)]
     picker, _ = service("epp", "10.1.0.1:9002")

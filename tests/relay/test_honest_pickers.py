@@ -131,7 +131,8 @@ def test_both_bodies_are_whole_whatever_becomes_of_the_picker(data: st.DataObjec
         for timer in (*Timer, Timer.RESPONSE):
             envoy.silence(timer)
         if envoy.failed:
-            assert not roomy  # rather than that the upstream, which answers already, is lied to
+            # rather than that the upstream, which answers already, is lied to
+            assert not roomy
             break
         if envoy.refusal is not None:
             assert not begun

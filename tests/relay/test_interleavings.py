@@ -91,8 +91,10 @@ def test_every_interleaving_is_legal_and_loses_nothing(data: st.DataObject) -> N
     )
     exchange = envoy.exchange
     waiting = list(request)
-    gone: list[bytes] = []  # what Envoy has sent
-    honest = True  # the picker has not (yet) said anything of its own about the body
+    # what Envoy has sent
+    gone: list[bytes] = []
+    # the picker has not (yet) said anything of its own about the body
+    honest = True
     for _ in range(data.draw(st.integers(0, 16))):
         step = data.draw(st.sampled_from(["envoy", "picker", "died", "close", "stalled", "timer"]))
         if step == "envoy" and waiting:

@@ -37,5 +37,7 @@ async def test_a_minute_of_quiet_tells_an_envoy_that_dies_of_it_from_one_that_do
     else:
         assert stack.failures == []
         assert Counter(line["outcome"] for line in asked.lines) == {"answered": len(asked.lines)}
-        assert len(idle.lines) == 5  # one of each pool, at the end
-    assert DEATHS == []  # they are in the stack's report
+        # one of each pool, at the end
+        assert len(idle.lines) == 5
+    # they are in the stack's report
+    assert DEATHS == []

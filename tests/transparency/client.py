@@ -73,7 +73,8 @@ async def _send_http1(
         framing += (("expect", "100-continue"),)
     line = f"{request.method} {request.path} HTTP/{request.version}"
     writer.write(written_head(line, (("host", HOST), *request.headers, *extra, *framing)))
-    with contextlib.suppress(ConnectionError):  # an answer may come before the end
+    # an answer may come before the end
+    with contextlib.suppress(ConnectionError):
         await writer.drain()
         await may_go_on.wait()
         for piece in request.body:

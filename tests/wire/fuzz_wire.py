@@ -171,7 +171,8 @@ class Subject:
             assert self.end.closed
             assert said[-1] is faults[-1]
         elif self.end.closed:
-            assert self.end.draining  # the peer took its leave, and all calls have ended
+            # the peer took its leave, and all calls have ended
+            assert self.end.draining
         if self.end.closed:
             assert not self.end.streams
         self.end.lost("the end")
@@ -218,7 +219,8 @@ def check_blocks(dice: random.Random) -> None:
         except Malformed:
             continue
         finally:
-            if oracle.header_table_size == 0:  # so does a reader whose peer has complied
+            # so does a reader whose peer has complied
+            if oracle.header_table_size == 0:
                 oracle.max_allowed_table_size = 0
 
 

@@ -271,7 +271,8 @@ def test_draining_serves_what_was_on_its_way_and_then_closes() -> None:
     first = both.open()
     both.run()
     both.server.drain()
-    late = both.open()  # on its way before the GOAWAY has come
+    # on its way before the GOAWAY has come
+    late = both.open()
     both.run()
     assert not both.client.usable
     assert not both.server.closed

@@ -179,6 +179,7 @@ async def test_an_owner_that_raises_is_told_that_its_stream_is_over(
     failed = owners[0] if end == "server" else call
     assert failed.status is not None
     assert failed.status.code == 13
-    assert "a bug" in map(str, reported)  # grpcio may have something to say of earlier loops
+    # grpcio may have something to say of earlier loops
+    assert "a bug" in map(str, reported)
     await connection.close()
     await server.drain(0)

@@ -204,7 +204,8 @@ async def test_draining_waits_for_open_calls_and_refuses_new_ones(ends: Ends) ->
     drained = asyncio.create_task(ends.server.drain(10))
     await asyncio.sleep(0)
     call.stream.send(b"y")
-    await until(call, lambda: len(call.messages) == 2)  # the GOAWAY came before this
+    # the GOAWAY came before this
+    await until(call, lambda: len(call.messages) == 2)
     assert not ends.connection.usable
     late = ends.open()
     await until(late, lambda: late.status is not None)
@@ -408,7 +409,8 @@ async def leave(in_vain: bool) -> list[object]:
     try:
         for _ in range(3):
             await connect()
-        await asyncio.sleep(0.1)  # the last socket is closed in a later turn
+        # the last socket is closed in a later turn
+        await asyncio.sleep(0.1)
         gc.collect()
         return [left for left in gc.garbage if isinstance(left, Http2Connection)]
     finally:

@@ -112,7 +112,8 @@ async def test_a_grpcio_client_pings_no_more_in_a_silence_than_servers_take(
     owner = Owner()
     stream = connection.open(PATH, {}, owner)
     stream.send(b"the last word for long")
-    await asyncio.sleep(4.5)  # what is not sent has no event to wait for
+    # what is not sent has no event to wait for
+    await asyncio.sleep(4.5)
     assert (owner.status, connection.usable) == (None, True)
     await connection.close()
     await server.stop(0)

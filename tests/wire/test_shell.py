@@ -68,7 +68,8 @@ async def test_a_client_that_does_not_greet_is_hung_up_on() -> None:
         preface[1].write(frames.PREFACE)
         for reader, writer in (silent, preface):
             async with asyncio.timeout(60):
-                said = await reader.read()  # to the end
+                # to the end
+                said = await reader.read()
             assert error_of(said) is ErrorCode.NO_ERROR
             writer.close()
         assert not server._protocols

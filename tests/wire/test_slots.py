@@ -147,7 +147,8 @@ async def test_what_is_dialled_for_those_who_wait_takes_the_place_of_a_lost_conn
         await until(waiting, lambda: bool(waiting.messages))
         assert waiting.stream is not None
         waiting.stream.cancel()
-        both.connection._tidy()  # a connection beyond the first one would go now
+        # a connection beyond the first one would go now
+        both.connection._tidy()
         assert both.connection.usable
         again = opened(both.connection)
         say(again, b"y")
@@ -200,7 +201,8 @@ async def test_a_limiting_grpcio_server_gets_more_connections() -> None:
     calls = [opened(connection) for _ in range(20)]
     for call in calls:
         say(call, b"x")
-    for call in calls:  # all at once: none has ended
+    # all at once: none has ended
+    for call in calls:
         await until(call, lambda call=call: bool(call.messages))
     await connection.close()
     await server.stop(0)

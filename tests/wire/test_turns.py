@@ -93,7 +93,8 @@ class Forwarder(Owner):
 async def test_what_a_read_has_to_say_elsewhere_leaves_with_it_in_one_write() -> None:
     protocol, socket = picker()
     server = envoy(Forwarder([protocol]))
-    await asyncio.sleep(0)  # the call's headers
+    # the call's headers
+    await asyncio.sleep(0)
     socket.written.clear()
 
     server.data_received(ASKED)

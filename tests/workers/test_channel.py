@@ -11,7 +11,8 @@ from epp_client.workers.channel import Channel, Counted
 
 
 async def speak(worker: Channel) -> None:
-    while True:  # the first words may get into the kernel still
+    # the first words may get into the kernel still
+    while True:
         await worker.send(Counted(0, Counters()))
         await asyncio.sleep(0)
 
@@ -22,7 +23,8 @@ def test_a_worker_whose_control_process_has_gone_is_told_so_by_an_oserror() -> N
         worker = await Channel.open(ours)
         theirs.close()
         assert await worker.receive() is None
-        for _ in range(2):  # the second time, what failed has been closed
+        # the second time, what failed has been closed
+        for _ in range(2):
             with pytest.raises(OSError, match=r".+"):
                 await speak(worker)
             await asyncio.sleep(0.01)

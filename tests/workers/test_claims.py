@@ -62,7 +62,8 @@ def test_what_somebody_listens_on_is_left_to_them(tmp_path: Path, queue: str) ->
         assert path.stat().st_ino == inode
         for one in waiting:
             one.close()
-    claims.claim()  # they have gone
+    # they have gone
+    claims.claim()
     assert claims.others == []
     claims.close()
 
@@ -95,7 +96,8 @@ async def test_a_worker_accepts_what_has_waited_in_the_claimed_socket(tmp_path: 
         async with asyncio.timeout(60):
             await workers.start()
             assert path.stat().st_ino == inode
-            assert (await reader.readexactly(9))[3] == 4  # SETTINGS
+            # SETTINGS
+            assert (await reader.readexactly(9))[3] == 4
     finally:
         writer.close()
         await workers.drain(1)
@@ -127,7 +129,8 @@ async def test_workers_have_followed_when_the_slowest_has(tmp_path: Path) -> Non
             finally:
                 os.kill(slow, signal.SIGCONT)
             await following
-            os.kill(slow, signal.SIGKILL)  # who has gone picks nobody
+            # who has gone picks nobody
+            os.kill(slow, signal.SIGKILL)
             await workers.followed()
     finally:
         await workers.drain(1)

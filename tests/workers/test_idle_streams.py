@@ -104,7 +104,8 @@ class Worker:
             stream.cancel()
             if n % 500 == 499:
                 await asyncio.sleep(0.05)
-        (last,) = await self.open(1)  # whoever is served now comes after all of that
+        # whoever is served now comes after all of that
+        (last,) = await self.open(1)
         last.cancel()
 
 
@@ -139,7 +140,8 @@ async def running_worker(folder: Path, transport: str = "native") -> AsyncIterat
         (process,) = psutil.Process(sidecar.pid).children()
         worker = Worker(process, protocols)
         async with asyncio.timeout(60):
-            while not worker.served:  # the pools are read, and the picker's connection is there
+            # the pools are read, and the picker's connection is there
+            while not worker.served:
                 (first,) = await worker.open(1)
                 first.cancel()
         yield worker

@@ -185,7 +185,8 @@ def test_workers_start_with_all_of_it_held_and_end_up_with_nothing_held(program:
     assert mask(fresh, "SigBlk") == 0
     for number in ignored:
         os.kill(fresh, number)
-    program.process.send_signal(signal.SIGHUP)  # it drains: it is there to be told to
+    # it drains: it is there to be told to
+    program.process.send_signal(signal.SIGHUP)
     until(lambda: fresh not in program.everybody)
     program.until_settled()
     assert "restarting a relay worker that crashed" not in program.said
@@ -213,7 +214,8 @@ def test_the_holder_ignores_what_renews_others(tmp_path: Path, number: signal.Si
     command = [sys.executable, "-m", "epp_client", "hold", "--socket", str(path)]
     with subprocess.Popen(command) as holder:
         until(lambda: mask(holder.pid, "SigBlk") == BITS)
-        for _ in range(5):  # as it starts, as it becomes another program, and as it holds
+        # as it starts, as it becomes another program, and as it holds
+        for _ in range(5):
             holder.send_signal(number)
             time.sleep(0.1)
         until(path.is_socket)

@@ -98,7 +98,8 @@ async def test_large_bodies_that_come_while_their_worker_is_dead_wait_for_the_ne
 
     async def stream() -> None:
         while not over.is_set():
-            await post(client, lone)  # in flight on the one that is killed: may fail
+            # in flight on the one that is killed: may fail
+            await post(client, lone)
 
     streams = [asyncio.create_task(stream()) for _ in range(4)]
     assert await post(client, lone) == (200, True)

@@ -25,7 +25,8 @@ async def test_a_thousand_picks_that_wait_ask_once(tmp_path: Path) -> None:
         assert isinstance(said, Wanted)
         assert set(said.pools) == {"default/llama", "default/other"}
         assert worker._asking is not None
-        await worker._asking  # there was nothing more to say
+        # there was nothing more to say
+        await worker._asking
         worker._want("default/llama")
         assert await control.receive() == Wanted(("default/llama",))
         await worker._asking

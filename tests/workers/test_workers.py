@@ -97,8 +97,10 @@ async def test_one_dead_worker_costs_a_retry_and_no_request(
     stack: Stack, workers: Workers, client: httpx.AsyncClient
 ) -> None:
     assert await ask(client, stack) == 200
-    workers._draining = True  # nobody takes the dead worker's place
-    workers._slots[0].adopt(None)  # for so long that its socket has been given up
+    # nobody takes the dead worker's place
+    workers._draining = True
+    # for so long that its socket has been given up
+    workers._slots[0].adopt(None)
     os.kill(workers.pids[0], signal.SIGKILL)
     async with asyncio.timeout(60):
         while workers.serving == 2:

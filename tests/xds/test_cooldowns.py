@@ -23,9 +23,11 @@ def test_a_pool_at_rest_is_pushed_at_once() -> None:
     ("took", "rest", "wanted"),
     [
         (0.0, 0.0, 0.0),
-        (0.005, 0.05, 0.05),  # 1 000 endpoints
+        # 1 000 endpoints
+        (0.005, 0.05, 0.05),
         (0.01, 0.2, MAX_WANTED_COOLDOWN),
-        (0.045, 4.05, MAX_WANTED_COOLDOWN),  # 10 000
+        # 10 000
+        (0.045, 4.05, MAX_WANTED_COOLDOWN),
         (0.06, MAX_COOLDOWN, MAX_WANTED_COOLDOWN),
         (30.0, MAX_COOLDOWN, MAX_WANTED_COOLDOWN),
     ],
@@ -51,11 +53,14 @@ def _rest_after(*took: float) -> float:
 @pytest.mark.parametrize(
     ("took", "counts"),
     [
-        ((0.005, 0.04), 0.005),  # a busy moment
+        # a busy moment
+        ((0.005, 0.04), 0.005),
         ((0.005, 0.04, 0.005), 0.005),
         ((0.005, 0.04, 0.03), 0.005),
-        ((0.005, 0.04, 0.03, 0.04), 0.03),  # the pool has grown, or the machine stays busy
-        ((0.04, 0.005), 0.005),  # the first push, with the cluster
+        # the pool has grown, or the machine stays busy
+        ((0.005, 0.04, 0.03, 0.04), 0.03),
+        # the first push, with the cluster
+        ((0.04, 0.005), 0.005),
     ],
 )
 def test_a_push_that_took_longer_than_its_neighbours_is_not_held_against_the_pool(

@@ -44,7 +44,8 @@ async def test_envoy_is_told_nothing_before_all_is_known_and_then_what_old_relay
         (stream,) = server._streams
         while stream.wake.is_set():
             await asyncio.sleep(0.001)
-        assert not stream.state.told  # it has looked, and says nothing
+        # it has looked, and says nothing
+        assert not stream.state.told
         server.begin({POOL.name: table(1)})
         clusters, endpoints = await envoy.hears(CDS), await envoy.hears(EDS)
         _, found = read_assignment(endpoints.resources[0].value)
@@ -52,7 +53,8 @@ async def test_envoy_is_told_nothing_before_all_is_known_and_then_what_old_relay
         envoy.say(CDS, nonce=clusters.nonce)
         while stream.state._types[CDS].waiting:
             await asyncio.sleep(0.001)
-        assert not told.done()  # clusters without their endpoints are not enough
+        # clusters without their endpoints are not enough
+        assert not told.done()
         envoy.say(EDS, CLUSTER, nonce=endpoints.nonce)
         await told
         assert store.snapshots[str(POOL.name)].acknowledged == 2
@@ -92,7 +94,8 @@ async def test_envoy_keeps_who_has_left_until_every_relay_knows_of_it(tmp_path: 
         both = await envoy.hears(EDS)
         envoy.say(EDS, CLUSTER, nonce=both.nonce)
         assert len(read_assignment(both.resources[0].value)[1]) == 2
-        await asked.wait()  # its time is up
+        # its time is up
+        await asked.wait()
         publish(store, 3)
         now = await envoy.hears(EDS)
         envoy.say(EDS, CLUSTER, nonce=now.nonce)

@@ -52,7 +52,8 @@ def test_envoy_has_what_was_a_member_within_the_last_moment_and_nothing_older(
     lingering, now, before = Lingering(), 0.0, table()
     last_seen: dict[str, float] = {}
     for pause, members in history:
-        last_seen |= dict.fromkeys(before.by_key, now + pause)  # until this change
+        # until this change
+        last_seen |= dict.fromkeys(before.by_key, now + pause)
         now += pause
         lingering.expire(now)
         after = table(*members)

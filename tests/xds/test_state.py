@@ -163,7 +163,8 @@ def test_envoy_ends_with_the_newest_of_what_it_follows(data: st.DataObject) -> N
                     DiscoveryRequest(type_url=EDS, resource_names=follows, response_nonce=nonce)
                 )
                 if nonce:
-                    pushed.clear()  # that was its answer as well
+                    # that was its answer as well
+                    pushed.clear()
             case "answer":
                 answer(follows)
         turn()

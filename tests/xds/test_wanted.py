@@ -17,9 +17,8 @@ async def test_a_pick_that_waits_ends_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cooldowns, "COOLDOWN_FACTOR", 1e9)
-    monkeypatch.setattr(
-        cooldowns, "MAX_COOLDOWN", 3600.0
-    )  # nothing would come before the test ends
+    # nothing would come before the test ends
+    monkeypatch.setattr(cooldowns, "MAX_COOLDOWN", 3600.0)
     monkeypatch.setattr(cooldowns, "MAX_WANTED_COOLDOWN", 0.01)
     store, path = PoolStore(), tmp_path / "xds"
     async with asyncio.timeout(30), serving(store, path) as server, talking_envoy(path) as envoy:
