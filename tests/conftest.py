@@ -24,19 +24,16 @@ collect_ignore = [folder for folder, switch in _TIERS.items() if switch not in o
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
-_APART = {
-    f"tests/{name}.py"
-    for name in (
-        "e2e/test_chaos_lifecycle",
-        "e2e/test_hold",
-        "e2e/test_removed_sockets",
-        "e2e/test_signal_storm",
-        "e2e/test_slow_start",
-        "workers/test_signals",
-        "workers/test_workers",
-    )
-}
-"""Files whose tests take long and start all that they use: their tests run in any process."""
+_APART = (
+    "tests/e2e/test_chaos_lifecycle.py",
+    "tests/e2e/test_hold.py",
+    "tests/e2e/test_removed_sockets.py",
+    "tests/e2e/test_slow_start.py",
+    "tests/slow/",
+    "tests/workers/test_signals.py",
+    "tests/workers/test_workers.py",
+)
+"""Tests that take long and start all that they use: each may run in another process."""
 _LONG = ("e2e", "workers", "transparency")
 """Folders whose tests start whole installations."""
 
@@ -45,8 +42,7 @@ class _Scheduling(LoadScopeScheduling):
     """A file runs in one process, as its tests share fixtures; but see _APART."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return nodeid if file in _APART else file
+        return nodeid if nodeid.startswith(_APART) else nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)

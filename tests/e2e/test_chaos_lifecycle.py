@@ -256,7 +256,14 @@ async def test_an_upgrade_costs_nothing(
     assert await running.drain_sidecar() == 0, running.sidecar.tail
 
 
-@pytest.mark.parametrize("how", ["upgraded", "killed"])
+@pytest.mark.parametrize(
+    ("transport", "how"),
+    # Killed with grpcio: see the next test.
+    [
+        *((transport, "upgraded") for transport in TransportName),
+        (TransportName.NATIVE, "killed"),
+    ],
+)
 async def test_a_new_control_process_without_an_api_server_leaves_requests_to_the_old_workers(
     tmp_path: Path, session: aiohttp.ClientSession, transport: TransportName, how: str
 ) -> None:

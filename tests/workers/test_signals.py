@@ -30,7 +30,7 @@ BITS = sum(1 << (number - 1) for number in DOCUMENTED)
 def with_each_gap(*numbers: signal.Signals) -> list[tuple[signal.Signals, float]]:
     """Each gap with one of two signals in turn, and the first gap with both.
 
-    The storms of `tests/e2e/test_signal_storm.py` have the other pairs.
+    The storms of `tests/slow/test_signal_storm.py` have the other pairs.
     """
     return [*zip(cycle(numbers), GAPS, strict=False), (numbers[1], GAPS[0])]
 
