@@ -174,11 +174,13 @@ async def test_a_connection_beyond_the_limit_is_closed(stack: Stack) -> None:
 
 async def answered(client: httpx.AsyncClient, stack: Stack, tokens: int, pause: float) -> bytes:
     """A streamed answer, up to where Envoy ends it."""
-    url = f"{stack.pool_url('nopicker')}/v1/chat/completions"
+    url = f"{stack.pool_url('close')}/v1/chat/completions"
+    # Not the endpoint that is dead: after a retry Envoy may not start the timeout of the route.
+    alive = {"test-epp-endpoint-selection": stack.endpoints[0]}
     request = {"stream": True, "max_tokens": tokens, "token_interval_ms": pause * 1000}
     seen = b""
     try:
-        async with client.stream("POST", url, json=request) as answer:
+        async with client.stream("POST", url, json=request, headers=alive) as answer:
             async for piece in answer.aiter_bytes():
                 seen += piece
     except httpx.HTTPError:
