@@ -161,7 +161,7 @@ async def test_a_picker_that_answers_480_mb_to_one_request_does_not_fill_envoy(
             )
             objects = [pool, member, *service("picker-flood", picker.address)]
             add_objects(stack, objects, "upstream.yaml")
-            await pool_is_there(client, stack, "upstream")
+            await pool_is_there(client, stack, "upstream", picker.address)
             envoy = psutil.Process(stack.envoy.process.pid)
             before = envoy.memory_info().rss
             if direction == "response":
@@ -186,15 +186,16 @@ async def test_a_picker_that_answers_480_mb_to_one_request_does_not_fill_envoy(
     (stack.manifests / "upstream.yaml").unlink()
 
 
-async def pool_is_there(client: httpx.AsyncClient, stack: Stack, name: str) -> None:
-    """Until the sidecar has a pool, and its picker has been reached."""
+async def pool_is_there(client: httpx.AsyncClient, stack: Stack, name: str, picker: str) -> None:
+    """Until the sidecar has a pool with this picker, and has reached it."""
     url = f"http://{stack.sidecar.admin_address}/pools/default/{name}"
     async with asyncio.timeout(60):
         while True:
             answer = await client.get(url)
+            # Not the picker of the test before, whose pool has the same name.
             if (
                 answer.status_code == 200
-                and "unknown" in answer.json()["picker"]["health"].values()
+                and answer.json()["picker"]["health"].get(picker) == "unknown"
             ):
                 return
             await asyncio.sleep(0.05)
