@@ -124,7 +124,8 @@ class Channel:
         """Send no more, and close once the peer has closed its end, or after `timeout` seconds. If we
         closed at once, a write of the peer would break its transport, and it would lose the messages that
         it has not read yet."""
-        with contextlib.suppress(OSError, TimeoutError):
+        # uvloop raises a RuntimeError if the transport is closed already.
+        with contextlib.suppress(OSError, RuntimeError, TimeoutError):
             self._writer.write_eof()
             async with asyncio.timeout(timeout):
                 while await self._reader.read(1 << 16):
