@@ -2,6 +2,7 @@
 ours."""
 
 import contextlib
+import itertools
 import os
 import socket
 import stat
@@ -13,6 +14,8 @@ BACKLOG = 1024
 """Connections that wait to be accepted. Envoy opens one per worker thread."""
 MODE = 0o660
 """Mode of the sockets. Everybody with write access can act as Envoy: the user and the group."""
+
+_NUMBERS = itertools.count()
 
 
 class Held(NamedTuple):
@@ -39,14 +42,16 @@ class SocketFile:
         _check_directory(self.path.parent)
         if self.path.exists() and not stat.S_ISSOCK(self.path.stat().st_mode):
             raise FileExistsError(f"{path} exists and is not a socket")
-        self.fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        self.fresh.unlink(missing_ok=True)
+        # Several sockets of one process may be bound for one path, before the first has moved there.
+        self.fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}.{next(_NUMBERS)}")
         self.inode: int | None = None
         """Inode of `path`, if it is ours."""
 
     @contextlib.contextmanager
     def binding(self) -> Iterator[str]:
         """Yields the path to bind, which gets `mode` by the umask."""
+        # A process that was killed may have had our pid.
+        self.fresh.unlink(missing_ok=True)
         previous = os.umask(0o777 & ~self.mode)
         try:
             yield str(self.fresh)

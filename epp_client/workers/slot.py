@@ -37,7 +37,6 @@ class Slot:
         """
         if self.bound is not None and self.bound.named:
             return self.bound
-        # Close the old socket first: the new one is bound to the same temporary name.
         self.adopt(None)
         path = self.settings.socket
         if self._hold is not None and (left := self._hold.take(path)) is not None:

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from epp_client.wire import socket_names
-from epp_client.wire.socket_file import BoundSocket
+from epp_client.wire.socket_file import BoundSocket, Held
 from epp_client.wire.socket_names import SocketName, SocketNames
 
 
@@ -104,3 +104,21 @@ async def test_a_name_that_is_given_up_is_left_alone(watched: Watched) -> None:
     await asyncio.sleep(0.1)
     assert (watched.owner.times, watched.said) == (1, [])
     await watched.owner.bind()
+
+
+@pytest.mark.parametrize("ends", ["kept", "closed"])
+def test_a_socket_of_the_holder_leaves_a_new_socket_of_the_same_name_alone(
+    tmp_path: Path, ends: str
+) -> None:
+    path = str(tmp_path / "socket")
+    left = BoundSocket(path)
+    left.take_place()
+    new = BoundSocket(path)
+    held = BoundSocket(path, held=Held(left.socket.dup(), left.inode))
+    if ends == "closed":
+        held.close()
+    new.take_place()
+    assert new.named
+    for bound in (left, new, held):
+        bound.close()
+    assert list(tmp_path.iterdir()) == []
