@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz \
+.PHONY: help venv demo test test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel \
   audit transparency bench bench-cluster bench-micro chaos soak quiet stopped figures clean
 
 help: ## Show the targets
@@ -54,6 +54,9 @@ test-compiled: compiled ## Run the tests of the hot path against the compiled mo
 
 test-image: venv ## Run the steps of the Dockerfile without Docker and test the result (needs a C compiler)
 	EPP_CLIENT_TEST_IMAGE=1 $(BIN)/python -m pytest -q tests/deploy/test_image.py
+
+wheel: venv ## Build the source distribution and the wheels, compiled and pure, into build/dist; try them
+	$(BIN)/python .ci/wheels.py
 
 GO ?= go
 TOOLS := $(CURDIR)/build/go

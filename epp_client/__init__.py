@@ -1,3 +1,1 @@
 """epp-client: the InferencePool data plane for Envoy."""
-
-__version__ = "0.1.0"

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from epp_client import __version__
 from epp_client.admin import dashboard, summary
 from epp_client.admin.hosts import only_for
 from epp_client.admin.patience import Door, punctual
@@ -25,6 +24,7 @@ from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.settings import host_port
 from epp_client.tls_settings import ClientTls
+from epp_client.version import VERSION
 
 MAX_HEADER_BYTES = 8192
 """Limit of a request line, and of one header field."""
@@ -171,7 +171,7 @@ class AdminServer:
         )
         return web.json_response(
             {
-                "version": __version__,
+                "version": VERSION,
                 "uptime": time.monotonic() - self._started,
                 "reasons": self._readiness.reasons,
                 "synced": store.synced,

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from epp_client import __version__
 from epp_client.cli.check import check
 from epp_client.cli.envoy_config import envoy_config
 from epp_client.cli.hold import hold
 from epp_client.cli.pick import pick
 from epp_client.cli.serve import serve
 from epp_client.errors import EppClientError
+from epp_client.version import VERSION
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +32,7 @@ for name, command in {
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"epp-client {__version__}")
+        typer.echo(f"epp-client {VERSION}")
         raise typer.Exit
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import choose_encoder
 
-from epp_client import __version__
 from epp_client.metrics.api import ApiCollector, ApiSource
 from epp_client.metrics.counters import UNKNOWN_POOL, Counters
 from epp_client.metrics.requests import RequestCollector
@@ -18,6 +17,7 @@ from epp_client.pool.endpoints import EndpointTable
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.problems import Severity
 from epp_client.pool.store import PoolStore
+from epp_client.version import VERSION
 
 
 class Scrape(NamedTuple):
@@ -59,7 +59,7 @@ class Metrics:
         self.envoys = Gauge("epp_client_envoys_connected", "Open ADS streams.", registry=registry)
         Gauge(
             "epp_client_build_info", "Always 1.", ["version", "transport"], registry=registry
-        ).labels(__version__, transport).set(1)
+        ).labels(VERSION, transport).set(1)
         self._known = {UNKNOWN_POOL}
 
     def follow_api(self, source: ApiSource) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import epp_client
+from epp_client.version import VERSION
 from testbed.stack import free_ports
 from tests.deploy.dockerfile import Build, CommandFailed, Instruction, stages
 
@@ -52,7 +52,7 @@ def test_the_final_image_is_the_venv_and_nothing_that_builds() -> None:
     assert values("STOPSIGNAL") == ["SIGTERM"]
     assert not values("HEALTHCHECK"), "Kubernetes probes"
     labels = " ".join(values("LABEL"))
-    assert f'org.opencontainers.image.version="{epp_client.__version__}"' in labels
+    assert f'org.opencontainers.image.version="{VERSION}"' in labels
 
 
 def test_both_stages_have_the_same_python() -> None:
@@ -107,7 +107,7 @@ def test_the_context_is_only_what_the_image_is_made_of(built: Build) -> None:
 
 def test_the_console_script_runs(built: Build) -> None:
     done = in_image(built, "epp-client", "--version")
-    assert done.stdout == f"epp-client {epp_client.__version__}\n", done.stderr
+    assert done.stdout == f"epp-client {VERSION}\n", done.stderr
 
 
 def test_the_hot_path_is_compiled(built: Build) -> None:
@@ -223,7 +223,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_plain_wheel_has_the_whole_package(wheel: Path) -> None:
-    assert wheel.name == f"epp_client-{epp_client.__version__}-py3-none-any.whl"
+    assert wheel.name == f"epp_client-{VERSION}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if name.startswith("epp_client/")}
     expected = {

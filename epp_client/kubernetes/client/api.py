@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import aiohttp
 from kubernetes_asyncio.client.rest import RESTClientObject
 
-from epp_client import __version__
 from epp_client.errors import ApiError, ApiFault, SettingsError
 from epp_client.kubernetes.client.access import Access, tls_files
 from epp_client.kubernetes.client.faults import Call, refusal, unreachable
 from epp_client.kubernetes.client.resources import Resource
 from epp_client.kubernetes.client.watch import WatchStream
+from epp_client.version import VERSION
 
 Object = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ CALL_TIMEOUT = 30.0
 WATCH_ANSWER_TIMEOUT = 30.0
 """Seconds from the request of a watch to its first byte: the server answers with its first event."""
 
-_USER_AGENT = f"epp-client/{__version__}"
+_USER_AGENT = f"epp-client/{VERSION}"
 
 
 _MERGE_PATCH = "application/merge-patch+json"
