@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # The sidecar, its hot path compiled. No Envoy in here, and nothing that builds.
-#   docker build --tag epp-client:0.1.0 .
+#   docker build --tag epp-client:0.2.0 .
 
 FROM python:3.11-bookworm AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
@@ -26,7 +26,7 @@ RUN EPP_CLIENT_COMPILE=1 /build/bin/python -m pip wheel --no-build-isolation --n
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="epp-client" \
       org.opencontainers.image.description="The InferencePool data plane for Envoy" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
 COPY --from=build /opt/epp-client /opt/epp-client

@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel \
+.PHONY: help venv demo test test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release \
   audit transparency bench bench-cluster bench-micro chaos soak quiet stopped figures clean
 
 help: ## Show the targets
@@ -57,6 +57,9 @@ test-image: venv ## Run the steps of the Dockerfile without Docker and test the 
 
 wheel: venv ## Build the source distribution and the wheels, compiled and pure, into build/dist; try them
 	$(BIN)/python .ci/wheels.py
+
+release: venv ## Release VERSION=x.y.z: check, state the version, build, commit and tag (nothing is uploaded)
+	$(BIN)/python .ci/release.py '$(VERSION)'
 
 GO ?= go
 TOOLS := $(CURDIR)/build/go

@@ -1,6 +1,7 @@
 """What a fresh clone relies on: the help of the Makefile, the constraints, one version."""
 
 import re
+import runpy
 import subprocess
 import tomllib
 from pathlib import Path
@@ -58,3 +59,15 @@ def test_every_direct_dependency_is_constrained() -> None:
 def test_the_package_and_its_distribution_agree_on_the_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == VERSION
+
+
+def test_every_place_that_states_the_version_states_the_same() -> None:
+    release = runpy.run_path(str(ROOT / ".ci" / "release.py"))
+    for name, before in release["STATED"].items():
+        found = re.findall(rf"(?:{before})({release['NUMBER']})", (ROOT / name).read_text())
+        assert set(found) == {VERSION}, name
+
+
+def test_the_changelog_has_a_section_for_the_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(rf"^## {re.escape(VERSION)} - \d{{4}}-\d\d-\d\d$", changelog, re.M)
