@@ -3,8 +3,11 @@
 import re
 import runpy
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
+
+import yaml
 
 from epp_client.version import VERSION
 
@@ -71,3 +74,16 @@ def test_every_place_that_states_the_version_states_the_same() -> None:
 def test_the_changelog_has_a_section_for_the_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert re.search(rf"^## {re.escape(VERSION)} - \d{{4}}-\d\d-\d\d$", changelog, re.M)
+
+
+def test_the_hooks_before_a_commit_run_what_make_check_runs() -> None:
+    checked = make("--dry-run", "--always-make", "check")
+    config = ROOT / ".pre-commit-config.yaml"
+    validate = [f"{Path(sys.executable).parent}/pre-commit", "validate-config", str(config)]
+    assert subprocess.run(validate, timeout=60).returncode == 0
+    [local] = yaml.safe_load(config.read_text())["repos"]
+    assert local["repo"] == "local", "nothing is fetched"
+    for hook in local["hooks"]:
+        program, *arguments = hook["entry"].replace(" --force-exclude", "").split()
+        assert (ROOT / program).exists(), program
+        assert " ".join([program, *arguments]) in checked
