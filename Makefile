@@ -6,8 +6,8 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release \
-  audit transparency bench bench-cluster bench-micro chaos soak quiet stopped figures clean
+.PHONY: help venv demo test test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release audit transparency bench \
+  bench-cluster bench-micro chaos soak quiet stopped figures clean matrix
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -145,6 +145,11 @@ build/envoy/%: .venv/installed
 quiet: venv $(addprefix build/envoy/,$(ENVOYS)) ## Run long responses, idle pools and idle Envoys of every version; DURATION=1800 s SEED=n
 	$(BIN)/python -m chaos quiet $(if $(filter command line,$(origin DURATION)),--duration $(DURATION)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) $(QUIET)
+
+PYTHONS :=
+matrix: venv $(addprefix build/envoy/,$(ENVOYS)) ## Try every Python and Envoy of docs/compatibility.md; PYTHONS="3.12" for some
+	$(BIN)/python .ci/matrix.py $(PYTHONS)
+	$(BIN)/python -m pytest -q tests/compatibility
 
 stopped: venv ## Measure how long a stopped picker (SIGSTOP) delays requests under FailOpen
 	$(BIN)/python -m chaos stopped

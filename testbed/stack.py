@@ -167,12 +167,14 @@ async def running_stack(
     write: Callable[[list[dict[str, Any]]], str] = yaml.safe_dump_all,
     edit_bootstrap: Callable[[dict[str, Any]], None] = lambda _: None,
     edge: Edge = EDGE,
+    envoy: str = "",
     **settings: Any,
 ) -> AsyncIterator[Stack]:
     """Start everything; `settings` override those of the sidecar.
 
     `routes_to` are pools with routes in Envoy that are missing in the manifests. `write` encodes the
     objects as a manifest. `edge` is for the bootstrap, which `edit_bootstrap` changes in place.
+    `envoy` is the path of another Envoy than the one of the venv.
 
     Pools: `open` (FailOpen) and `close` (FailClose) with a picker each, `h2c` (with `open`'s
     picker), `nopicker`, `lost` (FailClose, its Service is missing), `observe` and `skip` (response
@@ -216,7 +218,7 @@ async def running_stack(
         )
         edit_bootstrap(bootstrap)
         stack.envoy = await owner.enter_async_context(
-            running_envoy(yaml.safe_dump(bootstrap), admin)
+            running_envoy(yaml.safe_dump(bootstrap), admin, binary=envoy)
         )
         yield stack
 
