@@ -1,0 +1,95 @@
+"""`make coverage`: how much of the pure code its tests run, by lines and branches.
+
+Pure is what the contract `pure` in .importlinter names. The tests are those of the rooms, in one process:
+what a child process runs does not count.
+"""
+
+import configparser
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+FLOOR = 95.0
+"""Per cent of the lines and branches of each room."""
+
+TESTS = (
+    *("tests/relay", "tests/ext_proc", "tests/picker", "tests/pool", "tests/wire", "tests/xds"),
+    *("tests/kubernetes", "tests/data_plane", "tests/workers/test_delta.py"),
+    "tests/admin/test_metrics.py",
+)
+
+
+class Count(NamedTuple):
+    """Lines and branches, and how many of them ran."""
+
+    ran: int = 0
+    all: int = 0
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.ran / self.all if self.all else 100.0
+
+    def plus(self, other: "Count") -> "Count":
+        return Count(self.ran + other.ran, self.all + other.all)
+
+
+def pure_files() -> list[str]:
+    """The sources of the contract's modules, generated code aside."""
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    found: set[Path] = set()
+    for module in contracts["importlinter:contract:pure"]["source_modules"].split():
+        path = ROOT / module.replace(".", "/")
+        found.update(path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")])
+    return sorted(str(path.relative_to(ROOT)) for path in found if "pb" not in path.parts)
+
+
+def room(file: str) -> str:
+    """`epp_client/wire/http2/frames.py` belongs to `wire`; a module of the package to itself."""
+    return Path(file).parts[1].removesuffix(".py")
+
+
+def measured(folder: str) -> dict[str, dict[str, object]]:
+    """What coverage.py has found, by file."""
+    environment = {**os.environ, "COVERAGE_FILE": f"{folder}/data"}
+    coverage = (sys.executable, "-m", "coverage")
+    run = (*coverage, "run", "--branch", "--source=epp_client", "-m", "pytest", "-q", *TESTS)
+    if subprocess.run(run, cwd=ROOT, env=environment, timeout=3000).returncode != 0:
+        sys.exit("the tests failed, so nothing is said about coverage")
+    report = (*coverage, "json", "-q", "-o", f"{folder}/report.json")
+    subprocess.run(report, cwd=ROOT, env=environment, check=True, timeout=300)
+    files: dict[str, dict[str, object]] = json.loads(Path(folder, "report.json").read_text())[
+        "files"
+    ]
+    return files
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        files = measured(folder)
+    rooms: dict[str, Count] = defaultdict(Count)
+    for file in pure_files():
+        summary = files[file]["summary"]
+        ran = summary["covered_lines"] + summary["covered_branches"]
+        count = Count(ran, summary["num_statements"] + summary["num_branches"])
+        rooms[room(file)] = rooms[room(file)].plus(count)
+        if count.percent < FLOOR:
+            lines, branches = files[file]["missing_lines"], files[file]["missing_branches"]
+            ways = [f"{a}->{b}" for a, b in branches if a not in lines and b not in lines]
+            print(f"{file}: {count.percent:.1f} %, missing {lines} {' '.join(ways)}")
+    print(f"\n{'room':<12} {'ran':>6} {'all':>6} {'%':>6}")
+    for name, count in rooms.items():
+        print(f"{name:<12} {count.ran:>6} {count.all:>6} {count.percent:>6.1f}")
+    low = [name for name, count in rooms.items() if count.percent < FLOOR]
+    if low:
+        sys.exit(f"below {FLOOR} %: {', '.join(low)}")
+
+
+if __name__ == "__main__":
+    main()
