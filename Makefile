@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release audit transparency bench \
-  bench-cluster bench-micro chaos soak quiet stopped figures clean matrix
+  bench-cluster bench-micro chaos soak quiet stopped figures clean matrix coverage
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ demo: venv ## Run the demo on this machine: Envoy, sidecar, pickers, model serve
 
 test: venv ## Run the tests in six processes: many of them mostly wait
 	$(BIN)/python -m pytest -n 6
+
+coverage: venv ## Measure how much of the pure rooms their tests run, lines and branches; below 95 % it fails
+	$(BIN)/python .ci/coverage.py
 
 test-slow: venv ## Run the tests that wait for a minute or more
 	EPP_CLIENT_TEST_SLOW=1 $(BIN)/python -m pytest -n 4 tests/slow

@@ -80,3 +80,28 @@ def test_the_more_take_no_connection_the_longer_the_list() -> None:
         MAX_WITH_UNREACHABLE,
         MAX_WITH_UNREACHABLE,
     ]
+
+
+def pool_of(count: int) -> PoolSnapshot:
+    members = [Endpoint(f"10.0.0.{n}:80", f"10.0.0.{n}", 80, f"pod-{n}") for n in range(count)]
+    return PoolSnapshot(POOL, EndpointTable(MappingProxyType({e.key: e for e in members}), 1))
+
+
+def test_of_two_the_less_loaded_comes_first() -> None:
+    """The dice draw 10.0.0.0 and 10.0.0.1, in this order."""
+    in_flight = InFlight()
+
+    def first() -> str:
+        return local_pick(pool_of(2), None, in_flight, (), lambda _: 0)[0]
+
+    assert first() == "10.0.0.0:80"
+    for _ in range(2):
+        in_flight.begin("10.0.0.0:80")
+    assert first() == "10.0.0.1:80"
+    in_flight.begin("10.0.0.1:80")
+    in_flight.end("10.0.0.0:80")
+    assert first() == "10.0.0.0:80", "one request each"
+    in_flight.end("10.0.0.1:80")
+    assert first() == "10.0.0.1:80"
+    in_flight.end("10.0.0.0:80")
+    assert first() == "10.0.0.0:80", "none any more"

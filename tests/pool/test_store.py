@@ -65,3 +65,15 @@ def test_whoever_unsubscribed_hears_nothing(store: PoolStore) -> None:
     store.subscribe(heard.append)()
     store.publish({A: snapshot(A)})
     assert not heard
+
+
+def test_what_another_process_tells_is_taken_over_with_its_acknowledgements(
+    store: PoolStore, told: list[set[PoolName]]
+) -> None:
+    store.adopt([replace(snapshot(A), acknowledged=1), snapshot(B)], ())
+    assert store.synced
+    assert store.snapshots["default/a"].acknowledged == 1
+    store.adopt([snapshot(B, 2)], ["default/a", "default/never-known"])
+    assert list(store.snapshots) == ["default/b"]
+    assert store.snapshots["default/b"].table.generation == 2
+    assert told == [{A, B}, {A, B}]

@@ -1,4 +1,4 @@
-"""What our server answers to a client that breaks the rules of HTTP/2: the connection ends, or the stream alone."""
+"""What our server answers to a client that breaks the rules of HTTP/2: which end, and of what."""
 
 import pytest
 

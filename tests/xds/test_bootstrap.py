@@ -2,11 +2,13 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from epp_client.envoy.bootstrap import envoy_config
+from epp_client.envoy.inference_listener import Edge
 from epp_client.envoy.routes import Route
 from epp_client.errors import SettingsError
 from epp_client.pool.inference_pool import PoolName
@@ -102,3 +104,43 @@ def test_unusable_arguments_are_refused(
 ) -> None:
     with pytest.raises(SettingsError, match="envoy-config"):
         envoy_config(pools, routes=routes, ext_proc_sockets=sockets, ads_socket=ads)
+
+
+def _parts(**more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The listeners by name, and the whole document."""
+    text = envoy_config([LLAMA], ext_proc_sockets=EXT_PROC, ads_socket=XDS, **more)
+    document = yaml.safe_load(text)
+    return {item["name"]: item for item in document["static_resources"]["listeners"]}, document
+
+
+def test_clients_may_come_over_tls() -> None:
+    listeners, _ = _parts(edge=Edge(tls=(Path("/tls/tls.crt"), Path("/tls/tls.key"))))
+    [chain] = listeners["inference"]["filter_chains"]
+    context = chain["transport_socket"]["typed_config"]["common_tls_context"]
+    [certificate] = context["tls_certificates"]
+    assert certificate["certificate_chain"]["filename"] == "/tls/tls.crt"
+    assert certificate["private_key"]["filename"] == "/tls/tls.key"
+    assert context["alpn_protocols"] == ["h2", "http/1.1"]
+
+
+@pytest.mark.parametrize(("most", "limited"), [(100, True), (0, False)])
+def test_clients_may_be_limited_in_number(most: int, limited: bool) -> None:
+    _, document = _parts(edge=Edge(max_connections=most))
+    assert ("overload_manager" in document) is limited
+
+
+def test_other_hosts_see_two_pages_of_envoy_and_no_more() -> None:
+    listeners, document = _parts(status=("0.0.0.0", 9903), admin=("127.0.0.1", 9901))
+    [chain] = listeners["status"]["filter_chains"]
+    [manager] = [item["typed_config"] for item in chain["filters"]]
+    [host] = manager["route_config"]["virtual_hosts"]
+    paths = {route["match"]["path"] for route in host["routes"]}
+    assert paths == {"/ready", "/stats/prometheus"}
+    assert listeners["status"]["ignore_global_conn_limit"], "probes are not counted as clients"
+    names = [cluster["name"] for cluster in document["static_resources"]["clusters"]]
+    assert len(names) == 3
+
+
+def test_pages_of_the_admin_cannot_be_shown_without_it() -> None:
+    with pytest.raises(SettingsError, match="status listener"):
+        _parts(status=("0.0.0.0", 9903), admin=None)
