@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+import yaml
 
 from epp_client.settings import UpstreamMode
 from testbed.envoy import envoy_binary
-from testbed.stack import Stack, running_stack
+from testbed.stack import DEAD_HOST, Stack, running_stack
 from tests.compatibility.features import FEATURES, ready
 from tests.compatibility.table import COMMAND, ENVOYS, MISSING, PAGE, generated
 
@@ -31,13 +32,21 @@ def binary_of(envoy: str) -> Path:
     return ROOT / "build" / "envoy" / envoy / "bin" / "envoy"
 
 
+def _dead_for_pickers_alone(objects: list[dict[str, Any]]) -> str:
+    """The Pod where nothing listens is never picked locally: only a picker's list names it."""
+    for item in objects:
+        if item.get("status", {}).get("podIP") == DEAD_HOST:
+            item["metadata"]["labels"]["llm-d.ai/role"] = "prefill"
+    return yaml.safe_dump_all(objects)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     envoy, mode = request.param
     binary = binary_of(envoy)
     if not binary.exists():
         pytest.skip(f"Envoy {envoy} is not installed: `make matrix`")
-    settings: dict[str, Any] = {"upstream_mode": mode}
+    settings: dict[str, Any] = {"upstream_mode": mode, "write": _dead_for_pickers_alone}
     if mode is UpstreamMode.ORIGINAL_DST:
         settings["xds_socket"] = None
     async with running_stack(envoy=str(binary), **settings) as running:
