@@ -1,4 +1,4 @@
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
@@ -14,7 +14,7 @@ help: ## Show the targets
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "epp-client needs Python 3.11 or newer; of python3 and" \
-	  "python3.11 to python3.13 none on PATH is"; exit 1; }
+	  "python3.11 to python3.14 none on PATH is"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $@
