@@ -199,7 +199,7 @@ CHECKS: Final[Mapping[str, Callable[[Line], None]]] = {
 }
 NOT_OURS: Final = (
     *("export", "kill", "mkdir", "sudo", "git", "kind create"),
-    *("POOL=", ".venv/bin/locust", "benchmarks/vegeta/run.sh"),
+    *("POOL=", ".venv/bin/locust", ".venv/bin/pre-commit", "benchmarks/vegeta/run.sh"),
 )
 """Begin commands that name nothing of ours but files."""
 
