@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release audit transparency bench \
+.PHONY: help venv demo test repeat test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release audit transparency bench \
   bench-cluster bench-micro chaos soak quiet stopped figures clean matrix coverage
 
 help: ## Show the targets
@@ -26,6 +26,9 @@ demo: venv ## Run the demo on this machine: Envoy, sidecar, pickers, model serve
 
 test: venv ## Run the tests in six processes: many of them mostly wait
 	$(BIN)/python -m pytest -n 6
+
+repeat: venv ## Repeat TEST beside a load that takes the CPU, TIMES=20 or until it fails
+	$(BIN)/python .ci/repeat.py '$(TEST)' $(or $(TIMES),20)
 
 coverage: venv ## Measure how much of the pure rooms their tests run, lines and branches; below 95 % it fails
 	$(BIN)/python .ci/coverage.py

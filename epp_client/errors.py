@@ -128,6 +128,9 @@ class Reason(StrEnum):
     Generate the bootstrap with `epp-client envoy-config`."""
 
 
+PICK_REASONS: Final = frozenset(reason for reason in Reason if reason.startswith("pick_"))
+"""Refused by us, and yet the answer of a picker that works."""
+
 ENDPOINT_REASONS: Final = (
     Reason.ENDPOINT_UNREACHABLE,
     Reason.ENDPOINT_TIMEOUT,

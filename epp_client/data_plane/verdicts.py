@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from epp_client.errors import Reason
+from epp_client.errors import PICK_REASONS, Reason
 from epp_client.picker.address import PickerAddress, Waiting
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
@@ -11,16 +11,6 @@ from epp_client.wire.status import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, UNAVA
 _DIED: Final = frozenset((UNAVAILABLE, CANCELLED, INTERNAL))
 """What a stream ends with when it is cut off: connection lost, GOAWAY, RST_STREAM."""
 _ANSWERED: Final = frozenset((Outcome.STEERED, Outcome.REFUSED_BY_PICKER))
-_ANSWERS: Final = frozenset(
-    (
-        Reason.PICK_MISSING,
-        Reason.PICK_MALFORMED,
-        Reason.PICK_DISAGREES,
-        Reason.PICK_OUTSIDE_POOL,
-        Reason.PICK_OUTSIDE_SUBSET,
-    )
-)
-"""Refused by us, and yet the answer of a picker that works."""
 
 
 def reason_of(status: Status) -> Reason | None:
@@ -57,7 +47,7 @@ def decided(
 ) -> None:
     """The request is decided."""
     failure = exchange.result.failure
-    if exchange.result.outcome in _ANSWERED or failure in _ANSWERS:
+    if exchange.result.outcome in _ANSWERED or failure in PICK_REASONS:
         address.picked(request)
     elif failure is Reason.PICKER_TIMEOUT and (exchange.request_ended or exchange.stalled):
         address.pick_failed(request, picks_before)

@@ -8,7 +8,7 @@ from typing import Final, final
 
 from mypy_extensions import mypyc_attr
 
-from epp_client.errors import Reason
+from epp_client.errors import PICK_REASONS, Reason
 from epp_client.ext_proc.messages import Answer
 from epp_client.ext_proc.replies import with_trailers_mark
 from epp_client.picker.pick import Pick
@@ -31,9 +31,7 @@ so a deadline is never early, and at most a quarter late."""
 _TIMERS: Final = tuple(Timer)
 # An int, as an enum is a slow index in compiled code, and every message asks.
 _RESPONSE: Final = int(Timer.RESPONSE)
-_NAMED: Final = frozenset(
-    (Reason.PICK_MALFORMED, Reason.PICK_OUTSIDE_POOL, Reason.PICK_OUTSIDE_SUBSET)
-)
+_NAMED: Final = PICK_REASONS - {Reason.PICK_MISSING, Reason.PICK_DISAGREES}
 
 
 @final
