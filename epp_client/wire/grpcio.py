@@ -15,11 +15,11 @@ from grpc import aio
 
 from epp_client.errors import PeerUnreachable
 from epp_client.tls_settings import ClientTls
-from epp_client.wire.grpcio_channel import OPTIONS, explain, open_channel, until_ready
+from epp_client.wire.grpcio_channel import OPTIONS, open_channel, try_again, until_ready
 from epp_client.wire.health import with_health
 from epp_client.wire.socket_file import SocketFile
 from epp_client.wire.status import INTERNAL, OK, Status
-from epp_client.wire.tls import TlsStore
+from epp_client.wire.tls import TlsStore, explain
 from epp_client.wire.transport import NO_OWNER, Accept, Stream, StreamEvents
 
 HIGH_WATER = 256 * 1024
@@ -326,8 +326,12 @@ class GrpcioTransport:
             raise PeerUnreachable(explain(address, tls, error)) from error
         try:
             async with asyncio.timeout(timeout):
-                await until_ready(channel)
-        except (TimeoutError, ConnectionError) as error:
+                try:
+                    await until_ready(channel)
+                except ConnectionError:
+                    await try_again(address, tls.server_name or server_name, material)
+                    raise
+        except (TimeoutError, OSError) as error:
             await channel.close()
             raise PeerUnreachable(explain(address, tls, error)) from error
         except BaseException:

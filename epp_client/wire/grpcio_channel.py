@@ -13,7 +13,7 @@ from grpc import aio
 
 from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.http2.grpc import MAX_MESSAGE
-from epp_client.wire.tls import Material, unreachable
+from epp_client.wire.tls import Material
 
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -36,25 +36,32 @@ _CHANNEL_OPTIONS = [
 ]
 
 
-def explain(address: str, tls: ClientTls, error: Exception) -> str:
-    """The text of the error for a picker that could not be connected to."""
-    late = "timed out (epp-client.dev/connect-timeout)"
-    cause = late if isinstance(error, TimeoutError) else str(error) or "refused"
-    return unreachable(address, tls, cause)
-
-
 async def until_ready(channel: aio.Channel) -> None:
     """Connect, and wait until the channel is ready.
 
     Raises:
-        ConnectionError: the first attempt failed.
+        ConnectionError: the first attempt failed; gRPC does not tell why.
     """
     state = channel.get_state(try_to_connect=True)
     while state is not grpc.ChannelConnectivity.READY:
         if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            raise ConnectionError("refused")
+            raise ConnectionError("the connection ended before HTTP/2 began")
         await channel.wait_for_state_change(state)
         state = channel.get_state(try_to_connect=True)
+
+
+async def try_again(address: str, name: str, material: Material) -> None:
+    """Connect without gRPC, to find out why it could not.
+
+    Raises:
+        OSError: TCP or TLS failed.
+    """
+    host, _, port = address.rpartition(":")
+    context = material.context
+    _, writer = await asyncio.open_connection(
+        host.strip("[]"), int(port), ssl=context, server_hostname=name or host if context else None
+    )
+    writer.transport.abort()
 
 
 async def open_channel(

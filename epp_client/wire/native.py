@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -22,7 +21,7 @@ from epp_client.wire.protocol import (
 )
 from epp_client.wire.socket_file import BACKLOG, BoundSocket
 from epp_client.wire.status import DEADLINE_EXCEEDED, INTERNAL, Status
-from epp_client.wire.tls import TlsStore, unreachable
+from epp_client.wire.tls import TlsStore, explain
 from epp_client.wire.transport import NO_OWNER, Accept, Stream, StreamEvents
 
 MAX_DEADLINE = 24 * 3600.0
@@ -206,7 +205,7 @@ class NativeTransport:
             _check_alpn(made[0].transport)
         except (OSError, ValueError) as error:
             _abandon(made)
-            raise PeerUnreachable(_explain(address, tls, error)) from error
+            raise PeerUnreachable(explain(address, tls, error)) from error
         except BaseException:
             _abandon(made)
             raise
@@ -238,19 +237,6 @@ def _keep_alive(transport: asyncio.Transport, interval: float, timeout: float) -
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         patience = int((interval + 2 * timeout) * 1000)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
-
-
-def _explain(address: str, tls: ClientTls, error: Exception) -> str:
-    match error:
-        case TimeoutError():
-            cause = "timed out (epp-client.dev/connect-timeout)"
-        case ssl.SSLCertVerificationError():
-            cause = f"its certificate is not trusted: {error.verify_message}"
-        case ConnectionRefusedError():
-            cause = "connection refused"
-        case _:
-            cause = str(error) or type(error).__name__
-    return unreachable(address, tls, cause)
 
 
 def _with_deadlines(accept: Accept) -> Accept:

@@ -164,10 +164,26 @@ def client_context(tls: ClientTls) -> ssl.SSLContext | None:
     return context
 
 
-def unreachable(address: str, tls: ClientTls, cause: str) -> str:
-    """The text for a picker that could not be connected to, with a hint."""
-    if tls.mode is TlsMode.PLAINTEXT:
-        hint = "does it want TLS? (tls: unverified or verified)"
-    else:
-        hint = "does it want plaintext? (tls: plaintext), or is its certificate not trusted?"
-    return f"{address} over {tls.mode}: {cause}; {hint}"
+def explain(address: str, tls: ClientTls, error: Exception) -> str:
+    """Why a picker could not be connected to, and what to do."""
+    plaintext = "set --picker-tls plaintext (annotation epp-client.dev/tls)"
+    match error:
+        case TimeoutError():
+            why = "timed out (epp-client.dev/connect-timeout)"
+        case ConnectionRefusedError():
+            why = "connection refused: no process listens there"
+        case ssl.SSLCertVerificationError():
+            why = (
+                f"its certificate is not trusted: {error.verify_message}; set epp-client.dev/tls-ca-file, "
+                "or --picker-tls unverified"
+            )
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+            why = f"the picker speaks plaintext: {plaintext}"
+        case _:
+            cause = str(error) or type(error).__name__
+            if tls.mode is TlsMode.PLAINTEXT:
+                hint = "set --picker-tls unverified or verified (annotation epp-client.dev/tls)"
+                why = f"{cause}; if the picker speaks TLS, {hint}"
+            else:
+                why = f"{cause}; if the picker speaks plaintext, {plaintext}"
+    return f"{address} over {tls.mode}: {why}"

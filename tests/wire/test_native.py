@@ -340,7 +340,7 @@ async def test_tls_refusals_say_what_to_do(secure: Secure) -> None:
         (ClientTls(mode=TlsMode.VERIFIED), "certificate"),
         (verified.model_copy(update={"server_name": "other.svc"}), "certificate"),
         (verified.model_copy(update={"ca_file": Path("/nonexistent")}), "No such file"),
-        (PLAINTEXT, "does it want TLS?"),
+        (PLAINTEXT, "if the picker speaks TLS, set --picker-tls"),
     ):
         with pytest.raises(PeerUnreachable, match=text):
             await say_hello(secure.anybody, tls)
