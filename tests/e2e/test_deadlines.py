@@ -17,6 +17,7 @@ from tests.e2e.tools import (
     echo,
     metrics,
     recording_picker,
+    remove_objects,
     settled,
     until,
     value,
@@ -178,4 +179,4 @@ async def test_a_plain_answer_of_a_slow_model_keeps_what_the_picker_changes_at_i
             await settled(stack)
             families = await metrics(client, stack)
             assert value(families, "epp_client_response_passthrough", pool="default/plain") == 0
-    (stack.manifests / "plain.yaml").unlink()
+    await remove_objects(client, stack, "plain.yaml", "plain")

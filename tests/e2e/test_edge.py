@@ -15,7 +15,16 @@ from epp_client.envoy.inference_listener import Edge
 from epp_client.settings import TransportName
 from testbed.stack import HOSTS, Stack, inference_pool, pod, running_stack
 
-from .tools import add_objects, echo, metrics, record_of, recording_picker, settled, value
+from .tools import (
+    add_objects,
+    echo,
+    metrics,
+    record_of,
+    recording_picker,
+    remove_objects,
+    settled,
+    value,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -154,7 +163,7 @@ async def test_a_websocket_is_picked_at_its_headers_and_speaks_both_ways(
             if outcome == "steered":
                 record = await record_of(records, pool)
                 assert (record.phases, record.finished) == (["request_headers"], True)
-        (stack.manifests / "ws.yaml").unlink()
+        await remove_objects(client, stack, "ws.yaml", *POOLS)
 
 
 async def test_the_listener_speaks_tls_and_http_2(stack: Stack, client: httpx.AsyncClient) -> None:

@@ -16,7 +16,15 @@ from testbed.link import Link, Mode
 from testbed.picker import start_picker
 from testbed.stack import HOSTS, Stack, inference_pool, pod, running_stack, service
 from tests.e2e import flood
-from tests.e2e.tools import add_objects, echo, ext_proc_service, recording_picker, settled, until
+from tests.e2e.tools import (
+    add_objects,
+    echo,
+    ext_proc_service,
+    recording_picker,
+    remove_objects,
+    settled,
+    until,
+)
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 
@@ -94,7 +102,7 @@ async def upstream(stack: Stack, client: httpx.AsyncClient) -> AsyncIterator[Slo
             slow.may_read.clear()
             slow.begun.clear()
             yield slow
-            (stack.manifests / "upstream.yaml").unlink()
+            await remove_objects(client, stack, "upstream.yaml", "upstream")
 
 
 async def stands_still(number: Callable[[], int]) -> None:
@@ -183,7 +191,7 @@ async def test_a_picker_that_answers_480_mb_to_one_request_does_not_fill_envoy(
             writer.transport.abort()
             await settled(stack)
             assert ext_proc_service(stack).budget.used == 0
-    (stack.manifests / "upstream.yaml").unlink()
+    await remove_objects(client, stack, "upstream.yaml", "upstream")
 
 
 async def pool_is_there(client: httpx.AsyncClient, stack: Stack, name: str, picker: str) -> None:
@@ -219,7 +227,7 @@ async def dripping(stack: Stack, client: httpx.AsyncClient) -> AsyncIterator[Lin
         for pool in ("open-dripped", "close-dripped"):
             await until(client, stack, pool, lambda answer: answer.status_code == 200)
         yield link
-        (stack.manifests / "dripped.yaml").unlink()
+        await remove_objects(client, stack, "dripped.yaml", "open-dripped", "close-dripped")
 
 
 BODY = os.urandom(200_000)

@@ -124,6 +124,17 @@ def add_objects(stack: Stack, objects: list[dict[str, Any]], name: str = "more.y
     new.rename(stack.manifests / name)
 
 
+async def remove_objects(client: httpx.AsyncClient, stack: Stack, name: str, *pools: str) -> None:
+    """Remove a manifest, and wait until the sidecar has forgotten its pools: a later test may add pools of
+    the same names, and would see the pickers of these."""
+    (stack.manifests / name).unlink()
+    async with asyncio.timeout(60):
+        for pool in pools:
+            url = f"http://{stack.sidecar.admin_address}/pools/default/{pool}"
+            while (await client.get(url)).status_code != 404:
+                await asyncio.sleep(0.02)
+
+
 @asynccontextmanager
 async def recording_picker(
     name: str, endpoints: list[str], dialects: list[str] | None = None
