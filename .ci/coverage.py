@@ -25,6 +25,7 @@ TESTS = (
     *("tests/kubernetes/test_source.py", "tests/kubernetes/test_status.py"),
     *("tests/kubernetes/test_status_merge.py", "tests/kubernetes/test_status_routes.py"),
     *("tests/workers/test_delta.py", "tests/admin/test_metrics.py", "tests/e2e/test_answers.py"),
+    "tests/gateway/test_supervision.py",
 )
 
 

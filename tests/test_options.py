@@ -9,7 +9,7 @@ import typer
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from epp_client.cli.options import settings_as_options
+from epp_client.cli.options import as_arguments, settings_as_options
 from epp_client.errors import SettingsError
 from epp_client.settings import ServeSettings, serve_settings
 from epp_client.tls_settings import TlsMode
@@ -105,3 +105,25 @@ def test_the_environment_stands_for_options() -> None:
 def test_options_of_what_was_not_asked_for_are_errors(option: str) -> None:
     with pytest.raises(SettingsError, match=f"{option.split()[0]}: needs --kubernetes"):
         given(*option.split())
+
+
+def test_given_values_become_a_command_line_that_gives_the_same_values() -> None:
+    line = "--kubernetes --namespace a --namespace b --no-status --workers 2 --drain-timeout 1.5"
+    line += " --picker-tls verified --picker-ca ca.pem --strip-headers x-a,x-b"
+    values = given(*line.split())
+    assert given(*as_arguments(ServeSettings, values)) == values
+    assert serve_settings(given(*as_arguments(ServeSettings, values))) == serve_settings(values)
+    assert as_arguments(ServeSettings, {"socket": Path("/run/a.sock")}) == ["--socket=/run/a.sock"]
+
+
+def test_fields_that_a_command_sets_itself_are_no_options() -> None:
+    app = typer.Typer(add_completion=False)
+
+    @app.command()
+    @settings_as_options("socket", given=ServeSettings)
+    def command(given: dict[str, Any]) -> None:
+        del given
+
+    names = {name for parameter in typer.main.get_command(app).params for name in parameter.opts}
+    assert "--socket" not in names
+    assert "--xds-socket" in names

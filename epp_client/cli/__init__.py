@@ -10,6 +10,7 @@ from epp_client.cli.envoy_config import envoy_config
 from epp_client.cli.hold import hold
 from epp_client.cli.pick import pick
 from epp_client.cli.serve import serve
+from epp_client.cli.up import up
 from epp_client.errors import EppClientError
 from epp_client.version import VERSION
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     "checks the answer, and serves on when the picker fails.",
 )
 for name, command in {
+    "up": up,
     "serve": serve,
     "hold": hold,
     "check": check,

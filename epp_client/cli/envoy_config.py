@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 _RUN = Path("/run/epp-client")
 
 
-class EnvoyConfigSettings(BaseModel):
-    """Settings of `epp-client envoy-config`. The docstrings are its help."""
+class EnvoySettings(BaseModel):
+    """Settings of Envoy, for every command that makes its bootstrap. The docstrings are the help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    pools: Path
-    """Manifest file or directory (YAML or JSON) with InferencePools."""
     routes: tuple[str, ...] = ()
     """/PREFIX=namespace/name, repeatable. Default: `/` for one pool, `/<namespace>/<name>/` for several."""
     listen: str = "0.0.0.0:8080"
@@ -47,6 +45,13 @@ class EnvoyConfigSettings(BaseModel):
     status_listen: str | None = None
     """host:port of a second listener that has only Envoy's /ready and /stats/prometheus, for probes and
     Prometheus on other hosts."""
+
+
+class EnvoyConfigSettings(EnvoySettings):
+    """Settings of `epp-client envoy-config`."""
+
+    pools: Path
+    """Manifest file or directory (YAML or JSON) with InferencePools."""
     socket: Path = _RUN / "ext-proc.sock"
     """ext_proc socket, as given to `serve`."""
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
@@ -76,11 +81,11 @@ def envoy_config(given: dict[str, Any]) -> None:
     without_ads = settings.upstream_mode is UpstreamMode.ORIGINAL_DST
     text = render(
         sorted(world.pools),
-        routes=[_route(item) for item in settings.routes] or None,
-        listener=_host_port(settings.listen),
-        edge=_edge(settings),
-        admin=_host_port(settings.envoy_admin),
-        status=_host_port(settings.status_listen) if settings.status_listen else None,
+        routes=[route_of(item) for item in settings.routes] or None,
+        listener=address_of(settings.listen),
+        edge=edge_of(settings),
+        admin=address_of(settings.envoy_admin),
+        status=address_of(settings.status_listen) if settings.status_listen else None,
         ext_proc_sockets=worker_sockets(settings.socket, settings.workers),
         ads_socket=None if without_ads else settings.xds_socket,
         upstream_mode=settings.upstream_mode,
@@ -90,7 +95,12 @@ def envoy_config(given: dict[str, Any]) -> None:
     typer.echo(text)
 
 
-def _edge(settings: EnvoyConfigSettings) -> "Edge":
+def edge_of(settings: EnvoySettings) -> "Edge":
+    """What the listener is to be like.
+
+    Raises:
+        SettingsError: a certificate without its key.
+    """
     from epp_client.envoy.inference_listener import Edge
 
     certificate, key = settings.tls_cert, settings.tls_key
@@ -105,7 +115,12 @@ def _edge(settings: EnvoyConfigSettings) -> "Edge":
     )
 
 
-def _route(text: str) -> "Route":
+def route_of(text: str) -> "Route":
+    """The route that `/PREFIX=namespace/name` describes.
+
+    Raises:
+        SettingsError: it is not of that form.
+    """
     from epp_client.envoy.routes import Route
     from epp_client.pool.inference_pool import PoolName
 
@@ -116,7 +131,12 @@ def _route(text: str) -> "Route":
     return Route(prefix, PoolName(namespace, name))
 
 
-def _host_port(text: str) -> tuple[str, int]:
+def address_of(text: str) -> tuple[str, int]:
+    """Split `host:port`.
+
+    Raises:
+        SettingsError: it is not of that form.
+    """
     try:
         return host_port(text)
     except ValueError as error:

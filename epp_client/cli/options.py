@@ -44,16 +44,22 @@ class _Option(NamedTuple):
     """Whether the option only turns an optional model on."""
 
 
-def settings_as_options(**models: type[BaseModel]) -> Callable[[Callable[..., None]], Any]:
-    """Decorator that gives a command an option for every field of `models` and of the models inside them.
-    The command is called with one dict of the given values for each model; unset options are not in it.
+def settings_as_options(
+    *without: str, **models: type[BaseModel]
+) -> Callable[[Callable[..., None]], Any]:
+    """Decorator that gives a command an option for every field of `models` and of the models inside them,
+    except for the fields `without`. The command is called with one dict of the given values for each model;
+    unset options are not in it.
 
     An optional model (`kubernetes`) becomes a switch; its options are errors without it.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         options = [
-            option for name, model in models.items() for option in _options_of(model, (name,))
+            option
+            for name, model in models.items()
+            for option in _options_of(model, (name,))
+            if option.path[-1] not in without
         ]
         signature = inspect.signature(command)
         own = [p for p in signature.parameters.values() if p.name not in models]
@@ -69,6 +75,25 @@ def settings_as_options(**models: type[BaseModel]) -> Callable[[Callable[..., No
         return called
 
     return decorate
+
+
+def as_arguments(model: type[BaseModel], values: dict[str, Any]) -> list[str]:
+    """The command line that gives these values to a command whose options are the fields of `model`."""
+    line: list[str] = []
+    for option in _options_of(model, ("values",)):
+        value: Any = values
+        for name in option.path[1:]:
+            value = value.get(name) if value is not None else None
+        if value is None:
+            continue
+        if option.switch or value is True:
+            line.append(option.spelled)
+        elif value is False:
+            line.append(f"--no-{option.spelled.removeprefix('--')}")
+        else:
+            items = value if isinstance(value, list | tuple) else [value]
+            line += [f"{option.spelled}={item}" for item in items]
+    return line
 
 
 def _options_of(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[_Option]:

@@ -15,6 +15,10 @@ from testbed.stack import free_ports
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "getting-started" / "this-machine.md"
 DEFAULTS = {
+    "epp-client up": (
+        "epp-client up --log-format console --listen 127.0.0.1:8080 --admin 127.0.0.1:9902"
+        " --envoy-admin 127.0.0.1:9901"
+    ),
     "epp-client serve": "epp-client serve --admin 127.0.0.1:9902",
     "epp-client envoy-config": (
         "epp-client envoy-config --listen 127.0.0.1:8080 --envoy-admin 127.0.0.1:9901"

