@@ -15,6 +15,8 @@ from pydantic import (
 )
 
 from epp_client.errors import SettingsError
+from epp_client.pool.endpoints import parse_endpoint
+from epp_client.pool.inference_pool import AppProtocol, FailureMode
 from epp_client.pool.settings import PoolSettings
 
 MAX_WORKERS = 64
@@ -105,6 +107,71 @@ class KubernetesSettings(BaseModel):
     """Report the status of InferencePools. Needs --gateway."""
 
 
+def _host_and_port(text: str) -> str:
+    host, port = host_port(text)
+    if not port or "/" in host or any(sign.isspace() for sign in host):
+        raise ValueError("is not of the form host:port")
+    return text
+
+
+def _endpoint(text: str) -> str:
+    key = parse_endpoint(text)
+    if key is None:
+        raise ValueError(
+            "is not of the form ip:port, such as 10.0.0.7:8000 or [fd00::7]:8000; "
+            "pickers name endpoints by address, so a host name cannot be used"
+        )
+    return key
+
+
+def _once(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value} is given twice")
+    return values
+
+
+class EndpointSettings(BaseModel):
+    """One pool that is given by options, without Kubernetes objects."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    endpoint: Annotated[
+        tuple[Annotated[str, AfterValidator(_endpoint)], ...], AfterValidator(_once)
+    ] = ()
+    """ip:port of a model server, repeatable. The endpoints make one pool without Kubernetes objects."""
+    picker: Annotated[str, AfterValidator(_host_and_port)] | None = None
+    """host:port of the endpoint picker of that pool, an address or a name. A name is looked up every 10 s.
+    Default: no picker; the sidecar chooses the endpoints."""
+    pool_name: Annotated[str, AfterValidator(_pool_name)] = "default/default"
+    """namespace/name of that pool, as Envoy's routes and the metrics have it."""
+    failure_mode: FailureMode = FailureMode.FAIL_CLOSE
+    """What happens when that picker fails: `FailOpen` (the sidecar chooses an endpoint) or `FailClose`
+    (the request is refused)."""
+    app_protocol: AppProtocol = AppProtocol.HTTP
+    """Protocol from Envoy to those endpoints: `http` (HTTP/1.1) or `kubernetes.io/h2c` (HTTP/2 in
+    cleartext)."""
+
+    @property
+    def given(self) -> bool:
+        """Whether they make a pool."""
+        return bool(self.endpoint)
+
+    def check_source(self, *others: bool, names: str) -> None:
+        """Check that exactly one source of pools is given. `others` are whether another source is.
+
+        Raises:
+            ValueError: the text says what to give.
+        """
+        if not self.given and self.model_fields_set:
+            first = sorted(self.model_fields_set)[0].replace("_", "-")
+            raise ValueError(f"--{first}: needs --endpoint IP:PORT")
+        if self.picker is None and "failure_mode" in self.model_fields_set:
+            raise ValueError("--failure-mode: needs --picker HOST:PORT")
+        if sum((self.given, *others)) != 1:
+            raise ValueError(f"give exactly one source of pools: {names}")
+
+
 class ServeSettings(BaseModel):
     """Settings of `epp-client serve`. Times are in seconds, sizes in bytes."""
 
@@ -115,6 +182,7 @@ class ServeSettings(BaseModel):
     e.g. from `kubectl get inferencepools,pods,services,endpointslices -o yaml`."""
     kubernetes: KubernetesSettings | None = None
     """Follow the Kubernetes API instead of --pools, with the Pod's ServiceAccount or a kubeconfig."""
+    endpoints: EndpointSettings = EndpointSettings()
     socket: Path = Path("/run/epp-client/ext-proc.sock")
     """Unix socket for Envoy's ext_proc streams. With several workers, their number is added to the name."""
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
@@ -150,8 +218,11 @@ class ServeSettings(BaseModel):
 
     @model_validator(mode="after")
     def _across_fields(self) -> Self:
-        if (self.pools is None) == (self.kubernetes is None):
-            raise ValueError("give exactly one source of pools: --pools PATH or --kubernetes")
+        self.endpoints.check_source(
+            self.pools is not None,
+            self.kubernetes is not None,
+            names="--pools PATH, --kubernetes or --endpoint IP:PORT",
+        )
         if self.xds_socket in self.sockets:
             raise ValueError(
                 f"xds_socket: '{self.xds_socket}' is an ext_proc socket already; give another path"

@@ -79,6 +79,11 @@ def test_a_port_that_is_taken_is_named(
         (f"serve --pools {EXAMPLE} --workers 65", "workers: "),
         (f"serve --pools {EXAMPLE} --hold /h --transport grpcio", "hold: needs --transport native"),
         (f"serve --pools {EXAMPLE} --hold /h --workers 0", "hold: needs --transport native"),
+        ("serve --picker 127.0.0.1:9002", "--picker: needs --endpoint IP:PORT"),
+        (f"serve --pools {EXAMPLE} --endpoint 127.0.0.1:1", "exactly one source of pools"),
+        ("pick a/b --endpoint 127.0.0.1:1", "no InferencePool a/b in the options"),
+        ("pick a/b", "exactly one source of pools"),
+        ("envoy-config", "exactly one source of pools"),
         ("hold --patience 0", "--patience"),
         (f"serve --pools {EXAMPLE} --log-level loud", "log_level: 'loud'"),
         (

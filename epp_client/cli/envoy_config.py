@@ -1,19 +1,28 @@
 """`epp-client envoy-config`: prints a bootstrap for Envoy, made from manifests and options."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
 from epp_client.pool.settings import PoolSettings, ResponseMode
-from epp_client.settings import MAX_WORKERS, UpstreamMode, host_port, valid, worker_sockets
+from epp_client.settings import (
+    MAX_WORKERS,
+    EndpointSettings,
+    UpstreamMode,
+    host_port,
+    valid,
+    worker_sockets,
+)
 
 if TYPE_CHECKING:
     from epp_client.envoy.inference_listener import Edge
     from epp_client.envoy.routes import Route
+    from epp_client.pool.inference_pool import InferencePool, PoolName
 
 _RUN = Path("/run/epp-client")
 
@@ -23,8 +32,9 @@ class EnvoyConfigSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    pools: Path
+    pools: Path | None = None
     """Manifest file or directory (YAML or JSON) with InferencePools."""
+    endpoints: EndpointSettings = EndpointSettings()
     routes: tuple[str, ...] = ()
     """/PREFIX=namespace/name, repeatable. Default: `/` for one pool, `/<namespace>/<name>/` for several."""
     listen: str = "0.0.0.0:8080"
@@ -58,24 +68,24 @@ class EnvoyConfigSettings(BaseModel):
     response_mode: ResponseMode = ResponseMode.RELAY
     """Response mode of pools without the annotation, as given to `serve`."""
 
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        self.endpoints.check_source(
+            self.pools is not None, names="--pools PATH or --endpoint IP:PORT"
+        )
+        return self
+
 
 @settings_as_options(given=EnvoyConfigSettings)
 def envoy_config(given: dict[str, Any]) -> None:
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets no route."""
     from epp_client.envoy.bootstrap import envoy_config as render
-    from epp_client.manifests.files import load
-    from epp_client.manifests.world import build_world
-    from epp_client.pool.problems import Severity
 
     settings = valid(EnvoyConfigSettings, given)
-    loaded = load(settings.pools)
-    world, faults = build_world(loaded, PoolSettings(response_mode=settings.response_mode), {})
-    for problem in (*loaded.problems, *faults):
-        if problem.severity is Severity.ERROR:
-            typer.echo(f"error: {problem}", err=True)
+    pools = _pools(settings)
     without_ads = settings.upstream_mode is UpstreamMode.ORIGINAL_DST
     text = render(
-        sorted(world.pools),
+        sorted(pools),
         routes=[_route(item) for item in settings.routes] or None,
         listener=_host_port(settings.listen),
         edge=_edge(settings),
@@ -84,10 +94,29 @@ def envoy_config(given: dict[str, Any]) -> None:
         ext_proc_sockets=worker_sockets(settings.socket, settings.workers),
         ads_socket=None if without_ads else settings.xds_socket,
         upstream_mode=settings.upstream_mode,
-        response_modes={name: pool.settings.response_mode for name, pool in world.pools.items()},
-        app_protocols={name: pool.app_protocol for name, pool in world.pools.items()},
+        response_modes={name: pool.settings.response_mode for name, pool in pools.items()},
+        app_protocols={name: pool.app_protocol for name, pool in pools.items()},
     )
     typer.echo(text)
+
+
+def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
+    """The pools that have no error. Errors are printed."""
+    from epp_client.endpoints.listed import pool_of
+    from epp_client.manifests.files import load
+    from epp_client.manifests.world import build_world
+    from epp_client.pool.problems import Severity
+
+    defaults = PoolSettings(response_mode=settings.response_mode)
+    if settings.pools is None:
+        listed = pool_of(settings.endpoints, defaults)
+        return {listed.pool.name: listed.pool}
+    loaded = load(settings.pools)
+    world, faults = build_world(loaded, defaults, {})
+    for problem in (*loaded.problems, *faults):
+        if problem.severity is Severity.ERROR:
+            typer.echo(f"error: {problem}", err=True)
+    return world.pools
 
 
 def _edge(settings: EnvoyConfigSettings) -> "Edge":

@@ -1,0 +1,127 @@
+"""A pool whose endpoints are listed one by one, as the values that `pool.resolve` takes. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from epp_client.pool.endpoints import canonical_ip, endpoint_key
+from epp_client.pool.inference_pool import AppProtocol, EndpointPickerRef, InferencePool, PoolName
+from epp_client.pool.pods import PodFacts
+from epp_client.pool.resolve import PoolResolution, resolve_pool
+from epp_client.pool.settings import PoolSettings
+from epp_client.pool.snapshot import PickerTarget
+from epp_client.settings import EndpointSettings, host_port
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+_NO_PORTS: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEndpoint:
+    """One endpoint."""
+
+    name: str
+    """Its name in `/pools`."""
+    ip: str
+    """In canonical spelling."""
+    port: int
+    labels: Mapping[str, str] = field(default_factory=lambda: _NONE)
+
+    @property
+    def key(self) -> str:
+        """`ip:port`, or `[ip]:port` for IPv6."""
+        return endpoint_key(self.ip, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPool:
+    """A pool and its endpoints. Its picker's reference has a host and a port instead of a Service."""
+
+    pool: InferencePool
+    endpoints: tuple[ListedEndpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The newest result of looking up the host of a picker."""
+
+    ips: tuple[str, ...] = ()
+    """The addresses. A failed lookup keeps those of the one before."""
+    failure: str = ""
+    """Why the newest lookup failed; empty if it did not."""
+
+
+def pool_of(settings: EndpointSettings, defaults: PoolSettings) -> ListedPool:
+    """The pool that the options give."""
+    namespace, _, name = settings.pool_name.partition("/")
+    return ListedPool(
+        _pool(
+            PoolName(namespace, name),
+            settings.picker,
+            settings,
+            defaults,
+            ports=[host_port(key)[1] for key in settings.endpoint],
+        ),
+        tuple(ListedEndpoint(key, *host_port(key)) for key in settings.endpoint),
+    )
+
+
+def _pool(
+    name: PoolName,
+    picker: str | None,
+    settings: EndpointSettings,
+    defaults: PoolSettings,
+    ports: list[int],
+) -> InferencePool:
+    ref = None
+    if picker is not None:
+        host, port = host_port(picker)
+        ref = EndpointPickerRef(host, port, settings.failure_mode, kind="Host")
+    return InferencePool(
+        name=name,
+        match_labels=(),
+        target_ports=tuple(sorted(set(ports))),
+        app_protocol=AppProtocol(settings.app_protocol),
+        picker=ref,
+        settings=defaults,
+    )
+
+
+def host_to_look_up(pool: InferencePool) -> str | None:
+    """The name of the picker's host; None if there is no picker, or it has an address."""
+    if pool.picker is None or canonical_ip(pool.picker.name) is not None:
+        return None
+    return pool.picker.name
+
+
+def picker_of(pool: InferencePool, looked_up: Lookup) -> PickerTarget | None:
+    """The addresses of the pool's picker, or why there are none."""
+    if (ref := pool.picker) is None:
+        return None
+    assert ref.port is not None
+    ip = canonical_ip(ref.name)
+    ips = looked_up.ips if ip is None else (ip,)
+    addresses = tuple(sorted(endpoint_key(ip, ref.port) for ip in ips))
+    problem = None if addresses else f"host {ref.name} has no address: {looked_up.failure}"
+    return PickerTarget(addresses, ref.name, problem)
+
+
+def resolve_listed(
+    listed: ListedPool, looked_up: Lookup, previous: PoolResolution | None, now: float
+) -> PoolResolution:
+    """Resolve a pool. `now` is in seconds of a monotonic clock."""
+    pool = listed.pool
+    facts = [
+        PodFacts(
+            name=endpoint.name,
+            namespace=pool.name.namespace,
+            labels=endpoint.labels,
+            ip=endpoint.ip,
+            ready=True,
+            active_ports=str(endpoint.port),
+            named_ports=_NO_PORTS,
+        )
+        for endpoint in listed.endpoints
+    ]
+    # One address can have several endpoints, so another one does not mean that the address is reused.
+    return resolve_pool(pool, facts, picker_of(pool, looked_up), previous, now, others=())
