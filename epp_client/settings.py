@@ -140,6 +140,8 @@ class EndpointSettings(BaseModel):
         tuple[Annotated[str, AfterValidator(_endpoint)], ...], AfterValidator(_once)
     ] = ()
     """ip:port of a model server, repeatable. The endpoints make one pool without Kubernetes objects."""
+    endpoints: Path | None = None
+    """File with the endpoints instead of --endpoint, followed: llm-d's `endpoints.yaml` (YAML or JSON)."""
     picker: Annotated[str, AfterValidator(_host_and_port)] | None = None
     """host:port of the endpoint picker of that pool, an address or a name. A name is looked up every 10 s.
     Default: no picker; the sidecar chooses the endpoints."""
@@ -155,7 +157,7 @@ class EndpointSettings(BaseModel):
     @property
     def given(self) -> bool:
         """Whether they make a pool."""
-        return bool(self.endpoint)
+        return bool(self.endpoint) or self.endpoints is not None
 
     def check_source(self, *others: bool, names: str) -> None:
         """Check that exactly one source of pools is given. `others` are whether another source is.
@@ -165,7 +167,9 @@ class EndpointSettings(BaseModel):
         """
         if not self.given and self.model_fields_set:
             first = sorted(self.model_fields_set)[0].replace("_", "-")
-            raise ValueError(f"--{first}: needs --endpoint IP:PORT")
+            raise ValueError(f"--{first}: needs --endpoint IP:PORT or --endpoints FILE")
+        if self.endpoint and self.endpoints is not None:
+            raise ValueError("give --endpoint or --endpoints FILE, not both")
         if self.picker is None and "failure_mode" in self.model_fields_set:
             raise ValueError("--failure-mode: needs --picker HOST:PORT")
         if sum((self.given, *others)) != 1:
@@ -221,7 +225,7 @@ class ServeSettings(BaseModel):
         self.endpoints.check_source(
             self.pools is not None,
             self.kubernetes is not None,
-            names="--pools PATH, --kubernetes or --endpoint IP:PORT",
+            names="--pools PATH, --kubernetes, --endpoint IP:PORT or --endpoints FILE",
         )
         if self.xds_socket in self.sockets:
             raise ValueError(

@@ -38,6 +38,23 @@ def call(monkeypatch: pytest.MonkeyPatch, line: str, *more: str) -> int:
     return int(ended.value.code or 0)
 
 
+def test_files_of_endpoints_and_manifests_are_checked_together(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "endpoints.yaml"
+    file.write_text("endpoints:\n- {name: a, address: 10.0.0.1, port: '8000'}\n")
+    monkeypatch.setattr("sys.argv", ["epp-client", "check", str(file), str(EXAMPLE)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert "0 errors, 2 warnings\n2 pools, 1 endpoint, " in capsys.readouterr().out
+    file.write_text("endpoints:\n- {name: a, address: 10.0.0.1}\n")
+    assert call(monkeypatch, f"check {file}") == 1
+    assert f"error: {file}:2 endpoints[0].port: is required" in capsys.readouterr().out
+    assert call(monkeypatch, f"pick default/default --endpoints {file}") == 2
+    assert "endpoints[0].port: is required" in capsys.readouterr().err
+
+
 def test_what_cannot_be_bound_is_named_and_no_other_sidecar_blamed_for_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """`epp-client envoy-config`: prints a bootstrap for Envoy, made from manifests and options."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from epp_client.envoy.inference_listener import Edge
     from epp_client.envoy.routes import Route
     from epp_client.pool.inference_pool import InferencePool, PoolName
+    from epp_client.pool.problems import Problem
 
 _RUN = Path("/run/epp-client")
 
@@ -71,7 +72,7 @@ class EnvoyConfigSettings(BaseModel):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         self.endpoints.check_source(
-            self.pools is not None, names="--pools PATH or --endpoint IP:PORT"
+            self.pools is not None, names="--pools PATH, --endpoint IP:PORT or --endpoints FILE"
         )
         return self
 
@@ -102,21 +103,27 @@ def envoy_config(given: dict[str, Any]) -> None:
 
 def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     """The pools that have no error. Errors are printed."""
-    from epp_client.endpoints.listed import pool_of
+    from epp_client.endpoints.source import load as load_endpoints
     from epp_client.manifests.files import load
     from epp_client.manifests.world import build_world
-    from epp_client.pool.problems import Severity
 
     defaults = PoolSettings(response_mode=settings.response_mode)
     if settings.pools is None:
-        listed = pool_of(settings.endpoints, defaults)
-        return {listed.pool.name: listed.pool}
+        listed, problems = load_endpoints(settings.endpoints, defaults)
+        _show_errors(problems)
+        return {one.pool.name: one.pool for one in listed or ()}
     loaded = load(settings.pools)
     world, faults = build_world(loaded, defaults, {})
-    for problem in (*loaded.problems, *faults):
+    _show_errors((*loaded.problems, *faults))
+    return world.pools
+
+
+def _show_errors(problems: "Iterable[Problem]") -> None:
+    from epp_client.pool.problems import Severity
+
+    for problem in problems:
         if problem.severity is Severity.ERROR:
             typer.echo(f"error: {problem}", err=True)
-    return world.pools
 
 
 def _edge(settings: EnvoyConfigSettings) -> "Edge":

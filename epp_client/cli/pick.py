@@ -76,7 +76,9 @@ def _snapshot(
     from epp_client.pool.store import PoolStore
 
     try:
-        endpoints.check_source(pools is not None, names="--pools PATH or --endpoint IP:PORT")
+        endpoints.check_source(
+            pools is not None, names="--pools PATH, --endpoint IP:PORT or --endpoints FILE"
+        )
     except ValueError as error:
         raise SettingsError(str(error)) from error
     store = PoolStore()
@@ -87,7 +89,9 @@ def _snapshot(
     snapshot = store.snapshots.get(pool)
     if snapshot is None:
         known = ", ".join(sorted(store.snapshots)) or "none"
-        where = pools or "the options"
+        where = pools or endpoints.endpoints or "the options"
+        for problem in store.problems:
+            typer.echo(f"{problem.severity}: {problem}", err=True)
         raise SettingsError(f"no InferencePool {pool} in {where}; it has: {known}")
     return snapshot
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from epp_client.pool.endpoints import canonical_ip, endpoint_key
-from epp_client.pool.inference_pool import AppProtocol, EndpointPickerRef, InferencePool, PoolName
+from epp_client.pool.inference_pool import EndpointPickerRef, InferencePool, PoolName
 from epp_client.pool.pods import PodFacts
 from epp_client.pool.resolve import PoolResolution, resolve_pool
 from epp_client.pool.settings import PoolSettings
@@ -51,40 +51,29 @@ class Lookup:
     """Why the newest lookup failed; empty if it did not."""
 
 
-def pool_of(settings: EndpointSettings, defaults: PoolSettings) -> ListedPool:
-    """The pool that the options give."""
+def given_endpoints(settings: EndpointSettings) -> tuple[ListedEndpoint, ...]:
+    """The endpoints of the options."""
+    return tuple(ListedEndpoint(key, *host_port(key)) for key in settings.endpoint)
+
+
+def pool_of(
+    settings: EndpointSettings, defaults: PoolSettings, endpoints: tuple[ListedEndpoint, ...]
+) -> ListedPool:
+    """The pool that the options give, with these endpoints."""
     namespace, _, name = settings.pool_name.partition("/")
-    return ListedPool(
-        _pool(
-            PoolName(namespace, name),
-            settings.picker,
-            settings,
-            defaults,
-            ports=[host_port(key)[1] for key in settings.endpoint],
-        ),
-        tuple(ListedEndpoint(key, *host_port(key)) for key in settings.endpoint),
-    )
-
-
-def _pool(
-    name: PoolName,
-    picker: str | None,
-    settings: EndpointSettings,
-    defaults: PoolSettings,
-    ports: list[int],
-) -> InferencePool:
     ref = None
-    if picker is not None:
-        host, port = host_port(picker)
+    if settings.picker is not None:
+        host, port = host_port(settings.picker)
         ref = EndpointPickerRef(host, port, settings.failure_mode, kind="Host")
-    return InferencePool(
-        name=name,
+    pool = InferencePool(
+        name=PoolName(namespace, name),
         match_labels=(),
-        target_ports=tuple(sorted(set(ports))),
-        app_protocol=AppProtocol(settings.app_protocol),
+        target_ports=tuple(sorted({endpoint.port for endpoint in endpoints})),
+        app_protocol=settings.app_protocol,
         picker=ref,
         settings=defaults,
     )
+    return ListedPool(pool, endpoints)
 
 
 def host_to_look_up(pool: InferencePool) -> str | None:

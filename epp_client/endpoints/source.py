@@ -1,4 +1,7 @@
-"""EndpointSource: publishes a pool of options, and follows the name of its picker."""
+"""EndpointSource: publishes a pool without Kubernetes objects, and follows its file and picker's name.
+
+A file with an error keeps its last valid content, and is reported as a problem.
+"""
 
 import asyncio
 import socket
@@ -6,8 +9,19 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from epp_client.endpoints.listed import Lookup, host_to_look_up, pool_of, resolve_listed
+from epp_client.endpoints.listed import (
+    ListedPool,
+    Lookup,
+    given_endpoints,
+    host_to_look_up,
+    pool_of,
+    resolve_listed,
+)
+from epp_client.endpoints.parse import parse_endpoints
+from epp_client.files import name_of, read_file, watch
 from epp_client.pool.endpoints import canonical_ip
+from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.resolve import PoolResolution
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.source import Listed
@@ -20,8 +34,9 @@ LOOKUP_INTERVAL = 10.0
 """Seconds between two lookups of a picker's host."""
 LOOKUP_RETRY = 1.0
 """Seconds from a failed lookup to the next one."""
-LOOKUP_TIMEOUT = 5.0
+LOOKUP_TIMEOUT = 3.0
 
+NOT_LOOKED_UP = Lookup(failure="not looked up yet")
 LookUp = Callable[[str], Awaitable[tuple[str, ...]]]
 
 
@@ -38,6 +53,21 @@ async def look_up(host: str) -> tuple[str, ...]:
     return tuple(sorted({ip for ip in ips if ip is not None}))
 
 
+def load(
+    settings: EndpointSettings, defaults: PoolSettings
+) -> tuple[tuple[ListedPool, ...] | None, tuple[Problem, ...]]:
+    """The pools that the options and their file give, and the problems of the file. None: the file has an
+    error."""
+    if settings.endpoints is None:
+        return (pool_of(settings, defaults, given_endpoints(settings)),), ()
+    found = read_file(settings.endpoints)
+    if isinstance(found, Problem):
+        return None, (found,)
+    endpoints, problems = parse_endpoints(found, name_of(settings.endpoints))
+    pools = None if endpoints is None else (pool_of(settings, defaults, endpoints),)
+    return pools, problems
+
+
 class EndpointSource:
     """Keeps a store in step with the given pool."""
 
@@ -50,54 +80,111 @@ class EndpointSource:
         listed: Listed = lambda _: None,
         look_up: LookUp = look_up,
     ) -> None:
-        self._pool = pool_of(settings, defaults)
+        self._settings = settings
         self._store = store
+        self._defaults = defaults
         self._clock = clock
         self._listed = listed
         self._look_up = look_up
-        self._looked_up = Lookup()
-        self._last: PoolResolution | None = None
+        self._pools: tuple[ListedPool, ...] | None = None
+        self._faults: tuple[Problem, ...] = ()
+        self._looked_up: dict[str, Lookup] = {}
+        self._last: dict[PoolName, PoolResolution] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     async def reload(self) -> None:
-        """Look up the picker's host, and publish the pool."""
-        if (host := host_to_look_up(self._pool.pool)) is not None:
-            before, self._looked_up = self._looked_up, await self._lookup(host)
-            if self._looked_up.failure and not before.failure:
+        """Read the file, look up the pickers' hosts, and publish."""
+        await self._read()
+        await self._look_up_hosts()
+        self._publish()
+
+    async def _read(self) -> None:
+        pools, self._faults = await asyncio.to_thread(load, self._settings, self._defaults)
+        if pools is not None:
+            self._pools = pools
+
+    @property
+    def _hosts(self) -> set[str]:
+        """The names of pickers' hosts."""
+        return {host for p in self._pools or () if (host := host_to_look_up(p.pool)) is not None}
+
+    async def _look_up_hosts(self) -> None:
+        hosts = sorted(self._hosts)
+        found = await asyncio.gather(*(self._lookup(host) for host in hosts))
+        for host, lookup in zip(hosts, found, strict=True):
+            before = self._looked_up.get(host, Lookup())
+            if lookup.failure and not before.failure:
                 log.warning(
                     "the picker's host cannot be looked up",
                     host=host,
-                    error=self._looked_up.failure,
-                    kept=[*self._looked_up.ips],
+                    error=lookup.failure,
+                    kept=[*lookup.ips],
                 )
-        self._publish()
+        self._looked_up = dict(zip(hosts, found, strict=True))
 
     async def _lookup(self, host: str) -> Lookup:
+        kept = self._looked_up.get(host, Lookup()).ips
         try:
             ips = await self._look_up(host)
         except TimeoutError:
-            return Lookup(self._looked_up.ips, f"no answer within {LOOKUP_TIMEOUT:g} s")
+            return Lookup(kept, f"no answer within {LOOKUP_TIMEOUT:g} s")
         except (OSError, UnicodeError) as error:
-            return Lookup(self._looked_up.ips, str(getattr(error, "strerror", None) or error))
-        return Lookup(ips) if ips else Lookup(self._looked_up.ips, "it has no usable address")
+            return Lookup(kept, str(getattr(error, "strerror", None) or error))
+        return Lookup(ips) if ips else Lookup(kept, "it has no usable address")
 
     def _publish(self) -> None:
-        self._last = resolve_listed(self._pool, self._looked_up, self._last, self._clock())
-        problems = tuple(
-            problem._replace(field="picker") if problem.field.endswith("Ref") else problem
-            for problem in self._last.problems
+        """Resolve the pools at the current time, and publish them."""
+        now = self._clock()
+        self._last = {
+            listed.pool.name: resolve_listed(
+                listed,
+                self._looked_up.get(host_to_look_up(listed.pool) or "", NOT_LOOKED_UP),
+                self._last.get(listed.pool.name),
+                now,
+            )
+            for listed in self._pools or ()
+        }
+        problems = (
+            *self._faults,
+            *(
+                problem._replace(field="picker") if problem.field.endswith("Ref") else problem
+                for found in self._last.values()
+                for problem in found.problems
+            ),
         )
-        self._store.publish({self._pool.pool.name: self._last.snapshot}, problems)
-        self._listed("")
+        for problem in self._faults:
+            if problem not in self._store.problems:
+                emit = log.error if problem.severity is Severity.ERROR else log.warning
+                emit("problem in a file of endpoints", problem=str(problem))
+        if self._pools is None:
+            # Nothing could be read: unknown pools are not deleted pools.
+            self._store.problems = problems
+        else:
+            snapshots = {name: found.snapshot for name, found in self._last.items()}
+            self._store.publish(snapshots, problems)
+            self._listed("")
+        self._wait_for_drain(now)
+
+    def _wait_for_drain(self, now: float) -> None:
+        """Publish again when the first drain grace ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ends = [found.next_change for found in self._last.values()]
+        at = min((end for end in ends if end is not None), default=None)
+        if at is not None:
+            delay = max(0.0, at - now)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._publish)
 
     # --- as a PoolSource ---
 
     @property
     def where(self) -> str:
         """What gives the pool."""
-        return "--endpoint"
+        return str(self._settings.endpoints or "--endpoint")
 
     def recall(self) -> bool:
-        """Nothing to recall: the options are always there."""
+        """Nothing to recall: the options and the file are always there."""
         return False
 
     async def retire(self) -> None:
@@ -108,7 +195,45 @@ class EndpointSource:
         return ""
 
     async def run(self) -> None:
-        """Follow the picker's name until cancelled. No task is left running then."""
-        while True:
+        """Follow the file and the picker's name until cancelled. No task is left running then.
+
+        Raises:
+            ManifestError: the directory of the file cannot be watched.
+        """
+        edited = asyncio.Event()
+        tasks: list[asyncio.Task[None]] = []
+        if self._settings.endpoints is not None:
+            # Let the watch begin before the first load, so that no edit is missed.
+            tasks.append(asyncio.create_task(watch(self._settings.endpoints, edited)))
+            await asyncio.sleep(0)
+        try:
             await self.reload()
-            await asyncio.sleep(LOOKUP_RETRY if self._looked_up.failure else LOOKUP_INTERVAL)
+            tasks += [
+                asyncio.create_task(self._follow_file(edited)),
+                asyncio.create_task(self._follow_hosts()),
+            ]
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            if self._timer is not None:
+                self._timer.cancel()
+
+    async def _follow_file(self, edited: asyncio.Event) -> None:
+        while True:
+            await edited.wait()
+            edited.clear()
+            await self._read()
+            self._publish()
+            if self._hosts - self._looked_up.keys():
+                await self._look_up_hosts()
+                self._publish()
+
+    async def _follow_hosts(self) -> None:
+        while True:
+            failed = any(found.failure for found in self._looked_up.values())
+            await asyncio.sleep(LOOKUP_RETRY if failed else LOOKUP_INTERVAL)
+            await self._look_up_hosts()
+            self._publish()

@@ -73,7 +73,6 @@ async def printed(output: Path, since: int, lines: list[str]) -> None:
 async def test_every_step_prints_what_the_page_says(tmp_path: Path, page: str) -> None:
     done = "this step is done"
     text = (FOLDER / page).read_text()
-    pools = (FOLDER / "pools.yaml").read_text()
     free = dict(zip(PORTS, map(str, free_ports("127.0.0.11", len(PORTS))), strict=True))
 
     def moved(line: str) -> str:
@@ -82,7 +81,8 @@ async def test_every_step_prints_what_the_page_says(tmp_path: Path, page: str) -
 
     folder = tmp_path / "docs" / "getting-started"
     folder.mkdir(parents=True)
-    (folder / "pools.yaml").write_text(moved(pools))
+    for source in FOLDER.glob("*.yaml"):
+        (folder / source.name).write_text(moved(source.read_text()))
     output = tmp_path / "output"
     programs = f"{Path(sys.executable).parent}:{Path(envoy_binary()).parent}:{os.environ['PATH']}"
     with output.open("wb") as file:

@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from epp_client.endpoints.listed import Lookup, pool_of, resolve_listed
+from epp_client.endpoints.listed import (
+    ListedPool,
+    Lookup,
+    given_endpoints,
+    pool_of,
+    resolve_listed,
+)
 from epp_client.errors import SettingsError
 from epp_client.pool.inference_pool import AppProtocol, FailureMode, PoolName
 from epp_client.pool.settings import PoolSettings
@@ -15,6 +21,13 @@ def given(**values: Any) -> EndpointSettings:
     return valid(EndpointSettings, values)
 
 
+DEFAULTS = PoolSettings()
+
+
+def listed_of(settings: EndpointSettings, defaults: PoolSettings = DEFAULTS) -> ListedPool:
+    return pool_of(settings, defaults, given_endpoints(settings))
+
+
 def test_options_make_one_pool() -> None:
     settings = given(
         endpoint=["10.0.0.8:8001", "[FD00:0::7]:8000", "10.0.0.8:8000"],
@@ -23,7 +36,7 @@ def test_options_make_one_pool() -> None:
         app_protocol="kubernetes.io/h2c",
         pool_name="prod/llama",
     )
-    listed = pool_of(settings, PoolSettings(pick_timeout=3.0))
+    listed = listed_of(settings, PoolSettings(pick_timeout=3.0))
     assert listed.pool.name == PoolName("prod", "llama")
     assert listed.pool.failure_mode is FailureMode.FAIL_OPEN
     assert listed.pool.app_protocol is AppProtocol.H2C
@@ -37,7 +50,7 @@ def test_options_make_one_pool() -> None:
 
 
 def test_a_pool_without_a_picker_has_none() -> None:
-    listed = pool_of(given(endpoint=["10.0.0.8:8000"]), PoolSettings())
+    listed = listed_of(given(endpoint=["10.0.0.8:8000"]))
     assert listed.pool.name == PoolName("default", "default")
     assert resolve_listed(listed, Lookup(), None, 0.0).snapshot.picker is None
 
@@ -54,7 +67,7 @@ def test_a_pool_without_a_picker_has_none() -> None:
 def test_a_picker_has_the_addresses_of_its_host(
     picker: str, looked_up: Lookup, addresses: tuple[str, ...]
 ) -> None:
-    listed = pool_of(given(endpoint=["10.0.0.8:8000"], picker=picker), PoolSettings())
+    listed = listed_of(given(endpoint=["10.0.0.8:8000"], picker=picker))
     found = resolve_listed(listed, looked_up, None, 0.0)
     assert found.snapshot.picker is not None
     assert found.snapshot.picker.addresses == addresses
@@ -77,6 +90,7 @@ SOURCES = "give exactly one source of pools"
         ({"endpoint": ["10.0.0.7:8000"], "picker": "epp:0"}, "is not of the form host:port"),
         ({"endpoint": ["10.0.0.7:8000"], "pool_name": "llama"}, "of the form namespace/name"),
         ({"endpoint": ["10.0.0.7:8000"], "failure_mode": "Open"}, "failure_mode: "),
+        ({"endpoint": ["10.0.0.7:8000"], "endpoints": "f"}, "or --endpoints FILE, not both"),
         ({"picker": "epp:9002"}, "--picker: needs --endpoint IP:PORT"),
         (
             {"endpoint": ["10.0.0.7:8000"], "failure_mode": "FailOpen"},
@@ -94,3 +108,5 @@ def test_a_mistake_is_named(values: dict[str, Any], said: str) -> None:
 def test_there_is_one_source_of_pools(other: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=SOURCES):
         serve_settings({"endpoints": {"endpoint": ["10.0.0.7:8000"]}, **other})
+    with pytest.raises(SettingsError, match=SOURCES):
+        serve_settings({"endpoints": {"endpoints": "endpoints.yaml"}, **other})

@@ -1,8 +1,10 @@
 """EndpointSource: what it publishes, and how it follows the name of a picker's host."""
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +86,119 @@ async def test_a_name_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_localhost_has_an_address() -> None:
     assert "127.0.0.1" in await source.look_up("localhost")
+
+
+# --- a file ---
+
+
+class Live:
+    """A running source of a file, and what its store has."""
+
+    def __init__(self, store: PoolStore) -> None:
+        self.store = store
+        self.changed = asyncio.Event()
+        store.subscribe(lambda _: self.changed.set())
+
+    def keys(self) -> list[str]:
+        table = self.store.snapshots["default/default"].table
+        return [one.key for one in table.by_key.values() if one.ready]
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not (self.store.synced and true()):
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@contextlib.asynccontextmanager
+async def following(path: Path, **defaults: float) -> AsyncIterator[Live]:
+    store = PoolStore()
+    live = Live(store)
+    loop = asyncio.get_running_loop()
+    settings = EndpointSettings(endpoints=path, picker="10.0.0.1:9002")
+    found = EndpointSource(settings, store, PoolSettings.model_validate(defaults), loop.time)
+    task = asyncio.create_task(found.run())
+    try:
+        yield live
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def file_of(*ips: str) -> str:
+    return "endpoints:\n" + "".join(
+        f"- {{name: m{ip[-1]}, address: {ip}, port: 8000}}\n" for ip in ips
+    )
+
+
+async def test_an_edit_is_followed_and_what_left_drains(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.yaml"
+    path.write_text(file_of("10.0.0.1", "10.0.0.2"))
+    async with following(path, drain_grace=0.2) as live:
+        await live.until(lambda: live.keys() == ["10.0.0.1:8000", "10.0.0.2:8000"])
+        new = tmp_path / "new"
+        new.write_text(file_of("10.0.0.2", "10.0.0.3"))
+        new.rename(path)
+        await live.until(lambda: live.keys() == ["10.0.0.2:8000", "10.0.0.3:8000"])
+        table = live.store.snapshots["default/default"].table
+        assert table.draining == 1
+        await live.until(lambda: not live.store.snapshots["default/default"].table.draining)
+
+
+async def test_the_links_of_a_config_map_are_followed(tmp_path: Path) -> None:
+    for number, ip in enumerate(("10.0.0.1", "10.0.0.2")):
+        (tmp_path / f"..{number}").mkdir()
+        (tmp_path / f"..{number}" / "endpoints.yaml").write_text(file_of(ip))
+    (tmp_path / "..data").symlink_to("..0")
+    (tmp_path / "endpoints.yaml").symlink_to("..data/endpoints.yaml")
+    async with following(tmp_path / "endpoints.yaml") as live:
+        await live.until(lambda: live.keys() == ["10.0.0.1:8000"])
+        (tmp_path / "..next").symlink_to("..1")
+        (tmp_path / "..next").rename(tmp_path / "..data")
+        await live.until(lambda: live.keys() == ["10.0.0.2:8000"])
+
+
+async def test_a_broken_edit_keeps_the_last_valid_state(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.yaml"
+    path.write_text(file_of("10.0.0.1"))
+    async with following(path) as live:
+        await live.until(lambda: live.keys() == ["10.0.0.1:8000"])
+        path.write_text(file_of("10.0.0.1", "10.0.0.x"))
+        await live.until(lambda: bool(live.store.problems))
+        assert str(live.store.problems[0]).startswith(f"{path}:3 endpoints[1].address: '10.0.0.x'")
+        assert live.keys() == ["10.0.0.1:8000"]
+        path.write_text(file_of("10.0.0.2"))
+        await live.until(lambda: live.keys() == ["10.0.0.2:8000"])
+        assert live.store.problems == ()
+
+
+async def test_a_first_load_that_fails_leaves_the_pool_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.yaml"
+    path.write_text("endpoints: [")
+    async with following(path) as live:
+        async with asyncio.timeout(20):
+            while not live.store.problems:
+                await asyncio.sleep(0.01)
+        assert not live.store.synced
+        path.write_text(file_of("10.0.0.1"))
+        await live.until(lambda: live.keys() == ["10.0.0.1:8000"])
+
+
+async def test_one_of_two_endpoints_of_an_address_drains(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.yaml"
+    rank = "- {name: rank-1, address: 10.0.0.1, port: 8001}\n"
+    path.write_text(file_of("10.0.0.1") + rank)
+    async with following(path) as live:
+        await live.until(lambda: len(live.keys()) == 2)
+        path.write_text(file_of("10.0.0.1"))
+        await live.until(lambda: len(live.keys()) == 1)
+        assert live.store.snapshots["default/default"].table.draining == 1
+
+
+async def test_cancellation_ends_every_task(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.yaml"
+    path.write_text(file_of("10.0.0.1"))
+    before = asyncio.all_tasks()
+    async with following(path) as live:
+        await live.until(lambda: True)
+    assert asyncio.all_tasks() == before
