@@ -153,6 +153,18 @@ class EndpointSettings(BaseModel):
     app_protocol: AppProtocol = AppProtocol.HTTP
     """Protocol from Envoy to those endpoints: `http` (HTTP/1.1) or `kubernetes.io/h2c` (HTTP/2 in
     cleartext)."""
+    health_check: Annotated[str, Field(pattern=r"^(off|tcp|http:/[!-~]*)$")] = "off"
+    """How the sidecar finds out whether those endpoints are ready: `off` (all are), `tcp` (it accepts a
+    connection) or `http:/PATH` (a GET is answered with a status from 200 to 299)."""
+    health_check_interval: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """Seconds between two health checks of an endpoint."""
+    health_check_timeout: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """Seconds for one health check."""
+    healthy_threshold: Annotated[int, Field(ge=1, le=100)] = 2
+    """Successful health checks in a row after which an unhealthy endpoint is ready again. A new endpoint is
+    ready after one."""
+    unhealthy_threshold: Annotated[int, Field(ge=1, le=100)] = 3
+    """Failed health checks in a row after which an endpoint is not ready any more."""
 
     @property
     def given(self) -> bool:

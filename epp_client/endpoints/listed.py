@@ -1,17 +1,20 @@
 """A pool whose endpoints are listed one by one, as the values that `pool.resolve` takes. Pure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from epp_client.pool.endpoints import canonical_ip, endpoint_key
 from epp_client.pool.inference_pool import EndpointPickerRef, InferencePool, PoolName
 from epp_client.pool.pods import PodFacts
+from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.resolve import PoolResolution, resolve_pool
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget
 from epp_client.settings import EndpointSettings, host_port
 
+MAX_SHOWN = 20
+"""Endpoints of a pool that are not ready and reported one by one."""
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NO_PORTS: Mapping[str, int] = MappingProxyType({})
 
@@ -96,9 +99,14 @@ def picker_of(pool: InferencePool, looked_up: Lookup) -> PickerTarget | None:
 
 
 def resolve_listed(
-    listed: ListedPool, looked_up: Lookup, previous: PoolResolution | None, now: float
+    listed: ListedPool,
+    looked_up: Lookup,
+    previous: PoolResolution | None,
+    now: float,
+    unready: Mapping[str, str] = _NONE,
 ) -> PoolResolution:
-    """Resolve a pool. `now` is in seconds of a monotonic clock."""
+    """Resolve a pool. `now` is in seconds of a monotonic clock. `unready` has the endpoints that are not
+    ready, and why."""
     pool = listed.pool
     facts = [
         PodFacts(
@@ -106,11 +114,27 @@ def resolve_listed(
             namespace=pool.name.namespace,
             labels=endpoint.labels,
             ip=endpoint.ip,
-            ready=True,
+            ready=endpoint.key not in unready,
             active_ports=str(endpoint.port),
             named_ports=_NO_PORTS,
         )
         for endpoint in listed.endpoints
     ]
     # One address can have several endpoints, so another one does not mean that the address is reused.
-    return resolve_pool(pool, facts, picker_of(pool, looked_up), previous, now, others=())
+    found = resolve_pool(pool, facts, picker_of(pool, looked_up), previous, now, others=())
+    problems = [
+        problem._replace(field="picker") if problem.field.endswith("Ref") else problem
+        for problem in found.problems
+    ]
+    problems += _not_ready(listed, unready)
+    return replace(found, problems=tuple(problems))
+
+
+def _not_ready(listed: ListedPool, unready: Mapping[str, str]) -> Iterator[Problem]:
+    """Say which endpoints are not ready, the first ones by name."""
+    subject = f"InferencePool {listed.pool.name}"
+    found = [one.key for one in listed.endpoints if one.key in unready]
+    for key in found[:MAX_SHOWN]:
+        yield Problem(Severity.WARNING, unready[key], subject, f"endpoint {key}")
+    if (more := len(found) - MAX_SHOWN) > 0:
+        yield Problem(Severity.WARNING, f"{more} more endpoints are not ready", subject)

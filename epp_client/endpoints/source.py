@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from epp_client.endpoints.checks import HealthChecks, probe_of, unready
 from epp_client.endpoints.listed import (
     ListedPool,
     Lookup,
@@ -36,6 +37,10 @@ LOOKUP_RETRY = 1.0
 """Seconds from a failed lookup to the next one."""
 LOOKUP_TIMEOUT = 3.0
 
+FIRST_ROUND = 3.0
+"""Upper bound in seconds of the wait for the first check of every endpoint."""
+GATHER = 0.02
+"""Seconds in which changes of endpoints' health are gathered."""
 NOT_LOOKED_UP = Lookup(failure="not looked up yet")
 LookUp = Callable[[str], Awaitable[tuple[str, ...]]]
 
@@ -91,17 +96,29 @@ class EndpointSource:
         self._looked_up: dict[str, Lookup] = {}
         self._last: dict[PoolName, PoolResolution] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._checks: HealthChecks | None = None
+        self._published = False
+        self._soon: asyncio.TimerHandle | None = None
 
     async def reload(self) -> None:
-        """Read the file, look up the pickers' hosts, and publish."""
+        """Read the file, look up the pickers' hosts, wait for the first health checks, and publish."""
         await self._read()
         await self._look_up_hosts()
+        if self._checks is not None:
+            await self._checks.first_round(FIRST_ROUND)
         self._publish()
+        self._published = True
 
     async def _read(self) -> None:
         pools, self._faults = await asyncio.to_thread(load, self._settings, self._defaults)
         if pools is not None:
             self._pools = pools
+            self._check_endpoints()
+
+    def _check_endpoints(self) -> None:
+        if self._checks is not None:
+            listed = (one for pool in self._pools or () for one in pool.endpoints)
+            self._checks.follow({endpoint.key for endpoint in listed})
 
     @property
     def _hosts(self) -> set[str]:
@@ -134,6 +151,9 @@ class EndpointSource:
 
     def _publish(self) -> None:
         """Resolve the pools at the current time, and publish them."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         now = self._clock()
         self._last = {
             listed.pool.name: resolve_listed(
@@ -141,16 +161,13 @@ class EndpointSource:
                 self._looked_up.get(host_to_look_up(listed.pool) or "", NOT_LOOKED_UP),
                 self._last.get(listed.pool.name),
                 now,
+                self._unready(listed),
             )
             for listed in self._pools or ()
         }
         problems = (
             *self._faults,
-            *(
-                problem._replace(field="picker") if problem.field.endswith("Ref") else problem
-                for found in self._last.values()
-                for problem in found.problems
-            ),
+            *(problem for found in self._last.values() for problem in found.problems),
         )
         for problem in self._faults:
             if problem not in self._store.problems:
@@ -164,6 +181,16 @@ class EndpointSource:
             self._store.publish(snapshots, problems)
             self._listed("")
         self._wait_for_drain(now)
+
+    def _unready(self, listed: ListedPool) -> dict[str, str]:
+        if self._checks is None:
+            return {}
+        return unready(self._checks, (endpoint.key for endpoint in listed.endpoints))
+
+    def _health_changed(self) -> None:
+        # Several may change in one turn of the event loop, and during the first round nothing is published.
+        if self._published and self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(GATHER, self._publish)
 
     def _wait_for_drain(self, now: float) -> None:
         """Publish again when the first drain grace ends."""
@@ -206,7 +233,10 @@ class EndpointSource:
             # Let the watch begin before the first load, so that no edit is missed.
             tasks.append(asyncio.create_task(watch(self._settings.endpoints, edited)))
             await asyncio.sleep(0)
+        probe = probe_of(self._settings)
         try:
+            if probe is not None:
+                self._checks = HealthChecks(self._settings, probe, self._health_changed)
             await self.reload()
             tasks += [
                 asyncio.create_task(self._follow_file(edited)),
@@ -218,8 +248,12 @@ class EndpointSource:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
-            if self._timer is not None:
-                self._timer.cancel()
+            self._published = False
+            if self._checks is not None:
+                await self._checks.close()
+            for timer in (self._timer, self._soon):
+                if timer is not None:
+                    timer.cancel()
 
     async def _follow_file(self, edited: asyncio.Event) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Pools without Kubernetes objects behind the real Envoy: a file of endpoints is edited."""
+"""Pools without Kubernetes objects behind the real Envoy: a file is edited, a model server dies."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
@@ -116,3 +117,35 @@ async def test_an_edit_moves_traffic(tmp_path: Path) -> None:
         here.file.write_text("endpoints: [")
         for _ in range(20):
             assert (await here.ask(second)).headers["x-model-server"] == second
+
+
+@pytest.mark.parametrize("check", ["tcp", "http:/health"])
+async def test_a_dead_endpoint_is_unhealthy_until_it_is_back(tmp_path: Path, check: str) -> None:
+    settings = {
+        "health_check": check,
+        "health_check_interval": 0.05,
+        "unhealthy_threshold": 2,
+        "failure_mode": "FailOpen",
+    }
+    async with installed(tmp_path, lambda models: models, **settings) as here:
+        first, second = here.models
+        assert (await here.ask(first)).headers["x-model-server"] == first
+        await here.models[first].kill()
+        answer = await here.until(
+            first, lambda answer: answer.headers.get("x-inference-fallback") == "pick_outside_pool"
+        )
+        assert answer.headers["x-model-server"] == second
+        pools = (await here.client.get(f"http://{here.sidecar.admin_address}/pools")).json()
+        [pool] = pools["pools"]
+        assert [one["endpoint"] for one in pool["endpoints"]] == [second]
+        assert pool["problems"] == [
+            f"InferencePool default/default endpoint {first}: is not ready: connection refused"
+        ]
+        back, _ = await Process.python("testbed.model_server", "--listen", first)
+        try:
+            answer = await here.until(
+                first, lambda answer: answer.headers.get("x-model-server") == first
+            )
+            assert "x-inference-fallback" not in answer.headers
+        finally:
+            await back.stop(1)

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from epp_client.endpoints import source
+from epp_client.endpoints.listed import Lookup, given_endpoints, pool_of, resolve_listed
 from epp_client.endpoints.source import EndpointSource
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from epp_client.settings import EndpointSettings
+from testbed.stack import free_ports
 
 
 class Names:
@@ -202,3 +204,45 @@ async def test_cancellation_ends_every_task(tmp_path: Path) -> None:
     async with following(path) as live:
         await live.until(lambda: True)
     assert asyncio.all_tasks() == before
+
+
+async def test_the_first_state_has_been_checked() -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    [dead] = free_ports("127.0.0.1", 1)
+    store = PoolStore()
+    live = Live(store)
+    states: list[list[str]] = []
+    store.subscribe(lambda _: states.append(live.keys()))
+    async with server:
+        alive = server.sockets[0].getsockname()[1]
+        settings = EndpointSettings(
+            endpoint=(f"127.0.0.1:{alive}", f"127.0.0.1:{dead}"),
+            health_check="tcp",
+            health_check_interval=0.01,
+        )
+        clock = asyncio.get_running_loop().time
+        task = asyncio.create_task(EndpointSource(settings, store, PoolSettings(), clock).run())
+        try:
+            await live.until(lambda: True)
+            assert states == [[f"127.0.0.1:{alive}"]]
+            assert [str(problem) for problem in store.problems] == [
+                f"InferencePool default/default endpoint 127.0.0.1:{dead}: "
+                "is not ready: connection refused"
+            ]
+            late = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", dead)
+            async with late:
+                await live.until(lambda: len(live.keys()) == 2)
+            assert store.problems == ()
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+def test_many_endpoints_that_are_not_ready_are_a_few_problems() -> None:
+    settings = EndpointSettings(endpoint=tuple(f"10.0.0.{n}:80" for n in range(1, 31)))
+    listed = pool_of(settings, PoolSettings(), given_endpoints(settings))
+    unready = dict.fromkeys(settings.endpoint, "is not ready: connection refused")
+    found = resolve_listed(listed, Lookup(), None, 0.0, unready)
+    assert found.snapshot.table.ready == ()
+    assert len(found.problems) == 21
+    assert found.problems[-1].text == "10 more endpoints are not ready"
