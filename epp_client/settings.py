@@ -107,7 +107,12 @@ class KubernetesSettings(BaseModel):
     """Report the status of InferencePools. Needs --gateway."""
 
 
-def _host_and_port(text: str) -> str:
+def checked_host_port(text: str) -> str:
+    """`text`, if it is `host:port` of something to connect to.
+
+    Raises:
+        ValueError: it is not.
+    """
     host, port = host_port(text)
     if not port or "/" in host or any(sign.isspace() for sign in host):
         raise ValueError("is not of the form host:port")
@@ -141,8 +146,9 @@ class EndpointSettings(BaseModel):
     ] = ()
     """ip:port of a model server, repeatable. The endpoints make one pool without Kubernetes objects."""
     endpoints: Path | None = None
-    """File with the endpoints instead of --endpoint, followed: llm-d's `endpoints.yaml` (YAML or JSON)."""
-    picker: Annotated[str, AfterValidator(_host_and_port)] | None = None
+    """File with the endpoints instead of --endpoint, followed: llm-d's `endpoints.yaml` (YAML or JSON),
+    or several pools under `pools`."""
+    picker: Annotated[str, AfterValidator(checked_host_port)] | None = None
     """host:port of the endpoint picker of that pool, an address or a name. A name is looked up every 10 s.
     Default: no picker; the sidecar chooses the endpoints."""
     pool_name: Annotated[str, AfterValidator(_pool_name)] = "default/default"
@@ -170,6 +176,17 @@ class EndpointSettings(BaseModel):
     def given(self) -> bool:
         """Whether they make a pool."""
         return bool(self.endpoint) or self.endpoints is not None
+
+    def check_several(self, file: Path) -> None:
+        """Check that the file may have several pools.
+
+        Raises:
+            SettingsError: an option describes one pool.
+        """
+        one = {"picker", "pool_name", "failure_mode", "app_protocol"} & self.model_fields_set
+        if one:
+            option = sorted(one)[0].replace("_", "-")
+            raise SettingsError(f"--{option}: {file} has `pools`; write it in each pool there")
 
     def check_source(self, *others: bool, names: str) -> None:
         """Check that exactly one source of pools is given. `others` are whether another source is.

@@ -55,6 +55,18 @@ def test_files_of_endpoints_and_manifests_are_checked_together(
     assert "endpoints[0].port: is required" in capsys.readouterr().err
 
 
+def test_envoy_has_a_route_for_each_pool_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(__file__).parents[1] / "docs" / "getting-started" / "two-pools.yaml"
+    assert call(monkeypatch, f"envoy-config --endpoints {file}") == 0
+    said = capsys.readouterr().out
+    assert "/default/llama/" in said
+    assert "/default/mistral/" in said
+    assert call(monkeypatch, f"envoy-config --endpoints {file} --picker 127.0.0.1:1") == 2
+    assert "--picker: " in capsys.readouterr().err
+
+
 def test_what_cannot_be_bound_is_named_and_no_other_sidecar_blamed_for_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from epp_client.pool.endpoints import canonical_ip, endpoint_key
-from epp_client.pool.inference_pool import EndpointPickerRef, InferencePool, PoolName
+from epp_client.pool.inference_pool import (
+    AppProtocol,
+    EndpointPickerRef,
+    FailureMode,
+    InferencePool,
+    PoolName,
+)
 from epp_client.pool.pods import PodFacts
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.resolve import PoolResolution, resolve_pool
@@ -64,17 +70,34 @@ def pool_of(
 ) -> ListedPool:
     """The pool that the options give, with these endpoints."""
     namespace, _, name = settings.pool_name.partition("/")
-    ref = None
-    if settings.picker is not None:
-        host, port = host_port(settings.picker)
-        ref = EndpointPickerRef(host, port, settings.failure_mode, kind="Host")
+    picker = picker_ref(settings.picker, settings.failure_mode)
+    return listed_pool(
+        PoolName(namespace, name), picker, settings.app_protocol, defaults, endpoints
+    )
+
+
+def picker_ref(picker: str | None, failure_mode: FailureMode) -> EndpointPickerRef | None:
+    """The reference to a picker at `host:port`."""
+    if picker is None:
+        return None
+    return EndpointPickerRef(*host_port(picker), failure_mode, kind="Host")
+
+
+def listed_pool(
+    name: PoolName,
+    picker: EndpointPickerRef | None,
+    app_protocol: AppProtocol,
+    settings: PoolSettings,
+    endpoints: tuple[ListedEndpoint, ...],
+) -> ListedPool:
+    """A pool with these endpoints. Its target ports are theirs."""
     pool = InferencePool(
-        name=PoolName(namespace, name),
+        name=name,
         match_labels=(),
         target_ports=tuple(sorted({endpoint.port for endpoint in endpoints})),
-        app_protocol=settings.app_protocol,
-        picker=ref,
-        settings=defaults,
+        app_protocol=app_protocol,
+        picker=picker,
+        settings=settings,
     )
     return ListedPool(pool, endpoints)
 

@@ -19,6 +19,7 @@ from epp_client.endpoints.listed import (
     resolve_listed,
 )
 from epp_client.endpoints.parse import parse_endpoints
+from epp_client.errors import SettingsError
 from epp_client.files import name_of, read_file, watch
 from epp_client.pool.endpoints import canonical_ip
 from epp_client.pool.inference_pool import PoolName
@@ -62,15 +63,23 @@ def load(
     settings: EndpointSettings, defaults: PoolSettings
 ) -> tuple[tuple[ListedPool, ...] | None, tuple[Problem, ...]]:
     """The pools that the options and their file give, and the problems of the file. None: the file has an
-    error."""
+    error.
+
+    Raises:
+        SettingsError: the file has several pools, and an option describes one.
+    """
     if settings.endpoints is None:
         return (pool_of(settings, defaults, given_endpoints(settings)),), ()
     found = read_file(settings.endpoints)
     if isinstance(found, Problem):
         return None, (found,)
-    endpoints, problems = parse_endpoints(found, name_of(settings.endpoints))
-    pools = None if endpoints is None else (pool_of(settings, defaults, endpoints),)
-    return pools, problems
+    parsed = parse_endpoints(found, name_of(settings.endpoints), defaults)
+    if parsed.pools is not None:
+        settings.check_several(settings.endpoints)
+        return parsed.pools, parsed.problems
+    if parsed.endpoints is None:
+        return None, parsed.problems
+    return (pool_of(settings, defaults, parsed.endpoints),), parsed.problems
 
 
 class EndpointSource:
@@ -110,7 +119,12 @@ class EndpointSource:
         self._published = True
 
     async def _read(self) -> None:
-        pools, self._faults = await asyncio.to_thread(load, self._settings, self._defaults)
+        try:
+            pools, self._faults = await asyncio.to_thread(load, self._settings, self._defaults)
+        except SettingsError as error:
+            if self._pools is None:
+                raise
+            pools, self._faults = None, (Problem(Severity.ERROR, str(error)),)
         if pools is not None:
             self._pools = pools
             self._check_endpoints()
@@ -226,6 +240,7 @@ class EndpointSource:
 
         Raises:
             ManifestError: the directory of the file cannot be watched.
+        SettingsError: see `load`.
         """
         edited = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []

@@ -109,7 +109,7 @@ def test_a_warning_leaves_the_file_in_use(tmp_path: Path, text: str, said: str) 
 
 @pytest.mark.parametrize(
     ("text", "lists"),
-    [(LLM_D, True), ("kind: Pod\n", False), ("a: [", False), ("pools: 1\n", False)],
+    [(LLM_D, True), ("kind: Pod\n", False), ("a: [", False), ("pools: 1\n", True)],
 )
 def test_a_file_of_endpoints_is_recognised(tmp_path: Path, text: str, lists: bool) -> None:
     assert lists_endpoints(written(tmp_path, text)) == lists
