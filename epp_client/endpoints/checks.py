@@ -129,10 +129,11 @@ class HealthChecks:
             now = self._health[key] = checked(before, failure, self._thresholds)
             self._untried.discard(key)
             self._note_tried()
-            if now.state is not before.state:
-                show = log.info if now.ready else log.warning
-                cause = f": {failure}" if failure else ""
-                show(f"endpoint {key} is {now.state} (was {before.state}){cause}", endpoint=key)
+            first_failure = now.state is State.UNTESTED and not before.failure
+            if now.ready and not before.ready:
+                log.info(f"endpoint {key} is ready")
+            elif not now.ready and (before.ready or first_failure):
+                log.warning(f"endpoint {key} {now.problem}")
             if (now.state, now.problem) != (before.state, before.problem):
                 self._changed()
             interval = self._interval

@@ -1,14 +1,16 @@
 """Finds the problems of a file of endpoints, for `epp-client check`."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from epp_client.endpoints.listed import Lookup, resolve_listed
+from epp_client.endpoints.listed import ListedPool, Lookup, host_to_look_up, resolve_listed
 from epp_client.endpoints.parse import is_endpoint_file
 from epp_client.endpoints.source import load
 from epp_client.files import STDIN, read_file
 from epp_client.pool.findings import Findings
 from epp_client.pool.problems import Problem
 from epp_client.pool.settings import PoolSettings
+from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.settings import EndpointSettings
 
 
@@ -23,7 +25,12 @@ def lists_endpoints(path: Path) -> bool:
 def lint(path: Path, defaults: PoolSettings) -> Findings:
     """Check a file of endpoints, and what `serve --endpoints` would make of it without other options."""
     listed, problems = load(EndpointSettings(endpoints=path), defaults)
-    snapshots = {
-        one.pool.name: resolve_listed(one, Lookup(), None, 0.0).snapshot for one in listed or ()
-    }
-    return Findings(problems, snapshots)
+    return Findings(problems, {one.pool.name: _snapshot(one) for one in listed or ()})
+
+
+def _snapshot(listed: ListedPool) -> PoolSnapshot:
+    found = resolve_listed(listed, Lookup(), None, 0.0).snapshot
+    if (host := host_to_look_up(listed.pool)) is None or listed.pool.picker is None:
+        return found
+    # A check looks nothing up: show the name.
+    return replace(found, picker=PickerTarget((f"{host}:{listed.pool.picker.port}",), host))

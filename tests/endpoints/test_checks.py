@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from epp_client.endpoints import checks
 from epp_client.endpoints.checks import HealthChecks, HttpProbe, probe_of, probe_tcp
@@ -127,6 +128,30 @@ async def test_checks_are_bounded_and_end(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.of(keys[1]) == EndpointHealth()
     await found.close()
     assert asyncio.all_tasks() == before
+
+
+async def test_a_change_of_readiness_is_logged_once() -> None:
+    results = ["refused", "refused", "", "", "slow", "slow", "slow", "slow"]
+    done = asyncio.Event()
+
+    async def probe(_: str) -> None:
+        if not results:
+            done.set()
+            await asyncio.sleep(60)
+        if failure := results.pop(0):
+            raise OSError(failure)
+
+    settings = FAST.model_copy(update={"health_check_timeout": 60.0})
+    with capture_logs() as logs:
+        found = HealthChecks(settings, probe, lambda: None)
+        found.follow(["10.0.0.1:80"])
+        await asyncio.wait_for(done.wait(), 10)
+        await found.close()
+    assert [line["event"] for line in logs] == [
+        "endpoint 10.0.0.1:80 is not ready: refused",
+        "endpoint 10.0.0.1:80 is ready",
+        "endpoint 10.0.0.1:80 is not ready: slow",
+    ]
 
 
 async def test_a_change_is_told_once() -> None:

@@ -59,6 +59,13 @@ def test_each_pool_has_its_picker_settings_and_endpoints(tmp_path: Path) -> None
     assert [*mistral.table.by_key] == ["10.0.0.2:8000", "10.0.0.3:8001"]
 
 
+def test_a_check_looks_up_no_name(tmp_path: Path) -> None:
+    found = lint(
+        written(tmp_path, TWO.replace("10.0.0.1:9002", "epp.invalid:9002")), PoolSettings()
+    )
+    assert str(found) == "2 pools, 3 endpoints, picker epp.invalid:9002, 1 without a picker"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
