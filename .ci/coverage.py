@@ -20,12 +20,13 @@ FLOOR = 95.0
 
 TESTS = (
     *("tests/relay", "tests/ext_proc", "tests/picker", "tests/pool", "tests/wire", "tests/xds"),
+    "tests/endpoints",
     *("tests/kubernetes/test_api.py", "tests/kubernetes/test_cache.py"),
     *("tests/kubernetes/test_findings.py", "tests/kubernetes/test_lease.py"),
     *("tests/kubernetes/test_source.py", "tests/kubernetes/test_status.py"),
     *("tests/kubernetes/test_status_merge.py", "tests/kubernetes/test_status_routes.py"),
     *("tests/workers/test_delta.py", "tests/admin/test_metrics.py", "tests/e2e/test_answers.py"),
-    "tests/gateway/test_supervision.py",
+    "tests/up/test_supervision.py",
 )
 
 

@@ -15,6 +15,8 @@ from pydantic import (
 )
 
 from epp_client.errors import SettingsError
+from epp_client.pool.endpoints import parse_endpoint
+from epp_client.pool.inference_pool import AppProtocol, FailureMode
 from epp_client.pool.settings import PoolSettings
 
 MAX_WORKERS = 64
@@ -105,6 +107,104 @@ class KubernetesSettings(BaseModel):
     """Report the status of InferencePools. Needs --gateway."""
 
 
+def checked_host_port(text: str) -> str:
+    """`text`, if it is `host:port` of something to connect to.
+
+    Raises:
+        ValueError: it is not.
+    """
+    host, port = host_port(text)
+    if not port or "/" in host or any(sign.isspace() for sign in host):
+        raise ValueError("is not of the form host:port")
+    return text
+
+
+def _endpoint(text: str) -> str:
+    key = parse_endpoint(text)
+    if key is None:
+        raise ValueError(
+            "is not of the form ip:port, such as 10.0.0.7:8000 or [fd00::7]:8000; "
+            "pickers name endpoints by address, so a host name cannot be used"
+        )
+    return key
+
+
+def _once(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value} is given twice")
+    return values
+
+
+class EndpointSettings(BaseModel):
+    """One pool that is given by options, without Kubernetes objects."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    endpoint: Annotated[
+        tuple[Annotated[str, AfterValidator(_endpoint)], ...], AfterValidator(_once)
+    ] = ()
+    """ip:port of a model server, repeatable. The endpoints make one pool without Kubernetes objects."""
+    endpoints: Path | None = None
+    """File with the endpoints instead of --endpoint, followed: llm-d's `endpoints.yaml` (YAML or JSON),
+    or several pools under `pools`."""
+    picker: Annotated[str, AfterValidator(checked_host_port)] | None = None
+    """host:port of the endpoint picker of that pool, an address or a name. A name is looked up every 10 s.
+    Default: no picker; the sidecar chooses the endpoints."""
+    pool_name: Annotated[str, AfterValidator(_pool_name)] = "default/default"
+    """namespace/name of that pool, as Envoy's routes and the metrics have it."""
+    failure_mode: FailureMode = FailureMode.FAIL_CLOSE
+    """What happens when that picker fails: `FailOpen` (the sidecar chooses an endpoint) or `FailClose`
+    (the request is refused)."""
+    app_protocol: AppProtocol = AppProtocol.HTTP
+    """Protocol from Envoy to those endpoints: `http` (HTTP/1.1) or `kubernetes.io/h2c` (HTTP/2 in
+    cleartext)."""
+    health_check: Annotated[str, Field(pattern=r"^(off|tcp|http:/[!-~]*)$")] = "off"
+    """How the sidecar finds out whether those endpoints are ready: `off` (all are), `tcp` (it accepts a
+    connection) or `http:/PATH` (a GET is answered with a status from 200 to 299)."""
+    health_check_interval: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """Seconds between two health checks of an endpoint."""
+    health_check_timeout: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """Seconds for one health check."""
+    healthy_threshold: Annotated[int, Field(ge=1, le=100)] = 2
+    """Successful health checks in a row after which an unhealthy endpoint is ready again. A new endpoint is
+    ready after one."""
+    unhealthy_threshold: Annotated[int, Field(ge=1, le=100)] = 3
+    """Failed health checks in a row after which an endpoint is not ready any more."""
+
+    @property
+    def given(self) -> bool:
+        """Whether they make a pool."""
+        return bool(self.endpoint) or self.endpoints is not None
+
+    def check_several(self, file: Path) -> None:
+        """Check that the file may have several pools.
+
+        Raises:
+            SettingsError: an option describes one pool.
+        """
+        one = {"picker", "pool_name", "failure_mode", "app_protocol"} & self.model_fields_set
+        if one:
+            option = sorted(one)[0].replace("_", "-")
+            raise SettingsError(f"--{option}: {file} has `pools`; write it in each pool there")
+
+    def check_source(self, *others: bool, names: str) -> None:
+        """Check that exactly one source of pools is given. `others` are whether another source is.
+
+        Raises:
+            ValueError: the text says what to give.
+        """
+        if not self.given and self.model_fields_set:
+            first = sorted(self.model_fields_set)[0].replace("_", "-")
+            raise ValueError(f"--{first}: needs --endpoint IP:PORT or --endpoints FILE")
+        if self.endpoint and self.endpoints is not None:
+            raise ValueError("give --endpoint or --endpoints FILE, not both")
+        if self.picker is None and "failure_mode" in self.model_fields_set:
+            raise ValueError("--failure-mode: needs --picker HOST:PORT")
+        if sum((self.given, *others)) != 1:
+            raise ValueError(f"give exactly one source of pools: {names}")
+
+
 class ServeSettings(BaseModel):
     """Settings of `epp-client serve`. Times are in seconds, sizes in bytes."""
 
@@ -115,6 +215,7 @@ class ServeSettings(BaseModel):
     e.g. from `kubectl get inferencepools,pods,services,endpointslices -o yaml`."""
     kubernetes: KubernetesSettings | None = None
     """Follow the Kubernetes API instead of --pools, with the Pod's ServiceAccount or a kubeconfig."""
+    endpoints: EndpointSettings = EndpointSettings()
     socket: Path = Path("/run/epp-client/ext-proc.sock")
     """Unix socket for Envoy's ext_proc streams. With several workers, their number is added to the name."""
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
@@ -150,8 +251,11 @@ class ServeSettings(BaseModel):
 
     @model_validator(mode="after")
     def _across_fields(self) -> Self:
-        if (self.pools is None) == (self.kubernetes is None):
-            raise ValueError("give exactly one source of pools: --pools PATH or --kubernetes")
+        self.endpoints.check_source(
+            self.pools is not None,
+            self.kubernetes is not None,
+            names="--pools PATH, --kubernetes, --endpoint IP:PORT or --endpoints FILE",
+        )
         if self.xds_socket in self.sockets:
             raise ValueError(
                 f"xds_socket: '{self.xds_socket}' is an ext_proc socket already; give another path"

@@ -12,6 +12,7 @@ import structlog
 from epp_client import collector
 from epp_client.admin.server import AdminServer, Readiness
 from epp_client.data_plane.plane import DataPlane
+from epp_client.endpoints.source import EndpointSource
 from epp_client.errors import SettingsError
 from epp_client.manifests.source import ManifestSource
 from epp_client.metrics.registry import Metrics
@@ -199,6 +200,8 @@ class Sidecar:
 
     def _source_of(self, settings: ServeSettings) -> PoolSource:
         clock, defaults = asyncio.get_running_loop().time, settings.pool_defaults
+        if settings.endpoints.given:
+            return EndpointSource(settings.endpoints, self.store, defaults, clock, self._listed)
         if settings.kubernetes is None:
             assert settings.pools is not None
             return ManifestSource(settings.pools, self.store, defaults, clock, self._listed)

@@ -7,6 +7,7 @@ from typing import Final
 from reference.annotations import annotations
 from reference.answers import answer_fields
 from reference.command_line import command_line
+from reference.endpoints import endpoints_schema
 from reference.exchange import exchange, picture
 from reference.metrics import metrics
 from reference.reasons import picker_states, reasons
@@ -24,6 +25,8 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
 }
 PICTURE: Final = FOLDER.parent / "images" / "exchange.svg"
 
+SCHEMA: Final = FOLDER / "endpoints-file.schema.json"
+
 
 def main() -> None:
     """Write the pages."""
@@ -31,6 +34,7 @@ def main() -> None:
     for name, page in PAGES.items():
         (FOLDER / name).write_text(HEAD + page())
     PICTURE.write_text(picture())
+    SCHEMA.write_text(endpoints_schema())
 
 
 if __name__ == "__main__":

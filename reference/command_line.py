@@ -16,6 +16,7 @@ _GROUPS: Final = (
     ("pool_defaults_tls_", "TLS to pickers"),
     ("pool_defaults_", "Defaults of the pools"),
     ("kubernetes_", "With `--kubernetes`"),
+    ("endpoints_", "A pool without Kubernetes objects"),
 )
 """Options whose names in the command begin with this have a table of their own."""
 _VALUES: Final[tuple[tuple[str, type[StrEnum]], ...]] = (

@@ -38,6 +38,35 @@ def call(monkeypatch: pytest.MonkeyPatch, line: str, *more: str) -> int:
     return int(ended.value.code or 0)
 
 
+def test_files_of_endpoints_and_manifests_are_checked_together(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "endpoints.yaml"
+    file.write_text("endpoints:\n- {name: a, address: 10.0.0.1, port: '8000'}\n")
+    monkeypatch.setattr("sys.argv", ["epp-client", "check", str(file), str(EXAMPLE)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert "0 errors, 2 warnings\n2 pools, 1 endpoint, " in capsys.readouterr().out
+    file.write_text("endpoints:\n- {name: a, address: 10.0.0.1}\n")
+    assert call(monkeypatch, f"check {file}") == 1
+    assert f"error: {file}:2 endpoints[0].port: is required" in capsys.readouterr().out
+    assert call(monkeypatch, f"pick default/default --endpoints {file}") == 2
+    assert "endpoints[0].port: is required" in capsys.readouterr().err
+
+
+def test_envoy_has_a_route_for_each_pool_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(__file__).parents[1] / "docs" / "getting-started" / "two-pools.yaml"
+    assert call(monkeypatch, f"envoy-config --endpoints {file}") == 0
+    said = capsys.readouterr().out
+    assert "/default/llama/" in said
+    assert "/default/mistral/" in said
+    assert call(monkeypatch, f"envoy-config --endpoints {file} --picker 127.0.0.1:1") == 2
+    assert "--picker: " in capsys.readouterr().err
+
+
 def test_what_cannot_be_bound_is_named_and_no_other_sidecar_blamed_for_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -79,6 +108,11 @@ def test_a_port_that_is_taken_is_named(
         (f"serve --pools {EXAMPLE} --workers 65", "workers: "),
         (f"serve --pools {EXAMPLE} --hold /h --transport grpcio", "hold: needs --transport native"),
         (f"serve --pools {EXAMPLE} --hold /h --workers 0", "hold: needs --transport native"),
+        ("serve --picker 127.0.0.1:9002", "--picker: needs --endpoint IP:PORT"),
+        (f"serve --pools {EXAMPLE} --endpoint 127.0.0.1:1", "exactly one source of pools"),
+        ("pick a/b --endpoint 127.0.0.1:1", "no InferencePool a/b in the options"),
+        ("pick a/b", "exactly one source of pools"),
+        ("envoy-config", "exactly one source of pools"),
         ("hold --patience 0", "--patience"),
         (f"serve --pools {EXAMPLE} --log-level loud", "log_level: 'loud'"),
         (

@@ -1,4 +1,4 @@
-"""`epp-client check`: prints the problems of manifests, and what `serve` would make of them."""
+"""`epp-client check`: prints the problems of files, and what `serve` would make of them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,10 @@ from epp_client.pool.settings import PoolSettings
 def check(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Manifest files or directories; - is standard input."),
+        typer.Argument(
+            help="Manifest files or directories, and files for `--endpoints`; - is standard input, "
+            "with manifests.",
+        ),
     ],
     strict: Annotated[bool, typer.Option(help="Exit 1 on warnings as well.")] = False,
     live: Annotated[
@@ -23,10 +26,18 @@ def check(
     ] = False,
 ) -> None:
     """Print each problem with its place, then what `serve` would serve; exit 1 on errors."""
+    from epp_client.endpoints.lint import lint as lint_endpoints
+    from epp_client.endpoints.lint import lists_endpoints
     from epp_client.manifests.lint import lint
+    from epp_client.pool.findings import Findings
     from epp_client.pool.problems import Severity
 
-    found = lint(paths, PoolSettings(), live=live)
+    listed = [path for path in paths if lists_endpoints(path)]
+    objects = [path for path in paths if path not in listed]
+    parts = [lint_endpoints(path, PoolSettings()) for path in listed]
+    if objects:
+        parts.append(lint(objects, PoolSettings(), live=live))
+    found = Findings.of(parts)
     for problem in found.problems:
         typer.echo(f"{problem.severity}: {problem}")
     errors = sum(problem.severity is Severity.ERROR for problem in found.problems)

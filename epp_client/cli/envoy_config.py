@@ -1,19 +1,29 @@
 """`epp-client envoy-config`: prints a bootstrap for Envoy, made from manifests and options."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
 from epp_client.pool.settings import PoolSettings, ResponseMode
-from epp_client.settings import MAX_WORKERS, UpstreamMode, host_port, valid, worker_sockets
+from epp_client.settings import (
+    MAX_WORKERS,
+    EndpointSettings,
+    UpstreamMode,
+    host_port,
+    valid,
+    worker_sockets,
+)
 
 if TYPE_CHECKING:
     from epp_client.envoy.inference_listener import Edge
     from epp_client.envoy.routes import Route
+    from epp_client.pool.inference_pool import InferencePool, PoolName
+    from epp_client.pool.problems import Problem
 
 _RUN = Path("/run/epp-client")
 
@@ -50,8 +60,9 @@ class EnvoySettings(BaseModel):
 class EnvoyConfigSettings(EnvoySettings):
     """Settings of `epp-client envoy-config`."""
 
-    pools: Path
+    pools: Path | None = None
     """Manifest file or directory (YAML or JSON) with InferencePools."""
+    endpoints: EndpointSettings = EndpointSettings()
     socket: Path = _RUN / "ext-proc.sock"
     """ext_proc socket, as given to `serve`."""
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
@@ -63,24 +74,24 @@ class EnvoyConfigSettings(EnvoySettings):
     response_mode: ResponseMode = ResponseMode.RELAY
     """Response mode of pools without the annotation, as given to `serve`."""
 
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        self.endpoints.check_source(
+            self.pools is not None, names="--pools PATH, --endpoint IP:PORT or --endpoints FILE"
+        )
+        return self
+
 
 @settings_as_options(given=EnvoyConfigSettings)
 def envoy_config(given: dict[str, Any]) -> None:
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets no route."""
     from epp_client.envoy.bootstrap import envoy_config as render
-    from epp_client.manifests.files import load
-    from epp_client.manifests.world import build_world
-    from epp_client.pool.problems import Severity
 
     settings = valid(EnvoyConfigSettings, given)
-    loaded = load(settings.pools)
-    world, faults = build_world(loaded, PoolSettings(response_mode=settings.response_mode), {})
-    for problem in (*loaded.problems, *faults):
-        if problem.severity is Severity.ERROR:
-            typer.echo(f"error: {problem}", err=True)
+    pools = _pools(settings)
     without_ads = settings.upstream_mode is UpstreamMode.ORIGINAL_DST
     text = render(
-        sorted(world.pools),
+        sorted(pools),
         routes=[route_of(item) for item in settings.routes] or None,
         listener=address_of(settings.listen),
         edge=edge_of(settings),
@@ -89,10 +100,35 @@ def envoy_config(given: dict[str, Any]) -> None:
         ext_proc_sockets=worker_sockets(settings.socket, settings.workers),
         ads_socket=None if without_ads else settings.xds_socket,
         upstream_mode=settings.upstream_mode,
-        response_modes={name: pool.settings.response_mode for name, pool in world.pools.items()},
-        app_protocols={name: pool.app_protocol for name, pool in world.pools.items()},
+        response_modes={name: pool.settings.response_mode for name, pool in pools.items()},
+        app_protocols={name: pool.app_protocol for name, pool in pools.items()},
     )
     typer.echo(text)
+
+
+def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
+    """The pools that have no error. Errors are printed."""
+    from epp_client.endpoints.source import load as load_endpoints
+    from epp_client.manifests.files import load
+    from epp_client.manifests.world import build_world
+
+    defaults = PoolSettings(response_mode=settings.response_mode)
+    if settings.pools is None:
+        listed, problems = load_endpoints(settings.endpoints, defaults)
+        _show_errors(problems)
+        return {one.pool.name: one.pool for one in listed or ()}
+    loaded = load(settings.pools)
+    world, faults = build_world(loaded, defaults, {})
+    _show_errors((*loaded.problems, *faults))
+    return world.pools
+
+
+def _show_errors(problems: "Iterable[Problem]") -> None:
+    from epp_client.pool.problems import Severity
+
+    for problem in problems:
+        if problem.severity is Severity.ERROR:
+            typer.echo(f"error: {problem}", err=True)
 
 
 def edge_of(settings: EnvoySettings) -> "Edge":

@@ -30,6 +30,8 @@ _SPELLINGS: Final = {
     "key_file": "--picker-key",
 }
 """Options that are not spelled as their fields. Repeatable options are singular."""
+_EXISTING: Final = ("pools", "endpoints")
+"""Paths that must exist when the command starts."""
 _COMMA_SEPARATED: Final = {"strip_headers"}
 """List fields that are one option with commas."""
 
@@ -118,7 +120,7 @@ def _option(name: str, field: FieldInfo, path: tuple[str, ...], *, switch: bool)
         f"{spelled}/--no-{spelled.removeprefix('--')}" if default is True else spelled,
         help=" ".join((field.description or "").split()),
         envvar=ENVIRONMENT + variable.upper(),
-        exists=name == "pools",
+        exists=name in _EXISTING,
     )
     if several:
         kind, default = kind | None, None

@@ -12,7 +12,7 @@ from rich.table import Table
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
 from epp_client.pool.settings import PoolSettings
-from epp_client.settings import valid
+from epp_client.settings import EndpointSettings, valid
 from epp_client.tls_settings import ClientTls
 
 if TYPE_CHECKING:
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from epp_client.pool.snapshot import PoolSnapshot
 
 
-@settings_as_options(tls=ClientTls)
+@settings_as_options(tls=ClientTls, endpoints=EndpointSettings)
 def pick(
     pool: Annotated[str, typer.Argument(help="namespace/name of the InferencePool.")],
+    tls: dict[str, Any],
+    endpoints: dict[str, Any],
     pools: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             exists=True,
             help="Manifest file or directory, as given to `serve`.",
             envvar="EPP_CLIENT_POOLS",
         ),
-    ],
-    tls: dict[str, Any],
+    ] = None,
     body: Annotated[
         str, typer.Option(help="Request body, or @FILE.")
     ] = '{"model":"m","prompt":"hi"}',
@@ -47,19 +48,12 @@ def pick(
 ) -> None:
     """Ask a pool's picker once and print the endpoints, the mutations and the latency."""
     from epp_client.logs import configure
-    from epp_client.manifests.source import ManifestSource
     from epp_client.picker.ask import ask_picker
-    from epp_client.pool.store import PoolStore
     from epp_client.wire.native import NativeTransport
 
     configure("console", "warning")
-    store = PoolStore()
     defaults = valid(PoolSettings, {"tls": tls, "pick_timeout": timeout})
-    ManifestSource(pools, store, defaults, lambda: 0.0).reload()
-    snapshot = store.snapshots.get(pool)
-    if snapshot is None:
-        known = ", ".join(sorted(store.snapshots)) or "none"
-        raise SettingsError(f"no InferencePool {pool} in {pools}; it has: {known}")
+    snapshot = _snapshot(pool, pools, valid(EndpointSettings, endpoints), defaults)
     content = _content(body)
     headers = [(":method", "POST"), (":path", "/v1/completions")]
     for line in header or []:
@@ -72,6 +66,34 @@ def pick(
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     if report.problem is not None or report.refused is not None:
         raise typer.Exit(1)
+
+
+def _snapshot(
+    pool: str, pools: Path | None, endpoints: EndpointSettings, defaults: PoolSettings
+) -> "PoolSnapshot":
+    from epp_client.endpoints.source import EndpointSource
+    from epp_client.manifests.source import ManifestSource
+    from epp_client.pool.store import PoolStore
+
+    try:
+        endpoints.check_source(
+            pools is not None, names="--pools PATH, --endpoint IP:PORT or --endpoints FILE"
+        )
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    store = PoolStore()
+    if pools is not None:
+        ManifestSource(pools, store, defaults, lambda: 0.0).reload()
+    else:
+        asyncio.run(EndpointSource(endpoints, store, defaults, lambda: 0.0).reload())
+    snapshot = store.snapshots.get(pool)
+    if snapshot is None:
+        known = ", ".join(sorted(store.snapshots)) or "none"
+        where = pools or endpoints.endpoints or "the options"
+        for problem in store.problems:
+            typer.echo(f"{problem.severity}: {problem}", err=True)
+        raise SettingsError(f"no InferencePool {pool} in {where}; it has: {known}")
+    return snapshot
 
 
 def _table(pool: str, snapshot: "PoolSnapshot", report: "PickReport", content: bytes) -> Table:

@@ -15,7 +15,7 @@ from epp_client.settings import ServeSettings, UpstreamMode, serve_settings, val
 
 if TYPE_CHECKING:
     from epp_client.envoy.routes import Route
-    from epp_client.gateway.admin import Pool
+    from epp_client.up.admin import Pool
 
 _ENVOY_LOG = '{"timestamp": "%Y-%m-%dT%T.%fZ", "level": "%l", "logger": "envoy.%n", "event": "%j"}'
 """Envoy's log lines as JSON, with the keys of ours."""
@@ -46,11 +46,11 @@ def up(
 ) -> None:
     """Run a whole gateway, Envoy and the sidecar, until SIGTERM, then drain both. Restarts either if it
     dies. Exits with 0 if every request has ended, 1 if some were cut, 2 if it could not start."""
-    from epp_client.gateway.folder import private_folder
-    from epp_client.gateway.prerequisites import check_free, envoy_binary
-    from epp_client.gateway.run import Plan, run
-    from epp_client.gateway.supervision import Part
     from epp_client.logs import configure
+    from epp_client.up.folder import private_folder
+    from epp_client.up.prerequisites import check_free, envoy_binary
+    from epp_client.up.run import Plan, run
+    from epp_client.up.supervision import Part
 
     settings = valid(UpSettings, envoy)
     form = log_format or ("console" if sys.stderr.isatty() else "json")

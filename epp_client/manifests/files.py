@@ -2,19 +2,14 @@
 
 import contextlib
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
-from epp_client.errors import ManifestError
-from epp_client.manifests.documents import Located, read
+from epp_client.documents import Located
+from epp_client.files import name_of, read_file
 from epp_client.manifests.world import Loaded
 from epp_client.pool.problems import Problem, Severity
 
-STDIN = Path("-")
-MAX_FILE_BYTES = 256 * 1024 * 1024
 SUFFIXES = (".yaml", ".yml", ".json")
 _ALMOST = re.compile(
     r"\.(ya?ml|json)(\.|$)|\.(jsonl|ndjson|toml|hcl|jsonnet|cue|txt)$", re.IGNORECASE
@@ -60,33 +55,11 @@ def load(path: Path) -> Loaded:
         failed.add(str(path))
         problems.append(Problem(Severity.ERROR, f"cannot be read: {error}", file=str(path)))
     for file in files:
-        name = str(file) if file != STDIN else "standard input"
-        try:
-            found = list(read(_text(file), name))
-        except ManifestError as error:
+        name, found = name_of(file), read_file(file)
+        if isinstance(found, Problem):
             failed.add(name)
-            problems.append(Problem(Severity.ERROR, str(error), file=name))
-        except (yaml.YAMLError, ValueError) as error:
-            failed.add(name)
-            mark = getattr(error, "problem_mark", None)
-            text = f"not YAML: {getattr(error, 'problem', None) or error}"
-            line = mark.line + 1 if mark else None
-            problems.append(Problem(Severity.ERROR, text, file=name, line=line))
+            problems.append(found)
         else:
             objects[name] = tuple(item for item in found if isinstance(item, Located))
             problems += [item for item in found if isinstance(item, Problem)]
     return Loaded(objects, tuple(problems), frozenset(failed))
-
-
-def _text(file: Path) -> str:
-    try:
-        if file == STDIN:
-            text = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-            if len(text) > MAX_FILE_BYTES:
-                raise ManifestError(f"larger than {MAX_FILE_BYTES} bytes")
-            return text.decode()
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise ManifestError(f"larger than {MAX_FILE_BYTES} bytes")
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"cannot be read: {error}") from error

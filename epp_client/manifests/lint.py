@@ -1,49 +1,14 @@
 """Finds the problems of manifests, and what `serve` would make of them, for `epp-client check`."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from epp_client.manifests.files import load
 from epp_client.manifests.world import Loaded, build_world, placed
-from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.findings import Findings
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.resolve import resolve
 from epp_client.pool.settings import PoolSettings
-from epp_client.pool.snapshot import PoolSnapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """The result of `lint`."""
-
-    problems: tuple[Problem, ...]
-    """Errors and warnings with their places."""
-    snapshots: Mapping[PoolName, PoolSnapshot]
-    """The pools as they would be served."""
-
-    def __str__(self) -> str:
-        """`1 pool, 2 endpoints, picker 10.0.0.5:9002`."""
-        found = [*self.snapshots.values()]
-        endpoints = sum(len(snapshot.table.ready) for snapshot in found)
-        parts = [_count(len(found), "pool"), _count(endpoints, "endpoint")]
-        pickers = dict.fromkeys(one for s in found if s.picker for one in s.picker.addresses)
-        shown = [*pickers][:_SHOWN] + ["…"] * (len(pickers) > _SHOWN)
-        unresolved = sum(s.picker is not None and not s.picker.addresses for s in found)
-        if shown:
-            parts.append(f"picker{'s' * (len(pickers) > 1)} {' '.join(shown)}")
-        if unresolved:
-            parts.append(f"{_count(unresolved, 'picker')} without an address")
-        if without := sum(s.picker is None for s in found):
-            parts.append(f"{without} without a picker")
-        return ", ".join(parts)
-
-
-_SHOWN = 4
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def lint(paths: Iterable[Path], defaults: PoolSettings, *, live: bool = False) -> Findings:

@@ -7,14 +7,12 @@ are reported as problems.
 
 import asyncio
 import contextlib
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from watchfiles import DefaultFilter, awatch
 
-from epp_client.errors import ManifestError
+from epp_client.files import watch
 from epp_client.manifests.files import load
 from epp_client.manifests.world import Loaded, build_world, placed
 from epp_client.pool.problems import Problem, Severity
@@ -24,10 +22,6 @@ from epp_client.pool.source import Listed
 from epp_client.pool.store import PoolStore
 
 log = structlog.get_logger(__name__)
-
-POLL_INTERVAL = 1.0
-"""Seconds between two checks of what the path leads to. A watch does not notice that a directory, or a link
-to one, is replaced."""
 
 
 class ManifestSource:
@@ -107,7 +101,7 @@ class ManifestSource:
             ManifestError: the directory cannot be watched.
         """
         changed = asyncio.Event()
-        watcher = asyncio.create_task(self._watch(changed))
+        watcher = asyncio.create_task(watch(self._path, changed))
         watcher.add_done_callback(lambda _: changed.set())
         try:
             # Let the watch begin before the first load, so that no edit is missed.
@@ -131,55 +125,3 @@ class ManifestSource:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await changed.wait()
-
-    async def _watch(self, changed: asyncio.Event) -> None:
-        """Set `changed` at every change of the files, and of the directory that the path leads to."""
-        directory = self._directory
-        try:
-            await self._until_replaced(directory, changed)
-        except OSError as error:
-            raise ManifestError(f"{directory} cannot be watched: {error}") from error
-        while True:
-            # Read again after each start of the watch.
-            changed.set()
-            with contextlib.suppress(OSError):
-                await self._until_replaced(self._directory, changed)
-            await asyncio.sleep(POLL_INTERVAL)
-
-    @property
-    def _directory(self) -> Path:
-        # Watch the directory of a file: editors and ConfigMaps replace files by renaming.
-        return self._path if self._path.is_dir() else self._path.parent
-
-    async def _until_replaced(self, directory: Path, changed: asyncio.Event) -> None:
-        """Watch a directory until the path leads elsewhere."""
-        before = at_first = _stamp(directory), _stamp(self._path)
-        watch = awatch(
-            directory,
-            watch_filter=DefaultFilter(ignore_dirs=()),
-            recursive=False,
-            debounce=50,
-            step=10,
-            rust_timeout=int(1000 * POLL_INTERVAL),
-            yield_on_timeout=True,
-        )
-        async with contextlib.aclosing(watch):
-            async for events in watch:
-                now = _stamp(directory), _stamp(self._path)
-                if events or now != before:
-                    changed.set()
-                before = now
-                itself = any(path == str(directory) for _, path in events)
-                if itself or now[0] != at_first[0] or self._directory != directory:
-                    return
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """Identity of the file or directory at `path`; for a file also time and size, as a watch does not
-    notice changes behind a link."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    place = found.st_dev, found.st_ino
-    return place if stat.S_ISDIR(found.st_mode) else (*place, found.st_mtime_ns, found.st_size)

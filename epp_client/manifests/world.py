@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from epp_client.manifests.documents import Located
+from epp_client.documents import Located
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.parse import API_VERSION, parse_inference_pool
 from epp_client.pool.pods import pod_facts

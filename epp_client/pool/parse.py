@@ -72,6 +72,8 @@ def _object_name(value: str) -> str:
 
 
 Port = Annotated[StrictInt, AfterValidator(_port)]
+ObjectName = Annotated[StrictStr, AfterValidator(_object_name)]
+NamespaceName = Annotated[StrictStr, AfterValidator(_label_name)]
 
 
 LabelKey = Annotated[StrictStr, AfterValidator(_label_key)]
@@ -79,8 +81,8 @@ LabelValue = Annotated[StrictStr, AfterValidator(_label_value)]
 
 
 class _Metadata(Raw):
-    name: Annotated[StrictStr, AfterValidator(_object_name)]
-    namespace: Annotated[StrictStr, AfterValidator(_label_name)] = "default"
+    name: ObjectName
+    namespace: NamespaceName = "default"
     annotations: dict[StrictStr, StrictStr] = Field(default_factory=dict)
     generation: StrictInt = 0
 
@@ -100,7 +102,7 @@ class _PickerPort(Raw):
 class _Picker(Raw):
     group: StrictStr = ""
     kind: StrictStr = "Service"
-    name: Annotated[StrictStr, AfterValidator(_object_name)]
+    name: ObjectName
     port: _PickerPort | None = None
     failureMode: FailureMode = FailureMode.FAIL_CLOSE  # noqa: N815
 

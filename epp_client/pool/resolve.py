@@ -44,10 +44,10 @@ def resolve_pool(
     picker: PickerTarget | None,
     previous: PoolResolution | None,
     now: float,
-    others: Sequence[PodFacts] = (),
+    others: Sequence[PodFacts] | None = None,
 ) -> PoolResolution:
     """Resolve one pool. `now` is in seconds of a monotonic clock. `pods` may include Pods that do not
-    match. `others` are Pods that may have the address of a former member now.
+    match. `others` are Pods that may have the address of a former member now; None: `pods`.
     """
     problems: list[Problem] = []
     old = previous.snapshot.table if previous else None
@@ -55,7 +55,7 @@ def resolve_pool(
     members, draining = _members(pool, pods, old, since, now, problems)
     left: dict[str, float] = {}
     if previous is not None:
-        left = _left(pool, members, previous, others or pods, now)
+        left = _left(pool, members, previous, pods if others is None else others, now)
     if picker is not None and picker.problem:
         subject, place = f"InferencePool {pool.name}", "spec.endpointPickerRef"
         severity = Severity.ERROR if picker.never else Severity.WARNING

@@ -1,4 +1,4 @@
-"""PoolSource: the interface of the sources of pools (manifests, an API server)."""
+"""PoolSource: the interface of the sources of pools (manifests, an API server, options)."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from epp_client import signals
-from epp_client.gateway import admin
-from epp_client.gateway.admin import NoAnswer, Pool
-from epp_client.gateway.child import Child
-from epp_client.gateway.supervision import (
+from epp_client.up import admin
+from epp_client.up.admin import NoAnswer, Pool
+from epp_client.up.child import Child
+from epp_client.up.supervision import (
     Action,
     Clients,
     Drain,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from epp_client.gateway.supervision import (
+from epp_client.up.supervision import (
     CUT,
     DRAINED,
     FIRST_DELAY,

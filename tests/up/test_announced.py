@@ -6,8 +6,8 @@ from structlog.testing import capture_logs
 
 from epp_client.cli.up import Shown, UpSettings
 from epp_client.errors import SettingsError
-from epp_client.gateway.admin import Pool
 from epp_client.settings import serve_settings
+from epp_client.up.admin import Pool
 
 A, B = (Pool("default", name, "relay", "http", 2, "picker: 1 serving") for name in "ab")
 

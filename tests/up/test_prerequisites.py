@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from epp_client.errors import SettingsError
-from epp_client.gateway.folder import private_folder
-from epp_client.gateway.prerequisites import check_free, envoy_binary
+from epp_client.up.folder import private_folder
+from epp_client.up.prerequisites import check_free, envoy_binary
 
 
 def program(path: Path) -> Path:

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import aiohttp
 
-from epp_client.gateway.supervision import Clients
+from epp_client.up.supervision import Clients
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 _REQUESTS: Final = "http.inference.downstream_rq_active"

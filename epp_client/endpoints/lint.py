@@ -1,0 +1,36 @@
+"""Finds the problems of a file of endpoints, for `epp-client check`."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from epp_client.endpoints.listed import ListedPool, Lookup, host_to_look_up, resolve_listed
+from epp_client.endpoints.parse import is_endpoint_file
+from epp_client.endpoints.source import load
+from epp_client.files import STDIN, read_file
+from epp_client.pool.findings import Findings
+from epp_client.pool.problems import Problem
+from epp_client.pool.settings import PoolSettings
+from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
+from epp_client.settings import EndpointSettings
+
+
+def lists_endpoints(path: Path) -> bool:
+    """Whether a path is a file of endpoints, and not of Kubernetes objects."""
+    if path == STDIN or path.is_dir():
+        return False
+    found = read_file(path)
+    return not isinstance(found, Problem) and is_endpoint_file(found)
+
+
+def lint(path: Path, defaults: PoolSettings) -> Findings:
+    """Check a file of endpoints, and what `serve --endpoints` would make of it without other options."""
+    listed, problems = load(EndpointSettings(endpoints=path), defaults)
+    return Findings(problems, {one.pool.name: _snapshot(one) for one in listed or ()})
+
+
+def _snapshot(listed: ListedPool) -> PoolSnapshot:
+    found = resolve_listed(listed, Lookup(), None, 0.0).snapshot
+    if (host := host_to_look_up(listed.pool)) is None or listed.pool.picker is None:
+        return found
+    # A check looks nothing up: show the name.
+    return replace(found, picker=PickerTarget((f"{host}:{listed.pool.picker.port}",), host))

@@ -1,0 +1,288 @@
+"""EndpointSource: publishes a pool without Kubernetes objects, and follows its file and picker's name.
+
+A file with an error keeps its last valid content, and is reported as a problem.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from epp_client.endpoints.checks import HealthChecks, probe_of, unready
+from epp_client.endpoints.listed import (
+    ListedPool,
+    Lookup,
+    given_endpoints,
+    host_to_look_up,
+    pool_of,
+    resolve_listed,
+)
+from epp_client.endpoints.parse import parse_endpoints
+from epp_client.errors import SettingsError
+from epp_client.files import name_of, read_file, watch
+from epp_client.pool.endpoints import canonical_ip
+from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.problems import Problem, Severity
+from epp_client.pool.resolve import PoolResolution
+from epp_client.pool.settings import PoolSettings
+from epp_client.pool.source import Listed
+from epp_client.pool.store import PoolStore
+from epp_client.settings import EndpointSettings
+
+log = structlog.get_logger(__name__)
+
+LOOKUP_INTERVAL = 10.0
+"""Seconds between two lookups of a picker's host."""
+LOOKUP_RETRY = 1.0
+"""Seconds from a failed lookup to the next one."""
+LOOKUP_TIMEOUT = 3.0
+
+FIRST_ROUND = 3.0
+"""Upper bound in seconds of the wait for the first check of every endpoint."""
+GATHER = 0.02
+"""Seconds in which changes of endpoints' health are gathered."""
+NOT_LOOKED_UP = Lookup(failure="not looked up yet")
+LookUp = Callable[[str], Awaitable[tuple[str, ...]]]
+
+
+async def look_up(host: str) -> tuple[str, ...]:
+    """The addresses of a host.
+
+    Raises:
+        OSError: it has none, or cannot be looked up in time.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(LOOKUP_TIMEOUT):
+        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    ips = (canonical_ip(str(address[4][0])) for address in found)
+    return tuple(sorted({ip for ip in ips if ip is not None}))
+
+
+def load(
+    settings: EndpointSettings, defaults: PoolSettings
+) -> tuple[tuple[ListedPool, ...] | None, tuple[Problem, ...]]:
+    """The pools that the options and their file give, and the problems of the file. None: the file has an
+    error.
+
+    Raises:
+        SettingsError: the file has several pools, and an option describes one.
+    """
+    if settings.endpoints is None:
+        return (pool_of(settings, defaults, given_endpoints(settings)),), ()
+    found = read_file(settings.endpoints)
+    if isinstance(found, Problem):
+        return None, (found,)
+    parsed = parse_endpoints(found, name_of(settings.endpoints), defaults)
+    if parsed.pools is not None:
+        settings.check_several(settings.endpoints)
+        return parsed.pools, parsed.problems
+    if parsed.endpoints is None:
+        return None, parsed.problems
+    return (pool_of(settings, defaults, parsed.endpoints),), parsed.problems
+
+
+class EndpointSource:
+    """Keeps a store in step with the given pool."""
+
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        store: PoolStore,
+        defaults: PoolSettings,
+        clock: Callable[[], float],
+        listed: Listed = lambda _: None,
+        look_up: LookUp = look_up,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._defaults = defaults
+        self._clock = clock
+        self._listed = listed
+        self._look_up = look_up
+        self._pools: tuple[ListedPool, ...] | None = None
+        self._faults: tuple[Problem, ...] = ()
+        self._looked_up: dict[str, Lookup] = {}
+        self._last: dict[PoolName, PoolResolution] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._checks: HealthChecks | None = None
+        self._published = False
+        self._soon: asyncio.TimerHandle | None = None
+
+    async def reload(self) -> None:
+        """Read the file, look up the pickers' hosts, wait for the first health checks, and publish."""
+        await self._read()
+        await self._look_up_hosts()
+        if self._checks is not None:
+            await self._checks.first_round(FIRST_ROUND)
+        self._publish()
+        self._published = True
+
+    async def _read(self) -> None:
+        try:
+            pools, self._faults = await asyncio.to_thread(load, self._settings, self._defaults)
+        except SettingsError as error:
+            if self._pools is None:
+                raise
+            pools, self._faults = None, (Problem(Severity.ERROR, str(error)),)
+        if pools is not None:
+            self._pools = pools
+            self._check_endpoints()
+
+    def _check_endpoints(self) -> None:
+        if self._checks is not None:
+            listed = (one for pool in self._pools or () for one in pool.endpoints)
+            self._checks.follow({endpoint.key for endpoint in listed})
+
+    @property
+    def _hosts(self) -> set[str]:
+        """The names of pickers' hosts."""
+        return {host for p in self._pools or () if (host := host_to_look_up(p.pool)) is not None}
+
+    async def _look_up_hosts(self) -> None:
+        hosts = sorted(self._hosts)
+        found = await asyncio.gather(*(self._lookup(host) for host in hosts))
+        for host, lookup in zip(hosts, found, strict=True):
+            before = self._looked_up.get(host, Lookup())
+            if lookup.failure and not before.failure:
+                log.warning(
+                    "the picker's host cannot be looked up",
+                    host=host,
+                    error=lookup.failure,
+                    kept=[*lookup.ips],
+                )
+        self._looked_up = dict(zip(hosts, found, strict=True))
+
+    async def _lookup(self, host: str) -> Lookup:
+        kept = self._looked_up.get(host, Lookup()).ips
+        try:
+            ips = await self._look_up(host)
+        except TimeoutError:
+            return Lookup(kept, f"no answer within {LOOKUP_TIMEOUT:g} s")
+        except (OSError, UnicodeError) as error:
+            return Lookup(kept, str(getattr(error, "strerror", None) or error))
+        return Lookup(ips) if ips else Lookup(kept, "it has no usable address")
+
+    def _publish(self) -> None:
+        """Resolve the pools at the current time, and publish them."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        now = self._clock()
+        self._last = {
+            listed.pool.name: resolve_listed(
+                listed,
+                self._looked_up.get(host_to_look_up(listed.pool) or "", NOT_LOOKED_UP),
+                self._last.get(listed.pool.name),
+                now,
+                self._unready(listed),
+            )
+            for listed in self._pools or ()
+        }
+        problems = (
+            *self._faults,
+            *(problem for found in self._last.values() for problem in found.problems),
+        )
+        for problem in self._faults:
+            if problem not in self._store.problems:
+                emit = log.error if problem.severity is Severity.ERROR else log.warning
+                emit("problem in a file of endpoints", problem=str(problem))
+        if self._pools is None:
+            # Nothing could be read: unknown pools are not deleted pools.
+            self._store.problems = problems
+        else:
+            snapshots = {name: found.snapshot for name, found in self._last.items()}
+            self._store.publish(snapshots, problems)
+            self._listed("")
+        self._wait_for_drain(now)
+
+    def _unready(self, listed: ListedPool) -> dict[str, str]:
+        if self._checks is None:
+            return {}
+        return unready(self._checks, (endpoint.key for endpoint in listed.endpoints))
+
+    def _health_changed(self) -> None:
+        # Several may change in one turn of the event loop, and during the first round nothing is published.
+        if self._published and self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(GATHER, self._publish)
+
+    def _wait_for_drain(self, now: float) -> None:
+        """Publish again when the first drain grace ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ends = [found.next_change for found in self._last.values()]
+        at = min((end for end in ends if end is not None), default=None)
+        if at is not None:
+            delay = max(0.0, at - now)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._publish)
+
+    # --- as a PoolSource ---
+
+    @property
+    def where(self) -> str:
+        """What gives the pool."""
+        return str(self._settings.endpoints or "--endpoint")
+
+    def recall(self) -> bool:
+        """Nothing to recall: the options and the file are always there."""
+        return False
+
+    async def retire(self) -> None:
+        """Nothing to do: no task is for one replica only."""
+
+    def staleness(self) -> str:
+        """Never stale."""
+        return ""
+
+    async def run(self) -> None:
+        """Follow the file and the picker's name until cancelled. No task is left running then.
+
+        Raises:
+            ManifestError: the directory of the file cannot be watched.
+        SettingsError: see `load`.
+        """
+        edited = asyncio.Event()
+        tasks: list[asyncio.Task[None]] = []
+        if self._settings.endpoints is not None:
+            # Let the watch begin before the first load, so that no edit is missed.
+            tasks.append(asyncio.create_task(watch(self._settings.endpoints, edited)))
+            await asyncio.sleep(0)
+        probe = probe_of(self._settings)
+        try:
+            if probe is not None:
+                self._checks = HealthChecks(self._settings, probe, self._health_changed)
+            await self.reload()
+            tasks += [
+                asyncio.create_task(self._follow_file(edited)),
+                asyncio.create_task(self._follow_hosts()),
+            ]
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            self._published = False
+            if self._checks is not None:
+                await self._checks.close()
+            for timer in (self._timer, self._soon):
+                if timer is not None:
+                    timer.cancel()
+
+    async def _follow_file(self, edited: asyncio.Event) -> None:
+        while True:
+            await edited.wait()
+            edited.clear()
+            await self._read()
+            self._publish()
+            if self._hosts - self._looked_up.keys():
+                await self._look_up_hosts()
+                self._publish()
+
+    async def _follow_hosts(self) -> None:
+        while True:
+            failed = any(found.failure for found in self._looked_up.values())
+            await asyncio.sleep(LOOKUP_RETRY if failed else LOOKUP_INTERVAL)
+            await self._look_up_hosts()
+            self._publish()

@@ -1,0 +1,175 @@
+"""The checks themselves: what succeeds, what fails and why, and that they are bounded."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+
+from epp_client.endpoints import checks
+from epp_client.endpoints.checks import HealthChecks, HttpProbe, probe_of, probe_tcp
+from epp_client.endpoints.health import EndpointHealth, State
+from epp_client.settings import EndpointSettings
+from testbed.stack import free_ports
+
+FAST = EndpointSettings(
+    endpoint=("127.0.0.1:1",), health_check_interval=0.01, health_check_timeout=0.2
+)
+
+
+async def answer(request: web.Request) -> web.StreamResponse:
+    match request.path:
+        case "/health":
+            return web.Response()
+        case "/moved":
+            return web.Response(status=302, headers={"location": "/health"})
+        case "/broken":
+            return web.Response(status=503)
+        case "/silent":
+            await asyncio.sleep(60)
+    # A body without an end.
+    response = web.StreamResponse()
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b"x" * 65536)
+            await asyncio.sleep(0)
+    return response
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_get("/{path}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def result_of(key: str, settings: EndpointSettings) -> EndpointHealth:
+    probe = probe_of(settings)
+    assert probe is not None
+    found = HealthChecks(settings, probe, lambda: None)
+    try:
+        found.follow([key])
+        await found.first_round(10)
+        return found.of(key)
+    finally:
+        await found.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "failure"),
+    [
+        ("/health", ""),
+        ("/endless", ""),
+        ("/moved", "/moved answered with status 302"),
+        ("/broken", "/broken answered with status 503"),
+        ("/silent", "no answer within 0.2 s"),
+    ],
+)
+async def test_an_http_check(server: str, path: str, failure: str) -> None:
+    health = await result_of(server, FAST.model_copy(update={"health_check": f"http:{path}"}))
+    assert health.failure == failure
+    assert health.ready == (not failure)
+
+
+@pytest.mark.parametrize("check", ["tcp", "http:/health"])
+async def test_a_refused_connection(check: str) -> None:
+    [port] = free_ports("127.0.0.1", 1)
+    health = await result_of(f"127.0.0.1:{port}", FAST.model_copy(update={"health_check": check}))
+    assert (health.state, health.failure) == (State.UNTESTED, "connection refused")
+
+
+async def test_a_peer_that_does_not_speak_http() -> None:
+    async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-x\r\n")
+        writer.close()
+
+    other = await asyncio.start_server(speak, "127.0.0.1", 0)
+    async with other:
+        key = f"127.0.0.1:{other.sockets[0].getsockname()[1]}"
+        assert (await result_of(key, FAST.model_copy(update={"health_check": "tcp"}))).ready
+        with pytest.raises(OSError, match="invalid HTTP answer"):
+            await HttpProbe("/health")(key)
+
+
+def test_off_is_no_check() -> None:
+    assert probe_of(FAST) is None
+    assert probe_of(FAST.model_copy(update={"health_check": "tcp"})) is probe_tcp
+
+
+async def test_checks_are_bounded_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MAX_CONCURRENT", 3)
+    running = most = 0
+
+    async def probe(_: str) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            await asyncio.sleep(0.001)
+        finally:
+            running -= 1
+
+    before = asyncio.all_tasks()
+    found = HealthChecks(FAST, probe, lambda: None)
+    keys = [f"10.0.0.{number}:80" for number in range(20)]
+    found.follow(keys)
+    await found.first_round(10)
+    assert most == 3
+    assert all(found.of(key).ready for key in keys)
+    found.follow(keys[:1])
+    assert found.of(keys[1]) == EndpointHealth()
+    await found.close()
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_change_of_readiness_is_logged_once() -> None:
+    results = ["refused", "refused", "", "", "slow", "slow", "slow", "slow"]
+    done = asyncio.Event()
+
+    async def probe(_: str) -> None:
+        if not results:
+            done.set()
+            await asyncio.sleep(60)
+        if failure := results.pop(0):
+            raise OSError(failure)
+
+    settings = FAST.model_copy(update={"health_check_timeout": 60.0})
+    with capture_logs() as logs:
+        found = HealthChecks(settings, probe, lambda: None)
+        found.follow(["10.0.0.1:80"])
+        await asyncio.wait_for(done.wait(), 10)
+        await found.close()
+    assert [line["event"] for line in logs] == [
+        "endpoint 10.0.0.1:80 is not ready: refused",
+        "endpoint 10.0.0.1:80 is ready",
+        "endpoint 10.0.0.1:80 is not ready: slow",
+    ]
+
+
+async def test_a_change_is_told_once() -> None:
+    results = ["", "", "refused", "refused", "refused", "refused", "", ""]
+    told: list[State] = []
+    done = asyncio.Event()
+
+    async def probe(_: str) -> None:
+        if not results:
+            done.set()
+            await asyncio.sleep(60)
+        if failure := results.pop(0):
+            raise OSError(failure)
+
+    settings = FAST.model_copy(update={"health_check_timeout": 60.0})
+    found = HealthChecks(settings, probe, lambda: told.append(found.of("10.0.0.1:80").state))
+    found.follow(["10.0.0.1:80"])
+    await asyncio.wait_for(done.wait(), 10)
+    await found.close()
+    # The third failure, then a success that is one too few, then the second one.
+    assert told == [State.HEALTHY, State.UNHEALTHY, State.UNHEALTHY, State.HEALTHY]
