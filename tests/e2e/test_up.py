@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -41,7 +41,14 @@ class Peers:
     """Two model servers and a picker."""
 
     endpoints: list[str]
+    picker: str
     manifests: Path
+
+    @property
+    def options(self) -> list[str]:
+        """The pool as options, without manifests."""
+        endpoints = [word for key in self.endpoints for word in ("--endpoint", key)]
+        return ["--picker", self.picker, "--picker-tls", "plaintext", *endpoints]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -66,7 +73,7 @@ async def peers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Peers
         ]
         manifests = tmp_path_factory.mktemp("pools") / "pools.yaml"
         manifests.write_text(yaml.safe_dump_all(objects))
-        yield Peers(endpoints, manifests)
+        yield Peers(endpoints, ready["address"], manifests)
 
 
 @pytest.fixture
@@ -91,8 +98,9 @@ class Up:
                 line = child.cmdline()
             except psutil.NoSuchProcess:
                 continue
-            # Until it executes its command, a child is the Python that prepares this.
-            if "-c" in line[:4] and "-E" in line:
+            # A child that has just ended has no command line. Until it executes its command, a child is the
+            # Python that prepares this.
+            if not line or ("-c" in line[:4] and "-E" in line):
                 continue
             if (name == "envoy") == (Path(line[0]).name == "envoy"):
                 return child
@@ -122,8 +130,10 @@ def command(peers: Peers, *options: str, source: Sequence[str] = ()) -> tuple[li
 
 
 @asynccontextmanager
-async def running(peers: Peers, runtime: Path, *options: str) -> AsyncIterator[Up]:
-    line, url = command(peers, *options)
+async def running(
+    peers: Peers, runtime: Path, *options: str, source: Sequence[str] = ()
+) -> AsyncIterator[Up]:
+    line, url = command(peers, *options, source=source)
     process = await Process.start("env", f"XDG_RUNTIME_DIR={runtime}", *line)
     up = Up(process, url, runtime)
     try:
@@ -178,6 +188,12 @@ async def test_it_steers_and_restarts_what_is_killed(peers: Peers, runtime: Path
         assert await up.process.stop(WAIT) == 0
         assert psutil.wait_procs(family, timeout=WAIT)[1] == []
         assert list(runtime.iterdir()) == []
+
+
+async def test_a_picker_and_endpoints_as_options_are_a_pool(peers: Peers, runtime: Path) -> None:
+    async with running(peers, runtime, source=peers.options) as up:
+        await until_steered(up, peers)
+        assert await up.process.stop(WAIT) == 0
 
 
 async def streaming(up: Up, tokens: int, first: asyncio.Event) -> str:
@@ -251,7 +267,7 @@ async def test_a_pool_that_is_added_later_is_named_as_one_without_a_route(
     before = peers.manifests.read_text()
     manifests = tmp_path / "pools.yaml"
     manifests.write_text(before)
-    async with running(Peers(peers.endpoints, manifests), runtime) as up:
+    async with running(replace(peers, manifests=manifests), runtime) as up:
         manifests.write_text(before + "---\n" + yaml.safe_dump(inference_pool("late", 1, None, "")))
         await until(lambda: '"without_route": ["default/late"]' in up.process.tail)
         assert await steered(up, peers)
