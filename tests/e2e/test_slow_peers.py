@@ -135,7 +135,7 @@ async def test_an_upstream_that_does_not_read_stops_a_large_upload_and_leaves_me
     await stands_still(lambda: sent)
     assert not request.done()
     assert sent < UPLOAD // 2
-    # Sidecar and client are this process, and hold what was sent: 23 to 46 MB, but 80 MB beside busy processes.
+    # Sidecar and client are this process, and hold what was sent: 23 to 46 MB; 80 MB on a busy machine.
     assert us.memory_info().rss - before < HALF * 3 // 2
     assert envoy.memory_info().rss - envoy_before < HALF
     upstream.may_read.set()
