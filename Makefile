@@ -24,8 +24,8 @@ venv: .venv/installed ## Create .venv and install everything into it
 demo: venv ## Run the demo on this machine: Envoy, sidecar, pickers, model servers
 	$(BIN)/python -m testbed
 
-test: venv ## Run the tests in six processes: many of them mostly wait
-	$(BIN)/python -m pytest -n 6
+test: venv ## Run the tests in four processes: many of them mostly wait
+	$(BIN)/python -m pytest -n 4
 
 repeat: venv ## Repeat TEST beside a load that takes the CPU, TIMES=20 or until it fails
 	$(BIN)/python .ci/repeat.py '$(TEST)' $(or $(TIMES),20)
