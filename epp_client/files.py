@@ -1,17 +1,22 @@
-"""Reads files of YAML or JSON within bounds, and watches a path for changes."""
+"""Reads files of YAML or JSON within bounds, watches a path for changes, and logs problems."""
 
 import asyncio
 import contextlib
 import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+import structlog
 import yaml
 from watchfiles import DefaultFilter, awatch
 
 from epp_client.documents import Located, read
 from epp_client.errors import ManifestError
 from epp_client.pool.problems import Problem, Severity
+from epp_client.pool.store import PoolStore
+
+log = structlog.get_logger(__name__)
 
 STDIN = Path("-")
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -50,6 +55,14 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"cannot be read: {error}") from error
+
+
+def log_new(problems: Iterable[Problem], store: PoolStore, event: str) -> None:
+    """Log the problems that the store does not have yet."""
+    for problem in problems:
+        if problem not in store.problems:
+            emit = log.error if problem.severity is Severity.ERROR else log.warning
+            emit(event, problem=str(problem))
 
 
 async def watch(path: Path, changed: asyncio.Event) -> None:

@@ -132,8 +132,8 @@ def _all() -> Iterator[
         yield _events("Envoy", messages), phases, handler, targets
     for answers, phases, answered, targets in FROM_PICKER:
         yield _events("picker", answers), phases, answered, targets
-    for signal, phases, rang, targets in SIGNALS:
-        yield [code(label(signal))], phases, rang, targets
+    for signals, phases, rang, targets in SIGNALS:
+        yield [code(label(signal)) for signal in signals], phases, rang, targets
 
 
 def _events(who: str, kinds: Iterable[IntEnum]) -> list[str]:

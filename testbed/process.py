@@ -11,20 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from epp_client.errors import EppClientError
+from epp_client.up.child import ending_with_parent
 from testbed.deaths import Death, ledger, worker_death
 
-# Asks the kernel to kill the child when its parent dies, then executes the command. A preexec_fn would do
-# the same between fork and exec, where Python code is unsafe because of grpcio's threads. If the parent
-# died before the request, the child sees another parent.
-_DIE_WITH_PARENT = (
-    "import ctypes, os, signal, sys;"
-    "ctypes.CDLL(None).prctl(1, signal.SIGKILL);"
-    "os.getppid() == int(sys.argv[1]) or sys.exit('the parent has gone');"
-    "os.execvp(sys.argv[2], sys.argv[2:])"
-)
-
-_PLAIN = ("-E", "-S")
-"""Options for Python where nothing but its own library is wanted: half the time of a start."""
 START_TIMEOUT = 60.0
 """Seconds from the start of a Python process to its first line."""
 _LINE = 1024 * 1024
@@ -69,12 +58,7 @@ class Process:
     @staticmethod
     async def _execute(command: tuple[str, ...], output: Any) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            *_PLAIN,
-            "-c",
-            _DIE_WITH_PARENT,
-            str(os.getpid()),
-            *command,
+            *ending_with_parent(command, signal.SIGKILL),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,

@@ -20,13 +20,13 @@ from epp_client.endpoints.listed import (
 )
 from epp_client.endpoints.parse import parse_endpoints
 from epp_client.errors import SettingsError
-from epp_client.files import name_of, read_file, watch
+from epp_client.files import log_new, name_of, read_file, watch
 from epp_client.pool.endpoints import canonical_ip
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.resolve import PoolResolution
 from epp_client.pool.settings import PoolSettings
-from epp_client.pool.source import Listed
+from epp_client.pool.source import Listed, LocalSource
 from epp_client.pool.store import PoolStore
 from epp_client.settings import EndpointSettings
 
@@ -82,7 +82,7 @@ def load(
     return (pool_of(settings, defaults, parsed.endpoints),), parsed.problems
 
 
-class EndpointSource:
+class EndpointSource(LocalSource):
     """Keeps a store in step with the given pool."""
 
     def __init__(
@@ -183,10 +183,7 @@ class EndpointSource:
             *self._faults,
             *(problem for found in self._last.values() for problem in found.problems),
         )
-        for problem in self._faults:
-            if problem not in self._store.problems:
-                emit = log.error if problem.severity is Severity.ERROR else log.warning
-                emit("problem in a file of endpoints", problem=str(problem))
+        log_new(self._faults, self._store, "problem in a file of endpoints")
         if self._pools is None:
             # Nothing could be read: unknown pools are not deleted pools.
             self._store.problems = problems
@@ -224,23 +221,12 @@ class EndpointSource:
         """What gives the pool."""
         return str(self._settings.endpoints or "--endpoint")
 
-    def recall(self) -> bool:
-        """Nothing to recall: the options and the file are always there."""
-        return False
-
-    async def retire(self) -> None:
-        """Nothing to do: no task is for one replica only."""
-
-    def staleness(self) -> str:
-        """Never stale."""
-        return ""
-
     async def run(self) -> None:
         """Follow the file and the picker's name until cancelled. No task is left running then.
 
         Raises:
             ManifestError: the directory of the file cannot be watched.
-        SettingsError: see `load`.
+            SettingsError: see `load`.
         """
         edited = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []

@@ -10,21 +10,17 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
-from epp_client.files import watch
+from epp_client.files import log_new, watch
 from epp_client.manifests.files import load
 from epp_client.manifests.world import Loaded, build_world, placed
-from epp_client.pool.problems import Problem, Severity
+from epp_client.pool.problems import Problem
 from epp_client.pool.resolve import Resolution, World, resolve
 from epp_client.pool.settings import PoolSettings
-from epp_client.pool.source import Listed
+from epp_client.pool.source import Listed, LocalSource
 from epp_client.pool.store import PoolStore
 
-log = structlog.get_logger(__name__)
 
-
-class ManifestSource:
+class ManifestSource(LocalSource):
     """Keeps a store in step with a file or a directory of manifests."""
 
     def __init__(
@@ -65,10 +61,7 @@ class ManifestSource:
         """Resolve the loaded objects at the current time, and publish."""
         self._last = resolve(self._world, self._last, self._clock())
         problems = (*self._faults, *placed(self._last.problems, self._loaded))
-        for problem in problems:
-            if problem not in self._store.problems:
-                emit = log.error if problem.severity is Severity.ERROR else log.warning
-                emit("problem in a manifest", problem=str(problem))
+        log_new(problems, self._store, "problem in a manifest")
         if not (self._loaded.objects or self._store.synced) and self._faults:
             # Nothing could be read: unknown pools are not deleted pools.
             self._store.problems = problems
@@ -82,17 +75,6 @@ class ManifestSource:
     def where(self) -> str:
         """The path of the manifests."""
         return str(self._path)
-
-    def recall(self) -> bool:
-        """Nothing to recall: the files are always there."""
-        return False
-
-    async def retire(self) -> None:
-        """Nothing to do: no task is for one replica only."""
-
-    def staleness(self) -> str:
-        """Never stale."""
-        return ""
 
     async def run(self) -> None:
         """Follow the files until cancelled. No task is left running then.

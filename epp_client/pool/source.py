@@ -29,3 +29,19 @@ class PoolSource(Protocol):
 
     def staleness(self) -> str:
         """For how long the served state has been stale, and why; empty when it is current."""
+
+
+class LocalSource:
+    """What a source that reads options or files has of a PoolSource: they are there at every start, and no
+    replica shares them."""
+
+    def recall(self) -> bool:
+        """Nothing to recall."""
+        return False
+
+    async def retire(self) -> None:
+        """Nothing to do: no task is for one replica only."""
+
+    def staleness(self) -> str:
+        """Never stale."""
+        return ""

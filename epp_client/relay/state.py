@@ -57,7 +57,6 @@ class State:
         self.pool = snapshot.pool
         self.settings = snapshot.pool.settings
         self.local_pick = local_pick
-        self.budget = budget
         self.trailers_expected = trailers_expected
         self.destinations = destinations
 

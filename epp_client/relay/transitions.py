@@ -5,8 +5,9 @@ row names is ignored: an answer that no longer matters, a timer that rang too la
 this table, and tests compare it with what an exchange really does.
 """
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Final, TypeVar
 
 from epp_client.errors import EnvoyViolation, Reason
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply
@@ -105,28 +106,31 @@ FROM_PICKER: Final[list[tuple[tuple[Answer, ...], Phases, OnReply, Phases]]] = [
 ]
 """MORE_TIME is ignored: Envoy has no deadline in full-duplex mode that it could put off."""
 
-SIGNALS: Final[list[tuple[Signal, Phases, OnSignal, Phases]]] = [
-    (Signal.PICKER_ENDED, (PICKING,), picker_left_early, (PASSING, CLOSED)),
-    (Signal.PICKER_ENDED, (WAITING,), picker_left_waiting, (ALONE,)),
-    (Signal.PICKER_ENDED, (RELAYING,), picker_left, (PASSING, CLOSED)),
-    (Signal.PICKER_ENDED, (ANSWERING,), answer_broke_off, (CLOSED,)),
-    (Signal.PICKER_FAILED, (PICKING, WAITING, RELAYING), picker_failed, (PASSING, CLOSED)),
-    (Signal.PICKER_FAILED, (ANSWERING,), answer_broke_off, (CLOSED,)),
-    (Signal.PICKER_DIED, (PICKING, WAITING), picker_died, (PICKING, PASSING, CLOSED)),
-    (Signal.PICKER_DIED, (RELAYING,), picker_failed, (PASSING, CLOSED)),
-    (Signal.PICKER_DIED, (ANSWERING,), answer_broke_off, (CLOSED,)),
-    (Signal.PICKER_STALLED, (PICKING, WAITING, RELAYING), picker_stalled, ()),
-    (Signal.PICKER_SILENT, (RELAYING,), picker_silent, (PASSING, CLOSED)),
-    (Signal.PICKER_SILENT, (ANSWERING,), answer_dropped, (CLOSED,)),
-    (Signal.PICK_RANG, (PICKING, RELAYING), pick_rang, (PASSING, CLOSED)),
-    (Signal.ENDPOINT_RANG, (WAITING,), endpoint_rang, (PICKING, RELAYING, PASSING, CLOSED)),
-    (Signal.ENDPOINT_RANG, (ALONE,), endpoint_rang, (PASSING, CLOSED)),
-    (Signal.RESPONSE_RANG, (RELAYING,), response_rang, ()),
-    (Signal.TRAILERS_RANG, (RELAYING,), trailers_rang, ()),
-    (Signal.POOL_CHANGED, (WAITING,), table_changed, (PICKING, RELAYING, PASSING, CLOSED)),
-    (Signal.POOL_CHANGED, (ALONE,), table_changed, (PASSING, CLOSED)),
+SIGNALS: Final[list[tuple[tuple[Signal, ...], Phases, OnSignal, Phases]]] = [
+    ((Signal.PICKER_ENDED,), (PICKING,), picker_left_early, (PASSING, CLOSED)),
+    ((Signal.PICKER_ENDED,), (WAITING,), picker_left_waiting, (ALONE,)),
+    ((Signal.PICKER_ENDED,), (RELAYING,), picker_left, (PASSING, CLOSED)),
+    ((Signal.PICKER_FAILED,), (PICKING, WAITING, RELAYING), picker_failed, (PASSING, CLOSED)),
+    ((Signal.PICKER_DIED,), (PICKING, WAITING), picker_died, (PICKING, PASSING, CLOSED)),
+    ((Signal.PICKER_DIED,), (RELAYING,), picker_failed, (PASSING, CLOSED)),
     (
-        Signal.ENVOY_CLOSED,
+        (Signal.PICKER_ENDED, Signal.PICKER_FAILED, Signal.PICKER_DIED),
+        (ANSWERING,),
+        answer_broke_off,
+        (CLOSED,),
+    ),
+    ((Signal.PICKER_STALLED,), (PICKING, WAITING, RELAYING), picker_stalled, ()),
+    ((Signal.PICKER_SILENT,), (RELAYING,), picker_silent, (PASSING, CLOSED)),
+    ((Signal.PICKER_SILENT,), (ANSWERING,), answer_dropped, (CLOSED,)),
+    ((Signal.PICK_RANG,), (PICKING, RELAYING), pick_rang, (PASSING, CLOSED)),
+    ((Signal.ENDPOINT_RANG,), (WAITING,), endpoint_rang, (PICKING, RELAYING, PASSING, CLOSED)),
+    ((Signal.ENDPOINT_RANG,), (ALONE,), endpoint_rang, (PASSING, CLOSED)),
+    ((Signal.RESPONSE_RANG,), (RELAYING,), response_rang, ()),
+    ((Signal.TRAILERS_RANG,), (RELAYING,), trailers_rang, ()),
+    ((Signal.POOL_CHANGED,), (WAITING,), table_changed, (PICKING, RELAYING, PASSING, CLOSED)),
+    ((Signal.POOL_CHANGED,), (ALONE,), table_changed, (PASSING, CLOSED)),
+    (
+        (Signal.ENVOY_CLOSED,),
         (NEW, PICKING, WAITING, ALONE, RELAYING, PASSING, ANSWERING),
         envoy_closed,
         (CLOSED,),
@@ -138,38 +142,26 @@ def _ignore(*_: object) -> None:
     """Nothing is to be done."""
 
 
-def _on_message() -> list[list[OnMessage]]:
-    nothing: OnMessage = _ignore
-    table = [[nothing] * len(ExchangePhase) for _ in range(max(Phase) + 1)]
-    for kinds, phases, handler, _ in FROM_ENVOY:
-        for kind in kinds:
+Handler = TypeVar("Handler")
+
+
+def _table(
+    rows: Sequence[tuple[Sequence[IntEnum], Phases, Handler, Phases]],
+    kinds: type[IntEnum],
+    ignore: Handler,
+) -> list[list[Handler]]:
+    """The handlers by kind of event and by phase."""
+    table = [[ignore] * len(ExchangePhase) for _ in range(max(kinds) + 1)]
+    for events, phases, handler, _ in rows:
+        for event in events:
             for phase in phases:
-                table[kind][phase] = handler
+                table[event][phase] = handler
     return table
 
 
-def _on_reply() -> list[list[OnReply]]:
-    nothing: OnReply = _ignore
-    table = [[nothing] * len(ExchangePhase) for _ in range(max(Answer) + 1)]
-    for kinds, phases, handler, _ in FROM_PICKER:
-        for kind in kinds:
-            for phase in phases:
-                table[kind][phase] = handler
-    return table
-
-
-def _on_signal() -> list[list[OnSignal]]:
-    nothing: OnSignal = _ignore
-    table = [[nothing] * len(ExchangePhase) for _ in Signal]
-    for signal, phases, handler, _ in SIGNALS:
-        for phase in phases:
-            table[signal][phase] = handler
-    return table
-
-
-ON_MESSAGE: Final = _on_message()
+ON_MESSAGE: Final[list[list[OnMessage]]] = _table(FROM_ENVOY, Phase, _ignore)
 """By kind of message, and by phase."""
-ON_REPLY: Final = _on_reply()
+ON_REPLY: Final[list[list[OnReply]]] = _table(FROM_PICKER, Answer, _ignore)
 """By kind of answer, and by phase."""
-ON_SIGNAL: Final = _on_signal()
+ON_SIGNAL: Final[list[list[OnSignal]]] = _table(SIGNALS, Signal, _ignore)
 """By signal, and by phase."""

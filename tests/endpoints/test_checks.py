@@ -9,7 +9,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from epp_client.endpoints import checks
-from epp_client.endpoints.checks import HealthChecks, HttpProbe, probe_of, probe_tcp
+from epp_client.endpoints.checks import HealthChecks, HttpProbe, Probe, probe_of, probe_tcp
 from epp_client.endpoints.health import EndpointHealth, State
 from epp_client.settings import EndpointSettings
 from testbed.stack import free_ports
@@ -130,9 +130,9 @@ async def test_checks_are_bounded_and_end(monkeypatch: pytest.MonkeyPatch) -> No
     assert asyncio.all_tasks() == before
 
 
-async def test_a_change_of_readiness_is_logged_once() -> None:
-    results = ["refused", "refused", "", "", "slow", "slow", "slow", "slow"]
-    done = asyncio.Event()
+def scripted(*failures: str) -> tuple[Probe, asyncio.Event]:
+    """A probe that fails with these texts, one a check; an empty one succeeds. The event: none is left."""
+    results, done = [*failures], asyncio.Event()
 
     async def probe(_: str) -> None:
         if not results:
@@ -141,6 +141,11 @@ async def test_a_change_of_readiness_is_logged_once() -> None:
         if failure := results.pop(0):
             raise OSError(failure)
 
+    return probe, done
+
+
+async def test_a_change_of_readiness_is_logged_once() -> None:
+    probe, done = scripted("refused", "refused", "", "", "slow", "slow", "slow", "slow")
     settings = FAST.model_copy(update={"health_check_timeout": 60.0})
     with capture_logs() as logs:
         found = HealthChecks(settings, probe, lambda: None)
@@ -155,17 +160,8 @@ async def test_a_change_of_readiness_is_logged_once() -> None:
 
 
 async def test_a_change_is_told_once() -> None:
-    results = ["", "", "refused", "refused", "refused", "refused", "", ""]
+    probe, done = scripted("", "", "refused", "refused", "refused", "refused", "", "")
     told: list[State] = []
-    done = asyncio.Event()
-
-    async def probe(_: str) -> None:
-        if not results:
-            done.set()
-            await asyncio.sleep(60)
-        if failure := results.pop(0):
-            raise OSError(failure)
-
     settings = FAST.model_copy(update={"health_check_timeout": 60.0})
     found = HealthChecks(settings, probe, lambda: told.append(found.of("10.0.0.1:80").state))
     found.follow(["10.0.0.1:80"])

@@ -49,7 +49,7 @@ def test_a_request_grows_by_the_bound_and_no_further() -> None:
     assert cut_off(envoy)
     assert len(envoy.request.body) <= BOUND + len(PIECE)
     assert (envoy.error, envoy.exchange.result.hint) == (Reason.PICKER_PROTOCOL, "max-body-growth")
-    assert envoy.exchange.state.budget.used == 0
+    assert envoy.exchange.state.request.originals.budget.used == 0
 
 
 def test_before_the_pick_the_failure_mode_acts() -> None:
@@ -146,7 +146,7 @@ def test_what_all_pickers_may_add_together_is_bounded() -> None:
     for _ in range(ENOUGH):
         envoy.picker(streamed(PIECE))
     assert envoy.error == Reason.OVERLOADED
-    assert envoy.exchange.state.budget.used == 0
+    assert envoy.exchange.state.request.originals.budget.used == 0
 
 
 def test_a_picker_that_is_asked_anew_begins_anew() -> None:
@@ -159,7 +159,7 @@ def test_a_picker_that_is_asked_anew_begins_anew() -> None:
     envoy.picker(picked(B), streamed(b"hello", end=True))
     assert envoy.destination == B
     envoy.do(envoy.exchange.envoy_closed())
-    assert envoy.exchange.state.budget.used == 0
+    assert envoy.exchange.state.request.originals.budget.used == 0
 
 
 def test_answers_of_nothing_end_sooner() -> None:

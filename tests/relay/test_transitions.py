@@ -103,7 +103,7 @@ def declared() -> list[set[Step]]:
     any of its kinds of messages may lead there."""
     rows = [({f"envoy {k.name}" for k in kinds}, p, t) for kinds, p, _, t in FROM_ENVOY]
     rows += [({f"picker {k.name}" for k in kinds}, p, t) for kinds, p, _, t in FROM_PICKER]
-    rows += [({signal.name}, p, t) for signal, p, _, t in SIGNALS]
+    rows += [({signal.name for signal in signals}, p, t) for signals, p, _, t in SIGNALS]
     return [
         {(event, phase, target) for event in events}
         for events, phases, targets in rows
@@ -220,5 +220,5 @@ def test_nothing_happens_to_a_closed_exchange() -> None:
 def test_no_two_rows_are_about_the_same() -> None:
     cells = [(str(k), p) for kinds, phases, _, _ in FROM_ENVOY for k in kinds for p in phases]
     cells += [(repr(k), p) for kinds, phases, _, _ in FROM_PICKER for k in kinds for p in phases]
-    cells += [(signal.name, p) for signal, phases, _, _ in SIGNALS for p in phases]
+    cells += [(s.name, p) for signals, phases, _, _ in SIGNALS for s in signals for p in phases]
     assert len(cells) == len(set(cells))
