@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import structlog
@@ -30,8 +30,13 @@ def name_of(file: Path) -> str:
     return str(file) if file != STDIN else "standard input"
 
 
-def read_file(file: Path) -> list[Located | Problem] | Problem:
-    """The objects of a file and their problems; one problem if the file cannot be read."""
+Content = list[Located | Problem] | Problem
+"""The objects of a file and their problems; one problem if the file cannot be read."""
+Read = Callable[[Path], Content]
+
+
+def read_file(file: Path) -> Content:
+    """Read and parse a file."""
     name = name_of(file)
     try:
         return list(read(_text(file), name))

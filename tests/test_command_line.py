@@ -1,5 +1,6 @@
 """What the commands say of mistakes: one line, exit 2, never a traceback."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,21 @@ def test_files_of_endpoints_and_manifests_are_checked_together(
     assert f"error: {file}:2 endpoints[0].port: is required" in capsys.readouterr().out
     assert call(monkeypatch, f"pick default/default --endpoints {file}") == 2
     assert "endpoints[0].port: is required" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", ["pools.yaml", "endpoints.yaml"])
+def test_a_pipe_is_checked_and_read_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], page: str
+) -> None:
+    """As of `epp-client check <(kubectl get ...)`."""
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, (EXAMPLE.parents[2] / "docs" / "getting-started" / page).read_bytes())
+        os.close(writer)
+        assert call(monkeypatch, f"check /dev/fd/{reader}") == 0
+    finally:
+        os.close(reader)
+    assert "0 errors, 0 warnings\n1 pool, 2 endpoints, " in capsys.readouterr().out
 
 
 def test_envoy_has_a_route_for_each_pool_of_a_file(

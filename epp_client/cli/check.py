@@ -1,5 +1,6 @@
 """`epp-client check`: prints the problems of files, and what `serve` would make of them."""
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -28,15 +29,18 @@ def check(
     """Print each problem with its place, then what `serve` would serve; exit 1 on errors."""
     from epp_client.endpoints.lint import lint as lint_endpoints
     from epp_client.endpoints.lint import lists_endpoints
+    from epp_client.files import read_file
     from epp_client.manifests.lint import lint
     from epp_client.pool.findings import Findings
     from epp_client.pool.problems import Severity
 
-    listed = [path for path in paths if lists_endpoints(path)]
+    # A large file takes seconds to parse, and a pipe can be read once.
+    read = cache(read_file)
+    listed = [path for path in paths if lists_endpoints(path, read)]
     objects = [path for path in paths if path not in listed]
-    parts = [lint_endpoints(path, PoolSettings()) for path in listed]
+    parts = [lint_endpoints(path, PoolSettings(), read) for path in listed]
     if objects:
-        parts.append(lint(objects, PoolSettings(), live=live))
+        parts.append(lint(objects, PoolSettings(), live=live, read=read))
     found = Findings.of(parts)
     for problem in found.problems:
         typer.echo(f"{problem.severity}: {problem}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from epp_client.endpoints.listed import ListedPool, Lookup, host_to_look_up, resolve_listed
 from epp_client.endpoints.parse import is_endpoint_file
 from epp_client.endpoints.source import load
-from epp_client.files import STDIN, read_file
+from epp_client.files import STDIN, Read, read_file
 from epp_client.pool.findings import Findings
 from epp_client.pool.problems import Problem
 from epp_client.pool.settings import PoolSettings
@@ -14,17 +14,17 @@ from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.settings import EndpointSettings
 
 
-def lists_endpoints(path: Path) -> bool:
+def lists_endpoints(path: Path, read: Read = read_file) -> bool:
     """Whether a path is a file of endpoints, and not of Kubernetes objects."""
     if path == STDIN or path.is_dir():
         return False
-    found = read_file(path)
+    found = read(path)
     return not isinstance(found, Problem) and is_endpoint_file(found)
 
 
-def lint(path: Path, defaults: PoolSettings) -> Findings:
+def lint(path: Path, defaults: PoolSettings, read: Read = read_file) -> Findings:
     """Check a file of endpoints, and what `serve --endpoints` would make of it without other options."""
-    listed, problems = load(EndpointSettings(endpoints=path), defaults)
+    listed, problems = load(EndpointSettings(endpoints=path), defaults, read)
     return Findings(problems, {one.pool.name: _snapshot(one) for one in listed or ()})
 
 

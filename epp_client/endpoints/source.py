@@ -20,7 +20,7 @@ from epp_client.endpoints.listed import (
 )
 from epp_client.endpoints.parse import parse_endpoints
 from epp_client.errors import SettingsError
-from epp_client.files import log_new, name_of, read_file, watch
+from epp_client.files import Read, log_new, name_of, read_file, watch
 from epp_client.pool.endpoints import canonical_ip
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.problems import Problem, Severity
@@ -60,7 +60,7 @@ async def look_up(host: str) -> tuple[str, ...]:
 
 
 def load(
-    settings: EndpointSettings, defaults: PoolSettings
+    settings: EndpointSettings, defaults: PoolSettings, read: Read = read_file
 ) -> tuple[tuple[ListedPool, ...] | None, tuple[Problem, ...]]:
     """The pools that the options and their file give, and the problems of the file. None: the file has an
     error.
@@ -70,7 +70,7 @@ def load(
     """
     if settings.endpoints is None:
         return (pool_of(settings, defaults, given_endpoints(settings)),), ()
-    found = read_file(settings.endpoints)
+    found = read(settings.endpoints)
     if isinstance(found, Problem):
         return None, (found,)
     parsed = parse_endpoints(found, name_of(settings.endpoints), defaults)

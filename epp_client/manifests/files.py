@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from epp_client.documents import Located
-from epp_client.files import name_of, read_file
+from epp_client.files import Read, name_of, read_file
 from epp_client.manifests.world import Loaded
 from epp_client.pool.problems import Problem, Severity
 
@@ -41,7 +41,7 @@ def _left_alone(folder: Path) -> Iterable[Problem]:
             yield Problem(Severity.WARNING, text, file=str(entry))
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path, read: Read = read_file) -> Loaded:
     """Read every manifest of `path`, a file or a directory. Problems are part of the result."""
     objects: dict[str, tuple[Located, ...]] = {}
     problems: list[Problem] = []
@@ -55,7 +55,7 @@ def load(path: Path) -> Loaded:
         failed.add(str(path))
         problems.append(Problem(Severity.ERROR, f"cannot be read: {error}", file=str(path)))
     for file in files:
-        name, found = name_of(file), read_file(file)
+        name, found = name_of(file), read(file)
         if isinstance(found, Problem):
             failed.add(name)
             problems.append(found)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from epp_client.files import Read, read_file
 from epp_client.manifests.files import load
 from epp_client.manifests.world import Loaded, build_world, placed
 from epp_client.pool.findings import Findings
@@ -11,12 +12,14 @@ from epp_client.pool.resolve import resolve
 from epp_client.pool.settings import PoolSettings
 
 
-def lint(paths: Iterable[Path], defaults: PoolSettings, *, live: bool = False) -> Findings:
+def lint(
+    paths: Iterable[Path], defaults: PoolSettings, *, live: bool = False, read: Read = read_file
+) -> Findings:
     """Check the manifests of all `paths` together; `-` is standard input.
     `live`: treat them as the whole cluster, like `serve --pools`. A pool without an endpoint or without an
     address of its picker is then an error, otherwise a warning.
     """
-    loads = [load(path) for path in paths]
+    loads = [load(path, read) for path in paths]
     loaded = Loaded(
         {name: found for one in loads for name, found in one.objects.items()},
         tuple(dict.fromkeys(problem for one in loads for problem in one.problems)),
