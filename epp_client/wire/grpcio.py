@@ -289,9 +289,9 @@ async def start_on_socket(server: aio.Server, path: str) -> SocketFile:
         RuntimeError, OSError: the socket cannot be bound.
     """
     file = SocketFile(path)
-    with file.binding() as fresh:
-        server.add_insecure_port(f"unix:{fresh}")
-        await server.start()
+    # It listens from here on; clients wait until it accepts.
+    file.bind(lambda fresh: server.add_insecure_port(f"unix:{fresh}"))
+    await server.start()
     file.take_place()
     return file
 

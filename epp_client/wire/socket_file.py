@@ -6,7 +6,7 @@ import itertools
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,14 +47,17 @@ class SocketFile:
         self.inode: int | None = None
         """Inode of `path`, if it is ours."""
 
-    @contextlib.contextmanager
-    def binding(self) -> Iterator[str]:
-        """Yields the path to bind, which gets `mode` by the umask."""
+    def bind(self, binder: Callable[[str], object]) -> None:
+        """Calls `binder` with the path to bind, which gets `mode` by the umask.
+
+        The umask is the whole process's. A function cannot wait while it is changed, as a block could: two
+        blocks that wait would restore each other's umask.
+        """
         # A process that was killed may have had our pid.
         self.fresh.unlink(missing_ok=True)
         previous = os.umask(0o777 & ~self.mode)
         try:
-            yield str(self.fresh)
+            binder(str(self.fresh))
         except OSError as error:
             raise OSError(f"cannot bind {self.path}: {error.strerror or error}") from error
         finally:
@@ -102,8 +105,7 @@ class BoundSocket:
             return
         self.socket = socket.socket(socket.AF_UNIX, kind)
         try:
-            with self._file.binding() as fresh:
-                self.socket.bind(fresh)
+            self._file.bind(self.socket.bind)
             self.inode = self._file.fresh.lstat().st_ino
             """Inode of its name, which moving does not change."""
         except BaseException:

@@ -30,8 +30,7 @@ BIND = (
     + """
 file = SocketFile(path)
 listener = socket.socket(socket.AF_UNIX)
-with file.binding() as fresh:
-    listener.bind(fresh)
+file.bind(listener.bind)
 listener.listen()
 file.take_place()
 print("listening", flush=True)

@@ -171,6 +171,21 @@ async def test_a_socket_has_its_rights_before_it_has_its_name(
     await server.drain(0)
 
 
+async def test_servers_that_start_at_once_leave_the_umask_as_it_was(tmp_path: Path) -> None:
+    # Seen in CI: every directory that the process made afterwards was closed to itself.
+    before = os.umask(0o022)
+    try:
+        transport = GrpcioTransport()
+        servers = await asyncio.gather(
+            *(transport.serve(str(tmp_path / str(n)), Accepting()) for n in range(4))
+        )
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+    for server in servers:
+        await server.drain(0)
+
+
 async def test_health_is_answered_by_both_transports(tmp_path: Path) -> None:
     for transport in (NativeTransport(lambda: True), GrpcioTransport(lambda: True)):
         path = tmp_path / transport.name
