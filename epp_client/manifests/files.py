@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from epp_client.documents import Located
+from epp_client.documents.located import Located
 from epp_client.files import Read, name_of, read_file
 from epp_client.manifests.world import Loaded
 from epp_client.pool.problems import Problem, Severity
