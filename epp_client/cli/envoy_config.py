@@ -34,7 +34,8 @@ class EnvoySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     routes: tuple[str, ...] = ()
-    """/PREFIX=namespace/name, repeatable. Default: `/` for one pool, `/<namespace>/<name>/` for several."""
+    """/PREFIX=namespace/name, repeatable. Default: `/<namespace>/<name>/` for each pool, and `/` if there is
+    only one."""
     listen: str = "0.0.0.0:8080"
     """host:port of Envoy's listener."""
     tls_cert: Path | None = None
@@ -86,13 +87,15 @@ class EnvoyConfigSettings(EnvoySettings):
 def envoy_config(given: dict[str, Any]) -> None:
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets no route."""
     from epp_client.envoy.bootstrap import envoy_config as render
+    from epp_client.envoy.routes import default_routes, without_root
 
     settings = valid(EnvoyConfigSettings, given)
     pools = _pools(settings)
+    routes = [route_of(item) for item in settings.routes] or default_routes(sorted(pools))
     without_ads = settings.upstream_mode is UpstreamMode.ORIGINAL_DST
     text = render(
         sorted(pools),
-        routes=[route_of(item) for item in settings.routes] or None,
+        routes=routes,
         listener=address_of(settings.listen),
         edge=edge_of(settings),
         admin=address_of(settings.envoy_admin),
@@ -103,6 +106,8 @@ def envoy_config(given: dict[str, Any]) -> None:
         response_modes={name: pool.settings.response_mode for name, pool in pools.items()},
         app_protocols={name: pool.app_protocol for name, pool in pools.items()},
     )
+    if not settings.routes and (hint := without_root(routes)):
+        typer.echo(f"note: {hint}", err=True)
     typer.echo(text)
 
 

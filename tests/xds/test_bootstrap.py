@@ -9,7 +9,7 @@ import yaml
 
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.inference_listener import Edge
-from epp_client.envoy.routes import Route
+from epp_client.envoy.routes import Route, default_routes, without_root
 from epp_client.errors import SettingsError
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import ResponseMode
@@ -144,3 +144,14 @@ def test_other_hosts_see_two_pages_of_envoy_and_no_more() -> None:
 def test_pages_of_the_admin_cannot_be_shown_without_it() -> None:
     with pytest.raises(SettingsError, match="status listener"):
         _parts(status=("0.0.0.0", 9903), admin=None)
+
+
+def test_a_second_pool_leaves_the_first_ones_prefix_where_it_was() -> None:
+    one = {route.prefix: route.pool for route in default_routes([LLAMA])}
+    two = {route.prefix: route.pool for route in default_routes([LLAMA, QWEN])}
+    assert one == {"/": LLAMA, "/default/llama/": LLAMA}
+    assert two == {"/default/llama/": LLAMA, "/default/qwen/": QWEN}
+    assert without_root(default_routes([LLAMA])) == ""
+    assert "no pool is at /: use /default/llama/, /default/qwen/" in without_root(
+        default_routes([LLAMA, QWEN])
+    )
