@@ -51,4 +51,5 @@ Then put the addresses of your picker and model servers into {endpoints}."""
 def _python() -> str:
     """A command for the Python that has epp-client."""
     found = shutil.which("python")
-    return "python" if found == sys.executable else shlex.quote(sys.executable)
+    here = Path(sys.executable).parent
+    return "python" if found and Path(found).parent == here else shlex.quote(sys.executable)

@@ -64,7 +64,11 @@ def _pool(row: dict[str, Any]) -> Pool:
     elif not picker["addresses"]:
         state = f"picker has no address: {picker['problem']}"
     else:
-        states = (f"{count} {state}" for state, count in sorted(picker["health"].items()))
+        states = (
+            # Without a health service it cannot be more; "unknown" would worry the reader.
+            f"{count} {'connected' if state == 'unknown' else state}"
+            for state, count in sorted(picker["health"].items())
+        )
         state = f"picker: {', '.join(states)}"
     return Pool(
         namespace=row["namespace"],
