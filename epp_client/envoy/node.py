@@ -1,4 +1,4 @@
-"""The node in our bootstrap, and what that of a connected Envoy tells: an old bootstrap, its version. Pure."""
+"""The node in our bootstrap, and what a connected Envoy tells by its own: bootstrap and version. Pure."""
 
 from typing import Final
 
@@ -29,8 +29,8 @@ TRIED: Final = (36, 37, 38, 39, 40)
 
 
 def untried(node: Node) -> str | None:
-    """What to know about an Envoy whose version docs/compatibility.md does not have; None if it has it, or if
-    the node does not tell. Other programs that speak xDS do not set `user_agent_name` to `envoy`."""
+    """What to know about an Envoy whose version docs/compatibility.md does not have; None if it has it, or
+    if the node does not tell. Other programs that speak xDS do not set `user_agent_name` to `envoy`."""
     version = node.user_agent_build_version.version
     if node.user_agent_name != "envoy" or not version.major_number:
         return None
