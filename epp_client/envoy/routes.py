@@ -7,8 +7,8 @@ from typing import NamedTuple
 import envoy_data_plane.envoy.config.route.v3 as route_v3
 import envoy_data_plane.envoy.type.matcher.v3 as matcher_v3
 
-from epp_client.envoy.clusters import cluster_name
 from epp_client.envoy.ext_proc_filter import of_pool
+from epp_client.envoy.pool_clusters import cluster_name
 from epp_client.ext_proc.replies import MARKS_NAMESPACE, REQUEST_TRAILERS_MARK
 from epp_client.picker.pick import MAX_PICK_ENTRIES
 from epp_client.pool.inference_pool import PoolName

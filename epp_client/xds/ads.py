@@ -10,9 +10,9 @@ import grpc
 import structlog
 from grpc import aio
 
-from epp_client.envoy.clusters import cluster_name, pool_cluster
 from epp_client.envoy.node import outdated, untried
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, Node
+from epp_client.envoy.pool_clusters import cluster_name, serialized_cluster
 from epp_client.metrics.registry import Metrics
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.known import Known
@@ -184,7 +184,7 @@ class AdsServer:
             if self._built.get(name) != built:
                 # A cluster depends on nothing else of the pool.
                 self._built[name] = built
-                self._clusters[name] = Resource(bytes(pool_cluster(*built, self._mode)))
+                self._clusters[name] = Resource(serialized_cluster(*built, self._mode))
                 touched.setdefault(CDS, set()).add(name)
             if self._assignments.put(name, snapshot):
                 touched.setdefault(EDS, set()).add(name)
