@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300
 
 FOLDER = ROOT / "docs" / "getting-started"
 OURS = ("kubectl", "helm", "epp-client", "sed")
-NEEDS_PODS = ("rollout", "port-forward", "describe", "logs", "exec")
+NEEDS_PODS = ("rollout", "port-forward", "pods", "describe", "logs", "exec")
 NEEDS_MORE = ("https://", "> config/kubernetes/base/envoy.yaml", "sed -i", "delete -k")
 """The internet, a file of the checkout that would be written, a controller that ends namespaces."""
 KINDS = "deployments,services,configmaps,secrets,serviceaccounts,roles,rolebindings,inferencepools"

@@ -199,7 +199,8 @@ def helm(line: Line) -> None:
     known = {value.name for value in documented((CHART / "values.yaml").read_text())}
     for option, value in pairwise(line.words):
         if option == "--set":
-            assert re.sub(r"\[.*", "", value.partition("=")[0]) in known
+            name = re.sub(r"\[.*", "", value.partition("=")[0])
+            assert any(f"{name}.".startswith(f"{one}.") for one in known), name
 
 
 CHECKS: Final[Mapping[str, Callable[[Line], None]]] = {
