@@ -64,6 +64,9 @@ class EnvoyConfigSettings(EnvoySettings):
     pools: Path | None = None
     """Manifest file or directory (YAML or JSON) with InferencePools."""
     endpoints: EndpointSettings = EndpointSettings()
+    named_pools: tuple[str, ...] = ()
+    """namespace/name of a pool, repeatable, instead of manifests: `serve` knows the rest. For a pool whose
+    response mode differs from --response-mode: namespace/name=MODE."""
     socket: Path = _RUN / "ext-proc.sock"
     """ext_proc socket, as given to `serve`."""
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
@@ -74,12 +77,20 @@ class EnvoyConfigSettings(EnvoySettings):
     """How Envoy reaches the destination endpoint, as given to `serve`."""
     response_mode: ResponseMode = ResponseMode.RELAY
     """Response mode of pools without the annotation, as given to `serve`."""
+    output: Path | None = None
+    """File to write the bootstrap to. Default: standard output."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         self.endpoints.check_source(
-            self.pools is not None, names="--pools PATH, --endpoint IP:PORT or --endpoints FILE"
+            self.pools is not None,
+            bool(self.named_pools),
+            names="--pools PATH, --pool NAMESPACE/NAME, --endpoint IP:PORT or --endpoints FILE",
         )
+        if self.named_pools and self.upstream_mode is UpstreamMode.ORIGINAL_DST:
+            raise ValueError(
+                "--pool: --upstream-mode original_dst needs the protocols of the pools; give --pools PATH"
+            )
         return self
 
 
@@ -91,10 +102,12 @@ def envoy_config(given: dict[str, Any]) -> None:
 
     settings = valid(EnvoyConfigSettings, given)
     pools = _pools(settings)
-    routes = [route_of(item) for item in settings.routes] or default_routes(sorted(pools))
+    modes = {name: pool.settings.response_mode for name, pool in pools.items()}
+    modes |= dict(_named(text, settings.response_mode) for text in settings.named_pools)
+    routes = [route_of(item) for item in settings.routes] or default_routes(sorted(modes))
     without_ads = settings.upstream_mode is UpstreamMode.ORIGINAL_DST
     text = render(
-        sorted(pools),
+        sorted(modes),
         routes=routes,
         listener=address_of(settings.listen),
         edge=edge_of(settings),
@@ -103,12 +116,18 @@ def envoy_config(given: dict[str, Any]) -> None:
         ext_proc_sockets=worker_sockets(settings.socket, settings.workers),
         ads_socket=None if without_ads else settings.xds_socket,
         upstream_mode=settings.upstream_mode,
-        response_modes={name: pool.settings.response_mode for name, pool in pools.items()},
+        response_modes=modes,
         app_protocols={name: pool.app_protocol for name, pool in pools.items()},
     )
     if not settings.routes and (hint := without_root(routes)):
         typer.echo(f"note: {hint}", err=True)
-    typer.echo(text)
+    if settings.output is None:
+        typer.echo(text)
+        return
+    try:
+        settings.output.write_text(text)
+    except OSError as error:
+        raise SettingsError(f"--output: cannot be written: {error}") from error
 
 
 def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
@@ -117,6 +136,8 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     from epp_client.manifests.files import load
     from epp_client.manifests.world import build_world
 
+    if settings.named_pools:
+        return {}
     defaults = PoolSettings(response_mode=settings.response_mode)
     if settings.pools is None:
         listed, problems = load_endpoints(settings.endpoints, defaults)
@@ -126,6 +147,24 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     world, faults = build_world(loaded, defaults, {})
     _show_errors((*loaded.problems, *faults))
     return world.pools
+
+
+def _named(text: str, default: ResponseMode) -> "tuple[PoolName, ResponseMode]":
+    """The pool that `namespace/name[=MODE]` names, and its response mode.
+
+    Raises:
+        SettingsError: it is not of that form.
+    """
+    from epp_client.pool.inference_pool import PoolName
+
+    name, has_mode, mode = text.partition("=")
+    namespace, _, own = name.partition("/")
+    modes = ", ".join(ResponseMode)
+    if not namespace or not own or "/" in own:
+        raise SettingsError(f"--pool {text!r} is not of the form namespace/name[=MODE]")
+    if has_mode and mode not in set(ResponseMode):
+        raise SettingsError(f"--pool {text!r}: {mode!r} is no response mode; there are {modes}")
+    return PoolName(namespace, own), ResponseMode(mode) if has_mode else default
 
 
 def _show_errors(problems: "Iterable[Problem]") -> None:

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,6 +23,7 @@ from epp_client.pool.parse import settings_from
 from epp_client.pool.settings import ANNOTATION_PREFIX, PoolSettings
 from reference.__main__ import FOLDER, HEAD, PAGES
 from reference.annotations import annotation_fields
+from reference.helm_values import CHART, documented
 from testbed.demo import STEPS
 from testbed.envoy import envoy_binary
 from tests.deploy.kustomize import render
@@ -64,7 +66,11 @@ LINES = [
     for page in DOCUMENTS
     for line in commands(page.read_text())
 ]
-CLUSTER = [*RENDERED["base"], *RENDERED["example"], *RENDERED["overlays/existing-envoy"]]
+CLUSTER = [
+    made
+    for name in ("base", "example", "overlays/existing-envoy", "models/vllm")
+    for made in RENDERED[name]
+]
 EXIST = {(made["kind"].lower(), made["metadata"]["name"]) for made in CLUSTER}
 IMAGE = yaml.safe_load((ROOT / "config/kubernetes/base/kustomization.yaml").read_text())["images"][
     0
@@ -185,6 +191,18 @@ def edits_once(line: Line) -> None:
     assert len(changed) == 1
 
 
+def helm(line: Line) -> None:
+    """Its chart, values and namespace exist. What they make: tests/cluster/test_chart.py."""
+    assert line.words[1] in ("install", "upgrade", "template", "uninstall")
+    assert line.words[1] == "uninstall" or (ROOT / line.words[3] / "Chart.yaml").exists()
+    assert ("namespace", line.words[line.words.index("--namespace") + 1]) in EXIST
+    known = {value.name for value in documented((CHART / "values.yaml").read_text())}
+    for option, value in pairwise(line.words):
+        if option == "--set":
+            name = re.sub(r"\[.*", "", value.partition("=")[0])
+            assert any(f"{name}.".startswith(f"{one}.") for one in known), name
+
+
 CHECKS: Final[Mapping[str, Callable[[Line], None]]] = {
     "make": make_target,
     "epp-client": our_own,
@@ -192,6 +210,7 @@ CHECKS: Final[Mapping[str, Callable[[Line], None]]] = {
     "curl": curl,
     "docker": image,
     "kind": image,
+    "helm": helm,
     "python": module,
     ".venv/bin/python": module,
     "envoy": envoy,
@@ -311,6 +330,12 @@ def test_the_picture_of_the_packages_is_true() -> None:
         ):
             if mine in layer and other in layer and (mine, other) != ("metrics", "relay"):
                 assert layer[mine] <= layer[other], f"{mine} imports {other}"
+
+
+def test_the_values_on_the_page_are_those_of_the_file() -> None:
+    page = ROOT / "docs" / "getting-started" / "helm.md"
+    [shown] = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert page.with_name("helm-values.yaml").read_text() == shown
 
 
 # --- the reference ---
