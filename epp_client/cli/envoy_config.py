@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
+from epp_client.option_values import host_port
 from epp_client.pool.settings import PoolSettings, ResponseMode
 from epp_client.settings import (
     MAX_WORKERS,
     EndpointSettings,
     UpstreamMode,
-    host_port,
     valid,
     worker_sockets,
 )
@@ -85,7 +85,10 @@ class EnvoyConfigSettings(EnvoySettings):
         self.endpoints.check_source(
             self.pools is not None,
             bool(self.named_pools),
-            names="--pools PATH, --pool NAMESPACE/NAME, --endpoint IP:PORT or --endpoints FILE",
+            # Routes need the pool's name, not the cluster.
+            self.endpoints.selects,
+            names="--pools PATH, --pool NAMESPACE/NAME, --endpoint IP:PORT, --endpoints FILE or "
+            "--endpoint-selector SELECTOR",
         )
         if self.named_pools and self.upstream_mode is UpstreamMode.ORIGINAL_DST:
             raise ValueError(
@@ -139,6 +142,11 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     if settings.named_pools:
         return {}
     defaults = PoolSettings(response_mode=settings.response_mode)
+    if settings.endpoints.selects:
+        from epp_client.kubernetes.follow.given import given_pool
+
+        pool = given_pool(settings.endpoints, defaults, None)
+        return {pool.name: pool}
     if settings.pools is None:
         listed, problems = load_endpoints(settings.endpoints, defaults)
         _show_errors(problems)

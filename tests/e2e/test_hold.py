@@ -34,8 +34,8 @@ Line = dict[str, Any]
 
 
 class AskSlowPicker(Ask):
-    """A request whose pick takes so long that none of it is answered when the sidecar is killed. Envoy cannot
-    ask anew for what has been answered in part."""
+    """A request whose pick takes so long that none of it is answered when the sidecar is killed. Envoy
+    cannot ask anew for what has been answered in part."""
 
     @property
     def headers(self) -> dict[str, str]:
