@@ -31,7 +31,7 @@ def _left_alone(folder: Path) -> Iterable[Problem]:
             continue
         text = ""
         if entry.is_dir():
-            # An unreadable sub-directory is none of ours.
+            # A sub-directory that we may not read has no manifests for us.
             with contextlib.suppress(OSError):
                 if any(p.suffix in SUFFIXES for p in entry.iterdir()):
                     text = f"sub-directories are not read: move the files into {folder}"
