@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 STDIN = Path("-")
 MAX_FILE_BYTES = 256 * 1024 * 1024
 LARGE = 4_000_000
-"""Characters from which on reading takes so long that it is announced."""
+"""Characters above which reading takes so long that it is announced."""
 POLL_INTERVAL = 1.0
 """Seconds between two checks of what the path leads to. A watch does not notice that a directory, or a link
 to one, is replaced."""
