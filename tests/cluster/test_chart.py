@@ -268,16 +268,18 @@ WITH: dict[str, Object] = {
 """What a value needs to have an effect."""
 
 
-def _merged(*parts: Object) -> Object:
+def merged(*parts: Object) -> Object:
+    """Values, the later ones over the earlier ones, as helm merges them."""
     whole: Object = {}
     for part in parts:
         for key, value in deepcopy(part).items():
             both = isinstance(value, dict) and isinstance(whole.get(key), dict)
-            whole[key] = _merged(whole[key], value) if both else value
+            whole[key] = merged(whole[key], value) if both else value
     return whole
 
 
-def _nested(name: str, value: Any) -> Object:
+def nested(name: str, value: Any) -> Object:
+    """The values that `--set name=value` stands for."""
     for part in reversed(name.split(".")):
         value = {part: value}
     nested: Object = value
@@ -292,8 +294,8 @@ def _rendered(values: str) -> list[Object]:
 @pytest.mark.parametrize("name", SOME)
 def test_a_value_has_an_effect(name: str) -> None:
     needed = WITH.get(name, {})
-    before = POOLS if name == "envoy.bootstrap" else _merged(POOLS, needed)
-    after = _merged(POOLS, needed, _nested(name, SOME[name]))
+    before = POOLS if name == "envoy.bootstrap" else merged(POOLS, needed)
+    after = merged(POOLS, needed, nested(name, SOME[name]))
     assert template(after) != _rendered(yaml.safe_dump(before))
 
 

@@ -3,12 +3,14 @@
 import aiohttp
 import pytest
 
+from testbed.cluster import objects
 from testbed.cluster.api import Api, ApiError, Object
 from testbed.cluster.control_plane import ControlPlane
 from testbed.cluster.pod import running_pod
 from tests.cluster.conftest import Site
 from tests.cluster.helm import CHART, by_name, helm, template
-from tests.cluster.test_chart import SOME, _merged, _nested
+from tests.cluster.test_chart import SOME, merged, nested
+from tests.cluster.test_manifests import RESTRICTED, pod_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(150)]
 
@@ -78,12 +80,26 @@ async def test_it_is_installed_upgraded_rolled_back_and_removed(site: Site) -> N
 
 
 async def test_every_value_makes_objects_that_the_api_server_accepts(site: Site) -> None:
-    some = [_nested(name, value) for name, value in SOME.items() if name not in EXCLUDED]
-    values = _merged({"pools": [{"name": "pool"}]}, *some)
+    some = [nested(name, value) for name, value in SOME.items() if name not in EXCLUDED]
+    values = merged({"pools": [{"name": "pool"}]}, *some)
     Installation(site).run("install", RELEASE, str(CHART), "--dry-run=server", values=values)
     made = Installation(site).template(values)
     assert len(made) > 10
     await site.api.apply(made, dry_run=True)
+
+
+async def test_its_pods_pass_the_restricted_pod_security_standard(site: Site) -> None:
+    namespace = objects.namespace(f"{site.namespace}-restricted")
+    namespace["metadata"]["labels"] = RESTRICTED
+    await site.api.create(namespace)
+    made = by_name(template({"pools": [{"name": "pool"}]}, release=RELEASE))
+    pod = pod_of(made["Deployment", RELEASE])
+    assert len(pod["spec"]["initContainers"]) == 3
+    pod["metadata"]["namespace"] = namespace["metadata"]["name"]
+    await site.api.create(pod, dry_run=True)
+    pod["spec"]["initContainers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    with pytest.raises(ApiError, match="violates PodSecurity"):
+        await site.api.create(pod, dry_run=True)
 
 
 async def test_its_pod_serves_requests_and_ends_without_cutting_one(
