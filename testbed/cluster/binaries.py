@@ -1,7 +1,7 @@
 """The programs and CRDs of the cluster tests, found or built once from Go modules into a cache.
 
 Versions are pinned by the go.mod files under `go/`: one for etcd, kube-apiserver and kustomize, one for
-each real picker, as those are versions of one module. Nothing is started here.
+helm, one for each real picker, as those are versions of one module. Nothing is started here.
 """
 
 import fcntl
@@ -21,6 +21,7 @@ PROGRAMS = {
     "etcd": ("kubernetes", "go.etcd.io/etcd/server/v3"),
     "kube-apiserver": ("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
     "kustomize": ("kubernetes", "sigs.k8s.io/kustomize/kustomize/v5"),
+    "helm": ("helm", "helm.sh/helm/v3/cmd/helm"),
     "lwepp": ("lwepp", f"{GAIE}/cmd/lwepp"),
     "epp": ("epp", f"{GAIE}/cmd/epp"),
     "epp-1.2": ("epp-1.2", f"{GAIE}/cmd/epp"),
