@@ -200,7 +200,7 @@ class Sidecar:
 
     def _source_of(self, settings: ServeSettings) -> PoolSource:
         clock, defaults = asyncio.get_running_loop().time, settings.pool_defaults
-        if settings.endpoints.given:
+        if settings.endpoints.listed:
             return EndpointSource(settings.endpoints, self.store, defaults, clock, self._listed)
         if settings.kubernetes is None:
             assert settings.pools is not None
@@ -208,7 +208,9 @@ class Sidecar:
         # It takes 70 MB: imported only if used.
         from epp_client.kubernetes.pools import KubernetesPools
 
-        kubernetes = KubernetesPools(settings.kubernetes, self.store, defaults, clock, self._listed)
+        kubernetes = KubernetesPools(
+            settings.kubernetes, self.store, defaults, clock, self._listed, settings.endpoints
+        )
         self.metrics.follow_api(kubernetes)
         return kubernetes
 

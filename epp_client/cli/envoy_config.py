@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
+from epp_client.option_values import host_port
 from epp_client.pool.settings import PoolSettings, ResponseMode
 from epp_client.settings import (
     MAX_WORKERS,
     EndpointSettings,
     UpstreamMode,
-    host_port,
     valid,
     worker_sockets,
 )
@@ -77,7 +77,10 @@ class EnvoyConfigSettings(EnvoySettings):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         self.endpoints.check_source(
-            self.pools is not None, names="--pools PATH, --endpoint IP:PORT or --endpoints FILE"
+            self.pools is not None,
+            # Routes need the pool's name, not the cluster.
+            self.endpoints.selects,
+            names="--pools PATH, --endpoint IP:PORT, --endpoints FILE or --endpoint-selector SELECTOR",
         )
         return self
 
@@ -113,6 +116,11 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     from epp_client.manifests.world import build_world
 
     defaults = PoolSettings(response_mode=settings.response_mode)
+    if settings.endpoints.selects:
+        from epp_client.kubernetes.follow.given import given_pool
+
+        pool = given_pool(settings.endpoints, defaults, None)
+        return {pool.name: pool}
     if settings.pools is None:
         listed, problems = load_endpoints(settings.endpoints, defaults)
         _show_errors(problems)

@@ -45,7 +45,7 @@ def up(
     ] = None,
 ) -> None:
     """Run a whole gateway, Envoy and the sidecar, until SIGTERM, then drain both. Restarts either if it
-    dies. Exits with 0 if every request has ended, 1 if some were cut, 2 if it could not start."""
+    dies or hangs. Exits with 0 if every request has ended, 1 if some were cut, 2 if it could not start."""
     from epp_client.logs import configure
     from epp_client.up.folder import private_folder
     from epp_client.up.prerequisites import check_free, envoy_binary

@@ -22,6 +22,18 @@ class Thresholds(NamedTuple):
     """Failures after which a healthy endpoint is unhealthy."""
 
 
+class HealthCheck(NamedTuple):
+    """How the endpoints of a pool are checked."""
+
+    kind: str
+    """`tcp` or `http:/PATH`."""
+    interval: float = 5.0
+    """Seconds between two checks of an endpoint."""
+    timeout: float = 2.0
+    """Seconds for one check."""
+    thresholds: Thresholds = Thresholds()
+
+
 class EndpointHealth(NamedTuple):
     """The health of one endpoint."""
 

@@ -9,6 +9,7 @@ import aiohttp
 from epp_client.up.supervision import Clients
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
+_ALIVE_TIMEOUT: Final = aiohttp.ClientTimeout(total=3)
 _REQUESTS: Final = "http.inference.downstream_rq_active"
 _CONNECTIONS: Final = "http.inference.downstream_cx_active"
 
@@ -76,6 +77,24 @@ def _pool(row: dict[str, Any]) -> Pool:
     )
 
 
+async def sidecar_alive(sidecar: str) -> None:
+    """Ask the sidecar at this host:port for any answer.
+
+    Raises:
+        NoAnswer: it does not answer.
+    """
+    await _ask("GET", f"http://{sidecar}/livez", _ALIVE_TIMEOUT)
+
+
+async def envoy_alive(envoy: str) -> None:
+    """Ask the Envoy at this host:port of its admin page for any answer.
+
+    Raises:
+        NoAnswer: it does not answer.
+    """
+    await _ask("GET", f"http://{envoy}/ready", _ALIVE_TIMEOUT)
+
+
 async def envoy_ready(envoy: str) -> bool:
     """Whether the Envoy at this host:port of its admin page is ready.
 
@@ -113,13 +132,13 @@ async def clients(envoy: str) -> Clients:
     return Clients(values.get(_REQUESTS, 0), values.get(_CONNECTIONS, 0))
 
 
-async def _ask(method: str, url: str) -> tuple[int, str]:
-    async with _session() as session, _errors(), session.request(method, url) as answer:
+async def _ask(method: str, url: str, timeout: aiohttp.ClientTimeout = _TIMEOUT) -> tuple[int, str]:
+    async with _session(timeout) as session, _errors(), session.request(method, url) as answer:
         return answer.status, await answer.text()
 
 
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(timeout=_TIMEOUT)
+def _session(timeout: aiohttp.ClientTimeout = _TIMEOUT) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=timeout)
 
 
 @contextlib.asynccontextmanager

@@ -162,22 +162,50 @@ class Gateway:
             await child.stop(GRACE + (self._plan.drain_timeout if part is Part.SIDECAR else 0.0))
 
     async def _watch(self, part: Part) -> None:
-        """Wait until the process is ready, then do what it is needed for."""
-        if part is Part.SIDECAR:
-            await self._until(self._sidecar_ready, _SHOWN[part])
-            self._supervision.ready(part)
-            if not self._routed:
-                await self._configure()
-            await self._watch_routes()
-        else:
-            await self._until(self._envoy_ready, _SHOWN[part])
-            self._supervision.ready(part)
-            if not self._announced:
-                self._announced = True
-                pools: Sequence[Pool] = self._routed
-                with contextlib.suppress(NoAnswer):
-                    pools = await admin.pools(self._plan.sidecar_admin)
-                self._plan.announce(pools)
+        """Wait until the process is ready, then do what it is needed for, and ask whether it is alive."""
+        sidecar = part is Part.SIDECAR
+        await self._until(self._sidecar_ready if sidecar else self._envoy_ready, _SHOWN[part])
+        self._supervision.ready(part)
+        use = self._route() if sidecar else self._announce()
+        await asyncio.gather(use, self._ask_alive(part))
+
+    async def _route(self) -> None:
+        if not self._routed:
+            await self._configure()
+        await self._watch_routes()
+
+    async def _announce(self) -> None:
+        if not self._announced:
+            self._announced = True
+            pools: Sequence[Pool] = self._routed
+            with contextlib.suppress(NoAnswer):
+                pools = await admin.pools(self._plan.sidecar_admin)
+            self._plan.announce(pools)
+
+    async def _ask_alive(self, part: Part) -> None:
+        """Ask the process until it hangs."""
+        loop = asyncio.get_running_loop()
+        answered, questions = loop.time(), 0
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            try:
+                if part is Part.SIDECAR:
+                    await admin.sidecar_alive(self._plan.sidecar_admin)
+                else:
+                    await admin.envoy_alive(self._plan.envoy_admin)
+            except NoAnswer as error:
+                questions += 1
+                elapsed = loop.time() - answered
+                if actions := self._supervision.unanswered(part, questions, elapsed):
+                    log.error(
+                        f"{_SHOWN[part]} hangs and is killed",
+                        seconds=round(elapsed),
+                        error=str(error) or "no answer in time",
+                    )
+                    self._carry_out(actions)
+                    return
+            else:
+                answered, questions = loop.time(), 0
 
     async def _until(self, check: Callable[[], Coroutine[Any, Any, str]], what: str) -> None:
         """Poll until `check` names no reason to wait."""

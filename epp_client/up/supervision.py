@@ -16,6 +16,12 @@ FIRST_DELAY: Final = 0.1
 MAX_DELAY: Final = 5.0
 """Seconds of the longest delay."""
 
+HANG_AFTER: Final = 10.0
+"""Seconds without an answer after which a process counts as hung, and is killed."""
+HANG_QUESTIONS: Final = 3
+"""Questions in a row that it must have left unanswered. There are fewer if this process itself was stopped
+for a while."""
+
 IDLE_PATIENCE: Final = 1.0
 """Seconds of a drain in which clients with idle connections may send one more request, whose response
 closes the connection. Without them a request that arrives as Envoy exits is lost."""
@@ -123,6 +129,13 @@ class Supervision:
     def ready(self, part: Part) -> None:
         """A process is ready."""
         self._proven.add(part)
+
+    def unanswered(self, part: Part, questions: int, elapsed: float) -> Sequence[Action]:
+        """A process that was ready has left so many questions in a row unanswered, for `elapsed` seconds.
+
+        Not while it drains: a kill would cut its requests, and the drain has an end of its own."""
+        hangs = questions >= HANG_QUESTIONS and elapsed >= HANG_AFTER
+        return [Kill(part)] if hangs and self._phase is _Phase.RUNNING else []
 
     def exited(self, part: Part, code: int, lived: float) -> Sequence[Action]:
         """A process has ended with this exit code, negative for a signal, after `lived` seconds."""

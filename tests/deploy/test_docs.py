@@ -132,7 +132,7 @@ def kubectl(line: Line) -> None:
         assert ("deployment" if kind == "deploy" else kind, thing) in EXIST
     if "port-forward" in text:
         last = int(line.words[-1].rpartition(":")[2])
-        services = [o for o in RENDERED["base"] if o["kind"] == "Service"]
+        services = [o for o in CLUSTER if o["kind"] == "Service"]
         offered = {port["port"] for o in services for port in o["spec"]["ports"]}
         assert last in (offered if "service/" in text else {*PORTS, ENVOY_ADMIN})
     for namespace in re.findall(r"-n (\S+)", text):
