@@ -58,8 +58,8 @@ COMPILED ?= tests/wire tests/relay tests/ext_proc tests/data_plane tests/workers
 test-compiled: compiled ## Run the tests of the hot path against the compiled modules; COMPILED=directories
 	PYTHONPATH=build/compiled $(BIN)/pytest --import-mode=append -q $(COMPILED)
 
-test-image: venv ## Run the steps of the Dockerfile without Docker and test the result (needs a C compiler)
-	EPP_CLIENT_TEST_IMAGE=1 $(BIN)/python -m pytest -q tests/deploy/test_image.py
+test-image: venv ## Run the steps of the Dockerfile without Docker and test both images (needs a C compiler)
+	EPP_CLIENT_TEST_IMAGE=1 $(BIN)/python -m pytest -q tests/deploy/test_image.py tests/deploy/test_standalone_image.py
 
 wheel: venv ## Build the source distribution and the wheels, compiled and pure, into build/dist; try them
 	$(BIN)/python .ci/wheels.py

@@ -8,7 +8,7 @@ import sys
 
 from epp_client import signals
 
-LONG_RUNNING = ("serve", "hold", "up")
+LONG_RUNNING = ("serve", "hold", "up", "standalone")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from epp_client.cli.hold import hold
 from epp_client.cli.init import init
 from epp_client.cli.pick import pick
 from epp_client.cli.serve import serve
+from epp_client.cli.standalone import CONTEXT, standalone
 from epp_client.cli.up import up
 from epp_client.errors import EppClientError
 from epp_client.version import VERSION
@@ -32,6 +33,7 @@ for name, command in {
     "envoy-config": envoy_config,
 }.items():
     app.command(name)(command)
+app.command("standalone", context_settings=CONTEXT)(standalone)
 
 
 def _version(value: bool) -> None:

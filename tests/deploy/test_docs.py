@@ -26,6 +26,8 @@ from reference.annotations import annotation_fields
 from reference.helm_values import CHART, documented
 from testbed.demo import STEPS
 from testbed.envoy import envoy_binary
+from tests.cluster.llm_d import VERSION as LLM_D_VERSION
+from tests.deploy.dockerfile import STAGES
 from tests.deploy.kustomize import render
 from tests.deploy.test_kubernetes import INSTALLS, RENDERED
 
@@ -84,6 +86,8 @@ PORTS = {
     for port in container.get("ports", [])
 }
 ENVOY_ADMIN = 9901
+LLM_D = yaml.safe_load((ROOT / "config/llm-d/values.yaml").read_text())["router"]["proxy"]
+PORTS |= {port["containerPort"] for port in LLM_D["ports"]}
 
 
 def written(page: str) -> set[str]:
@@ -165,9 +169,27 @@ def curl(line: Line) -> None:
 
 
 def image(line: Line) -> None:
-    name = next(word for word in line.words if re.fullmatch(r"(\S+/)?epp-client:[\d.]+", word))
-    assert name.rpartition("/")[2] == f"{IMAGE['name']}:{IMAGE['newTag']}"
-    assert line.words[-1] != "." or (ROOT / "Dockerfile").exists()
+    names = r"(\S+/)?epp-client(-standalone)?:[\d.]+"
+    name = next(word for word in line.words if re.fullmatch(names, word)).rpartition("/")[2]
+    assert name in (f"{IMAGE['name']}:{IMAGE['newTag']}", LLM_D["image"])
+    if line.words[-1] == ".":
+        target = "standalone" if name == LLM_D["image"] else ""
+        given = line.words[line.words.index("--target") + 1] if "--target" in line.words else ""
+        assert given == target
+        assert target in STAGES
+
+
+def llm_d_chart(line: Line) -> None:
+    """Of llm-d's chart: the version that is tested, and our image."""
+    assert line.words[1] == "upgrade"
+    chart = next(word for word in line.words if word.startswith("oci://"))
+    assert chart.rpartition("/")[2] == "llm-d-router-standalone"
+    assert line.words[line.words.index("--version") + 1] == LLM_D_VERSION
+    for word, value in zip(line.words, line.words[1:], strict=False):
+        if word == "--set":
+            key, _, setting = value.partition("=")
+            assert key.startswith(("router.modelServers.matchLabels.", "router.proxy.")), key
+            assert key != "router.proxy.image" or setting == LLM_D["image"]
 
 
 def module(line: Line) -> None:
@@ -196,6 +218,9 @@ def edits_once(line: Line) -> None:
 
 def helm(line: Line) -> None:
     """Its chart, values and namespace exist. What they make: tests/cluster/test_chart.py."""
+    if any(word.startswith("oci://") for word in line.words):
+        llm_d_chart(line)
+        return
     assert line.words[1] in ("install", "upgrade", "template", "uninstall")
     assert line.words[1] == "uninstall" or (ROOT / line.words[3] / "Chart.yaml").exists()
     assert ("namespace", line.words[line.words.index("--namespace") + 1]) in EXIST
