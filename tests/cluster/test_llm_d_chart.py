@@ -124,7 +124,8 @@ async def running_proxy(site: Site, plane: ControlPlane, proxy: Proxy) -> AsyncI
             await until_ready(process, proxy)
             yield Gateway(Running(process))
         finally:
-            await process.stop(WAIT)
+            # unshare holds SIGTERM back: killed, it takes the container with it.
+            await process.stop(1)
 
 
 async def until_ready(process: Process, proxy: Proxy) -> None:
