@@ -19,6 +19,11 @@ def ended() -> int:
     return pid
 
 
+def reaped(pid: int) -> bool:
+    """Reap it now."""
+    return os.waitpid(pid, os.WNOHANG)[0] == pid
+
+
 async def looked(monkeypatch: pytest.MonkeyPatch, *started: int) -> None:
     monkeypatch.setattr(orphans, "INTERVAL", 0.001)
     with contextlib.suppress(TimeoutError):
@@ -29,11 +34,11 @@ async def looked(monkeypatch: pytest.MonkeyPatch, *started: int) -> None:
 async def test_an_adopted_child_is_reaped(monkeypatch: pytest.MonkeyPatch, ended: int) -> None:
     await looked(monkeypatch)
     with pytest.raises(ChildProcessError):
-        os.waitpid(ended, os.WNOHANG)
+        reaped(ended)
 
 
 async def test_one_that_was_started_is_left_to_its_parent(
     monkeypatch: pytest.MonkeyPatch, ended: int
 ) -> None:
     await looked(monkeypatch, ended)
-    assert os.waitpid(ended, os.WNOHANG)[0] == ended
+    assert reaped(ended)
