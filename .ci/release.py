@@ -15,10 +15,12 @@ ROOT = Path(__file__).parents[1]
 STATED: dict[str, str] = {
     "pyproject.toml": r'\nversion = "',
     "Dockerfile": r'--tag epp-client(?:-standalone)?:|org\.opencontainers\.image\.version="',
+    "config/helm/epp-client/Chart.yaml": r'\nversion: |\nappVersion: "',
     "config/kubernetes/base/kustomization.yaml": "newTag: ",
     "config/kubernetes/overlays/existing-envoy/kustomization.yaml": "newTag: ",
     "config/llm-d/values.yaml": "epp-client-standalone:",
     "docs/getting-started/existing-envoy.md": "epp-client:",
+    "docs/getting-started/helm.md": "epp-client:",
     "docs/getting-started/kubernetes.md": "epp-client:",
     "docs/getting-started/llm-d-chart.md": "epp-client-standalone:",
     "docs/getting-started/this-machine.md": r"\nepp-client ",

@@ -30,8 +30,9 @@ from epp_client.xds.ads import AdsServer
 log = structlog.get_logger(__name__)
 
 SYNC_PATIENCE = 5.0
-"""Seconds to read the pools before the start checks whether requests are served or queued meanwhile. If
-neither, the sidecar starts to serve and refuses them: Envoy gives up connecting after about 10 s."""
+"""Seconds to read the pools. After that the start checks whether requests are served or queued until the
+pools are known. If neither, the sidecar starts to serve and refuses requests: Envoy stops trying to connect
+after about 10 s."""
 KEPT_PATIENCE = 30.0
 """Upper bound in seconds of all waits of a start while requests queue (in claimed sockets, or in a
 holder's) or earlier workers serve them. Envoy lets a request wait for a minute."""

@@ -9,6 +9,7 @@ from reference.answers import answer_fields
 from reference.command_line import command_line
 from reference.endpoints import endpoints_schema
 from reference.exchange import exchange, picture
+from reference.helm_values import helm_values
 from reference.metrics import metrics
 from reference.reasons import picker_states, reasons
 
@@ -22,6 +23,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "picker-states.md": picker_states,
     "answer-fields.md": answer_fields,
     "exchange.md": exchange,
+    "helm-values.md": helm_values,
 }
 PICTURE: Final = FOLDER.parent / "images" / "exchange.svg"
 

@@ -71,6 +71,45 @@ def test_a_pipe_is_checked_and_read_once(
     assert "0 errors, 0 warnings\n1 pool, 2 endpoints, " in capsys.readouterr().out
 
 
+def test_envoy_has_a_route_for_each_pool_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The same as with their manifests."""
+    llama, other = (
+        POOL.replace("NAME", name).replace("PORT", "8000") for name in ("llama", "other")
+    )
+    skips = "{annotations: {epp-client.dev/response-mode: skip}, name: other"
+    file = tmp_path / "pools.yaml"
+    file.write_text(f"{llama}---{other.replace('{name: other', skips)}")
+    assert call(monkeypatch, f"envoy-config --pools {file}") == 0
+    expected = capsys.readouterr().out
+    # That of the filter, and those of both routes of the pool that skips.
+    assert expected.count("processing_mode:") == 3
+    line = f"envoy-config --pool default/llama --pool default/other=skip --output {tmp_path / 'e.yaml'}"
+    assert call(monkeypatch, line) == 0
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "e.yaml").read_text() + "\n" == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("--pool llama", "--pool 'llama' is not of the form namespace/name[=MODE]"),
+        ("--pool a/b=never", "'never' is no response mode; there are relay, observe, skip"),
+        ("--pool a/b --pools config", "give exactly one source of pools: --pools PATH, --pool"),
+        ("--pool a/b --route /=a/c", "routes to unknown pools: a/c"),
+        ("--pool a/b --upstream-mode original_dst", "needs the protocols of the pools"),
+        ("--pool a/b --output /none/e.yaml", "--output: cannot be written: "),
+    ],
+)
+def test_a_pool_by_its_name_is_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, why: str
+) -> None:
+    monkeypatch.chdir(EXAMPLE.parents[2])
+    assert call(monkeypatch, f"envoy-config {line}") == 2
+    assert why in capsys.readouterr().err
+
+
 def test_envoy_has_a_route_for_each_pool_of_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import typer
 from epp_client.cli.check import check
 from epp_client.cli.envoy_config import envoy_config
 from epp_client.cli.hold import hold
+from epp_client.cli.init import init
 from epp_client.cli.pick import pick
 from epp_client.cli.serve import serve
 from epp_client.cli.standalone import CONTEXT, standalone
@@ -23,6 +24,7 @@ app = typer.Typer(
     "checks the answer, and serves on when the picker fails.",
 )
 for name, command in {
+    "init": init,
     "up": up,
     "serve": serve,
     "hold": hold,

@@ -34,7 +34,8 @@ class EnvoySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     routes: tuple[str, ...] = ()
-    """/PREFIX=namespace/name, repeatable. Default: `/` for one pool, `/<namespace>/<name>/` for several."""
+    """/PREFIX=namespace/name, repeatable. Default: `/<namespace>/<name>/` for each pool, and `/` if there
+    is only one."""
     listen: str = "0.0.0.0:8080"
     """host:port of Envoy's listener."""
     tls_cert: Path | None = None
@@ -63,6 +64,9 @@ class EnvoyConfigSettings(EnvoySettings):
     pools: Path | None = None
     """Manifest file or directory (YAML or JSON) with InferencePools."""
     endpoints: EndpointSettings = EndpointSettings()
+    named_pools: tuple[str, ...] = ()
+    """namespace/name of a pool, repeatable, instead of manifests: `serve` knows the rest. For a pool whose
+    response mode differs from --response-mode: namespace/name=MODE."""
     socket: Path = _RUN / "ext-proc.sock"
     """ext_proc socket, as given to `serve`."""
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
@@ -73,15 +77,23 @@ class EnvoyConfigSettings(EnvoySettings):
     """How Envoy reaches the destination endpoint, as given to `serve`."""
     response_mode: ResponseMode = ResponseMode.RELAY
     """Response mode of pools without the annotation, as given to `serve`."""
+    output: Path | None = None
+    """File to write the bootstrap to. Default: standard output."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         self.endpoints.check_source(
             self.pools is not None,
+            bool(self.named_pools),
             # Routes need the pool's name, not the cluster.
             self.endpoints.selects,
-            names="--pools PATH, --endpoint IP:PORT, --endpoints FILE or --endpoint-selector SELECTOR",
+            names="--pools PATH, --pool NAMESPACE/NAME, --endpoint IP:PORT, --endpoints FILE or "
+            "--endpoint-selector SELECTOR",
         )
+        if self.named_pools and self.upstream_mode is UpstreamMode.ORIGINAL_DST:
+            raise ValueError(
+                "--pool: --upstream-mode original_dst needs the protocols of the pools; give --pools PATH"
+            )
         return self
 
 
@@ -89,13 +101,17 @@ class EnvoyConfigSettings(EnvoySettings):
 def envoy_config(given: dict[str, Any]) -> None:
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets no route."""
     from epp_client.envoy.bootstrap import envoy_config as render
+    from epp_client.envoy.routes import default_routes, without_root
 
     settings = valid(EnvoyConfigSettings, given)
     pools = _pools(settings)
+    modes = {name: pool.settings.response_mode for name, pool in pools.items()}
+    modes |= dict(_named(text, settings.response_mode) for text in settings.named_pools)
+    routes = [route_of(item) for item in settings.routes] or default_routes(sorted(modes))
     without_ads = settings.upstream_mode is UpstreamMode.ORIGINAL_DST
     text = render(
-        sorted(pools),
-        routes=[route_of(item) for item in settings.routes] or None,
+        sorted(modes),
+        routes=routes,
         listener=address_of(settings.listen),
         edge=edge_of(settings),
         admin=address_of(settings.envoy_admin),
@@ -103,10 +119,18 @@ def envoy_config(given: dict[str, Any]) -> None:
         ext_proc_sockets=worker_sockets(settings.socket, settings.workers),
         ads_socket=None if without_ads else settings.xds_socket,
         upstream_mode=settings.upstream_mode,
-        response_modes={name: pool.settings.response_mode for name, pool in pools.items()},
+        response_modes=modes,
         app_protocols={name: pool.app_protocol for name, pool in pools.items()},
     )
-    typer.echo(text)
+    if not settings.routes and (hint := without_root(routes)):
+        typer.echo(f"note: {hint}", err=True)
+    if settings.output is None:
+        typer.echo(text)
+        return
+    try:
+        settings.output.write_text(text)
+    except OSError as error:
+        raise SettingsError(f"--output: cannot be written: {error}") from error
 
 
 def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
@@ -115,6 +139,8 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     from epp_client.manifests.files import load
     from epp_client.manifests.world import build_world
 
+    if settings.named_pools:
+        return {}
     defaults = PoolSettings(response_mode=settings.response_mode)
     if settings.endpoints.selects:
         from epp_client.kubernetes.follow.given import given_pool
@@ -129,6 +155,24 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     world, faults = build_world(loaded, defaults, {})
     _show_errors((*loaded.problems, *faults))
     return world.pools
+
+
+def _named(text: str, default: ResponseMode) -> "tuple[PoolName, ResponseMode]":
+    """The pool that `namespace/name[=MODE]` names, and its response mode.
+
+    Raises:
+        SettingsError: it is not of that form.
+    """
+    from epp_client.pool.inference_pool import PoolName
+
+    name, has_mode, mode = text.partition("=")
+    namespace, _, own = name.partition("/")
+    modes = ", ".join(ResponseMode)
+    if not namespace or not own or "/" in own:
+        raise SettingsError(f"--pool {text!r} is not of the form namespace/name[=MODE]")
+    if has_mode and mode not in set(ResponseMode):
+        raise SettingsError(f"--pool {text!r}: {mode!r} is no response mode; there are {modes}")
+    return PoolName(namespace, own), ResponseMode(mode) if has_mode else default
 
 
 def _show_errors(problems: "Iterable[Problem]") -> None:

@@ -18,11 +18,11 @@ log = structlog.get_logger(__name__)
 MAX_CONCURRENT = 64
 """Checks at once."""
 JITTER = 0.1
-"""Share of the interval by which the checks of different endpoints are apart."""
+"""Fraction by which intervals vary at random, so that endpoints are not checked at the same time."""
 UNTESTED_INTERVAL = 1.0
-"""Upper bound in seconds of the interval until the first success of an endpoint."""
+"""Longest interval in seconds between the checks of an endpoint before its first success."""
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-"""Errors for want of something on our side. They say nothing about an endpoint."""
+"""Errors because this process lacks descriptors or memory. They say nothing about an endpoint."""
 
 Probe = Callable[[str], Awaitable[None]]
 """Checks one `ip:port`.
@@ -66,7 +66,7 @@ class HttpProbe:
 
 
 def probe_of(check: HealthCheck) -> Probe:
-    """What asks an endpoint."""
+    """The probe for a kind of check."""
     kind, _, path = check.kind.partition(":")
     return HttpProbe(path) if kind == "http" else probe_tcp
 
@@ -176,5 +176,5 @@ def _said(error: OSError) -> str:
 
 
 def unready(checks: HealthChecks, check: HealthCheck, keys: Iterable[str]) -> dict[str, str]:
-    """Why each of these endpoints that is not ready is not."""
+    """Those of the endpoints that are not ready, and why."""
     return {key: problem for key in keys if (problem := checks.of(Target(check, key)).problem)}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class State(StrEnum):
-    """What is known of an endpoint."""
+    """What the checks have shown about an endpoint."""
 
     UNTESTED = "untested"
     """No check has succeeded yet."""
@@ -17,7 +17,7 @@ class Thresholds(NamedTuple):
     """Results in a row that change the state."""
 
     healthy: int = 2
-    """Successes after which an unhealthy endpoint is healthy. The first check of all needs one."""
+    """Successes after which an unhealthy endpoint is healthy. An untested endpoint needs one."""
     unhealthy: int = 3
     """Failures after which a healthy endpoint is unhealthy."""
 

@@ -22,7 +22,7 @@ from epp_client.pool.settings import PoolSettings
 from epp_client.settings import EndpointSettings
 
 MAX_SHOWN = 20
-"""Endpoints of a pool that are not ready and reported one by one."""
+"""Number of endpoints of a pool that are reported by name if they are not ready."""
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NO_PORTS: Mapping[str, int] = MappingProxyType({})
 
@@ -102,7 +102,7 @@ def listed_pool(
     endpoints: tuple[ListedEndpoint, ...],
     check: HealthCheck | None,
 ) -> ListedPool:
-    """A pool with these endpoints. Its target ports are theirs."""
+    """A pool with these endpoints. Its target ports are the ports of the endpoints."""
     pool = InferencePool(
         name=name,
         match_labels=(),
@@ -136,14 +136,14 @@ def resolve_listed(
         )
         for endpoint in listed.endpoints
     ]
-    # One address can have several endpoints, so another one does not mean that the address is reused.
+    # One address can have several endpoints. So a second endpoint does not mean that the address is reused.
     picker = None if pool.picker is None else host_target(pool.picker, looked_up)
     found = by_options(resolve_pool(pool, facts, picker, previous, now, others=()))
     return replace(found, problems=(*found.problems, *_not_ready(listed, unready)))
 
 
 def _not_ready(listed: ListedPool, unready: Mapping[str, str]) -> Iterator[Problem]:
-    """Say which endpoints are not ready, the first ones by name."""
+    """Report which endpoints are not ready, the first MAX_SHOWN by name."""
     subject = f"InferencePool {listed.pool.name}"
     found = [one.key for one in listed.endpoints if one.key in unready]
     for key in found[:MAX_SHOWN]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictStr
 from pydantic import ValidationError as PydanticError
 
-from epp_client.documents import Located
+from epp_client.documents.located import Located
 from epp_client.endpoints.listed import (
     ListedEndpoint,
     ListedPool,

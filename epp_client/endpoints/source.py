@@ -24,7 +24,7 @@ from epp_client.settings import EndpointSettings
 FIRST_ROUND = 3.0
 """Upper bound in seconds of the wait for the first check of every endpoint."""
 GATHER = 0.02
-"""Seconds in which changes of endpoints' health are gathered."""
+"""Seconds that a change of an endpoint's health waits for further ones, which are published together."""
 
 
 def load(
@@ -51,7 +51,7 @@ def load(
 
 
 class EndpointSource(LocalSource):
-    """Keeps a store in step with the given pool."""
+    """Keeps a store in step with the pools of the options and their file."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class EndpointSource(LocalSource):
 
     @property
     def where(self) -> str:
-        """What gives the pool."""
+        """The file of endpoints, or the options."""
         return str(self._settings.endpoints or "--endpoint")
 
     async def run(self) -> None:

@@ -45,8 +45,8 @@ class KubernetesPools:
         listed: Listed,
         endpoints: EndpointSettings | None = None,
     ) -> None:
-        """`endpoints` may have the selector of a pool that takes the place of the InferencePools, or the
-        picker of the one InferencePool."""
+        """`endpoints` may have the selector of a pool, which replaces the InferencePools, or the picker of
+        the one InferencePool."""
         self._access = Access(settings.kubeconfig, settings.context)
         self._api = KubernetesApi(self._access)
         pools = tuple(PoolName(*name.split("/", 1)) for name in settings.named_pools)
@@ -132,7 +132,7 @@ class KubernetesPools:
         return self._source.listed and not self._source.stale()
 
     async def retire(self) -> None:
-        """Stop reporting status, so that another replica can. Pools are followed on."""
+        """Stop reporting status, so that another replica can. The pools are still followed."""
         if self._reporting is not None:
             await self._reporting.stop()
 

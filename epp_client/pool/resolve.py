@@ -155,10 +155,10 @@ def _left(
     pods: Sequence[PodFacts],
     now: float,
 ) -> dict[str, float]:
-    """Add endpoints that were ready and stopped being members, so that they drain; returns since when. The
-    selector, the ports or a label may have changed, and a picker may learn of it after us. A watch by
-    labels cannot tell such endpoints from deleted Pods, but a Pod that terminates normally stops being
-    ready before it is deleted. An address that another Pod has now does not drain.
+    """Add endpoints that were ready and stopped being members, so that they drain. Returns when they began
+    to. The selector, the ports or a label may have changed, and a picker may notice it later than we do. A
+    watch by labels cannot tell such endpoints from deleted Pods, but a Pod that terminates normally stops
+    being ready before it is deleted. An address that another Pod has now does not drain.
     """
     missing = [e for key, e in previous.snapshot.table.by_key.items() if key not in members]
     if not missing:
@@ -219,7 +219,7 @@ class Resolution:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """All problems without duplicates, which pools that share a Pod have."""
+        """All problems. Pools that share a Pod have equal problems; each is there once."""
         return tuple(dict.fromkeys(p for found in self.pools.values() for p in found.problems))
 
     @property

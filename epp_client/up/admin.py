@@ -1,4 +1,4 @@
-"""What the gateway asks its two processes, over HTTP: the admin pages of the sidecar and of Envoy."""
+"""Requests of the gateway to the admin pages of its two processes, the sidecar and Envoy."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -65,7 +65,11 @@ def _pool(row: dict[str, Any]) -> Pool:
     elif not picker["addresses"]:
         state = f"picker has no address: {picker['problem']}"
     else:
-        states = (f"{count} {state}" for state, count in sorted(picker["health"].items()))
+        states = (
+            # A picker without a health service is never "serving". "unknown" would look like an error.
+            f"{count} {'connected' if state == 'unknown' else state}"
+            for state, count in sorted(picker["health"].items())
+        )
         state = f"picker: {', '.join(states)}"
     return Pool(
         namespace=row["namespace"],
@@ -106,7 +110,7 @@ async def envoy_ready(envoy: str) -> bool:
 
 
 async def close_listeners(envoy: str) -> None:
-    """Have Envoy accept no connection any more, and close each one after its response.
+    """Tell Envoy to accept no more connections, and to close each open one after its response.
 
     Raises:
         NoAnswer: it does not answer.

@@ -1,7 +1,7 @@
 """The programs and CRDs of the cluster tests, found or built once from Go modules into a cache.
 
 Versions are pinned by the go.mod files under `go/`: one for etcd, kube-apiserver and kustomize, one for
-helm, one for each real picker, as those are versions of one module. Nothing is started here.
+helm, and one for each real picker, as those are versions of one module. Nothing is started here.
 """
 
 import fcntl
@@ -41,6 +41,9 @@ CRDS = {
 }
 LDFLAGS = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3"
 """Linker flags. Without gitVersion kube-apiserver would report v0.0.0."""
+_CHARTUTIL = "helm.sh/helm/v3/pkg/chartutil.k8sVersion"
+MORE_LDFLAGS = {"helm": f" -X {_CHARTUTIL}Major=1 -X {_CHARTUTIL}Minor=36"}
+"""Without them helm would render for Kubernetes 1.20."""
 _PROGRESS = 10.0
 """Seconds between two progress lines of a build."""
 
@@ -59,8 +62,13 @@ def _cached(name: str) -> Path:
     """The path of a program in the cache, which depends on its pinned version only."""
     module, package = PROGRAMS[name]
     pinned = (MODULES / module / "go.mod").read_text()
-    version = hashlib.sha256(json.dumps([pinned, package, LDFLAGS]).encode()).hexdigest()[:12]
+    made_of = json.dumps([pinned, package, _ldflags(name)])
+    version = hashlib.sha256(made_of.encode()).hexdigest()[:12]
     return cache_folder() / f"{name}-{version}"
+
+
+def _ldflags(name: str) -> str:
+    return LDFLAGS + MORE_LDFLAGS.get(name, "")
 
 
 def binary(name: str) -> Path:
@@ -140,7 +148,7 @@ def _build(name: str, target: Path) -> None:
     new = target.with_name(f"{target.name}.new")
     started = told = time.monotonic()
     with subprocess.Popen(
-        (_go(), "build", "-v", "-trimpath", f"-ldflags={LDFLAGS}", "-o", str(new), package),
+        (_go(), "build", "-v", "-trimpath", f"-ldflags={_ldflags(name)}", "-o", str(new), package),
         cwd=MODULES / module,
         env={**os.environ, "CGO_ENABLED": "0"},
         stdout=subprocess.PIPE,

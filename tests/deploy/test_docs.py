@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,6 +23,7 @@ from epp_client.pool.parse import settings_from
 from epp_client.pool.settings import ANNOTATION_PREFIX, PoolSettings
 from reference.__main__ import FOLDER, HEAD, PAGES
 from reference.annotations import annotation_fields
+from reference.helm_values import CHART, documented
 from testbed.demo import STEPS
 from testbed.envoy import envoy_binary
 from tests.cluster.llm_d import VERSION as LLM_D_VERSION
@@ -66,7 +68,11 @@ LINES = [
     for page in DOCUMENTS
     for line in commands(page.read_text())
 ]
-CLUSTER = [*RENDERED["base"], *RENDERED["example"], *RENDERED["overlays/existing-envoy"]]
+CLUSTER = [
+    made
+    for name in ("base", "example", "overlays/existing-envoy", "models/vllm")
+    for made in RENDERED[name]
+]
 EXIST = {(made["kind"].lower(), made["metadata"]["name"]) for made in CLUSTER}
 IMAGE = yaml.safe_load((ROOT / "config/kubernetes/base/kustomization.yaml").read_text())["images"][
     0
@@ -173,7 +179,7 @@ def image(line: Line) -> None:
         assert target in STAGES
 
 
-def helm(line: Line) -> None:
+def llm_d_chart(line: Line) -> None:
     """Of llm-d's chart: the version that is tested, and our image."""
     assert line.words[1] == "upgrade"
     chart = next(word for word in line.words if word.startswith("oci://"))
@@ -187,6 +193,9 @@ def helm(line: Line) -> None:
 
 
 def module(line: Line) -> None:
+    if line.words[1].endswith("/simulation.py"):
+        # `epp-client init` writes it: tests/e2e/test_init.py runs the page.
+        return
     name = line.words[2]
     if name != "pytest":
         known = re.findall(r"--[a-z-]+", output_of(sys.executable, "-m", name, "--help"))
@@ -207,14 +216,29 @@ def edits_once(line: Line) -> None:
     assert len(changed) == 1
 
 
+def helm(line: Line) -> None:
+    """Its chart, values and namespace exist. What they make: tests/cluster/test_chart.py."""
+    if any(word.startswith("oci://") for word in line.words):
+        llm_d_chart(line)
+        return
+    assert line.words[1] in ("install", "upgrade", "template", "uninstall")
+    assert line.words[1] == "uninstall" or (ROOT / line.words[3] / "Chart.yaml").exists()
+    assert ("namespace", line.words[line.words.index("--namespace") + 1]) in EXIST
+    known = {value.name for value in documented((CHART / "values.yaml").read_text())}
+    for option, value in pairwise(line.words):
+        if option == "--set":
+            name = re.sub(r"\[.*", "", value.partition("=")[0])
+            assert any(f"{name}.".startswith(f"{one}.") for one in known), name
+
+
 CHECKS: Final[Mapping[str, Callable[[Line], None]]] = {
     "make": make_target,
     "epp-client": our_own,
     "kubectl": kubectl,
     "curl": curl,
     "docker": image,
-    "helm": helm,
     "kind": image,
+    "helm": helm,
     "python": module,
     ".venv/bin/python": module,
     "envoy": envoy,
@@ -238,7 +262,7 @@ def test_a_command_names_what_exists(line: Line) -> None:
 def test_files_and_folders_exist(line: Line) -> None:
     for word in line.words:
         if re.match(r"(config|docs|tests|benchmarks|build)/[\w./-]+$", word) or (
-            re.fullmatch(r"[\w-]+\.yaml", word)
+            re.fullmatch(r"[\w-]+\.(yaml|json)", word)
         ):
             made = word in written(line.page) or word.startswith("build/run")
             assert made or (ROOT / word).exists(), word
@@ -293,7 +317,7 @@ def test_the_sed_of_the_image_changes_the_image() -> None:
 
 
 def test_the_readme_shows_steps_of_the_demo() -> None:
-    [shown] = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    shown, *_ = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     steps = [[cell.strip() for cell in row.split("│")[1:3]] for row in shown.splitlines()]
     assert len(steps) >= 3
     for name, stated in steps:
@@ -334,6 +358,12 @@ def test_the_picture_of_the_packages_is_true() -> None:
         ):
             if mine in layer and other in layer and (mine, other) != ("metrics", "relay"):
                 assert layer[mine] <= layer[other], f"{mine} imports {other}"
+
+
+def test_the_values_on_the_page_are_those_of_the_file() -> None:
+    page = ROOT / "docs" / "getting-started" / "helm.md"
+    [shown] = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert page.with_name("helm-values.yaml").read_text() == shown
 
 
 # --- the reference ---

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -21,7 +20,8 @@ from tests.deploy.kustomize import HASHED, Object, render
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "config" / "kubernetes"
 INSTALLS = ["base", *(f"overlays/{path.name}" for path in sorted((FOLDER / "overlays").iterdir()))]
-RENDERED = {name: render(FOLDER / name) for name in [*INSTALLS, "example"]}
+MODELS = ("models/vllm", "models/sglang")
+RENDERED = {name: render(FOLDER / name) for name in [*INSTALLS, "example", *MODELS]}
 SIDECAR, HOLDER, ENVOY = "epp-client", "epp-client-hold", "envoy"
 
 
@@ -425,20 +425,54 @@ def test_the_example_pool_is_one_that_we_accept() -> None:
     assert re.sub(absent + r".*?(?= /|$)", "", said).strip() == ""
 
 
-def test_the_example_hangs_together() -> None:
-    (pool,) = of_kind("example", "InferencePool")
+@pytest.mark.parametrize("example", ["example", *MODELS])
+def test_the_example_hangs_together(example: str) -> None:
+    (pool,) = of_kind(example, "InferencePool")
     reference = pool["spec"]["endpointPickerRef"]
-    (picker,) = [
+    (service,) = [
         made
-        for made in of_kind("example", "Service")
+        for made in of_kind(example, "Service")
         if made["metadata"]["name"] == reference["name"]
     ]
-    assert reference["port"]["number"] in [port["port"] for port in picker["spec"]["ports"]]
-    (target,) = pool["spec"]["targetPorts"]
-    ports: list[Any] = [
-        port["containerPort"]
-        for name, spec in pods_of("example")
-        if name == "llama"
-        for port in spec["containers"][0]["ports"]
+    assert reference["port"]["number"] in [port["port"] for port in service["spec"]["ports"]]
+    (picker,) = [
+        made
+        for made in of_kind(example, "Deployment")
+        if service["spec"]["selector"].items()
+        <= made["spec"]["template"]["metadata"]["labels"].items()
     ]
-    assert target["number"] in ports
+    arguments = flags(picker["spec"]["template"]["spec"]["containers"][0])
+    assert arguments["--pool-name"] == pool["metadata"]["name"]
+    assert arguments["--pool-namespace"] == pool["metadata"]["namespace"]
+    (models,) = [
+        made["spec"]["template"]
+        for made in of_kind(example, "Deployment")
+        if pool["spec"]["selector"]["matchLabels"].items()
+        <= made["spec"]["template"]["metadata"]["labels"].items()
+    ]
+    (server,) = models["spec"]["containers"]
+    (target,) = pool["spec"]["targetPorts"]
+    assert target["number"] in [port["containerPort"] for port in server["ports"]]
+    assert flags(server)["--port"] == str(target["number"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_server_is_ready_when_its_model_is_loaded_and_ends_after_its_requests(
+    name: str,
+) -> None:
+    (template,) = [
+        made["spec"]["template"]
+        for made in of_kind(name, "Deployment")
+        if made["metadata"]["name"] == "qwen3"
+    ]
+    assert template["metadata"]["labels"]["llm-d.ai/engine-type"] == name.rpartition("/")[2]
+    (server,) = template["spec"]["containers"]
+    assert server["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    paths = {key: server[key]["httpGet"]["path"] for key in ("startupProbe", "readinessProbe")}
+    loaded = {"models/vllm": "/health", "models/sglang": "/health_generate"}
+    assert paths == {"startupProbe": loaded[name], "readinessProbe": "/health"}
+    assert server["readinessProbe"]["timeoutSeconds"] > 1
+    known = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert known > PoolSettings().drain_grace
+    drain = int(flags(server).get("--shutdown-timeout", "0"))
+    assert known + drain < template["spec"]["terminationGracePeriodSeconds"]

@@ -1,5 +1,5 @@
-"""The queries that follow the pools in scope and the objects they refer to, and what is kept of the
-objects. Pure.
+"""The queries for the pools in scope and the objects that they refer to, and the parts of the objects that
+are stored. Pure.
 
 Queries are as narrow as possible: the Pods of a selector, one Service, its EndpointSlices.
 """

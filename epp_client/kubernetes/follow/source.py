@@ -1,10 +1,9 @@
 """KubernetesSource: follows the pools of an API server and publishes their snapshots. Never writes to the
 server.
 
-Beside the InferencePools in scope it watches only what they refer to: the Pods of each selector, the
-Service and EndpointSlices of each picker. Level-based: reflectors keep state, a change marks pools, and the
-state of the marked pools is resolved and published. If options give a pool, it takes the place of the
-InferencePools.
+It watches the InferencePools in scope, and what they refer to: the Pods of each selector, the Service and
+EndpointSlices of each picker. Level-based: reflectors keep state, a change marks pools, and the state of
+the marked pools is resolved and published. If options give a pool, it replaces the InferencePools.
 """
 
 import asyncio
