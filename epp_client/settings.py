@@ -105,6 +105,19 @@ class KubernetesSettings(BaseModel):
                     " --pool-name has the namespace of the Pods"
                 )
 
+    def check_one(self, option: str) -> None:
+        """Check that one InferencePool is followed, and that no status is reported.
+
+        Raises:
+            ValueError: says what `option` needs.
+        """
+        if self.namespaces or len(self.named_pools) != 1:
+            raise ValueError(
+                f"{option}: a picker knows one pool; give one --pool namespace/name, and no --namespace"
+            )
+        if self.gateway:
+            raise ValueError(f"--gateway: reports the Service of the picker; it excludes {option}")
+
 
 class EndpointSettings(BaseModel):
     """One pool that is given by options, without an InferencePool: its endpoints, or the selector of its
@@ -124,8 +137,9 @@ class EndpointSettings(BaseModel):
     """Ports of each of those Pods, 1 to 8, separated by commas. Every podIP:port is an endpoint."""
     picker: PickerAddress | None = None
     """host:port of the endpoint picker of that pool, an address or a name. A name is looked up every 10 s.
-    With --endpoint-selector also namespace/name:port of a Service. Default: no picker; the sidecar chooses
-    the endpoints."""
+    With --endpoint-selector also namespace/name:port of a Service. With --kubernetes and one --pool: in the
+    place of the InferencePool's `endpointPickerRef`. Default: no picker; the sidecar chooses the endpoints.
+    """
     pool_name: FullName = "default/default"
     """namespace/name of that pool, as Envoy's routes and the metrics have it. With --endpoint-selector the
     Pods are in that namespace; its default is then the sidecar's own, and `default` outside a cluster."""
@@ -158,6 +172,11 @@ class EndpointSettings(BaseModel):
     def selects(self) -> bool:
         """Whether they select the Pods of a pool."""
         return self.endpoint_selector is not None
+
+    @property
+    def picker_alone(self) -> bool:
+        """Whether they have the picker of an InferencePool, and no pool."""
+        return self.model_fields_set == {"picker"}
 
     def check_several(self, file: Path) -> None:
         """Check that the file may have several pools.
@@ -208,6 +227,14 @@ class EndpointSettings(BaseModel):
     def _check_list(self) -> None:
         if self.endpoint_target_ports:
             raise ValueError("--endpoint-target-ports: needs --endpoint-selector SELECTOR")
+        self.check_host()
+
+    def check_host(self) -> None:
+        """Check that the picker is no Service.
+
+        Raises:
+            ValueError: it is.
+        """
         if self.picker is not None and is_service(self.picker):
             raise ValueError(
                 f"--picker {self.picker}: a Service needs --endpoint-selector; give host:port"
@@ -234,6 +261,10 @@ class SourceSettings(BaseModel):
     def _one_source(self) -> Self:
         if self.endpoints.selects and self.kubernetes is None:
             raise ValueError("--endpoint-selector: needs --kubernetes")
+        if self.kubernetes is not None and self.pools is None and self.endpoints.picker_alone:
+            self.endpoints.check_host()
+            self.kubernetes.check_one("--picker")
+            return self
         self.endpoints.check_source(
             self.pools is not None,
             self.kubernetes is not None,

@@ -37,7 +37,8 @@ shift
 mkdir -p "$root/proc"
 mount -t proc proc "$root/proc"
 mount -o remount,ro "$root"
-exec chroot --userspec="$user" --groups= "$root" "$@"
+# A change of the user clears the signal of --kill-child.
+exec chroot --userspec="$user" --groups= "$root" setpriv --pdeathsig KILL "$@"
 """
 
 
@@ -57,7 +58,7 @@ def unavailable() -> str:
     """Why no container can be run here; empty if one can."""
     if os.getuid() != 0:
         return "it needs root, to mount a root file system"
-    for program in ("unshare", "mount", "chroot"):
+    for program in ("unshare", "mount", "chroot", "setpriv"):
         if shutil.which(program) is None:
             return f"there is no {program} on PATH"
     tried = subprocess.run(
@@ -104,7 +105,9 @@ def prepared(container: Container) -> Iterator[list[str]]:
             mounts += ["rw", str(source), target]
         for target, source in container.read_only.items():
             mounts += ["ro", str(source), target]
-        environment = [f"{name}={value}" for name, value in container.environment.items()]
+        # runc sets HOME of a user who is not in /etc/passwd.
+        variables = {"HOME": "/", **container.environment}
+        environment = [f"{name}={value}" for name, value in variables.items()]
         yield [
             *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
             *("sh", "-c", _SCRIPT, "sh", root, container.user, *mounts, "--"),

@@ -18,6 +18,7 @@ from epp_client.kubernetes.status.merge import Parent
 from epp_client.kubernetes.status.report import WriteResult
 from epp_client.kubernetes.status.reporting import Reporting, Role, own_identity, own_namespace
 from epp_client.kubernetes.status.routes import GatewayName
+from epp_client.option_values import host_port
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.source import Listed
@@ -44,7 +45,8 @@ class KubernetesPools:
         listed: Listed,
         endpoints: EndpointSettings | None = None,
     ) -> None:
-        """`endpoints` may have the selector of a pool. That pool replaces the InferencePools."""
+        """`endpoints` may have the selector of a pool, which replaces the InferencePools, or the picker of
+        the one InferencePool."""
         self._access = Access(settings.kubeconfig, settings.context)
         self._api = KubernetesApi(self._access)
         pools = tuple(PoolName(*name.split("/", 1)) for name in settings.named_pools)
@@ -57,8 +59,11 @@ class KubernetesPools:
                 pool=str(given.name),
                 selector=given.selector,
             )
+        picker = None
+        if endpoints is not None and endpoints.picker is not None and given is None:
+            picker = host_port(endpoints.picker)
         self._source = KubernetesSource(
-            self._api, scope, store, defaults, clock, listed, given=given
+            self._api, scope, store, defaults, clock, listed, given=given, picker=picker
         )
         self._clock = clock
         self._last_known = LastKnown(settings.last_known) if settings.last_known else None

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from epp_client import signals
-from epp_client.up import admin
+from epp_client.up import admin, orphans
 from epp_client.up.admin import NoAnswer, Pool
 from epp_client.up.child import Child
 from epp_client.up.supervision import (
@@ -87,6 +87,8 @@ class Gateway:
         signals.unblock()
         self._carry_out(self._supervision.begin())
         self._spawn(asyncio.to_thread(self._plan.warm_up))
+        if orphans.adopts():
+            self._spawn(orphans.reap(lambda: {child.pid for child in self._children.values()}))
         try:
             return await self._ended
         finally:

@@ -120,6 +120,30 @@ def test_there_is_one_source_of_pools(other: dict[str, Any]) -> None:
         serve_settings({"endpoints": {"endpoints": "endpoints.yaml"}, **other})
 
 
+# --- the picker of an InferencePool ---
+
+
+def test_a_picker_takes_the_place_of_that_of_the_inference_pool() -> None:
+    values = {"kubernetes": {"named_pools": ["a/b"]}, "endpoints": {"picker": "epp:9002"}}
+    assert serve_settings(values).endpoints.picker == "epp:9002"
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "picker", "said"),
+    [
+        ({}, "epp:9002", "--picker: a picker knows one pool; give one --pool"),
+        ({"named_pools": ["a/b", "a/c"]}, "epp:9002", "--picker: a picker knows one pool"),
+        ({"namespaces": ["a"]}, "epp:9002", "--picker: a picker knows one pool"),
+        ({"named_pools": ["a/b"], "namespaces": ["a"]}, "epp:9002", "and no --namespace"),
+        ({"named_pools": ["a/b"], "gateway": "a/g"}, "epp:9002", "--gateway: reports the Service"),
+        ({"named_pools": ["a/b"]}, "a/epp:9002", "a Service needs --endpoint-selector"),
+    ],
+)
+def test_such_a_picker_is_of_one_pool(kubernetes: Any, picker: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        serve_settings({"kubernetes": kubernetes, "endpoints": {"picker": picker}})
+
+
 # --- the Pods of a selector ---
 
 SELECTED = {"endpoint_selector": "app=vllm", "endpoint_target_ports": "8000"}

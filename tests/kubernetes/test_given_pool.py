@@ -20,7 +20,7 @@ from epp_client.settings import EndpointSettings, SourceSettings, valid
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.manifests import endpoint_slice, service
 from tests.kubernetes.test_serve import page, serving
-from tests.kubernetes.test_source import Followed, following
+from tests.kubernetes.test_source import Followed, following, populate
 
 SELECTOR = "app=vllm,tier in (a, b),!canary"
 
@@ -249,3 +249,37 @@ async def test_pick_names_the_right_that_is_missing(
     with pytest.raises(SettingsError, match=r'cannot be read: .* RBAC verb "list" on "pods"'):
         # It has an event loop of its own.
         await asyncio.to_thread(read_snapshot, "default/default", values, PoolSettings())
+
+
+# --- the picker of an InferencePool ---
+
+
+async def test_a_given_picker_takes_the_place_of_the_service_of_the_pool(
+    api_server: ApiServer, api: KubernetesApi
+) -> None:
+    """As of llm-d's chart, whose proxy may read Pods and InferencePools, and no Service."""
+    await populate(api_server, pods=1)
+    double = api_server.double
+
+    async def look_up(host: str) -> tuple[str, ...]:
+        return {"epp.internal": ("10.9.0.7",)}[host]
+
+    at = ("epp.internal", 9002)
+    async with following(api_server, api, picker=at, look_up=look_up) as followed:
+        await followed.until(followed.ready)
+        assert addresses(followed) == ("10.9.0.7:9002",)
+        pool = followed.pool()
+        assert pool is not None
+        before = pool.pool.failure_mode
+        other = next(mode for mode in FailureMode if mode is not before)
+        change = {"spec": {"endpointPickerRef": {"failureMode": other}}}
+        await api_server.patch(INFERENCE_POOL, "llama", change)
+        await followed.until(
+            lambda: (found := followed.pool()) is not None and found.pool.failure_mode is other
+        )
+        assert addresses(followed) == ("10.9.0.7:9002",)
+        assert [*followed.store.problems] == []
+    assert {asked.resource for asked in double.requests if asked.verb in ("list", "watch")} == {
+        INFERENCE_POOL,
+        POD,
+    }

@@ -1,4 +1,7 @@
-"""A pool that options describe, in the place of the InferencePools of a cluster. Pure."""
+"""A pool that options describe, in the place of the InferencePools of a cluster, and a picker that options
+name, in the place of an InferencePool's. Pure."""
+
+from dataclasses import replace
 
 from epp_client.option_values import host_port, is_service
 from epp_client.pool.inference_pool import EndpointPickerRef, InferencePool, PoolName
@@ -25,6 +28,11 @@ def given_pool(
         settings=defaults,
         selector=settings.endpoint_selector,
     )
+
+
+def with_picker(pool: InferencePool, host: str, port: int) -> InferencePool:
+    """The pool with the picker at this host, and its own failure mode."""
+    return replace(pool, picker=host_ref(host, port, pool.failure_mode))
 
 
 def _picker_ref(settings: EndpointSettings) -> EndpointPickerRef | None:

@@ -17,14 +17,20 @@ import structlog
 from epp_client.errors import ApiError
 from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.follow.cache import Key, Object
+from epp_client.kubernetes.follow.given import with_picker
 from epp_client.kubernetes.follow.last_known import Memory, memory_of
 from epp_client.kubernetes.follow.queries import Query, Scope, kept, references
 from epp_client.kubernetes.follow.reflector import PACE, Asked, Pace, Reflector
 from epp_client.kubernetes.follow.reflectors import Reflectors, failures, missing, stale
 from epp_client.lookups import LookUp, Lookups, look_up
-from epp_client.pool.inference_pool import EndpointPickerRef, InferencePool, PoolName
+from epp_client.pool.inference_pool import (
+    EndpointPickerRef,
+    FailureMode,
+    InferencePool,
+    PoolName,
+)
 from epp_client.pool.parse import parse_inference_pool
-from epp_client.pool.picker_host import host_target, host_to_look_up, is_host
+from epp_client.pool.picker_host import host_ref, host_target, host_to_look_up, is_host
 from epp_client.pool.picker_target import picker_target
 from epp_client.pool.problems import Problem, Severity, dotted
 from epp_client.pool.resolve import PoolResolution, by_options, resolve_pool
@@ -71,10 +77,12 @@ class KubernetesSource:
         pace: Pace = PACE,
         first_publication: float = FIRST_PUBLICATION,
         given: InferencePool | None = None,
+        picker: tuple[str, int] | None = None,
         look_up: LookUp = look_up,
     ) -> None:
         """`listed` is called after every resolution with a text of what is not listed yet. If a pool is
-        `given`, no InferencePool is read."""
+        `given`, no InferencePool is read. `picker` (host, port) takes the place of those of the
+        InferencePools."""
         self.asked = Asked()
         self.pools_changed: Callable[[], None] = lambda: None
         """Called after a change of `pools`, including their status, which snapshots do not have."""
@@ -100,10 +108,14 @@ class KubernetesSource:
         ]
         self._lookups = Lookups(look_up)
         self._hosts: set[str] = set()
-        """The name of the given pool's picker, if it has to be looked up."""
+        """The name of the given picker, if it has to be looked up."""
+        self._given_picker = picker
         if given is not None:
             self._pools[given.name] = _Pool({}, given)
             self._hosts.update(filter(None, [host_to_look_up(given.picker)]))
+        if picker is not None:
+            ref = host_ref(*picker, FailureMode.FAIL_CLOSE)
+            self._hosts.update(filter(None, [host_to_look_up(ref)]))
         self._reflectors = Reflectors(self._reflector, self._touched)
 
     # --- for other parts ---
@@ -179,6 +191,8 @@ class KubernetesSource:
             changed.add(name)
             known.data = data
             parsed, faults = parse_inference_pool(data, self._defaults)
+            if parsed is not None and self._given_picker is not None:
+                parsed = with_picker(parsed, *self._given_picker)
             known.parsed = parsed or known.parsed
             serves = "; the last valid version is served" if not parsed and known.parsed else ""
             known.faults = tuple(
