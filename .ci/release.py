@@ -32,6 +32,7 @@ Released {tag} in this clone. To publish it:
   git push origin HEAD {tag}
   .venv/bin/twine upload build/dist/epp_client-{version}.tar.gz build/dist/*-py3-none-any.whl
   docker build --tag epp-client:{version} .
+  helm package --destination build/dist config/helm/epp-client
 The compiled wheel fits this Python and this kind of machine; an index does not take it."""
 
 

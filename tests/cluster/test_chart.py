@@ -1,11 +1,10 @@
 """The Helm chart: the same objects as config/kubernetes; values are checked, and each has an effect."""
 
 import functools
+import re
 import subprocess
 import sys
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +14,8 @@ from epp_client.kubernetes.status.merge import Parent
 from epp_client.kubernetes.status.routes import GatewayName
 from reference.helm_values import documented
 from testbed.cluster.api import Object
+from testbed.envoy import envoy_binary
+from tests.cluster.chart_values import SOME, WITH, merged, nested
 from tests.cluster.helm import (
     AS_KUSTOMIZE,
     CHART,
@@ -27,6 +28,7 @@ from tests.cluster.helm import (
     template,
 )
 from tests.cluster.kustomize import CONFIG, render
+from tests.deploy.test_kubernetes import flags, options
 
 PROMETHEUS = CONFIG.parent / "prometheus"
 POOLS: Object = {"pools": [{"name": "llama"}]}
@@ -114,6 +116,44 @@ def test_the_patch_makes_of_an_envoy_what_the_component_makes(tmp_path: Path) ->
     assert comparable([*made.values(), *patched]) == comparable(render(overlay))
 
 
+def test_envoy_accepts_the_bootstrap_of_every_option(tmp_path: Path) -> None:
+    values: Object = {
+        "pools": [{"name": "llama"}, {"name": "qwen", "namespace": "b", "responseMode": "skip"}],
+        "routes": [
+            {"prefix": "/v1/", "pool": "b/qwen"},
+            {"prefix": "/", "pool": "inference/llama"},
+        ],
+        "sidecar": {"workers": 3},
+        "envoy": {"configArgs": ["--idle-timeout=60", "--upgrade=none"]},
+    }
+    pod = by_name(template(values))["Deployment", RELEASE]["spec"]["template"]["spec"]
+    text = _written_by(pod["initContainers"][0], tmp_path)
+    assert text.count("ext-proc-") == 3
+    routes = re.findall(r"match:\s+prefix: (\S+)\n.*?cluster: inferencepool/(\S+)", text, re.DOTALL)
+    assert routes == [("/v1/", "b/qwen")] * 2 + [("/", "inference/llama")] * 2
+    done = subprocess.run(
+        [envoy_binary(), "--mode", "validate", "-l", "error", "-c", str(tmp_path / "envoy.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_programs_know_every_argument() -> None:
+    names = ("status.enabled", "status.controllerName", "pickerTls.mode", "pickerTls.caConfigMap")
+    more = ("pickerTls.clientSecret", "sidecar.workers", "namespaces", "envoy.tlsSecret")
+    values = merged(POOLS, *(nested(name, SOME[name]) for name in (*names, *more)))
+    [deployment] = [made for made in template(values) if made["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    used = {container["args"][0]: set(flags(container)) for container in pod["initContainers"]}
+    assert used.keys() == {"envoy-config", "hold", "serve"}
+    for command, given in used.items():
+        assert given <= options(command), command
+    assert {"--picker-cert", "--picker-ca", "--controller-name", "--workers"} < used["serve"]
+    assert {"--tls-cert", "--tls-key"} < used["envoy-config"]
+
+
 def test_its_monitoring_is_that_of_config_prometheus() -> None:
     values = {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}
     made = comparable(template({**AS_KUSTOMIZE, **POOLS, **values}))
@@ -171,119 +211,6 @@ def test_a_wrong_value_is_refused_by_its_name(case: str) -> None:
     values, why = WRONG[case]
     with pytest.raises(Refused, match=why):
         template({**POOLS, **values})
-
-
-SOME: dict[str, Any] = {
-    "mode": "sidecar",
-    "pools": [{"name": "qwen", "namespace": "models", "responseMode": "skip"}],
-    "routes": [{"prefix": "/chat", "pool": "inference/llama"}],
-    "namespaces": ["models"],
-    "allNamespaces": True,
-    "image.repository": "registry.example.com/epp-client",
-    "image.tag": "9.9.9",
-    "image.digest": f"sha256:{'0' * 64}",
-    "image.pullPolicy": "Always",
-    "imagePullSecrets": [{"name": "registry"}],
-    "fullnameOverride": "edge",
-    "commonLabels": {"team": "a"},
-    "serviceAccount.create": False,
-    "serviceAccount.name": "other",
-    "serviceAccount.annotations": {"a": "b"},
-    "rbac.create": False,
-    "status.enabled": True,
-    "status.gateway": "infra/edge",
-    "status.controllerName": "example.com/gateway",
-    "pickerTls.mode": "verified",
-    "pickerTls.caConfigMap": "ca",
-    "pickerTls.clientSecret": "client",
-    "sidecar.workers": 3,
-    "sidecar.maxRetainedTotal": 1_000_000_000,
-    "sidecar.drainTimeout": 10,
-    "sidecar.extraArgs": ["--log-level=debug"],
-    "sidecar.extraEnv": [{"name": "EPP_CLIENT_DRAIN_GRACE", "value": "9"}],
-    "sidecar.extraVolumeMounts": [{"name": "v", "mountPath": "/v"}],
-    "sidecar.resources": {"limits": {"memory": "2Gi"}},
-    "hold.resources": {"limits": {"memory": "128Mi"}},
-    "envoy.image": "envoyproxy/envoy:v1.39.3",
-    "envoy.concurrency": 4,
-    "envoy.logLevel": "info",
-    "envoy.tlsSecret": "edge-tls",
-    "envoy.configArgs": ["--idle-timeout=60"],
-    "envoy.configResources": {"limits": {"memory": "512Mi"}},
-    "envoy.bootstrap": "static_resources: {}\n",
-    "envoy.drainMinSeconds": 1,
-    "envoy.drainMaxSeconds": 60,
-    "envoy.extraArgs": ["--component-log-level", "ext_proc:debug"],
-    "envoy.extraEnv": [{"name": "A", "value": "b"}],
-    "envoy.extraVolumeMounts": [{"name": "v", "mountPath": "/v"}],
-    "envoy.resources": {"limits": {"memory": "2Gi"}},
-    "service.type": "LoadBalancer",
-    "service.port": 8000,
-    "service.annotations": {"a": "b"},
-    "service.extraSpec": {"externalTrafficPolicy": "Local"},
-    "replicas": 5,
-    "autoscaling.enabled": False,
-    "autoscaling.minReplicas": 3,
-    "autoscaling.maxReplicas": 20,
-    "autoscaling.targetCPU": 50,
-    "podDisruptionBudget.enabled": False,
-    "podDisruptionBudget.maxUnavailable": "10%",
-    "networkPolicy.enabled": False,
-    "networkPolicy.monitoringNamespace": "prometheus",
-    "networkPolicy.extraIngress": [{"ports": [{"port": 1}]}],
-    "networkPolicy.extraEgress": [{"ports": [{"port": 53, "protocol": "UDP"}]}],
-    "podMonitor.enabled": True,
-    "podMonitor.labels": {"release": "prometheus"},
-    "podMonitor.interval": "15s",
-    "podMonitor.matchLabels": {"app": "edge-envoy"},
-    "prometheusRule.enabled": True,
-    "prometheusRule.labels": {"release": "prometheus"},
-    "podLabels": {"a": "b"},
-    "podAnnotations": {"a": "b"},
-    "nodeSelector": {"kubernetes.io/os": "linux"},
-    "tolerations": [{"key": "a", "operator": "Exists"}],
-    "affinity": {"nodeAffinity": {}},
-    "topologySpread": False,
-    "topologySpreadConstraints": [
-        {"topologyKey": "rack", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}
-    ],
-    "priorityClassName": "high",
-    "extraVolumes": [{"name": "v", "emptyDir": {}}],
-}
-"""Another value than the default for every value of the chart."""
-WITH: dict[str, Object] = {
-    "replicas": {"autoscaling": {"enabled": False}},
-    "status.gateway": {"status": {"enabled": True}},
-    "status.controllerName": {"status": {"enabled": True}},
-    "pickerTls.caConfigMap": {"pickerTls": {"mode": "verified"}},
-    "podMonitor.labels": {"podMonitor": {"enabled": True}},
-    "podMonitor.interval": {"podMonitor": {"enabled": True}},
-    "podMonitor.matchLabels": {
-        "mode": "sidecar",
-        "podMonitor": {"enabled": True, "matchLabels": {"app": "other"}},
-    },
-    "prometheusRule.labels": {"prometheusRule": {"enabled": True}},
-    "envoy.bootstrap": {"pools": []},
-}
-"""What a value needs to have an effect."""
-
-
-def merged(*parts: Object) -> Object:
-    """Values, the later ones over the earlier ones, as helm merges them."""
-    whole: Object = {}
-    for part in parts:
-        for key, value in deepcopy(part).items():
-            both = isinstance(value, dict) and isinstance(whole.get(key), dict)
-            whole[key] = merged(whole[key], value) if both else value
-    return whole
-
-
-def nested(name: str, value: Any) -> Object:
-    """The values that `--set name=value` stands for."""
-    for part in reversed(name.split(".")):
-        value = {part: value}
-    nested: Object = value
-    return nested
 
 
 @functools.cache
