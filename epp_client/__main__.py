@@ -1,6 +1,6 @@
 """The start of every process: `epp-client`, and `python -m epp_client`.
 
-Imports take a moment, in which a signal would end the process by its default action. So the long-running
+Imports take a moment. During it, the default action of a signal would end the process. So the long-running
 commands block their signals before anything else is imported.
 """
 
@@ -8,7 +8,7 @@ import sys
 
 from epp_client import signals
 
-LONG_RUNNING = ("serve", "hold", "up")
+LONG_RUNNING = ("serve", "hold", "up", "standalone")
 
 
 def main() -> None:

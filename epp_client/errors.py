@@ -113,7 +113,7 @@ class Reason(StrEnum):
 
     # This sidecar and its Envoy.
     BODY_NOT_RETAINED = "body_not_retained"
-    """The picker failed, and the request body was not kept: it was larger than `max-retained-body`,
+    """The picker failed, and the request body was not retained: it was larger than `max-retained-body`,
     or `--max-retained-total` was used up.
 
     Raise them, and the memory limit with them."""
@@ -129,14 +129,14 @@ class Reason(StrEnum):
 
 
 PICK_REASONS: Final = frozenset(reason for reason in Reason if reason.startswith("pick_"))
-"""Refused by us, and yet the answer of a picker that works."""
+"""The sidecar refuses the pick, but the picker has answered, so it works."""
 
 ENDPOINT_REASONS: Final = (
     Reason.ENDPOINT_UNREACHABLE,
     Reason.ENDPOINT_TIMEOUT,
     Reason.ENDPOINT_BROKE_OFF,
 )
-"""Reasons for which Envoy answers a request itself, in place of the endpoint."""
+"""Reasons for which Envoy answers a request itself, instead of the endpoint."""
 
 
 class LeftOut(StrEnum):

@@ -11,7 +11,8 @@ import structlog
 import yaml
 from watchfiles import DefaultFilter, awatch
 
-from epp_client.documents import Located, read
+from epp_client.documents.located import Located
+from epp_client.documents.read import is_json, read
 from epp_client.errors import ManifestError
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.store import PoolStore
@@ -20,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 STDIN = Path("-")
 MAX_FILE_BYTES = 256 * 1024 * 1024
+LARGE = 4_000_000
+"""Characters above which reading takes so long that it is announced."""
 POLL_INTERVAL = 1.0
 """Seconds between two checks of what the path leads to. A watch does not notice that a directory, or a link
 to one, is replaced."""
@@ -39,7 +42,11 @@ def read_file(file: Path) -> Content:
     """Read and parse a file."""
     name = name_of(file)
     try:
-        return list(read(_text(file), name))
+        text = _text(file)
+        if len(text) > LARGE:
+            hint = "" if is_json(text) else "; JSON (kubectl get -o json) is ten times as fast"
+            log.info(f"reading {len(text) // 1_000_000} MB{hint}", file=name)
+        return list(read(text, name))
     except ManifestError as error:
         return Problem(Severity.ERROR, str(error), file=name)
     except (yaml.YAMLError, ValueError) as error:

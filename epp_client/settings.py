@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -15,7 +14,20 @@ from pydantic import (
 )
 
 from epp_client.errors import SettingsError
-from epp_client.pool.endpoints import parse_endpoint
+from epp_client.option_values import (
+    BoundAddress,
+    CheckInterval,
+    CheckKind,
+    CheckThreshold,
+    CheckTimeout,
+    EndpointKeys,
+    FullName,
+    HostName,
+    LabelSelector,
+    PickerAddress,
+    TargetPorts,
+    is_service,
+)
 from epp_client.pool.inference_pool import AppProtocol, FailureMode
 from epp_client.pool.settings import PoolSettings
 
@@ -41,36 +53,6 @@ class UpstreamMode(StrEnum):
     """Envoy dials the address in the metadata, for Envoys without our xDS. One address, no retries."""
 
 
-def _pool_name(text: str) -> str:
-    namespace, slash, name = text.partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        raise ValueError("is not of the form namespace/name")
-    return text
-
-
-def host_port(text: str) -> tuple[str, int]:
-    """Split `host:port`. An IPv6 host is in brackets, which are removed.
-
-    Raises:
-        ValueError: `text` is not of that form.
-    """
-    host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ValueError("is not of the form host:port")
-    return host.strip("[]"), int(port)
-
-
-def _address(text: str) -> str:
-    host_port(text)
-    return text
-
-
-def _host_name(text: str) -> str:
-    if not text or any(sign in text for sign in "/@ *") or text.count(":") == 1:
-        raise ValueError("is not a host name or an address (give it without a port)")
-    return text
-
-
 DEFAULT_CONTROLLER = "epp-client.dev/gateway"
 _CONTROLLER = (
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
@@ -90,12 +72,12 @@ class KubernetesSettings(BaseModel):
     """Context of the kubeconfig."""
     namespaces: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Namespace whose InferencePools are followed, repeatable. Default, unless --pool is given: all."""
-    named_pools: tuple[Annotated[str, AfterValidator(_pool_name)], ...] = ()
+    named_pools: tuple[FullName, ...] = ()
     """namespace/name of an InferencePool to follow in addition to those of --namespace, repeatable."""
     last_known: Path | None = None
     """File that keeps the last known objects. If the API server is down at the next start, the sidecar
     serves from it."""
-    gateway: Annotated[str, AfterValidator(_pool_name)] | None = None
+    gateway: FullName | None = None
     """namespace/name of the Gateway that this sidecar serves. The status of the InferencePools that its
     routes use is reported."""
     controller_name: Annotated[str, Field(max_length=253, pattern=_CONTROLLER)] = DEFAULT_CONTROLLER
@@ -106,76 +88,76 @@ class KubernetesSettings(BaseModel):
     status: bool = True
     """Report the status of InferencePools. Needs --gateway."""
 
+    def check_alone(self) -> None:
+        """Check that no option is about InferencePools.
 
-def checked_host_port(text: str) -> str:
-    """`text`, if it is `host:port` of something to connect to.
-
-    Raises:
-        ValueError: it is not.
-    """
-    host, port = host_port(text)
-    if not port or "/" in host or any(sign.isspace() for sign in host):
-        raise ValueError("is not of the form host:port")
-    return text
-
-
-def _endpoint(text: str) -> str:
-    key = parse_endpoint(text)
-    if key is None:
-        raise ValueError(
-            "is not of the form ip:port, such as 10.0.0.7:8000 or [fd00::7]:8000; "
-            "pickers name endpoints by address, so a host name cannot be used"
-        )
-    return key
-
-
-def _once(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"{value} is given twice")
-    return values
+        Raises:
+            ValueError: names the option.
+        """
+        for option, given in (
+            ("--namespace", self.namespaces),
+            ("--pool", self.named_pools),
+            ("--gateway", self.gateway),
+        ):
+            if given:
+                raise ValueError(
+                    f"{option}: is about InferencePools, and with --endpoint-selector none is read;"
+                    " --pool-name has the namespace of the Pods"
+                )
 
 
 class EndpointSettings(BaseModel):
-    """One pool that is given by options, without Kubernetes objects."""
+    """One pool that is given by options, without an InferencePool: its endpoints, or the selector of its
+    Pods."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    endpoint: Annotated[
-        tuple[Annotated[str, AfterValidator(_endpoint)], ...], AfterValidator(_once)
-    ] = ()
+    endpoint: EndpointKeys = ()
     """ip:port of a model server, repeatable. The endpoints make one pool without Kubernetes objects."""
     endpoints: Path | None = None
     """File with the endpoints instead of --endpoint, followed: llm-d's `endpoints.yaml` (YAML or JSON),
     or several pools under `pools`."""
-    picker: Annotated[str, AfterValidator(checked_host_port)] | None = None
+    endpoint_selector: LabelSelector | None = None
+    """Label selector of the Pods of one pool without an InferencePool, such as `app=vllm` or
+    `tier in (a, b),!canary`. Needs --kubernetes."""
+    endpoint_target_ports: TargetPorts = ()
+    """Ports of each of those Pods, 1 to 8, separated by commas. Every podIP:port is an endpoint."""
+    picker: PickerAddress | None = None
     """host:port of the endpoint picker of that pool, an address or a name. A name is looked up every 10 s.
-    Default: no picker; the sidecar chooses the endpoints."""
-    pool_name: Annotated[str, AfterValidator(_pool_name)] = "default/default"
-    """namespace/name of that pool, as Envoy's routes and the metrics have it."""
+    With --endpoint-selector also namespace/name:port of a Service. Default: no picker; the sidecar chooses
+    the endpoints."""
+    pool_name: FullName = "default/default"
+    """namespace/name of that pool, as Envoy's routes and the metrics have it. With --endpoint-selector the
+    Pods are in that namespace; its default is then the sidecar's own, and `default` outside a cluster."""
     failure_mode: FailureMode = FailureMode.FAIL_CLOSE
     """What happens when that picker fails: `FailOpen` (the sidecar chooses an endpoint) or `FailClose`
     (the request is refused)."""
     app_protocol: AppProtocol = AppProtocol.HTTP
     """Protocol from Envoy to those endpoints: `http` (HTTP/1.1) or `kubernetes.io/h2c` (HTTP/2 in
     cleartext)."""
-    health_check: Annotated[str, Field(pattern=r"^(off|tcp|http:/[!-~]*)$")] = "off"
-    """How the sidecar finds out whether those endpoints are ready: `off` (all are), `tcp` (it accepts a
-    connection) or `http:/PATH` (a GET is answered with a status from 200 to 299)."""
-    health_check_interval: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    health_check: CheckKind = "tcp"
+    """How the sidecar finds out whether the endpoints of --endpoint and --endpoints are ready: `tcp` (it
+    accepts a connection), `http:/PATH` (a GET is answered with a status from 200 to 299) or `off` (all
+    are)."""
+    health_check_interval: CheckInterval = 5.0
     """Seconds between two health checks of an endpoint."""
-    health_check_timeout: Annotated[float, Field(gt=0, le=60)] = 2.0
+    health_check_timeout: CheckTimeout = 2.0
     """Seconds for one health check."""
-    healthy_threshold: Annotated[int, Field(ge=1, le=100)] = 2
+    healthy_threshold: CheckThreshold = 2
     """Successful health checks in a row after which an unhealthy endpoint is ready again. A new endpoint is
     ready after one."""
-    unhealthy_threshold: Annotated[int, Field(ge=1, le=100)] = 3
+    unhealthy_threshold: CheckThreshold = 3
     """Failed health checks in a row after which an endpoint is not ready any more."""
 
     @property
-    def given(self) -> bool:
-        """Whether they make a pool."""
+    def listed(self) -> bool:
+        """Whether they list the endpoints of a pool."""
         return bool(self.endpoint) or self.endpoints is not None
+
+    @property
+    def selects(self) -> bool:
+        """Whether they select the Pods of a pool."""
+        return self.endpoint_selector is not None
 
     def check_several(self, file: Path) -> None:
         """Check that the file may have several pools.
@@ -194,19 +176,50 @@ class EndpointSettings(BaseModel):
         Raises:
             ValueError: the text says what to give.
         """
-        if not self.given and self.model_fields_set:
-            first = sorted(self.model_fields_set)[0].replace("_", "-")
-            raise ValueError(f"--{first}: needs --endpoint IP:PORT or --endpoints FILE")
-        if self.endpoint and self.endpoints is not None:
-            raise ValueError("give --endpoint or --endpoints FILE, not both")
+        first = sorted(self.model_fields_set)[:1]
+        if first and not (self.listed or self.selects):
+            needed = "--endpoint IP:PORT, --endpoints FILE or --endpoint-selector SELECTOR"
+            if first == ["endpoint_target_ports"]:
+                needed = "--endpoint-selector SELECTOR"
+            raise ValueError(f"--{_spelled(first[0])}: needs {needed}")
+        if sum((bool(self.endpoint), self.endpoints is not None, self.selects)) > 1:
+            raise ValueError(
+                "give --endpoint, --endpoints FILE or --endpoint-selector SELECTOR, not several"
+            )
         if self.picker is None and "failure_mode" in self.model_fields_set:
             raise ValueError("--failure-mode: needs --picker HOST:PORT")
-        if sum((self.given, *others)) != 1:
+        if self.selects:
+            self._check_selection()
+        else:
+            self._check_list()
+        if sum((self.listed, *others)) != 1:
             raise ValueError(f"give exactly one source of pools: {names}")
 
+    def _check_selection(self) -> None:
+        if not self.endpoint_target_ports:
+            raise ValueError("--endpoint-selector: needs --endpoint-target-ports, such as 8000")
+        for name in sorted(self.model_fields_set):
+            if name.startswith("health") or name == "unhealthy_threshold":
+                raise ValueError(
+                    f"--{_spelled(name)}: is for --endpoint and --endpoints; with --endpoint-selector"
+                    " the readiness of the Pods counts"
+                )
 
-class ServeSettings(BaseModel):
-    """Settings of `epp-client serve`. Times are in seconds, sizes in bytes."""
+    def _check_list(self) -> None:
+        if self.endpoint_target_ports:
+            raise ValueError("--endpoint-target-ports: needs --endpoint-selector SELECTOR")
+        if self.picker is not None and is_service(self.picker):
+            raise ValueError(
+                f"--picker {self.picker}: a Service needs --endpoint-selector; give host:port"
+            )
+
+
+def _spelled(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class SourceSettings(BaseModel):
+    """Where the pools come from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -216,6 +229,24 @@ class ServeSettings(BaseModel):
     kubernetes: KubernetesSettings | None = None
     """Follow the Kubernetes API instead of --pools, with the Pod's ServiceAccount or a kubeconfig."""
     endpoints: EndpointSettings = EndpointSettings()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.endpoints.selects and self.kubernetes is None:
+            raise ValueError("--endpoint-selector: needs --kubernetes")
+        self.endpoints.check_source(
+            self.pools is not None,
+            self.kubernetes is not None,
+            names="--pools PATH, --kubernetes, --endpoint IP:PORT or --endpoints FILE",
+        )
+        if self.endpoints.selects and self.kubernetes is not None:
+            self.kubernetes.check_alone()
+        return self
+
+
+class ServeSettings(SourceSettings):
+    """Settings of `epp-client serve`. Times are in seconds, sizes in bytes."""
+
     socket: Path = Path("/run/epp-client/ext-proc.sock")
     """Unix socket for Envoy's ext_proc streams. With several workers, their number is added to the name."""
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
@@ -226,9 +257,9 @@ class ServeSettings(BaseModel):
     restarts: requests queue in them instead of failing."""
     xds_socket: Path | None = Path("/run/epp-client/xds.sock")
     """Unix socket for Envoy's ADS stream."""
-    admin: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9902"
+    admin: BoundAddress = "127.0.0.1:9902"
     """host:port of the admin page."""
-    admin_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = ()
+    admin_hosts: tuple[HostName, ...] = ()
     """Additional name that the `Host` header of a request to the admin page may have, repeatable. Always
     allowed: localhost, the address that the request came to, the host of --admin, this machine's name."""
     transport: TransportName = TransportName.NATIVE
@@ -251,11 +282,6 @@ class ServeSettings(BaseModel):
 
     @model_validator(mode="after")
     def _across_fields(self) -> Self:
-        self.endpoints.check_source(
-            self.pools is not None,
-            self.kubernetes is not None,
-            names="--pools PATH, --kubernetes, --endpoint IP:PORT or --endpoints FILE",
-        )
         if self.xds_socket in self.sockets:
             raise ValueError(
                 f"xds_socket: '{self.xds_socket}' is an ext_proc socket already; give another path"

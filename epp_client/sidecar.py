@@ -30,8 +30,9 @@ from epp_client.xds.ads import AdsServer
 log = structlog.get_logger(__name__)
 
 SYNC_PATIENCE = 5.0
-"""Seconds to read the pools before the start checks whether requests are served or queued meanwhile. If
-neither, the sidecar starts to serve and refuses them: Envoy gives up connecting after about 10 s."""
+"""Seconds to read the pools. After that the start checks whether requests are served or queued until the
+pools are known. If neither, the sidecar starts to serve and refuses requests: Envoy stops trying to connect
+after about 10 s."""
 KEPT_PATIENCE = 30.0
 """Upper bound in seconds of all waits of a start while requests queue (in claimed sockets, or in a
 holder's) or earlier workers serve them. Envoy lets a request wait for a minute."""
@@ -200,7 +201,7 @@ class Sidecar:
 
     def _source_of(self, settings: ServeSettings) -> PoolSource:
         clock, defaults = asyncio.get_running_loop().time, settings.pool_defaults
-        if settings.endpoints.given:
+        if settings.endpoints.listed:
             return EndpointSource(settings.endpoints, self.store, defaults, clock, self._listed)
         if settings.kubernetes is None:
             assert settings.pools is not None
@@ -208,7 +209,9 @@ class Sidecar:
         # It takes 70 MB: imported only if used.
         from epp_client.kubernetes.pools import KubernetesPools
 
-        kubernetes = KubernetesPools(settings.kubernetes, self.store, defaults, clock, self._listed)
+        kubernetes = KubernetesPools(
+            settings.kubernetes, self.store, defaults, clock, self._listed, settings.endpoints
+        )
         self.metrics.follow_api(kubernetes)
         return kubernetes
 

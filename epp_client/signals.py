@@ -1,7 +1,8 @@
-"""The signals that the sidecar acts on. Imported before all else, so it needs the standard library only.
+"""The signals that the sidecar acts on. Imported before everything else, so it needs the standard library
+only.
 
-The control process blocks them for its whole life and polls for them. A handler, and what it had noted,
-would be lost at `exec`; a blocked signal stays pending in the kernel until a program takes it.
+The control process blocks them for its whole life and polls for them. A signal that a handler has noted
+would be lost at `exec`. A blocked signal stays pending in the kernel until a program takes it.
 """
 
 import signal

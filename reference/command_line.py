@@ -66,7 +66,8 @@ def _command(name: str, command: Any) -> str:
     for begin, title in _GROUPS:
         grouped.append((title, [p for p in rest if p.name.startswith(begin)]))
         rest = [p for p in rest if not p.name.startswith(begin)]
-    parts.append(_options(rest))
+    if rest:
+        parts.append(_options(rest))
     for title, chosen in reversed(grouped):
         if chosen:
             parts.append(f"### {title}\n\n{_options(chosen)}")

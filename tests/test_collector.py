@@ -1,4 +1,4 @@
-"""What a process that serves is spared: full collections of all that its start has made."""
+"""A serving process runs no full collection of the objects that its start has created."""
 
 import subprocess
 import sys
@@ -8,7 +8,8 @@ import gc
 from epp_client import app, collector
 {settle}
 before = gc.get_stats()[2]["collections"]
-made = [[] for _ in range(200_000)]  # as many as the Pods of two pages
+# As many objects as the Pods of two pages of a list.
+made = [[] for _ in range(200_000)]
 print(gc.get_stats()[2]["collections"] - before)
 """
 
@@ -20,4 +21,4 @@ def full_collections(settle: str) -> int:
 
 def test_a_list_of_pods_causes_no_full_collection() -> None:
     assert full_collections("collector.settle()") == 0
-    assert full_collections("") > 0, "there is nothing to be spared"
+    assert full_collections("") > 0, "without the settings there is no full collection either"

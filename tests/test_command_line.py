@@ -122,6 +122,16 @@ def test_envoy_has_a_route_for_each_pool_of_a_file(
     assert "--picker: " in capsys.readouterr().err
 
 
+def test_envoy_has_a_route_for_a_pool_of_a_selector(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "envoy-config --endpoint-selector app=llama --endpoint-target-ports 8000"
+    assert call(monkeypatch, f"{line} --pool-name inference/llama") == 0
+    assert "inference/llama" in capsys.readouterr().out
+    assert call(monkeypatch, f"{line} --pools {EXAMPLE}") == 2
+    assert "give exactly one source of pools" in capsys.readouterr().err
+
+
 def test_what_cannot_be_bound_is_named_and_no_other_sidecar_blamed_for_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

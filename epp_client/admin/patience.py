@@ -21,7 +21,7 @@ READING_SECONDS = 30.0
 
 
 class Door:
-    """Makes the protocol of each connection: one of `make`, inside the limits above."""
+    """Creates the protocol of each connection: the one that `make` returns, with the limits above."""
 
     def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
         self._make = make

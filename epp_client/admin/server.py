@@ -17,12 +17,12 @@ from epp_client.admin.hosts import only_for
 from epp_client.admin.patience import Door, punctual
 from epp_client.metrics.counters import Counters
 from epp_client.metrics.registry import Metrics, current
+from epp_client.option_values import host_port
 from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint
 from epp_client.pool.problems import Problem
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
-from epp_client.settings import host_port
 from epp_client.tls_settings import ClientTls
 from epp_client.version import VERSION
 
@@ -277,6 +277,7 @@ def _describe(
         "namespace": pool.name.namespace,
         "name": pool.name.name,
         "selector": dict(pool.match_labels),
+        **({"endpointSelector": pool.selector} if pool.selector else {}),
         "targetPorts": list(pool.target_ports),
         "appProtocol": str(pool.app_protocol),
         "failureMode": str(pool.failure_mode),

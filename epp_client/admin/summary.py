@@ -27,7 +27,7 @@ def pools_page(
     offset: int = 0,
     limit: int = MAX_POOLS,
 ) -> dict[str, Any]:
-    """Rows `offset` to `offset + limit` of the pools whose names contain `query`, those in trouble
+    """Rows `offset` to `offset + limit` of the pools whose names contain `query`. Pools with trouble come
     first."""
     troubled: dict[str, int] = {}
     for problem in problems:

@@ -8,8 +8,10 @@ import typer
 from epp_client.cli.check import check
 from epp_client.cli.envoy_config import envoy_config
 from epp_client.cli.hold import hold
+from epp_client.cli.init import init
 from epp_client.cli.pick import pick
 from epp_client.cli.serve import serve
+from epp_client.cli.standalone import CONTEXT, standalone
 from epp_client.cli.up import up
 from epp_client.errors import EppClientError
 from epp_client.version import VERSION
@@ -22,6 +24,7 @@ app = typer.Typer(
     "checks the answer, and serves on when the picker fails.",
 )
 for name, command in {
+    "init": init,
     "up": up,
     "serve": serve,
     "hold": hold,
@@ -30,6 +33,7 @@ for name, command in {
     "envoy-config": envoy_config,
 }.items():
     app.command(name)(command)
+app.command("standalone", context_settings=CONTEXT)(standalone)
 
 
 def _version(value: bool) -> None:

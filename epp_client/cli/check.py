@@ -30,10 +30,12 @@ def check(
     from epp_client.endpoints.lint import lint as lint_endpoints
     from epp_client.endpoints.lint import lists_endpoints
     from epp_client.files import read_file
+    from epp_client.logs import configure
     from epp_client.manifests.lint import lint
     from epp_client.pool.findings import Findings
     from epp_client.pool.problems import Severity
 
+    configure("console")
     # A large file takes seconds to parse, and a pipe can be read once.
     read = cache(read_file)
     listed = [path for path in paths if lists_endpoints(path, read)]

@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
+from epp_client.option_values import host_port
 from epp_client.pool.settings import PoolSettings, ResponseMode
 from epp_client.settings import (
     MAX_WORKERS,
     EndpointSettings,
     UpstreamMode,
-    host_port,
     valid,
     worker_sockets,
 )
@@ -34,7 +34,8 @@ class EnvoySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     routes: tuple[str, ...] = ()
-    """/PREFIX=namespace/name, repeatable. Default: `/` for one pool, `/<namespace>/<name>/` for several."""
+    """/PREFIX=namespace/name, repeatable. Default: `/<namespace>/<name>/` for each pool, and `/` if there
+    is only one."""
     listen: str = "0.0.0.0:8080"
     """host:port of Envoy's listener."""
     tls_cert: Path | None = None
@@ -84,7 +85,10 @@ class EnvoyConfigSettings(EnvoySettings):
         self.endpoints.check_source(
             self.pools is not None,
             bool(self.named_pools),
-            names="--pools PATH, --pool NAMESPACE/NAME, --endpoint IP:PORT or --endpoints FILE",
+            # Routes need the pool's name, not the cluster.
+            self.endpoints.selects,
+            names="--pools PATH, --pool NAMESPACE/NAME, --endpoint IP:PORT, --endpoints FILE or "
+            "--endpoint-selector SELECTOR",
         )
         if self.named_pools and self.upstream_mode is UpstreamMode.ORIGINAL_DST:
             raise ValueError(
@@ -97,15 +101,17 @@ class EnvoyConfigSettings(EnvoySettings):
 def envoy_config(given: dict[str, Any]) -> None:
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets no route."""
     from epp_client.envoy.bootstrap import envoy_config as render
+    from epp_client.envoy.routes import default_routes, without_root
 
     settings = valid(EnvoyConfigSettings, given)
     pools = _pools(settings)
     modes = {name: pool.settings.response_mode for name, pool in pools.items()}
     modes |= dict(_named(text, settings.response_mode) for text in settings.named_pools)
+    routes = [route_of(item) for item in settings.routes] or default_routes(sorted(modes))
     without_ads = settings.upstream_mode is UpstreamMode.ORIGINAL_DST
     text = render(
         sorted(modes),
-        routes=[route_of(item) for item in settings.routes] or None,
+        routes=routes,
         listener=address_of(settings.listen),
         edge=edge_of(settings),
         admin=address_of(settings.envoy_admin),
@@ -116,6 +122,8 @@ def envoy_config(given: dict[str, Any]) -> None:
         response_modes=modes,
         app_protocols={name: pool.app_protocol for name, pool in pools.items()},
     )
+    if not settings.routes and (hint := without_root(routes)):
+        typer.echo(f"note: {hint}", err=True)
     if settings.output is None:
         typer.echo(text)
         return
@@ -134,6 +142,11 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     if settings.named_pools:
         return {}
     defaults = PoolSettings(response_mode=settings.response_mode)
+    if settings.endpoints.selects:
+        from epp_client.kubernetes.follow.given import given_pool
+
+        pool = given_pool(settings.endpoints, defaults, None)
+        return {pool.name: pool}
     if settings.pools is None:
         listed, problems = load_endpoints(settings.endpoints, defaults)
         _show_errors(problems)

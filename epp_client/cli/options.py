@@ -32,7 +32,7 @@ _SPELLINGS: Final = {
 """Options that are not spelled as their fields. Repeatable options are singular."""
 _EXISTING: Final = ("pools", "endpoints")
 """Paths that must exist when the command starts."""
-_COMMA_SEPARATED: Final = {"strip_headers"}
+_COMMA_SEPARATED: Final = {"strip_headers", "endpoint_target_ports"}
 """List fields that are one option with commas."""
 
 

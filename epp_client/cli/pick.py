@@ -12,27 +12,26 @@ from rich.table import Table
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
 from epp_client.pool.settings import PoolSettings
-from epp_client.settings import EndpointSettings, valid
+from epp_client.settings import SourceSettings, valid
 from epp_client.tls_settings import ClientTls
 
 if TYPE_CHECKING:
     from epp_client.picker.ask import PickReport
     from epp_client.pool.snapshot import PoolSnapshot
+    from epp_client.pool.store import PoolStore
+
+LIST_TIMEOUT = 10.0
+"""Seconds to read the pools of a cluster."""
+
+_NOT_FOR_PICKS = ("last_known", "gateway", "controller_name", "lease_namespace", "status")
+"""Settings of an API server that a single pick does not need."""
 
 
-@settings_as_options(tls=ClientTls, endpoints=EndpointSettings)
+@settings_as_options(*_NOT_FOR_PICKS, tls=ClientTls, source=SourceSettings)
 def pick(
     pool: Annotated[str, typer.Argument(help="namespace/name of the InferencePool.")],
     tls: dict[str, Any],
-    endpoints: dict[str, Any],
-    pools: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            help="Manifest file or directory, as given to `serve`.",
-            envvar="EPP_CLIENT_POOLS",
-        ),
-    ] = None,
+    source: dict[str, Any],
     body: Annotated[
         str, typer.Option(help="Request body, or @FILE.")
     ] = '{"model":"m","prompt":"hi"}',
@@ -53,7 +52,7 @@ def pick(
 
     configure("console", "warning")
     defaults = valid(PoolSettings, {"tls": tls, "pick_timeout": timeout})
-    snapshot = _snapshot(pool, pools, valid(EndpointSettings, endpoints), defaults)
+    snapshot = read_snapshot(pool, valid(SourceSettings, source), defaults)
     content = _content(body)
     headers = [(":method", "POST"), (":path", "/v1/completions")]
     for line in header or []:
@@ -68,32 +67,67 @@ def pick(
         raise typer.Exit(1)
 
 
-def _snapshot(
-    pool: str, pools: Path | None, endpoints: EndpointSettings, defaults: PoolSettings
-) -> "PoolSnapshot":
+def read_snapshot(pool: str, settings: SourceSettings, defaults: PoolSettings) -> "PoolSnapshot":
+    """The pool, as its source has it now.
+
+    Raises:
+        SettingsError: there is no such pool, or the source cannot be read.
+    """
     from epp_client.endpoints.source import EndpointSource
     from epp_client.manifests.source import ManifestSource
     from epp_client.pool.store import PoolStore
 
-    try:
-        endpoints.check_source(
-            pools is not None, names="--pools PATH, --endpoint IP:PORT or --endpoints FILE"
-        )
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
     store = PoolStore()
-    if pools is not None:
-        ManifestSource(pools, store, defaults, lambda: 0.0).reload()
+    if settings.pools is not None:
+        ManifestSource(settings.pools, store, defaults, lambda: 0.0).reload()
+    elif settings.kubernetes is not None:
+        asyncio.run(_follow(settings, store, defaults))
     else:
-        asyncio.run(EndpointSource(endpoints, store, defaults, lambda: 0.0).reload())
+        asyncio.run(EndpointSource(settings.endpoints, store, defaults, lambda: 0.0).reload())
     snapshot = store.snapshots.get(pool)
     if snapshot is None:
         known = ", ".join(sorted(store.snapshots)) or "none"
-        where = pools or endpoints.endpoints or "the options"
+        where = settings.pools or settings.endpoints.endpoints or "the options"
+        if settings.kubernetes is not None and not settings.endpoints.selects:
+            where = "the cluster"
         for problem in store.problems:
             typer.echo(f"{problem.severity}: {problem}", err=True)
         raise SettingsError(f"no InferencePool {pool} in {where}; it has: {known}")
     return snapshot
+
+
+async def _follow(settings: SourceSettings, store: "PoolStore", defaults: PoolSettings) -> None:
+    """Follow the cluster until its pools are known.
+
+    Raises:
+        SettingsError: they are not in time, or the API server cannot be followed at all.
+    """
+    from epp_client.kubernetes.pools import KubernetesPools
+
+    assert settings.kubernetes is not None
+    known, missing = asyncio.Event(), "the API server does not answer"
+
+    def listed(text: str) -> None:
+        nonlocal missing
+        missing = text
+        if not text:
+            known.set()
+
+    clock = asyncio.get_running_loop().time
+    pools = KubernetesPools(settings.kubernetes, store, defaults, clock, listed, settings.endpoints)
+    following = asyncio.create_task(pools.run())
+    waiting = asyncio.create_task(known.wait())
+    await asyncio.wait(
+        {following, waiting}, timeout=LIST_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+    )
+    waiting.cancel()
+    failed = following.exception() if following.done() else None
+    following.cancel()
+    await asyncio.wait({following, waiting})
+    if failed is not None:
+        raise failed
+    if not known.is_set():
+        raise SettingsError(f"the pools cannot be read: {missing}")
 
 
 def _table(pool: str, snapshot: "PoolSnapshot", report: "PickReport", content: bytes) -> Table:

@@ -45,7 +45,7 @@ def up(
     ] = None,
 ) -> None:
     """Run a whole gateway, Envoy and the sidecar, until SIGTERM, then drain both. Restarts either if it
-    dies. Exits with 0 if every request has ended, 1 if some were cut, 2 if it could not start."""
+    dies or hangs. Exits with 0 if every request has ended, 1 if some were cut, 2 if it could not start."""
     from epp_client.logs import configure
     from epp_client.up.folder import private_folder
     from epp_client.up.prerequisites import check_free, envoy_binary
@@ -133,6 +133,7 @@ class Shown:
         self._edge = edge_of(settings)
         self._given_routes = [route_of(text) for text in settings.routes]
         self._routes: Sequence[Route] = self._given_routes
+        self._hint = ""
 
     def bootstrap(self, pools: "Sequence[Pool]") -> str:
         """The bootstrap.
@@ -141,13 +142,14 @@ class Shown:
             SettingsError: a route to an unknown pool.
         """
         from epp_client.envoy.bootstrap import envoy_config
-        from epp_client.envoy.routes import default_routes
+        from epp_client.envoy.routes import default_routes, without_root
         from epp_client.pool.inference_pool import AppProtocol, PoolName
         from epp_client.pool.settings import ResponseMode
 
         settings, serving = self._settings, self._serving
         names = {pool: PoolName(pool.namespace, pool.name) for pool in pools}
         self._routes = self._given_routes or default_routes(list(names.values()))
+        self._hint = "" if self._given_routes else without_root(self._routes)
         without_ads = serving.upstream_mode is UpstreamMode.ORIGINAL_DST
         return envoy_config(
             list(names.values()),
@@ -178,6 +180,7 @@ class Shown:
                 admin=f"http://{_reachable(self._serving.admin)}",
                 routes={route.prefix: str(route.pool) for route in self._routes},
                 pools={name: f"{p.ready} endpoints, {p.picker}" for name, p in states.items()},
+                hint=self._hint,
             )
             return
         lines = [f"The gateway serves at {url}"]
@@ -186,6 +189,8 @@ class Shown:
                 f"  {url}{route.prefix}  pool {route.pool}: {_state(states.get(str(route.pool)))}"
             )
         first = self._routes[0].prefix.rstrip("/")
+        if self._hint:
+            lines.append(f"Note: {self._hint}")
         lines += [
             f"Admin page: http://{_reachable(self._serving.admin)}",
             "Try it, with the name of your model:",

@@ -1,5 +1,5 @@
-"""Account: what became of the requests of one process, written down: counters, log lines, and what the next
-local pick should know.
+"""Account: records what happened to the requests of one process, in counters, log lines, and the state that
+local picks need.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 class Account:
-    """Of one process; `counters` are its numbers."""
+    """The account of one process. `counters` has its numbers."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
         self.counters = counters
@@ -33,24 +33,25 @@ class Account:
         self._repeats = Repeats()
 
     def local_pick(self, snapshot: PoolSnapshot, subset: Subset | None) -> tuple[str, ...]:
-        """An endpoint of our own choice, and others to try after it."""
+        """Make a local pick: the chosen endpoint, and others to try after it."""
         unreachable = self._unreachable.now(self._loop.time())
         return local_pick(snapshot, subset, self.in_flight, unreachable, random.randrange)
 
     def served(self, pool: str, counters: PoolCounters, exchange: Exchange) -> None:
-        """Envoy has said who serves the request: those of the list before it took no connection."""
+        """Envoy has reported the served endpoint. It could not connect to the endpoints before it in the
+        list."""
         if passed_over := exchange.result.passed_over:
             self._unreachable.refused(passed_over, self._loop.time())
             counters.passed_over += len(passed_over)
-            self._warn("endpoints took no connection", pool=pool, endpoint=passed_over[0])
+            self._warn("Envoy could not connect to endpoints", pool=pool, endpoint=passed_over[0])
         if exchange.result.endpoint is not None and exchange.result.endpoint_failure is None:
             self._unreachable.served(exchange.result.endpoint)
 
     def ended(
         self, pool: str, counters: PoolCounters, exchange: Exchange, pick_seconds: float | None
     ) -> None:
-        """An exchange is over. `counters` are those that it began with, even if those of the pool's name
-        are others by now, or none."""
+        """An exchange is over. `counters` are those that it started with: a pool that was deleted, or
+        created again, does not have them any more."""
         counters.in_flight -= 1
         counters.outcome(exchange.result.outcome or Outcome.CANCELLED)
         if pick_seconds is not None and exchange.result.outcome is Outcome.STEERED:
@@ -71,11 +72,11 @@ class Account:
             counters.pass_through(exchange.result.passthrough)
             if exchange.result.hint and exchange.result.reason is None:
                 why = _why(pool, exchange.result.passthrough, exchange.result.hint)
-                self._warn("a response passed its picker by", **why)
+                self._warn("a response continued without its picker", **why)
         if exchange.result.endpoint_failure is not None:
             reason = exchange.result.endpoint_failure
             counters.endpoint_fail(reason)
-            self._warn("Envoy answered for an endpoint", pool=pool, reason=str(reason))
+            self._warn("Envoy answered instead of an endpoint", pool=pool, reason=str(reason))
         if exchange.result.eviction is not None:
             counters.evict(exchange.result.eviction)
         for what, (count, name) in exchange.result.left_out.items():
@@ -95,7 +96,8 @@ class Account:
         self._warn("the picker cannot be reached", pool=pool, error=str(error))
 
     def picker_ended(self, pool: str, status: Status, *, decided: bool) -> None:
-        """A picker's stream ended; before the pick, or with an error, that is worth a line."""
+        """A picker's stream ended. It is logged if it ended with an error, or before the pick with OK and a
+        message. `decided`: there was a pick before."""
         if status != OK and not (decided and status.code == OK.code):
             self._warn(
                 "the picker ended a call",
@@ -105,15 +107,15 @@ class Account:
             )
 
     def _warn(self, event: str, **fields: str | int) -> None:
-        """Log what may happen a thousand times a second: the first at once, then by the count."""
+        """Log an event that may happen a thousand times a second: the first at once, then with a count."""
         key = (event, fields.get("pool"), fields.get("reason"))
         if (count := self._repeats.due(key)) is not None:
             log.warning(event, times=count, **fields)
 
 
 def _why(pool: str, reason: Reason, setting: str, said: str = "") -> dict[str, str]:
-    """What a log line says of a failure; `setting` is the deadline or the bound that decided it, `said` the
-    picker's words that were of no use."""
+    """The fields of a log line about a failure. `setting` is the deadline or the bound that was exceeded.
+    `said` is the picker's answer, if it could not be used."""
     why = {"pool": pool, "reason": str(reason)}
     if said:
         why["picker_said"] = said

@@ -1,8 +1,8 @@
-"""Deadlines: many timers of few durations, for the price of appending to a list.
+"""Deadlines: many timers with few different durations. To arm one costs as much as to append to a list.
 
-An exchange arms and disarms several timers within milliseconds that hardly ever ring. Those of one
-duration ring in the order in which they were armed, so a queue and one timer of the event loop serve
-them all; a disarmed one leaves its queue when those before it have.
+An exchange arms and disarms several timers within milliseconds, and few of them ring. Timers with the same
+duration ring in the order in which they were armed, so one queue and one timer of the event loop are enough
+for all of them. A disarmed timer stays in its queue until it is at the front.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from epp_client.relay.actions import Timer
 
 
 class Owner(Protocol):
-    """Who is told."""
+    """The object that is called when a timer rings."""
 
     def rang(self, timer: Timer) -> None:
         """The deadline has passed."""
 
 
 class Deadline:
-    """One armed timer; `owner = None` disarms it."""
+    """One armed timer. `owner = None` disarms it."""
 
     __slots__ = ("due", "owner", "timer")
 
@@ -38,7 +38,7 @@ class Deadlines:
         self._queues: dict[float, deque[Deadline]] = {}
 
     def arm(self, owner: Owner, timer: Timer, seconds: float) -> Deadline:
-        """Tell `owner` in `seconds`, unless it is disarmed before."""
+        """Call `owner.rang` in `seconds`, unless the timer is disarmed before."""
         due = self._loop.time() + seconds
         deadline = Deadline(owner, timer, due)
         queue = self._queues.get(seconds)
@@ -58,7 +58,8 @@ class Deadlines:
                 owner, deadline.owner = deadline.owner, None
                 if owner is not None:
                     owner.rang(deadline.timer)
-        finally:  # one owner's failure is not the others'
+        # The other timers must ring even if one owner raises.
+        finally:
             if queue:
                 self._loop.call_at(queue[0].due, self._ring, seconds)
             else:

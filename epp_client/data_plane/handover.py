@@ -1,6 +1,6 @@
-"""What a relay tells the control process that takes over from its own: the endpoints it may still pick.
+"""Tells the next control process which endpoints this relay may still pick.
 
-One unary call on the relay's own socket, which only those may open who may ask for picks.
+It is a unary call on the relay's own socket. Only processes that may ask for picks can open that socket.
 """
 
 from typing import Final
@@ -12,23 +12,23 @@ from epp_client.wire.transport import NoOwner, Stream, StreamEvents
 
 KNOWN_ENDPOINTS: Final = "/epp_client.Handover/KnownEndpoints"
 UNREAD: Final = 2
-"""Answers that may wait for somebody to read them. Those of large pools have megabytes."""
+"""Largest number of answers that wait to be read. Those of large pools have megabytes."""
 
 
 class Handover:
-    """The answers of one relay."""
+    """The handover service of one relay."""
 
     def __init__(self, store: PoolStore) -> None:
         self.store = store
         self.unread = 0
 
     def accept(self, stream: Stream) -> StreamEvents:
-        """Somebody asks."""
+        """Take a new call."""
         return _KnownEndpoints(self, stream)
 
 
 class _KnownEndpoints(NoOwner):
-    """Owner of one call; its request says nothing."""
+    """Owner of one call. Its request is empty."""
 
     __slots__ = ("_handover", "_paused", "_stream", "_unread")
 
@@ -40,7 +40,7 @@ class _KnownEndpoints(NoOwner):
 
     def half_closed(self) -> None:
         if self._handover.unread >= UNREAD:
-            self._stream.finish(Status(RESOURCE_EXHAUSTED, "others are being told already"))
+            self._stream.finish(Status(RESOURCE_EXHAUSTED, "too many calls at once; try again"))
             return
         self._handover.unread += 1
         self._unread = True

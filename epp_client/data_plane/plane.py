@@ -1,7 +1,7 @@
-"""DataPlane: everything of the sidecar that touches requests; one per process.
+"""DataPlane: everything in the sidecar that handles requests. There is one per process.
 
-The ext_proc service on its socket, and the connections to the pickers. What it knows of pools is in
-the store that it is given; what came of the requests is in its counters.
+It has the ext_proc service on its socket, and the connections to the pickers. It reads the pools from the
+store that it is given, and counts the results of requests in its counters.
 """
 
 import asyncio
@@ -24,11 +24,12 @@ from epp_client.wire.transport import Server, Transport
 log = structlog.get_logger(__name__)
 
 HURRY = 1.0
-"""Seconds before a drain ends from which on pickers are not waited for; answers have to get to clients."""
+"""Seconds before the end of a drain at which it stops waiting for pickers. The rest of each response needs
+this time to reach its client."""
 
 
 class Inherited(NamedTuple):
-    """The settings' socket, bound by the control process, which keeps its name."""
+    """The socket of the settings, bound by the control process, which also watches its name."""
 
     descriptor: int
     inode: int
@@ -57,7 +58,7 @@ class DataPlane:
             self._counters,
             max_exchanges=settings.max_exchanges,
             max_retained_total=settings.max_retained_total,
-            # Envoy's original_dst dials one address, and answers 503 to a list.
+            # Envoy's original_dst connects to a single address. If it gets a list, it answers 503.
             destinations=1 if settings.upstream_mode is UpstreamMode.ORIGINAL_DST else None,
             wanted=wanted,
         )
@@ -69,30 +70,30 @@ class DataPlane:
 
     @property
     def serving(self) -> bool:
-        """Whether Envoy should send requests here: what gRPC health checks are answered."""
+        """Whether Envoy should send requests here. gRPC health checks are answered with this."""
         return self._server is not None and not self._draining
 
     @property
     def place(self) -> int | None:
-        """When the socket was given its name; None when the name leads elsewhere. Another process that
-        takes it over, with the same socket or another one, changes this."""
+        """When the socket got its name, None if the name now leads to another socket. It changes when
+        another process takes over the name, with the same socket or another one."""
         return taken(self._socket, self._inode) if self._inode is not None else None
 
     async def totals(self) -> Counters:
-        """What came of the requests so far."""
+        """The counters of all requests so far."""
         self._counters.retained_bytes = self.service.budget.used
         self._counters.pickers = self._pickers.states()
         return self._counters
 
     def forget(self, pool: str) -> None:
-        """Drop the numbers of a pool that is no more."""
+        """Remove the counters of a deleted pool."""
         self._counters.pools.pop(pool, None)
 
     async def start(self) -> None:
-        """Bind the Unix socket, or take the inherited one, and listen.
+        """Bind the Unix socket, or use the inherited one, and listen.
 
         Raises:
-            OSError, RuntimeError: it cannot be bound.
+            OSError, RuntimeError: the socket cannot be bound.
         """
         self._server = await self._transport.serve(str(self._socket), self.service.accept)
         inherited = self._inherited
@@ -100,16 +101,17 @@ class DataPlane:
 
     @property
     def name(self) -> SocketName:
-        """The socket's name, which is ours unless it is inherited."""
+        """The name of the socket. It belongs to this process unless the socket is inherited."""
         return SocketName(
             self._socket, lambda: self._inode if self.serving else None, self.bind_again
         )
 
     async def bind_again(self) -> None:
-        """The name was removed: serve on a new socket. The streams of the old one have the drain timeout.
+        """The name was removed: serve on a new socket. Streams of the old socket may continue for the drain
+        timeout.
 
         Raises:
-            OSError, RuntimeError: it cannot be bound.
+            OSError, RuntimeError: the new socket cannot be bound.
         """
         old = self._server
         await self.start()
@@ -124,7 +126,8 @@ class DataPlane:
         self._ending.discard(ending)
 
     async def drain(self, timeout: float) -> None:
-        """No new streams; the open ones have `timeout` seconds to finish. 0 cuts a running drain."""
+        """Accept no new streams, and give the open ones `timeout` seconds to finish. 0 ends a running drain
+        at once."""
         self._draining = True
         if self._server is not None:
             log.info("draining", open_streams=self.service.open_sessions)
@@ -138,7 +141,7 @@ class DataPlane:
                 hurried.cancel()
 
     async def close(self) -> None:
-        """Let go of the pickers and the pools, after `drain`."""
+        """Close the connections to pickers and stop following the pools. Call `drain` first."""
         await asyncio.gather(*self._ending)
         await self._pickers.close()
         self.service.close()
@@ -146,7 +149,8 @@ class DataPlane:
 
 def _transport(name: TransportName, plane: DataPlane, inherited: Inherited | None) -> Transport:
     if name is TransportName.GRPCIO:
-        from epp_client.wire.grpcio import GrpcioTransport  # 30 MB: only for those who want it
+        # Imported here because it costs 30 MB, which the native transport does not need.
+        from epp_client.wire.grpcio import GrpcioTransport
 
         return GrpcioTransport(lambda: plane.serving)
     from epp_client.wire.native import NativeTransport

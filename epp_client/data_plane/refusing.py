@@ -1,7 +1,7 @@
-"""Streams of Envoy's that no Exchange is made for: refused as soon as Envoy has said what they are about.
+"""Streams from Envoy that get no Exchange. They are refused when their first message arrives.
 
-A stream that begins with a response is refused by nobody: Envoy itself, or another of its filters, has
-answered the client, and the sidecar only lets that through.
+A stream that begins with a response is not refused. Envoy or another of its filters has answered the
+client, and the sidecar passes that local reply through unchanged.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _OF_RESPONSE = (Phase.RESPONSE_HEADERS, Phase.RESPONSE_BODY, Phase.RESPONSE_TRAI
 
 
 class Refusing(NoOwner):
-    """Owner of a stream that the sidecar cannot serve, for `reason`; `outcome` is told how it ended."""
+    """Owner of a stream that the sidecar refuses, for `reason`. `outcome` is called with its outcome."""
 
     def __init__(
         self, stream: Stream, reason: Reason, pool: str, outcome: Callable[[Outcome], None]
@@ -34,18 +34,19 @@ class Refusing(NoOwner):
         self._out = Outbox()
 
     def message_received(self, message: bytes) -> None:
-        """The first message decides; every message of a local reply goes back as it came."""
+        """Refuse the stream at its first message. Every message of a local reply is sent back unchanged."""
         try:
             read = read_message(message)
             if self._outcome is None and self._reply is None:
-                return  # refused already
+                # The stream was refused before.
+                return
             if self._reply is None and read.phase is Phase.RESPONSE_HEADERS:
                 self._decided(Outcome.LOCAL_REPLY)
                 self._reply = Lane(Answer.RESPONSE_HEADERS, self._out, RetentionBudget(0), 0)
                 self._reply.take_over()
             if self._reply is not None:
                 if read.phase not in _OF_RESPONSE:
-                    raise EnvoyViolation("a request behind its response")
+                    raise EnvoyViolation("a request message after a response message")
                 self._reply.put(read)
                 for action in self._out.take():
                     if isinstance(action, ToEnvoy):
@@ -70,7 +71,7 @@ class Refusing(NoOwner):
         self._decided(Outcome.CANCELLED)
 
     def pause_writing(self) -> None:
-        """Envoy takes no more for now: neither do we."""
+        """The backlog to Envoy is full: read nothing more from Envoy, because every message is answered."""
         self._stream.pause_reading()
 
     def resume_writing(self) -> None:

@@ -1,7 +1,7 @@
-"""ExtProcService: what Envoy's ext_proc filter talks to. Admits streams, owns the sessions, drains.
+"""ExtProcService: the service that Envoy's ext_proc filter calls. It admits streams and owns the sessions.
 
-The relay's shell: it joins pools, picker clients, metrics and the transport, and decides nothing
-about a request; that is the Exchange's.
+It is the shell of the relay: it connects pools, picker clients, metrics and the transport. Only the
+Exchange decides about a request.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from epp_client.wire.transport import NO_OWNER, Stream, StreamEvents
 
 
 class ExtProcService:
-    """The ext_proc service of one process. `accept` is what the transport's server is given."""
+    """The ext_proc service of one process. The transport's server calls `accept` for each stream."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class ExtProcService:
 
     @property
     def open_sessions(self) -> int:
-        """Streams of Envoy's that are open now."""
+        """Number of open streams from Envoy that have an exchange."""
         return len(self._shared.sessions)
 
     def accept(self, stream: Stream, path: str, metadata: Mapping[str, str]) -> StreamEvents:

@@ -1,7 +1,7 @@
-"""Session: carries out what one Exchange decides, on two streams and a clock.
+"""Session: the asyncio shell of one Exchange. It carries out what the Exchange decides.
 
-All asyncio and none of the policy: bytes between the streams and the Exchange, timers, back-pressure,
-and the account of what happened. Ends when Envoy's stream ends, and leaves nothing behind.
+It moves messages between the two streams and the Exchange, and does timers, back-pressure and accounting.
+It has no policy. It ends when Envoy's stream ends, and then has released everything.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ from epp_client.wire.status import INTERNAL, OK, Status
 from epp_client.wire.transport import Stream, StreamEvents
 
 MAX_PENDING: Final = 256 * 1024
-"""Bytes that may wait for a connection to the picker before Envoy is held back."""
+"""Bytes that may wait for a connection to the picker before the session stops reading from Envoy."""
 MAX_PENDING_COPIES: Final = 1024 * 1024
-"""Bytes of copies (observed responses) that may wait for a slow picker before it loses the rest."""
+"""Bytes of copies that may wait for a slow picker. Above it, the session closes the picker's stream."""
 
-_BROKEN: Final = Status(INTERNAL, "what has begun cannot be brought to its true end")
+_BROKEN: Final = Status(INTERNAL, "the message has begun and cannot be completed")
 
 
 class Session(StreamEvents):
-    """One ext_proc stream of Envoy's. Implements `StreamEvents` for it."""
+    """One ext_proc stream from Envoy. It is the `StreamEvents` of that stream."""
 
     def __init__(
         self,
@@ -57,13 +57,16 @@ class Session(StreamEvents):
         self._loop = shared.loop
         self._picker: Stream | None = None
         self._picker_events: _PickerEvents | None = None
-        self._address: PickerAddress | None = None  # that is, or was last, asked
+        # The address that is asked, or was asked last.
+        self._address: PickerAddress | None = None
         self._picks_before = 0
         self._connecting: asyncio.Task[None] | asyncio.Handle | None = None
-        self._pending: list[bytes] = []  # for the picker, until its stream is open
+        # Messages for the picker, until its stream is open.
+        self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._picker_paused = False
-        self._holding = False  # Envoy back, as the picker takes no more
+        # Whether reading from Envoy is paused, because the backlog to the picker is full.
+        self._holding = False
         self._copied = 0
         self._timers: list[Deadline | None] = [None] * len(Timer)
         self._ended_at: float | None = None
@@ -82,7 +85,7 @@ class Session(StreamEvents):
         self._account()
 
     def half_closed(self) -> None:
-        """Envoy wants nothing more."""
+        """Envoy has closed its side: it needs no further answers."""
         self._do(self._exchange.envoy_closed())
         self._end()
 
@@ -95,16 +98,16 @@ class Session(StreamEvents):
             self._end()
 
     def pause_writing(self) -> None:
-        """Envoy takes no more for now: neither do we, from the picker."""
+        """The backlog to Envoy is full: read nothing more from the picker."""
         if self._picker is not None:
             self._picker.pause_reading()
 
     def resume_writing(self) -> None:
-        """Envoy takes messages again."""
+        """The backlog to Envoy has room again: read from the picker."""
         if self._picker is not None:
             self._picker.resume_reading()
 
-    # --- the picker's stream, told by _PickerEvents ---
+    # --- the picker's stream, called by _PickerEvents ---
 
     def picker_said(self, message: bytes) -> None:
         """A ProcessingResponse."""
@@ -127,8 +130,8 @@ class Session(StreamEvents):
         if address is not None:
             address.following.discard(self)
             if died and status.said:
-                # It took the stream, and ended it itself: another may know better. A server that shuts down
-                # says the same as it cancels its calls (gRPC core), behind a GOAWAY.
+                # The picker ended the stream itself. Another address may answer, so ask it. gRPC core sends
+                # the same status for calls that it cancels at its shutdown, after a GOAWAY.
                 died = not address.ready or self._shared.pickers[self.pool].has_other(address)
             if self._exchange.result.outcome is None:
                 ended_undecided(address, self, status, self._picks_before)
@@ -140,23 +143,23 @@ class Session(StreamEvents):
         self._account()
 
     def address_given_up(self) -> None:
-        """See `Waiting`: the address is out, and there is no use in waiting for its pick."""
+        """See `Waiting`: the address has failed, so stop waiting for its pick."""
         self._leave_picker(cancel=True)
         self._do(self._exchange.picker_closed(Reason.PICKER_UNHEALTHY, died=True))
         self._account()
 
     def address_silent(self) -> None:
-        """See `Waiting`: what the picker owes is not waited for."""
+        """See `Waiting`: stop waiting for the picker's answers to the response."""
         self._do(self._exchange.picker_silent())
         self._account()
 
     def hurry(self) -> None:
-        """The drain ends soon: a response that waits for its picker goes on, and is not cut off."""
+        """The drain ends soon and would cut responses off: do not wait for the picker any longer."""
         self._do(self._exchange.picker_silent(Reason.PICKER_TIMEOUT))
         self._account()
 
     def pause_picker(self) -> None:
-        """The picker takes no more for now: neither do we, from Envoy, unless these are copies."""
+        """The backlog to the picker is full: stop reading from Envoy, unless the picker gets copies."""
         self._picker_paused = True
         if not self._exchange.observed:
             self._holding = True
@@ -164,7 +167,7 @@ class Session(StreamEvents):
             self._do(self._exchange.picker_stalled(True))
 
     def resume_picker(self) -> None:
-        """The picker takes messages again."""
+        """The backlog to the picker has room again: read from Envoy."""
         self._copied = 0
         self._do(self._exchange.picker_stalled(False))
         self._resume_envoy()
@@ -174,7 +177,8 @@ class Session(StreamEvents):
         self._let_go()
 
     def _let_go(self) -> None:
-        """Hold Envoy back no longer, once what is being done is done: what it has sent comes at once."""
+        """Read from Envoy again, in the next turn of the event loop. Reading delivers buffered messages at
+        once, and the current action has to finish first."""
         if self._holding:
             self._holding = False
             self._loop.call_soon(self._read_envoy)
@@ -187,7 +191,7 @@ class Session(StreamEvents):
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
-            # No match statement: compiled, a class pattern costs ten times what isinstance does.
+            # No match statement: in compiled code a class pattern costs ten times as much as isinstance.
             if isinstance(action, ToEnvoy):
                 self._envoy.send(action.message)
             elif isinstance(action, ToPicker):
@@ -207,7 +211,8 @@ class Session(StreamEvents):
             else:
                 self._envoy.finish(_BROKEN)
         if self._holding and self._exchange.observed:
-            self._let_go()  # a copy may not slow the client down
+            # Copies must not slow the client down.
+            self._let_go()
 
     def _to_picker(self, message: bytes) -> None:
         if self._picker is None:
@@ -240,7 +245,7 @@ class Session(StreamEvents):
                 self._shared.stop_waiting(self)
 
     def rang(self, timer: Timer) -> None:
-        """One of our deadlines has passed."""
+        """A deadline of this session has passed."""
         self._timers[timer] = None
         if timer is Timer.ENDPOINT:
             self._shared.stop_waiting(self)
@@ -248,7 +253,7 @@ class Session(StreamEvents):
         self._account()
 
     def pool_changed(self) -> None:
-        """The pool of a waiting pick has a new snapshot."""
+        """The pool has a new snapshot, and a pick waits for it."""
         snapshot = self._shared.store.snapshots.get(self.pool)
         if snapshot is not None:
             self._do(self._exchange.pool_changed(snapshot))
@@ -280,7 +285,8 @@ class Session(StreamEvents):
         for message in pending:
             if self._picker is not None:
                 self._picker.send(message)
-        if self._holding and not self._picker_paused:  # it may take no more already
+        # The messages just sent may have filled the backlog again.
+        if self._holding and not self._picker_paused:
             self.resume_picker()
 
     def _nobody_to_ask(self, client: PickerClient) -> None:
@@ -326,9 +332,8 @@ class Session(StreamEvents):
 
     def _account(self) -> None:
         exchange = self._exchange
-        if (
-            exchange.result.endpoint is not self._endpoint
-        ):  # cheaper than by value, and equal ones do no harm
+        # `is not` is cheaper than `!=`. Two equal strings that are different objects do no harm.
+        if exchange.result.endpoint is not self._endpoint:
             in_flight = self._shared.account.in_flight
             if self._endpoint is not None:
                 in_flight.end(self._endpoint)
@@ -367,7 +372,7 @@ class Session(StreamEvents):
 
 
 class _PickerEvents(StreamEvents):
-    """`StreamEvents` of the picker's stream; deaf once the session has left it."""
+    """`StreamEvents` of the picker's stream. It ignores all events once the session has left the stream."""
 
     __slots__ = ("session",)
 

@@ -1,4 +1,4 @@
-"""Shared: what the sessions of one process have in common: pools, pickers, deadlines, the account."""
+"""Shared: the objects that all sessions of one process use: pools, pickers, deadlines, the account."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from epp_client.pool.store import PoolStore
 
 
 class OpenSession(Protocol):
-    """What others tell a session."""
+    """The events of a session that do not come from its streams or timers."""
 
     def pool_changed(self) -> None:
         """The pool has a new snapshot, and the session waits for one."""
@@ -21,7 +21,7 @@ class OpenSession(Protocol):
 
 
 class Shared:
-    """Of one process."""
+    """The shared objects of one process."""
 
     def __init__(
         self,
@@ -31,7 +31,8 @@ class Shared:
         loop: asyncio.AbstractEventLoop,
         wanted: Callable[[str], None],
     ) -> None:
-        """`wanted` is told of a pool of which a pick waits for an endpoint that Envoy may not have."""
+        """`wanted` is called with the name of a pool when a pick waits for an endpoint that Envoy may not
+        have yet."""
         self.store = store
         self.pickers = pickers
         self.account = account
@@ -42,12 +43,12 @@ class Shared:
         self._wanted = wanted
 
     def wait_for_pool(self, session: OpenSession, pool: str) -> None:
-        """Tell `session` of every new snapshot of `pool` until `stop_waiting`."""
+        """Call `session.pool_changed` for every new snapshot, until `stop_waiting`."""
         self._waiting.add(session)
         self._wanted(pool)
 
     def stop_waiting(self, session: OpenSession) -> None:
-        """The session waits no longer."""
+        """The session does not wait any more."""
         self._waiting.discard(session)
 
     def pools_changed(self) -> None:
@@ -56,6 +57,6 @@ class Shared:
             session.pool_changed()
 
     def hurry(self) -> None:
-        """Wait no longer for what pickers owe to responses: those would be cut off with the drain's end."""
+        """Stop waiting for pickers in responses: the end of the drain would cut those responses off."""
         for session in list(self.sessions):
             session.hurry()

@@ -1,4 +1,4 @@
-"""Verdicts: what the end of a stream, or a decision, tells about the picker's address that was asked."""
+"""Verdicts: what the end of a stream, or a decision, says about the health of the asked picker address."""
 
 from typing import Final
 
@@ -9,12 +9,12 @@ from epp_client.relay.outcome import Outcome
 from epp_client.wire.status import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, Status
 
 _DIED: Final = frozenset((UNAVAILABLE, CANCELLED, INTERNAL))
-"""What a stream ends with when it is cut off: connection lost, GOAWAY, RST_STREAM."""
+"""The gRPC status of a stream that was cut off: connection lost, GOAWAY, RST_STREAM."""
 _ANSWERED: Final = frozenset((Outcome.STEERED, Outcome.REFUSED_BY_PICKER))
 
 
 def reason_of(status: Status) -> Reason | None:
-    """Why a picker's stream ended, None if cleanly: the one place where a gRPC status becomes a reason."""
+    """Why a picker's stream ended, None if it ended with OK. A gRPC status becomes a reason only here."""
     if status.code == 0:
         return None
     if status.code == UNAVAILABLE and not status.said:
@@ -25,7 +25,7 @@ def reason_of(status: Status) -> Reason | None:
 
 
 def was_cut_off(status: Status) -> bool:
-    """Whether the stream was cut off, perhaps by no fault of the picker's: another may fare better."""
+    """Whether the stream was cut off. The picker may not be at fault, so another address may succeed."""
     return status.code in _DIED
 
 
@@ -38,7 +38,7 @@ def ended_undecided(
     if status.code == UNAVAILABLE and not status.said and alive:
         address.pick_failed(request, picks_before)
     else:
-        # A lost connection is noticed elsewhere.
+        # `PickerAddress` notices a lost connection itself.
         address.undecided(request)
 
 
@@ -52,5 +52,5 @@ def decided(
     elif failure is Reason.PICKER_TIMEOUT and (exchange.request_ended or exchange.stalled):
         address.pick_failed(request, picks_before)
     else:
-        # The cause may as well be a client that sends nothing.
+        # The cause may also be a client that sends nothing.
         address.undecided(request)

@@ -2,23 +2,27 @@
 
 import asyncio
 import contextlib
+import errno
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import NamedTuple
 
 import aiohttp
 import structlog
 
-from epp_client.endpoints.health import EndpointHealth, State, Thresholds, checked
-from epp_client.settings import EndpointSettings, host_port
+from epp_client.endpoints.health import EndpointHealth, HealthCheck, State, checked
+from epp_client.option_values import host_port
 
 log = structlog.get_logger(__name__)
 
 MAX_CONCURRENT = 64
 """Checks at once."""
 JITTER = 0.1
-"""Share of the interval by which the checks of different endpoints are apart."""
+"""Fraction by which intervals vary at random, so that endpoints are not checked at the same time."""
 UNTESTED_INTERVAL = 1.0
-"""Upper bound in seconds of the interval until the first success of an endpoint."""
+"""Longest interval in seconds between the checks of an endpoint before its first success."""
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""Errors because this process lacks descriptors or memory. They say nothing about an endpoint."""
 
 Probe = Callable[[str], Awaitable[None]]
 """Checks one `ip:port`.
@@ -61,47 +65,52 @@ class HttpProbe:
             raise OSError(f"{self._path} answered with status {status}")
 
 
-def probe_of(settings: EndpointSettings) -> Probe | None:
-    """The configured check; None: there is none."""
-    kind, _, path = settings.health_check.partition(":")
-    if kind == "off":
-        return None
+def probe_of(check: HealthCheck) -> Probe:
+    """The probe for a kind of check."""
+    kind, _, path = check.kind.partition(":")
     return HttpProbe(path) if kind == "http" else probe_tcp
+
+
+class Target(NamedTuple):
+    """An endpoint, and how it is checked. Pools that share both share the result."""
+
+    check: HealthCheck
+    key: str
+    """`ip:port`."""
 
 
 class HealthChecks:
     """The health of all endpoints, each checked by a task of its own."""
 
     def __init__(
-        self, settings: EndpointSettings, probe: Probe, changed: Callable[[], None]
+        self,
+        changed: Callable[[], None],
+        probe_of: Callable[[HealthCheck], Probe] = probe_of,
     ) -> None:
         """`changed` is called after each change of an endpoint's state or failure."""
-        self._interval = settings.health_check_interval
-        self._timeout = settings.health_check_timeout
-        self._thresholds = Thresholds(settings.healthy_threshold, settings.unhealthy_threshold)
-        self._probe = probe
         self._changed = changed
-        self._health: dict[str, EndpointHealth] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._untried: set[str] = set()
+        self._probe_of = probe_of
+        self._health: dict[Target, EndpointHealth] = {}
+        self._tasks: dict[Target, asyncio.Task[None]] = {}
+        self._untried: set[Target] = set()
         self._tried = asyncio.Event()
         self._turns = asyncio.Semaphore(MAX_CONCURRENT)
 
-    def follow(self, keys: Collection[str]) -> None:
+    def follow(self, targets: Collection[Target]) -> None:
         """Check these endpoints, and no others."""
-        for key in self._tasks.keys() - keys:
-            self._tasks.pop(key).cancel()
-            self._health.pop(key, None)
-            self._untried.discard(key)
-        for key in keys:
-            if key not in self._tasks:
-                self._untried.add(key)
-                self._tasks[key] = asyncio.create_task(self._watch(key))
+        for target in self._tasks.keys() - targets:
+            self._tasks.pop(target).cancel()
+            self._health.pop(target, None)
+            self._untried.discard(target)
+        for target in targets:
+            if target not in self._tasks:
+                self._untried.add(target)
+                self._tasks[target] = asyncio.create_task(self._watch(target))
         self._note_tried()
 
-    def of(self, key: str) -> EndpointHealth:
+    def of(self, target: Target) -> EndpointHealth:
         """The health of an endpoint."""
-        return self._health.get(key, EndpointHealth())
+        return self._health.get(target, EndpointHealth())
 
     async def first_round(self, timeout: float) -> None:
         """Wait until every endpoint has been checked once, for `timeout` seconds at most."""
@@ -121,36 +130,44 @@ class HealthChecks:
         else:
             self._tried.set()
 
-    async def _watch(self, key: str) -> None:
+    async def _watch(self, target: Target) -> None:
+        check, key = target
+        probe = self._probe_of(check)
         while True:
             async with self._turns:
-                failure = await self._check(key)
-            before = self.of(key)
-            now = self._health[key] = checked(before, failure, self._thresholds)
-            self._untried.discard(key)
+                failure = await _failure(probe, target)
+            before = now = self.of(target)
+            if failure is not None:
+                now = self._health[target] = checked(before, failure, check.thresholds)
+            self._untried.discard(target)
             self._note_tried()
             first_failure = now.state is State.UNTESTED and not before.failure
             if now.ready and not before.ready:
                 log.info(f"endpoint {key} is ready")
-            elif not now.ready and (before.ready or first_failure):
+            elif not now.ready and (before.ready or (first_failure and now.failure)):
                 log.warning(f"endpoint {key} {now.problem}")
             if (now.state, now.problem) != (before.state, before.problem):
                 self._changed()
-            interval = self._interval
+            interval = check.interval
             if now.state is State.UNTESTED:
                 interval = min(interval, UNTESTED_INTERVAL)
             await asyncio.sleep(interval * (1 + JITTER * random.uniform(-1, 1)))
 
-    async def _check(self, key: str) -> str:
-        """Why the check failed; empty if it succeeded."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._probe(key)
-        except TimeoutError:
-            return f"no answer within {self._timeout:g} s"
-        except OSError as error:
-            return _said(error)
-        return ""
+
+async def _failure(probe: Probe, target: Target) -> str | None:
+    """Why the check failed; empty if it succeeded; None if it says nothing about the endpoint."""
+    timeout = target.check.timeout
+    try:
+        async with asyncio.timeout(timeout):
+            await probe(target.key)
+    except TimeoutError:
+        return f"no answer within {timeout:g} s"
+    except OSError as error:
+        if error.errno in _OURS:
+            log.warning("an endpoint cannot be checked", endpoint=target.key, error=_said(error))
+            return None
+        return _said(error)
+    return ""
 
 
 def _said(error: OSError) -> str:
@@ -158,6 +175,6 @@ def _said(error: OSError) -> str:
     return "connection refused" if isinstance(error, ConnectionRefusedError) else text
 
 
-def unready(checks: HealthChecks, keys: Iterable[str]) -> dict[str, str]:
-    """Why each of these endpoints that is not ready is not."""
-    return {key: problem for key in keys if (problem := checks.of(key).problem)}
+def unready(checks: HealthChecks, check: HealthCheck, keys: Iterable[str]) -> dict[str, str]:
+    """Those of the endpoints that are not ready, and why."""
+    return {key: problem for key in keys if (problem := checks.of(Target(check, key)).problem)}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class State(StrEnum):
-    """What is known of an endpoint."""
+    """What the checks have shown about an endpoint."""
 
     UNTESTED = "untested"
     """No check has succeeded yet."""
@@ -17,9 +17,21 @@ class Thresholds(NamedTuple):
     """Results in a row that change the state."""
 
     healthy: int = 2
-    """Successes after which an unhealthy endpoint is healthy. The first check of all needs one."""
+    """Successes after which an unhealthy endpoint is healthy. An untested endpoint needs one."""
     unhealthy: int = 3
     """Failures after which a healthy endpoint is unhealthy."""
+
+
+class HealthCheck(NamedTuple):
+    """How the endpoints of a pool are checked."""
+
+    kind: str
+    """`tcp` or `http:/PATH`."""
+    interval: float = 5.0
+    """Seconds between two checks of an endpoint."""
+    timeout: float = 2.0
+    """Seconds for one check."""
+    thresholds: Thresholds = Thresholds()
 
 
 class EndpointHealth(NamedTuple):

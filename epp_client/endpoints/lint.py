@@ -3,11 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from epp_client.endpoints.listed import ListedPool, Lookup, host_to_look_up, resolve_listed
+from epp_client.endpoints.listed import ListedPool, resolve_listed
 from epp_client.endpoints.parse import is_endpoint_file
 from epp_client.endpoints.source import load
 from epp_client.files import STDIN, Read, read_file
 from epp_client.pool.findings import Findings
+from epp_client.pool.picker_host import Lookup, host_to_look_up
 from epp_client.pool.problems import Problem
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
@@ -30,7 +31,8 @@ def lint(path: Path, defaults: PoolSettings, read: Read = read_file) -> Findings
 
 def _snapshot(listed: ListedPool) -> PoolSnapshot:
     found = resolve_listed(listed, Lookup(), None, 0.0).snapshot
-    if (host := host_to_look_up(listed.pool)) is None or listed.pool.picker is None:
+    ref = listed.pool.picker
+    if ref is None or (host := host_to_look_up(ref)) is None:
         return found
     # A check looks nothing up: show the name.
-    return replace(found, picker=PickerTarget((f"{host}:{listed.pool.picker.port}",), host))
+    return replace(found, picker=PickerTarget((f"{host}:{ref.port}",), host))

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from epp_client.pool.endpoints import canonical_ip, endpoint_key
+from epp_client.endpoints.health import HealthCheck, Thresholds
+from epp_client.option_values import host_port
+from epp_client.pool.endpoints import endpoint_key
 from epp_client.pool.inference_pool import (
     AppProtocol,
     EndpointPickerRef,
@@ -12,15 +14,15 @@ from epp_client.pool.inference_pool import (
     InferencePool,
     PoolName,
 )
+from epp_client.pool.picker_host import Lookup, host_ref, host_target
 from epp_client.pool.pods import PodFacts
 from epp_client.pool.problems import Problem, Severity
-from epp_client.pool.resolve import PoolResolution, resolve_pool
+from epp_client.pool.resolve import PoolResolution, by_options, resolve_pool
 from epp_client.pool.settings import PoolSettings
-from epp_client.pool.snapshot import PickerTarget
-from epp_client.settings import EndpointSettings, host_port
+from epp_client.settings import EndpointSettings
 
 MAX_SHOWN = 20
-"""Endpoints of a pool that are not ready and reported one by one."""
+"""Number of endpoints of a pool that are reported by name if they are not ready."""
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NO_PORTS: Mapping[str, int] = MappingProxyType({})
 
@@ -48,16 +50,8 @@ class ListedPool:
 
     pool: InferencePool
     endpoints: tuple[ListedEndpoint, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """The newest result of looking up the host of a picker."""
-
-    ips: tuple[str, ...] = ()
-    """The addresses. A failed lookup keeps those of the one before."""
-    failure: str = ""
-    """Why the newest lookup failed; empty if it did not."""
+    check: HealthCheck | None = None
+    """How their health is checked; None: it is not, and all are ready."""
 
 
 def given_endpoints(settings: EndpointSettings) -> tuple[ListedEndpoint, ...]:
@@ -72,7 +66,24 @@ def pool_of(
     namespace, _, name = settings.pool_name.partition("/")
     picker = picker_ref(settings.picker, settings.failure_mode)
     return listed_pool(
-        PoolName(namespace, name), picker, settings.app_protocol, defaults, endpoints
+        PoolName(namespace, name),
+        picker,
+        settings.app_protocol,
+        defaults,
+        endpoints,
+        check_of(settings),
+    )
+
+
+def check_of(settings: EndpointSettings) -> HealthCheck | None:
+    """The health check that the options describe; None: there is none."""
+    if settings.health_check == "off":
+        return None
+    return HealthCheck(
+        settings.health_check,
+        settings.health_check_interval,
+        settings.health_check_timeout,
+        Thresholds(settings.healthy_threshold, settings.unhealthy_threshold),
     )
 
 
@@ -80,7 +91,7 @@ def picker_ref(picker: str | None, failure_mode: FailureMode) -> EndpointPickerR
     """The reference to a picker at `host:port`."""
     if picker is None:
         return None
-    return EndpointPickerRef(*host_port(picker), failure_mode, kind="Host")
+    return host_ref(*host_port(picker), failure_mode)
 
 
 def listed_pool(
@@ -89,8 +100,9 @@ def listed_pool(
     app_protocol: AppProtocol,
     settings: PoolSettings,
     endpoints: tuple[ListedEndpoint, ...],
+    check: HealthCheck | None,
 ) -> ListedPool:
-    """A pool with these endpoints. Its target ports are theirs."""
+    """A pool with these endpoints. Its target ports are the ports of the endpoints."""
     pool = InferencePool(
         name=name,
         match_labels=(),
@@ -99,26 +111,7 @@ def listed_pool(
         picker=picker,
         settings=settings,
     )
-    return ListedPool(pool, endpoints)
-
-
-def host_to_look_up(pool: InferencePool) -> str | None:
-    """The name of the picker's host; None if there is no picker, or it has an address."""
-    if pool.picker is None or canonical_ip(pool.picker.name) is not None:
-        return None
-    return pool.picker.name
-
-
-def picker_of(pool: InferencePool, looked_up: Lookup) -> PickerTarget | None:
-    """The addresses of the pool's picker, or why there are none."""
-    if (ref := pool.picker) is None:
-        return None
-    assert ref.port is not None
-    ip = canonical_ip(ref.name)
-    ips = looked_up.ips if ip is None else (ip,)
-    addresses = tuple(sorted(endpoint_key(ip, ref.port) for ip in ips))
-    problem = None if addresses else f"host {ref.name} has no address: {looked_up.failure}"
-    return PickerTarget(addresses, ref.name, problem)
+    return ListedPool(pool, endpoints, check)
 
 
 def resolve_listed(
@@ -143,18 +136,14 @@ def resolve_listed(
         )
         for endpoint in listed.endpoints
     ]
-    # One address can have several endpoints, so another one does not mean that the address is reused.
-    found = resolve_pool(pool, facts, picker_of(pool, looked_up), previous, now, others=())
-    problems = [
-        problem._replace(field="picker") if problem.field.endswith("Ref") else problem
-        for problem in found.problems
-    ]
-    problems += _not_ready(listed, unready)
-    return replace(found, problems=tuple(problems))
+    # One address can have several endpoints. So a second endpoint does not mean that the address is reused.
+    picker = None if pool.picker is None else host_target(pool.picker, looked_up)
+    found = by_options(resolve_pool(pool, facts, picker, previous, now, others=()))
+    return replace(found, problems=(*found.problems, *_not_ready(listed, unready)))
 
 
 def _not_ready(listed: ListedPool, unready: Mapping[str, str]) -> Iterator[Problem]:
-    """Say which endpoints are not ready, the first ones by name."""
+    """Report which endpoints are not ready, the first MAX_SHOWN by name."""
     subject = f"InferencePool {listed.pool.name}"
     found = [one.key for one in listed.endpoints if one.key in unready]
     for key in found[:MAX_SHOWN]:

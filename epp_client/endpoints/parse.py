@@ -4,21 +4,34 @@ The file is that of llm-d's picker for use without Kubernetes: `endpoints`, a li
 `address`, `port` and `labels`. Or it has several `pools`, each with its picker, settings and endpoints.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictStr
 from pydantic import ValidationError as PydanticError
 
-from epp_client.documents import Located
-from epp_client.endpoints.listed import ListedEndpoint, ListedPool, listed_pool, picker_ref
+from epp_client.documents.located import Located
+from epp_client.endpoints.listed import (
+    ListedEndpoint,
+    ListedPool,
+    check_of,
+    listed_pool,
+    picker_ref,
+)
+from epp_client.option_values import (
+    CheckInterval,
+    CheckKind,
+    CheckThreshold,
+    CheckTimeout,
+    checked_host_port,
+)
 from epp_client.pool.endpoints import canonical_ip
 from epp_client.pool.inference_pool import AppProtocol, FailureMode, PoolName
 from epp_client.pool.parse import NamespaceName, ObjectName, Port, settings_from
 from epp_client.pool.problems import Fault, Path, Problem, Severity, dotted
 from epp_client.pool.settings import ANNOTATION_PREFIX, PoolSettings
 from epp_client.pool.shapes import Raw, faults_of, unknown_fields
-from epp_client.settings import checked_host_port
+from epp_client.settings import EndpointSettings
 
 
 def _number(value: Any) -> Any:
@@ -57,6 +70,11 @@ class EndpointShape(_Shape):
     """For llm-d's picker; ignored."""
 
 
+def _off(value: Any) -> Any:
+    # YAML reads `off` as false.
+    return "off" if value is False else value
+
+
 def _text(value: Any) -> Any:
     return str(value) if type(value) in (int, float) else value
 
@@ -79,8 +97,29 @@ class PoolShape(_Shape):
         default_factory=dict
     )
     """Settings of the pool, by the names of the annotations without `epp-client.dev/`."""
+    healthCheck: Annotated[CheckKind, BeforeValidator(_off)] | None = None  # noqa: N815
+    """How the health of the endpoints is checked: `tcp`, `http:/PATH` or `off`. Default of it and the four
+    below: the options of the command line."""
+    healthCheckInterval: CheckInterval | None = None  # noqa: N815
+    """Seconds between two health checks of an endpoint."""
+    healthCheckTimeout: CheckTimeout | None = None  # noqa: N815
+    """Seconds for one health check."""
+    healthyThreshold: CheckThreshold | None = None  # noqa: N815
+    """Successful health checks in a row after which an unhealthy endpoint is ready again."""
+    unhealthyThreshold: CheckThreshold | None = None  # noqa: N815
+    """Failed health checks in a row after which an endpoint is not ready any more."""
     endpoints: list[EndpointShape]
     """The endpoints of the pool."""
+
+
+_CHECK_FIELDS: Mapping[str, str] = {
+    "health_check": "healthCheck",
+    "health_check_interval": "healthCheckInterval",
+    "health_check_timeout": "healthCheckTimeout",
+    "healthy_threshold": "healthyThreshold",
+    "unhealthy_threshold": "unhealthyThreshold",
+}
+"""Fields of a pool by the settings that they override."""
 
 
 class FileShape(_Shape):
@@ -111,9 +150,12 @@ def is_endpoint_file(found: Iterable[Located | Problem]) -> bool:
 
 
 def parse_endpoints(
-    found: Sequence[Located | Problem], file: str, defaults: PoolSettings
+    found: Sequence[Located | Problem],
+    file: str,
+    defaults: PoolSettings,
+    options: EndpointSettings,
 ) -> Parsed:
-    """Parse the documents of a file."""
+    """Parse the documents of a file. `options` has the health check of pools that do not set their own."""
     problems = [
         one._replace(text=one.text.replace("a Kubernetes object", "a mapping with `endpoints`"))
         for one in found
@@ -126,7 +168,7 @@ def parse_endpoints(
             problems.append(Problem(Severity.ERROR, text, file=file))
         return Parsed(None, None, tuple(problems))
     [document] = documents
-    endpoints, pools, faults = _parse(document, defaults)
+    endpoints, pools, faults = _parse(document, defaults, options)
     placed = tuple(_placed(document, fault) for fault in faults)
     if any(fault.severity is Severity.ERROR for fault in faults):
         return Parsed(None, None, placed)
@@ -141,7 +183,7 @@ def _placed(document: Located, fault: Fault) -> Problem:
 _Content = tuple[tuple[ListedEndpoint, ...] | None, tuple[ListedPool, ...] | None, list[Fault]]
 
 
-def _parse(document: Located, defaults: PoolSettings) -> _Content:
+def _parse(document: Located, defaults: PoolSettings, options: EndpointSettings) -> _Content:
     faults = [Fault(path, "is a duplicate key") for path in document.repeated]
     if "kind" in document.data:
         text = "is a Kubernetes object; give this file to --pools"
@@ -160,7 +202,7 @@ def _parse(document: Located, defaults: PoolSettings) -> _Content:
         faults.append(Fault(("endpoints",), "cannot be beside `pools`; write it in a pool"))
     pools: dict[PoolName, ListedPool] = {}
     for index, one in enumerate(raw.pools):
-        pool = _pool(one, ("pools", index), defaults, faults)
+        pool = _pool(one, ("pools", index), defaults, options, faults)
         if pool.pool.name in pools:
             faults.append(Fault(("pools", index, "name"), f"{pool.pool.name} is a duplicate"))
         pools[pool.pool.name] = pool
@@ -169,7 +211,13 @@ def _parse(document: Located, defaults: PoolSettings) -> _Content:
     return None, tuple(pools.values()), faults
 
 
-def _pool(raw: PoolShape, path: Path, defaults: PoolSettings, faults: list[Fault]) -> ListedPool:
+def _pool(
+    raw: PoolShape,
+    path: Path,
+    defaults: PoolSettings,
+    options: EndpointSettings,
+    faults: list[Fault],
+) -> ListedPool:
     if raw.picker is None and "failureMode" in raw.model_fields_set:
         faults.append(Fault((*path, "failureMode"), "needs a picker"))
     annotations = {f"{ANNOTATION_PREFIX}{name}": text for name, text in raw.settings.items()}
@@ -178,12 +226,23 @@ def _pool(raw: PoolShape, path: Path, defaults: PoolSettings, faults: list[Fault
         name = str(fault.path[-1]).removeprefix(ANNOTATION_PREFIX)
         text = fault.text.replace(ANNOTATION_PREFIX, "")
         faults.append(Fault((*path, "settings", name), text))
+    given = {
+        setting: value
+        for setting, name in _CHECK_FIELDS.items()
+        if (value := getattr(raw, name)) is not None
+    }
+    check = check_of(options.model_copy(update=given))
+    if check is None and (unused := given.keys() - {"health_check"}):
+        name = _CHECK_FIELDS[min(unused)]
+        text = "has no effect: healthCheck is off"
+        faults.append(Fault((*path, name), text, Severity.WARNING))
     return listed_pool(
         PoolName(raw.namespace, raw.name),
         picker_ref(raw.picker, raw.failureMode),
         raw.appProtocol,
         settings,
         _endpoints(raw.endpoints, (*path, "endpoints"), faults),
+        check,
     )
 
 

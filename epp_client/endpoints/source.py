@@ -4,25 +4,16 @@ A file with an error keeps its last valid content, and is reported as a problem.
 """
 
 import asyncio
-import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-import structlog
-
-from epp_client.endpoints.checks import HealthChecks, probe_of, unready
-from epp_client.endpoints.listed import (
-    ListedPool,
-    Lookup,
-    given_endpoints,
-    host_to_look_up,
-    pool_of,
-    resolve_listed,
-)
+from epp_client.endpoints.checks import HealthChecks, Target, unready
+from epp_client.endpoints.listed import ListedPool, given_endpoints, pool_of, resolve_listed
 from epp_client.endpoints.parse import parse_endpoints
 from epp_client.errors import SettingsError
 from epp_client.files import Read, log_new, name_of, read_file, watch
-from epp_client.pool.endpoints import canonical_ip
+from epp_client.lookups import LookUp, Lookups, look_up
 from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.picker_host import host_to_look_up
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.resolve import PoolResolution
 from epp_client.pool.settings import PoolSettings
@@ -30,33 +21,10 @@ from epp_client.pool.source import Listed, LocalSource
 from epp_client.pool.store import PoolStore
 from epp_client.settings import EndpointSettings
 
-log = structlog.get_logger(__name__)
-
-LOOKUP_INTERVAL = 10.0
-"""Seconds between two lookups of a picker's host."""
-LOOKUP_RETRY = 1.0
-"""Seconds from a failed lookup to the next one."""
-LOOKUP_TIMEOUT = 3.0
-
 FIRST_ROUND = 3.0
 """Upper bound in seconds of the wait for the first check of every endpoint."""
 GATHER = 0.02
-"""Seconds in which changes of endpoints' health are gathered."""
-NOT_LOOKED_UP = Lookup(failure="not looked up yet")
-LookUp = Callable[[str], Awaitable[tuple[str, ...]]]
-
-
-async def look_up(host: str) -> tuple[str, ...]:
-    """The addresses of a host.
-
-    Raises:
-        OSError: it has none, or cannot be looked up in time.
-    """
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(LOOKUP_TIMEOUT):
-        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    ips = (canonical_ip(str(address[4][0])) for address in found)
-    return tuple(sorted({ip for ip in ips if ip is not None}))
+"""Seconds that a change of an endpoint's health waits for further ones, which are published together."""
 
 
 def load(
@@ -73,7 +41,7 @@ def load(
     found = read(settings.endpoints)
     if isinstance(found, Problem):
         return None, (found,)
-    parsed = parse_endpoints(found, name_of(settings.endpoints), defaults)
+    parsed = parse_endpoints(found, name_of(settings.endpoints), defaults, settings)
     if parsed.pools is not None:
         settings.check_several(settings.endpoints)
         return parsed.pools, parsed.problems
@@ -83,7 +51,7 @@ def load(
 
 
 class EndpointSource(LocalSource):
-    """Keeps a store in step with the given pool."""
+    """Keeps a store in step with the pools of the options and their file."""
 
     def __init__(
         self,
@@ -99,10 +67,9 @@ class EndpointSource(LocalSource):
         self._defaults = defaults
         self._clock = clock
         self._listed = listed
-        self._look_up = look_up
+        self._lookups = Lookups(look_up)
         self._pools: tuple[ListedPool, ...] | None = None
         self._faults: tuple[Problem, ...] = ()
-        self._looked_up: dict[str, Lookup] = {}
         self._last: dict[PoolName, PoolResolution] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._checks: HealthChecks | None = None
@@ -112,7 +79,7 @@ class EndpointSource(LocalSource):
     async def reload(self) -> None:
         """Read the file, look up the pickers' hosts, wait for the first health checks, and publish."""
         await self._read()
-        await self._look_up_hosts()
+        await self._lookups.refresh(self._hosts)
         if self._checks is not None:
             await self._checks.first_round(FIRST_ROUND)
         self._publish()
@@ -131,37 +98,19 @@ class EndpointSource(LocalSource):
 
     def _check_endpoints(self) -> None:
         if self._checks is not None:
-            listed = (one for pool in self._pools or () for one in pool.endpoints)
-            self._checks.follow({endpoint.key for endpoint in listed})
+            targets = {
+                Target(pool.check, endpoint.key)
+                for pool in self._pools or ()
+                if pool.check is not None
+                for endpoint in pool.endpoints
+            }
+            self._checks.follow(targets)
 
     @property
     def _hosts(self) -> set[str]:
         """The names of pickers' hosts."""
-        return {host for p in self._pools or () if (host := host_to_look_up(p.pool)) is not None}
-
-    async def _look_up_hosts(self) -> None:
-        hosts = sorted(self._hosts)
-        found = await asyncio.gather(*(self._lookup(host) for host in hosts))
-        for host, lookup in zip(hosts, found, strict=True):
-            before = self._looked_up.get(host, Lookup())
-            if lookup.failure and not before.failure:
-                log.warning(
-                    "the picker's host cannot be looked up",
-                    host=host,
-                    error=lookup.failure,
-                    kept=[*lookup.ips],
-                )
-        self._looked_up = dict(zip(hosts, found, strict=True))
-
-    async def _lookup(self, host: str) -> Lookup:
-        kept = self._looked_up.get(host, Lookup()).ips
-        try:
-            ips = await self._look_up(host)
-        except TimeoutError:
-            return Lookup(kept, f"no answer within {LOOKUP_TIMEOUT:g} s")
-        except (OSError, UnicodeError) as error:
-            return Lookup(kept, str(getattr(error, "strerror", None) or error))
-        return Lookup(ips) if ips else Lookup(kept, "it has no usable address")
+        found = (host_to_look_up(listed.pool.picker) for listed in self._pools or ())
+        return {host for host in found if host is not None}
 
     def _publish(self) -> None:
         """Resolve the pools at the current time, and publish them."""
@@ -172,7 +121,7 @@ class EndpointSource(LocalSource):
         self._last = {
             listed.pool.name: resolve_listed(
                 listed,
-                self._looked_up.get(host_to_look_up(listed.pool) or "", NOT_LOOKED_UP),
+                self._lookups.of(listed.pool.picker),
                 self._last.get(listed.pool.name),
                 now,
                 self._unready(listed),
@@ -194,9 +143,10 @@ class EndpointSource(LocalSource):
         self._wait_for_drain(now)
 
     def _unready(self, listed: ListedPool) -> dict[str, str]:
-        if self._checks is None:
+        if self._checks is None or listed.check is None:
             return {}
-        return unready(self._checks, (endpoint.key for endpoint in listed.endpoints))
+        keys = (endpoint.key for endpoint in listed.endpoints)
+        return unready(self._checks, listed.check, keys)
 
     def _health_changed(self) -> None:
         # Several may change in one turn of the event loop, and during the first round nothing is published.
@@ -218,7 +168,7 @@ class EndpointSource(LocalSource):
 
     @property
     def where(self) -> str:
-        """What gives the pool."""
+        """The file of endpoints, or the options."""
         return str(self._settings.endpoints or "--endpoint")
 
     async def run(self) -> None:
@@ -234,10 +184,8 @@ class EndpointSource(LocalSource):
             # Let the watch begin before the first load, so that no edit is missed.
             tasks.append(asyncio.create_task(watch(self._settings.endpoints, edited)))
             await asyncio.sleep(0)
-        probe = probe_of(self._settings)
+        self._checks = HealthChecks(self._health_changed)
         try:
-            if probe is not None:
-                self._checks = HealthChecks(self._settings, probe, self._health_changed)
             await self.reload()
             tasks += [
                 asyncio.create_task(self._follow_file(edited)),
@@ -250,8 +198,7 @@ class EndpointSource(LocalSource):
             if tasks:
                 await asyncio.wait(tasks)
             self._published = False
-            if self._checks is not None:
-                await self._checks.close()
+            await self._checks.close()
             for timer in (self._timer, self._soon):
                 if timer is not None:
                     timer.cancel()
@@ -262,13 +209,12 @@ class EndpointSource(LocalSource):
             edited.clear()
             await self._read()
             self._publish()
-            if self._hosts - self._looked_up.keys():
-                await self._look_up_hosts()
+            if self._lookups.lacks(self._hosts):
+                await self._lookups.refresh(self._hosts)
                 self._publish()
 
     async def _follow_hosts(self) -> None:
         while True:
-            failed = any(found.failure for found in self._looked_up.values())
-            await asyncio.sleep(LOOKUP_RETRY if failed else LOOKUP_INTERVAL)
-            await self._look_up_hosts()
-            self._publish()
+            await asyncio.sleep(self._lookups.pause)
+            if await self._lookups.refresh(self._hosts):
+                self._publish()

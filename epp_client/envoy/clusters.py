@@ -15,6 +15,7 @@ import envoy_data_plane.envoy.type.metadata.v3 as metadata_v3
 from betterproto2 import Message
 from envoy_data_plane.google.protobuf import Any
 
+from epp_client.envoy.pool_clusters import cluster_name
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.settings import UpstreamMode
@@ -35,11 +36,6 @@ MAX_HEADERS_KB = 96
 def socket_address(host: str, port: int) -> core_v3.Address:
     """A TCP address."""
     return core_v3.Address(socket_address=core_v3.SocketAddress(address=host, port_value=port))
-
-
-def cluster_name(pool: PoolName) -> str:
-    """Name of the pool's cluster: `inferencepool/<namespace>/<name>`."""
-    return f"inferencepool/{pool.namespace}/{pool.name}"
 
 
 def pool_cluster(

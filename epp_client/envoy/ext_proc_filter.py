@@ -86,7 +86,7 @@ def _processing_mode(mode: ResponseMode) -> ext_proc_v3.ProcessingMode:
 def _pick_retries() -> core_v3.RetryPolicy:
     return core_v3.RetryPolicy(
         retry_on=_PICK_RETRIES,
-        # About 10 s in all, in which a single worker, or a sidecar after its drain, has restarted.
+        # About 10 s in total. A single worker, or a sidecar after its drain, restarts in that time.
         num_retries=80,
         retry_back_off=core_v3.BackoffStrategy(
             base_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=250)

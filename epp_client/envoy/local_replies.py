@@ -20,7 +20,7 @@ from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE
 
 class _Failure(NamedTuple):
     flags: tuple[str, ...]
-    """Response flags of Envoy, any of which means `reason`."""
+    """Response flags of Envoy. Any of them means `reason`."""
     reason: Reason
 
 

@@ -1,4 +1,4 @@
-"""The node in our bootstrap, and the detection of Envoys with an outdated bootstrap. Pure."""
+"""The node in our bootstrap, and what a connected Envoy tells by its own: bootstrap and version. Pure."""
 
 from typing import Final
 
@@ -21,4 +21,23 @@ def outdated(node: Node) -> str | None:
         "its bootstrap is from an older envoy-config and sets the runtime flag "
         "envoy.reloadable_features.ext_proc_graceful_grpc_close, which makes Envoy crash at the end of "
         "responses of 50 s and more: print a new bootstrap and restart Envoy"
+    )
+
+
+TRIED: Final = (36, 37, 38, 39, 40)
+"""Minor versions of Envoy 1 that docs/compatibility.md has."""
+
+
+def untried(node: Node) -> str | None:
+    """What to know about an Envoy whose version docs/compatibility.md does not have; None if it has it, or
+    if the node does not tell. Other programs that speak xDS do not set `user_agent_name` to `envoy`."""
+    version = node.user_agent_build_version.version
+    if node.user_agent_name != "envoy" or not version.major_number:
+        return None
+    if version.major_number == 1 and version.minor_number in TRIED:
+        return None
+    name = f"{version.major_number}.{version.minor_number}.{version.patch}"
+    return (
+        f"Envoy {name} has not been tried with this version of epp-client; "
+        f"1.{TRIED[0]} to 1.{TRIED[-1]} have been, see docs/compatibility.md"
     )

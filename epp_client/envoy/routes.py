@@ -7,8 +7,8 @@ from typing import NamedTuple
 import envoy_data_plane.envoy.config.route.v3 as route_v3
 import envoy_data_plane.envoy.type.matcher.v3 as matcher_v3
 
-from epp_client.envoy.clusters import cluster_name
 from epp_client.envoy.ext_proc_filter import of_pool
+from epp_client.envoy.pool_clusters import cluster_name
 from epp_client.ext_proc.replies import MARKS_NAMESPACE, REQUEST_TRAILERS_MARK
 from epp_client.picker.pick import MAX_PICK_ENTRIES
 from epp_client.pool.inference_pool import PoolName
@@ -28,10 +28,20 @@ class Route(NamedTuple):
 
 
 def default_routes(pools: Sequence[PoolName]) -> list[Route]:
-    """`/` for one pool; `/<namespace>/<name>/` for each of several, which is removed from the path."""
-    if len(pools) == 1:
-        return [Route("/", pools[0])]
-    return [Route(f"/{pool.namespace}/{pool.name}/", pool, prefix_rewrite="/") for pool in pools]
+    """`/<namespace>/<name>/` for each pool, which is removed from the path; for a single pool `/` as well.
+
+    A pool keeps its own prefix when others come: only `/` goes, see `without_root`.
+    """
+    own = [Route(f"/{pool.namespace}/{pool.name}/", pool, prefix_rewrite="/") for pool in pools]
+    return [Route("/", pools[0]), *own] if len(pools) == 1 else own
+
+
+def without_root(routes: Sequence[Route]) -> str:
+    """What to tell the user if default routes have no pool at `/`; empty if they have one."""
+    if any(route.prefix == "/" for route in routes) or not routes:
+        return ""
+    prefixes = ", ".join(route.prefix for route in routes)
+    return f"no pool is at /: use {prefixes}, or add --route /={routes[0].pool}"
 
 
 class Terms(NamedTuple):

@@ -18,7 +18,7 @@ class Treatment(StrEnum):
     STRIP = "strip"
     """Envoy does not get it: it controls the stream between Envoy and us, or chooses routes."""
     REFUSE = "refuse"
-    """If it cannot be applied, the failure mode decides; a response that has begun goes on."""
+    """If it cannot be applied, the failure mode decides. A response that has begun continues."""
 
 
 PASS, SANITISE, STRIP, REFUSE = Treatment
@@ -59,8 +59,8 @@ FIELDS: Final = (
     Row(
         "ProcessingResponse.override_message_timeout",
         STRIP,
-        "Ignored as a message of its own, as by Envoy; beside an answer it would keep Envoy "
-        "from reading the answer",
+        "Envoy ignores it in a message of its own. In one message with an answer it would keep "
+        "Envoy from reading the answer",
     ),
     Row("ProcessingResponse.request_drain", STRIP, "Envoy 1.40 ignores it"),
     Row("HeadersResponse.response", SANITISE, "See CommonResponse"),
@@ -69,13 +69,13 @@ FIELDS: Final = (
     Row(
         "CommonResponse.status",
         SANITISE,
-        "CONTINUE_AND_REPLACE with a body: that is the whole body; without one: the body stays "
-        "as it is. In an answer to a body Envoy does not read it",
+        "CONTINUE_AND_REPLACE with a body replaces the whole body. Without one the body does not "
+        "change. In an answer to a body Envoy ignores it",
     ),
     Row(
         "CommonResponse.header_mutation",
         SANITISE,
-        "See HeaderMutation. In an answer to a body Envoy does not read it",
+        "See HeaderMutation. In an answer to a body Envoy ignores it",
     ),
     Row(
         "CommonResponse.body_mutation",
@@ -84,7 +84,7 @@ FIELDS: Final = (
     ),
     Row("CommonResponse.trailers", PASS, "Envoy does not implement it"),
     Row("CommonResponse.clear_route_cache", STRIP, "A picker chooses endpoints, never routes"),
-    Row("BodyMutation.body", PASS, "As a streamed response, in place of the chunk that it answers"),
+    Row("BodyMutation.body", PASS, "As a streamed response that replaces the answered chunk"),
     Row("BodyMutation.clear_body", PASS, "As a streamed response of no bytes"),
     Row("BodyMutation.streamed_response", PASS, "Envoy's own form"),
     Row("StreamedBodyResponse.body", PASS, ""),

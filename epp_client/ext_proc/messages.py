@@ -91,7 +91,7 @@ class Reply:
         self.end_of_stream = end_of_stream
         self.start = start
         self.end = end
-        # Whether it has metadata, or anything else beside a body.
+        # Whether it has metadata, or any other field besides the body.
         self.has_more = has_more
 
 
@@ -106,7 +106,7 @@ _BESIDE: Final = frozenset((8, 9, Answer.MORE_TIME, 12))
 
 
 FIXED: Final = 0
-"""Returned as the number of fields of fixed size, of which ext_proc has none that matters to us."""
+"""Returned as the number of a field of fixed size. We need no such field of ext_proc."""
 
 
 def _varint(raw: bytes, at: int, end: int) -> tuple[int, int]:

@@ -146,7 +146,7 @@ _SENTENCES = {
 
 
 def describe(reason: Reason) -> str:
-    """The sentence for people about a reason."""
+    """The sentence that describes a reason to a person."""
     return _SENTENCES[reason]
 
 

@@ -10,6 +10,7 @@ import structlog
 
 from epp_client.kubernetes.client.access import Access
 from epp_client.kubernetes.client.api import KubernetesApi
+from epp_client.kubernetes.follow.given import given_pool
 from epp_client.kubernetes.follow.last_known import LastKnown
 from epp_client.kubernetes.follow.queries import Scope
 from epp_client.kubernetes.follow.source import KubernetesSource
@@ -21,7 +22,7 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.source import Listed
 from epp_client.pool.store import PoolStore
-from epp_client.settings import KubernetesSettings
+from epp_client.settings import EndpointSettings, KubernetesSettings
 
 log = structlog.get_logger(__name__)
 
@@ -41,12 +42,24 @@ class KubernetesPools:
         defaults: PoolSettings,
         clock: Callable[[], float],
         listed: Listed,
+        endpoints: EndpointSettings | None = None,
     ) -> None:
+        """`endpoints` may have the selector of a pool. That pool replaces the InferencePools."""
         self._access = Access(settings.kubeconfig, settings.context)
         self._api = KubernetesApi(self._access)
         pools = tuple(PoolName(*name.split("/", 1)) for name in settings.named_pools)
         scope = Scope(settings.namespaces, pools)
-        self._source = KubernetesSource(self._api, scope, store, defaults, clock, listed)
+        given = None
+        if endpoints is not None and endpoints.selects:
+            given = given_pool(endpoints, defaults, own_namespace())
+            log.info(
+                "no InferencePool is read: options give the pool",
+                pool=str(given.name),
+                selector=given.selector,
+            )
+        self._source = KubernetesSource(
+            self._api, scope, store, defaults, clock, listed, given=given
+        )
         self._clock = clock
         self._last_known = LastKnown(settings.last_known) if settings.last_known else None
         self._remembering: asyncio.Task[None] | None = None
@@ -111,10 +124,10 @@ class KubernetesPools:
     @property
     def _current(self) -> bool:
         """Whether all served objects are as the API server has them now."""
-        return self._source.pools is not None and not self._source.stale()
+        return self._source.listed and not self._source.stale()
 
     async def retire(self) -> None:
-        """Stop reporting status, so that another replica can. Pools are followed on."""
+        """Stop reporting status, so that another replica can. The pools are still followed."""
         if self._reporting is not None:
             await self._reporting.stop()
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from epp_client.documents import Located
+from epp_client.documents.located import Located
 from epp_client.files import Read, name_of, read_file
 from epp_client.manifests.world import Loaded
 from epp_client.pool.problems import Problem, Severity
@@ -31,7 +31,7 @@ def _left_alone(folder: Path) -> Iterable[Problem]:
             continue
         text = ""
         if entry.is_dir():
-            # An unreadable sub-directory is none of ours.
+            # A sub-directory that we may not read has no manifests for us.
             with contextlib.suppress(OSError):
                 if any(p.suffix in SUFFIXES for p in entry.iterdir()):
                     text = f"sub-directories are not read: move the files into {folder}"

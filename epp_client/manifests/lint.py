@@ -1,4 +1,4 @@
-"""Finds the problems of manifests, and what `serve` would make of them, for `epp-client check`."""
+"""Finds the problems of manifests, and the pools that `serve` would read, for `epp-client check`."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,6 +1,6 @@
 """ManifestSource: follows the pools of YAML or JSON files and publishes their snapshots.
 
-`kubectl get inferencepools,pods,services,endpointslices -o yaml` of any cluster is valid input. A file
+`kubectl get inferencepools,pods,services,endpointslices -o json` of any cluster is valid input. A file
 that becomes unreadable keeps its last content, and a pool that becomes invalid its last valid version; both
 are reported as problems.
 """

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from epp_client.documents import Located
+from epp_client.documents.located import Located
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.parse import API_VERSION, parse_inference_pool
 from epp_client.pool.pods import pod_facts
@@ -120,6 +120,6 @@ def placed(problems: Iterable[Problem], loaded: Loaded) -> list[Problem]:
         if found.subject in subjects:
             by_subject.setdefault(found.subject, found)
     return [
-        by_subject[problem.subject].place(problem) if problem.subject in by_subject else problem
+        by_subject[problem.subject].locate(problem) if problem.subject in by_subject else problem
         for problem in problems
     ]

@@ -13,7 +13,7 @@ from epp_client.picker.health import Health
 from epp_client.relay.outcome import Eviction, Outcome
 
 UNKNOWN_POOL = "unknown"
-"""Label of all pools that Envoy names and that do not exist. Their own names would be unbounded."""
+"""Label of all pools that Envoy names and that do not exist. The number of their own names has no bound."""
 
 PICK_BUCKETS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
@@ -75,7 +75,7 @@ class PoolCounters:
         self.evictions[eviction] = self.evictions.get(eviction, 0) + 1
 
     def endpoint_fail(self, reason: Reason) -> None:
-        """Count a request that Envoy answered itself, in place of its endpoints."""
+        """Count a request that Envoy answered itself, instead of its endpoints."""
         self.endpoint_failures[reason] = self.endpoint_failures.get(reason, 0) + 1
 
     def add(self, other: "PoolCounters") -> None:

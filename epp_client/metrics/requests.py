@@ -69,7 +69,7 @@ _BY_LABEL: Final = (
     _ByLabel(
         "epp_client_endpoint_failures",
         "reason",
-        "Requests that Envoy answered itself in place of their endpoints, by reason.",
+        "Requests that Envoy answered itself instead of their endpoints, by reason.",
         lambda c: c.endpoint_failures,
     ),
 )

@@ -1,4 +1,4 @@
-"""PickerAddress: one address of a picker, with its connection, its health checks and the requests there.
+"""PickerAddress: one address of a picker, with its connection, its health checks and its requests.
 
 It connects and checks the address for as long as the picker has it, and reports every change of its health
 to its owner. `health` decides; ext_proc messages never come here.
@@ -213,8 +213,8 @@ class PickerAddress:
         self._owner.address_changed()
 
     async def _dial(self) -> Connection:
-        """Connect. New pickers may refuse at first: some are ready, by a separate health port, before they
-        listen."""
+        """Connect. A new picker may refuse at first: some have a separate health port, and report that they
+        are ready before they listen."""
         while True:
             try:
                 return await self._owner.transport.connect(

@@ -24,8 +24,8 @@ log = structlog.get_logger(__name__)
 
 PROCESS: Final = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 NEWCOMER: Final = 5.0
-"""Seconds that a new address has to start listening under FailClose, if `pick_timeout` allows. GAIE's lwepp
-is ready, by its health port, before it has generated its RSA key of 4096 bits."""
+"""Seconds that a new address has to start listening under FailClose, or `pick_timeout` if that is shorter.
+GAIE's lwepp reports on its health port that it is ready before it has generated its 4096-bit RSA key."""
 OVERLAP: Final = 10.0
 """Seconds for which a removed address is still asked while none of the new ones is ready."""
 

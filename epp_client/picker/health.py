@@ -1,17 +1,17 @@
 """The health of one picker address: a pure state machine that decides whether it is usable.
 
 A failure is disproved only by its opposite: a failed connection by a connection, silence by an answered
-health check, failed picks by a pick (of one request at a time). Times are seconds of any monotonic clock,
-given as arguments. Never counted are a refusal, a pick outside the pool, a gRPC status about the request,
-and a client that ended its request.
+health check, failed picks by a pick (of one request at a time). A refusal, a pick outside the pool, a gRPC
+status about the request, and a client that ended its request are never counted. Times are arguments, in
+seconds of any monotonic clock.
 """
 
 from enum import StrEnum
 from typing import NamedTuple
 
 FAILURES = 5
-"""Failed picks in a row, without one made in between, after which an address is FAILING. A single slow pick
-is not an outage. Dead and stopped pickers are detected sooner by connections and health checks."""
+"""Failed picks in a row after which an address is FAILING. A single slow pick is not an outage. Dead and
+stopped pickers are detected sooner by connections and health checks."""
 CHECK_INTERVAL = 2.0
 CHECK_PATIENCE = 3.0
 """Seconds of complete silence, health check included, after which an address is SILENT."""
@@ -58,9 +58,9 @@ class Pace(NamedTuple):
 
 
 def pace(pick_timeout: float) -> Pace:
-    """The pace that detects a hanging address before its first request has waited for `pick_timeout`: the
-    longest interval, with `JITTER`, and the patience fit into it. With a `pick_timeout` below 2 s the
-    deadlines of picks detect it sooner under load."""
+    """The pace that detects a hanging address before its first request has waited for `pick_timeout`. The
+    longest interval, with `JITTER`, plus the patience are shorter than that. With a `pick_timeout` below
+    2 s the deadlines of picks detect it sooner under load."""
     return Pace(
         max(_SHORTEST_INTERVAL, min(CHECK_INTERVAL, 0.2 * pick_timeout)),
         max(_LEAST_PATIENCE, min(CHECK_PATIENCE, 0.7 * pick_timeout)),

@@ -1,4 +1,4 @@
-"""Answers that a picker gives in the model server's place, so that they are HTTP. Pure."""
+"""Checks the responses that a picker sends instead of a model server: they must be valid HTTP. Pure."""
 
 from typing import Final
 
@@ -11,13 +11,13 @@ _BODILESS: Final = frozenset((204, 304))
 
 
 def immediate_response(raw: bytes, omissions: Omissions) -> bytes:
-    """A picker's ImmediateResponse as Envoy gets it.
+    """The picker's ImmediateResponse as it is sent to Envoy.
 
-    Envoy makes a 200 of a status that it does not know, so that a refusal would read as success, and of
-    other impossible ones a line that is not HTTP.
+    Envoy turns a status that it does not know into 200, so a refusal would look like a success. For other
+    invalid statuses it writes a status line that is not HTTP.
 
     Raises:
-        PickerViolation: no ProcessingResponse, or no final HTTP status.
+        PickerViolation: `raw` is not a ProcessingResponse, or the status is not a final HTTP status.
     """
     reply = parse_reply(raw)
     immediate = reply.immediate_response
@@ -26,7 +26,8 @@ def immediate_response(raw: bytes, omissions: Omissions) -> bytes:
         raise PickerViolation(f"an ImmediateResponse with status {status}")
     sanitise(immediate.headers, b"", Part.IMMEDIATE, omissions)
     if status in _BODILESS:
-        immediate.body = b""  # Envoy would announce its length, and send none of it
+        # Envoy would send its length in `content-length`, but not the body.
+        immediate.body = b""
     strip_control(reply)
     return reply.SerializeToString()
 
@@ -34,11 +35,11 @@ def immediate_response(raw: bytes, omissions: Omissions) -> bytes:
 def streamed_immediate_response(
     raw: bytes, omissions: Omissions, *, first: bool
 ) -> tuple[bytes, bool]:
-    """One message of a StreamedImmediateResponse as Envoy gets it, and whether it is the last.
+    """One message of a StreamedImmediateResponse as it is sent to Envoy, and whether it is the last.
 
     Raises:
-        PickerViolation: no ProcessingResponse, no part of a response in its place, or headers without a
-            final status.
+        PickerViolation: `raw` is not a ProcessingResponse, the message is empty or out of order, or its
+            headers have no status.
     """
     reply = parse_reply(raw)
     streamed = reply.streamed_immediate_response
@@ -57,6 +58,6 @@ def streamed_immediate_response(
         sanitise_whole(streamed.trailers_response, Part.TRAILERS, omissions)
         ended = True
     else:
-        raise PickerViolation("a StreamedImmediateResponse that is empty")
+        raise PickerViolation("an empty StreamedImmediateResponse")
     strip_control(reply)
     return reply.SerializeToString(), ended

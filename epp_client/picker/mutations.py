@@ -1,10 +1,10 @@
-"""Header mutations as Envoy applies them: what can be set and removed, and what comes of it. Pure.
+"""Removes from a picker's header mutations what Envoy cannot apply, and what would break HTTP. Pure.
 
-Envoy fails the request, or loses the response, for one bad entry, and lets other entries through that
-break the message for whoever reads it. Such entries are left out, and counted. What Envoy does was seen
-by running Envoy 1.40 with a picker alone (`tests/e2e/test_answers.py`): it removes first, then sets in
-order; `append_action` and `keep_empty_value` mean nothing to it, the deprecated `append` does; it reads
-`raw_value` alone; it drops `content-length` where a body is processed, and counts without it.
+One bad entry makes Envoy fail the request or lose the response. Envoy applies other entries that break the
+message for the next hop. Both kinds are left out and counted. The rules come from tests of Envoy 1.40 with
+a picker and no sidecar (`tests/e2e/test_answers.py`). Envoy removes headers first, then sets them in order.
+It ignores `append_action` and `keep_empty_value`, and uses the deprecated `append`. It reads `raw_value`
+only. It removes `content-length` where a body is processed, and does not count it.
 """
 
 import re
@@ -18,7 +18,8 @@ from epp_client.picker.protocol import DESTINATION, parse_request
 MAX_HEADERS: Final = 100
 MAX_HEADER_BYTES: Final = 60 * 1024
 MAX_HTTP1_RESPONSE_BYTES: Final = 80 * 1024
-"""What Envoy takes of one message by default, names and values together; from an HTTP/1.1 upstream more."""
+"""Envoy's default limits for the headers of one message. Bytes are those of names and values together. The
+limit for the response of an HTTP/1.1 upstream is higher."""
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -34,25 +35,25 @@ _REQUEST_PSEUDO: Final = {
     ":scheme": _SCHEME,
     "host": _AUTHORITY,
 }
-"""Envoy sets `:path`, and ignores the others unless its `mutation_rules` allow them."""
+"""Envoy always sets `:path`. It sets the others only if its `mutation_rules` allow them."""
 
 FRAMING: Final = frozenset(("content-length", "transfer-encoding"))
-"""Envoy frames the message itself; real pickers say these as a matter of course."""
+"""Envoy frames the message itself. Real pickers often send these, so they are removed without counting."""
 CONNECTION: Final = frozenset(
     ("connection", "http2-settings", "keep-alive", "proxy-connection", "te", "upgrade")
 )
 _KEPT: Final = frozenset(("connection", "content-length", "host", "transfer-encoding", "upgrade"))
-"""What cannot be removed, beside the pseudo-headers."""
+"""Headers that cannot be removed. Pseudo-headers cannot be removed either."""
 
 _FEW: Final = 8
-"""Mutations of less than this part of what Envoy takes need no look at the original."""
+"""A mutation smaller than 1/8 of Envoy's limits is not checked together with the original headers."""
 
 Omissions = dict[LeftOut, tuple[int, str]]
-"""How often something was left out, and a name for the first."""
+"""For each kind: how many entries were left out, and the name of the first."""
 
 
 class Part(IntEnum):
-    """The part of a message that a mutation is about."""
+    """The part of a message that a mutation changes."""
 
     REQUEST = 0
     RESPONSE = 1
@@ -61,7 +62,7 @@ class Part(IntEnum):
 
 
 def leave_out(omissions: Omissions, what: LeftOut, name: str) -> None:
-    """Count something that was left out; `name` says which, for people."""
+    """Count an entry that was left out. `name` is for the log line."""
     count, first = omissions.get(what, (0, name[:80]))
     omissions[what] = count + 1, first
 
@@ -73,23 +74,24 @@ def sanitise(
     omissions: Omissions,
     limit: int = MAX_HEADER_BYTES,
 ) -> bool:
-    """Take what cannot be applied out of `mutation`; whether there was anything.
+    """Remove from `mutation` what cannot be applied. Returns whether anything was removed.
 
-    `original` is Envoy's message with the headers to be changed, empty when there is none; `limit` how many
-    bytes of headers Envoy takes. A destination among request headers is not looked at: it is judged, and
-    written anew.
+    `original` is Envoy's message with the headers to be changed, or empty if there is none. `limit` is the
+    largest size of the headers that Envoy accepts, in bytes. A destination in request headers is not
+    checked here: it is judged and written again later.
 
     Raises:
-        PickerViolation: with these changes there would be more headers than Envoy takes.
+        PickerViolation: the message would have more headers than Envoy accepts.
     """
     return _Change(mutation, original, part, omissions, limit).made()
 
 
 def sanitise_whole(headers: HeaderMap, part: Part, omissions: Omissions) -> None:
-    """Take out of a picker's own headers or trailers what could not be added one by one.
+    """Remove invalid entries from the complete headers or trailers of a picker's own response. The rules
+    are those of `sanitise` for added headers.
 
     Raises:
-        PickerViolation: more headers than Envoy takes.
+        PickerViolation: there are more headers than Envoy accepts.
     """
     mutation = HeaderMutation()
     for header in headers.headers:
@@ -143,7 +145,7 @@ class _Change:
         return self._changed
 
     def _known(self) -> dict[str, list[bytes]]:
-        """The original's values by name, in lower case."""
+        """The values of the original headers, by name in lower case."""
         if self._headers is None:
             found: dict[str, list[bytes]] = {}
             self._headers = found
@@ -199,7 +201,8 @@ class _Change:
         if _CONTROL.search(value):
             return self._leave_out(LeftOut.HEADER_VALUE, key)
         trimmed = value.strip(b" \t")
-        if trimmed != value:  # RFC 9113 forbids it, and an h2c server resets the stream
+        # RFC 9113, 8.2.1 forbids spaces around a value: an h2c server resets the stream.
+        if trimmed != value:
             header.raw_value = trimmed
             self._changed = True
         return True
@@ -221,10 +224,10 @@ class _Change:
     def _applied(
         self, removed: list[str], options: list[HeaderValueOption]
     ) -> list[HeaderValueOption]:
-        """What of the options changes anything.
+        """The options that change the headers. The others repeat what is there.
 
         Raises:
-            PickerViolation: there would be too many headers.
+            PickerViolation: there would be more headers than Envoy accepts.
         """
         headers = dict(self._known())
         before = _measure(headers)
@@ -235,7 +238,8 @@ class _Change:
             name, value = option.header.key.lower(), option.header.raw_value
             if name == DESTINATION and self._part is Part.REQUEST:
                 kept.setdefault(name, []).append(option)
-                headers[name] = [b""]  # one header, whose value is ours
+                # It becomes one header with the judged pick, whatever the picker wrote.
+                headers[name] = [b""]
             elif option.append.value:
                 kept.setdefault(name, []).append(option)
                 headers[name] = [*headers.get(name, ()), value]
@@ -243,16 +247,16 @@ class _Change:
                 kept[name] = [option]
                 headers[name] = [value]
         size, count = _measure(headers)
-        # An Envoy that takes more than by default has shown it.
+        # If the original is over a default limit, this Envoy has a higher limit.
         if self._part is not Part.IMMEDIATE and (
             size > max(self._limit, before[0]) or count > max(MAX_HEADERS, before[1])
         ):
-            raise PickerViolation("more headers than Envoy takes")
+            raise PickerViolation("more headers than Envoy accepts")
         return [option for same in kept.values() for option in same]
 
 
 def _measure(headers: dict[str, list[bytes]]) -> tuple[int, int]:
-    """Bytes and number, as Envoy counts them."""
+    """Size in bytes and number of the headers, as Envoy counts them."""
     size = count = 0
     for name, values in headers.items():
         if name != "content-length":

@@ -1,4 +1,4 @@
-"""What a picker's answer says about the destination, and whether the pool has it. Pure."""
+"""Reads the pick from a picker's answer, and checks that its endpoints are in the pool. Pure."""
 
 from collections.abc import Mapping
 from typing import Final, final
@@ -17,13 +17,13 @@ from epp_client.pool.endpoints import Endpoint, parse_endpoint, unbracketed
 from epp_client.pool.snapshot import PoolSnapshot
 
 MAX_PICK_ENTRIES: Final = 256
-"""A longer ordered list is no list of retries but a fault of the picker's."""
+"""A longer list is a fault of the picker: no request is retried that often."""
 
 
 @final
 @mypyc_attr(acyclic=True)
 class Pick:
-    """What a picker's answer says about the destination, not yet judged."""
+    """The destination that a picker's answer names, not yet judged."""
 
     __slots__ = ("problem", "text")
 
@@ -33,9 +33,9 @@ class Pick:
 
 
 def read_pick(reply: ProcessingResponse) -> Pick | None:
-    """Read the destination endpoint from the header mutation and the metadata; None when absent.
+    """Read the destination endpoint from the header mutation and the metadata. None if neither has it.
 
-    The protocol wants both, with equal values; one alone is enough for us.
+    The protocol requires both, with equal values. One of them is enough for the sidecar.
     """
     values: list[str] = []
     for option in _mutation(reply).set_headers:
@@ -58,10 +58,10 @@ def read_pick(reply: ProcessingResponse) -> Pick | None:
 
 
 def texts(option: HeaderValueOption) -> list[str]:
-    """What an option says: its `raw_value`, its `value`, or one that says both, which may differ.
+    """The values of an option: `raw_value`, `value`, or both if it has both. They may differ.
 
     Raises:
-        UnicodeDecodeError: not text.
+        UnicodeDecodeError: `raw_value` is not UTF-8.
     """
     header = option.header
     if header.raw_value and header.value:
@@ -78,7 +78,7 @@ def _mutation(reply: ProcessingResponse) -> HeaderMutation:
 @final
 @mypyc_attr(acyclic=True)
 class Verdict:
-    """A judged pick. With a `problem` there is no usable endpoint, at least not yet."""
+    """A judged pick. If it has a `problem`, it has no usable endpoint, or not yet."""
 
     __slots__ = ("keys", "may_change", "problem")
 
@@ -88,19 +88,21 @@ class Verdict:
         problem: Reason | None = None,
         may_change: bool = False,
     ) -> None:
-        """`keys` are members, in the picker's order. `may_change`: the table, or Envoy, may only be some
-        milliseconds behind the picker."""
+        """`keys` are endpoints of the pool, in the picker's order. `may_change`: the result may be better
+        in a few milliseconds, because the table or Envoy may be behind the picker."""
         self.keys = keys
         self.problem = problem
         self.may_change = may_change
 
 
 def judge(pick: Pick, snapshot: PoolSnapshot, subset: Subset | None) -> Verdict:
-    """Keep the members of the pool (and of the subset), in order. Nothing else is ever routed to."""
+    """Keep the endpoints that are in the pool and in the subset, in the picker's order. No request is sent
+    to any other endpoint."""
     if pick.problem is not None:
         return Verdict(problem=pick.problem)
     by_key = snapshot.table.by_key
-    if subset is None and pick.text in by_key:  # one endpoint, spelt as we do
+    # The usual case: one endpoint, written as the table writes it.
+    if subset is None and pick.text in by_key:
         return Verdict((pick.text,), may_change=not snapshot.routable(pick.text))
     entries = [entry for part in pick.text.split(",") if (entry := part.strip())]
     if not entries:
@@ -116,13 +118,13 @@ def judge(pick: Pick, snapshot: PoolSnapshot, subset: Subset | None) -> Verdict:
     if not allowed:
         if members:
             return Verdict(problem=Reason.PICK_OUTSIDE_SUBSET)
-        # With a subset, an endpoint that joins the pool later is not in it either.
+        # A new endpoint of the pool would not be in the subset, so waiting does not help with a subset.
         return Verdict(problem=Reason.PICK_OUTSIDE_POOL, may_change=subset is None)
     return Verdict(allowed, may_change=not any(snapshot.routable(key) for key in allowed))
 
 
 def _read(entry: str, by_key: Mapping[str, Endpoint]) -> str | None:
-    """The endpoint that a picker means, in our spelling; None when it is none."""
+    """The endpoint of an entry, written as the table writes it. None if the entry is not an endpoint."""
     key = parse_endpoint(entry)
     if key is None and (meant := unbracketed(entry)) in by_key:
         return meant

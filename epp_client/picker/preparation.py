@@ -1,5 +1,8 @@
-"""What the picker gets: the client's request headers without what only a picker may say, the subset hint
-narrowed to the pool, the served endpoint where the protocol wants it. Pure."""
+"""Prepares Envoy's messages for the picker. Pure.
+
+Removes request headers that only a picker may set, narrows the subset hint to the pool, and puts the served
+endpoint where the protocol requires it.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, final
@@ -28,31 +31,31 @@ _SERVED_BYTES: Final = SERVED.encode()
 
 
 class Subset(NamedTuple):
-    """The endpoints that a request may go to, when Envoy sent a subset hint."""
+    """The endpoints that a request may go to, if Envoy sent a subset hint."""
 
     members: frozenset[str]
-    """Keys of all members in the subset, draining ones included: valid picks."""
+    """Keys of all endpoints in the subset, including draining ones. These are valid picks."""
     ready: tuple[str, ...]
-    """Keys of those that are ready: what the picker is told."""
+    """Keys of the ready ones. The picker gets these."""
 
 
 @final
 @mypyc_attr(acyclic=True)
 class RequestHeaders:
-    """Request headers as the picker may see them."""
+    """Request headers as they are sent to the picker."""
 
     __slots__ = ("raw", "stripped", "subset")
 
     def __init__(self, raw: bytes, stripped: tuple[str, ...], subset: Subset | None) -> None:
-        """`raw` is the ProcessingRequest for the picker, `stripped` the names of the client's headers
-        that were taken out, and that the upstream must not see."""
+        """`raw` is the ProcessingRequest for the picker. `stripped` has the names of the client's headers
+        that were removed. The model server must not get them either."""
         self.raw = raw
         self.stripped = stripped
         self.subset = subset
 
 
 def prepare_request_headers(raw: bytes, snapshot: PoolSnapshot) -> RequestHeaders:
-    """Strip what only a picker may say from the client's headers, and narrow the subset hint to the pool.
+    """Remove headers that only a picker may set, and narrow the subset hint to the pool.
 
     Raises:
         EnvoyViolation: `raw` is not a ProcessingRequest.
@@ -86,23 +89,23 @@ def prepare_request_headers(raw: bytes, snapshot: PoolSnapshot) -> RequestHeader
 
 
 _UPGRADE: Final = b"\n\x07upgrade"
-"""The name of a header as protobuf writes it; no header's value can contain it."""
+"""The name of the header in protobuf's encoding. A header's value cannot contain these bytes."""
 
 
 def is_upgrade(message: Message) -> bool:
-    """Whether request headers ask for another protocol: behind them comes no body, and no end of one."""
+    """Whether the request headers ask for an upgrade. After them comes no body, and no end of a body."""
     return not message.end_of_stream and _UPGRADE in message.raw
 
 
 def without_body(raw: bytes) -> bytes:
-    """Request headers as those of a request that ends with them: a picker picks at once."""
+    """The request headers with `end_of_stream` set, so that the picker picks without waiting for a body."""
     message = parse_request(raw)
     message.request_headers.end_of_stream = True
     return message.SerializeToString()
 
 
 def _subset_hint(message: ProcessingRequest) -> list[str] | None:
-    """The hint's entries, from a list or, as seen in the wild, a comma-separated string."""
+    """The entries of the hint. It is a list, or a comma-separated string, which some gateways send."""
     metadata = message.metadata_context.filter_metadata
     if SUBSET_NAMESPACE not in metadata or SUBSET not in metadata[SUBSET_NAMESPACE].fields:
         return None
@@ -115,7 +118,7 @@ def _subset_hint(message: ProcessingRequest) -> list[str] | None:
 
 
 def _narrow(wanted: Iterable[str], snapshot: PoolSnapshot) -> Subset:
-    """Members named by `ip:port`, or by `ip` alone, which means all of its ports."""
+    """The endpoints of the pool that the hint names, by `ip:port`, or by `ip` for all ports of that IP."""
     table = snapshot.table
     keys: set[str] = set()
     addresses: set[str] = set()
@@ -130,10 +133,10 @@ def _narrow(wanted: Iterable[str], snapshot: PoolSnapshot) -> Subset:
 
 
 def read_served(raw: bytes) -> tuple[str | None, bytes]:
-    """The served endpoint of a response-headers message, and the message as the picker gets it.
+    """The served endpoint of a response-headers message, and the message for the picker.
 
-    Envoy's `selected_host_key` writes it into metadata; with ORIGINAL_DST it is only known as the
-    attribute `upstream.address`, and is put where the protocol wants it.
+    Envoy's `selected_host_key` writes the endpoint into the metadata. With ORIGINAL_DST only the attribute
+    `upstream.address` has it; it is copied to the metadata, where the protocol requires it.
 
     Raises:
         EnvoyViolation: `raw` is not a ProcessingRequest.
@@ -157,8 +160,8 @@ _ENDPOINT_FAILURES: Final = {str(reason): reason for reason in ENDPOINT_REASONS}
 
 
 def read_endpoint_failure(raw: bytes) -> Reason | None:
-    """Why Envoy answered in the endpoint's place, by the header that our configuration gives such an answer
-    (`envoy.local_replies`). `raw` is a response-headers message."""
+    """Why Envoy answered instead of the endpoint. `raw` is a response-headers message. Our configuration
+    (`envoy.local_replies`) adds a header with the reason to such answers."""
     if _ERROR not in raw:
         return None
     for header in parse_request(raw).response_headers.headers.headers:
@@ -168,7 +171,7 @@ def read_endpoint_failure(raw: bytes) -> Reason | None:
 
 
 def is_grpc(raw: bytes) -> bool:
-    """Whether a request-headers message is of a gRPC call."""
+    """Whether a request-headers message belongs to a gRPC call."""
     headers = parse_request(raw).request_headers.headers.headers
     return any(
         header.key.lower() == "content-type"
@@ -178,4 +181,4 @@ def is_grpc(raw: bytes) -> bool:
 
 
 LocalPick = Callable[[PoolSnapshot, Subset | None], tuple[str, ...]]
-"""Chooses endpoints of our own: an ordered list of keys, empty when none is ready."""
+"""Chooses the endpoints of a local pick: an ordered list of keys, empty if none is ready."""

@@ -1,4 +1,5 @@
-"""What Envoy gets of a picker's answers: the judged destination, and nothing else that steers. Pure."""
+"""Rewrites a picker's answers for Envoy: adds the judged destination, and removes everything else that
+could change where the request goes. Pure."""
 
 from collections.abc import MutableMapping, Sequence
 from typing import Final, NamedTuple
@@ -19,25 +20,25 @@ _LB_BYTES: Final = LB_NAMESPACE.encode()
 
 
 class Replacement(NamedTuple):
-    """What a header answer with CONTINUE_AND_REPLACE says of the body: the picker answers no more of it."""
+    """The body in a header answer with CONTINUE_AND_REPLACE. The picker does not answer the body again."""
 
     payload: bytes | None
-    """None: the body stays as it is."""
+    """The new body. None: the body does not change."""
 
 
 class HeaderReply:
-    """A picker's header answer: parsed only when it is not plain, or has to be changed."""
+    """A picker's header answer. It is parsed only if it is not plain or has to be changed."""
 
     __slots__ = ("_raw", "_reply", "_text", "pick", "replacement")
 
     def __init__(
         self, raw: bytes, original: bytes, omissions: Omissions, *, headers_only: bool
     ) -> None:
-        """`original` is Envoy's message with the headers that the answer is about, `headers_only` whether
-        they are all of the request. `omissions` counts what is left out.
+        """`original` is Envoy's message with the request headers. `headers_only`: the request has neither
+        body nor trailers. `omissions` counts what is left out.
 
         Raises:
-            PickerViolation: not a ProcessingResponse, or more headers than Envoy takes.
+            PickerViolation: `raw` is not a ProcessingResponse, or has more headers than Envoy accepts.
         """
         self._raw = raw
         self._text = plain_pick(raw, _LB_BYTES, _DESTINATION_BYTES)
@@ -65,11 +66,11 @@ class HeaderReply:
 def take_replacement(
     common: CommonResponse, omissions: Omissions, *, headers_only: bool
 ) -> Replacement | None:
-    """Take CONTINUE_AND_REPLACE out of a header answer; what it says of the body, if it is there.
+    """Remove CONTINUE_AND_REPLACE from a header answer. Returns its replacement, or None if it has none.
 
-    Envoy 1.40 does it in full-duplex mode only while the picker says nothing more of the body, and empties
-    the body of a message when there is nothing to put in its place. To a message without a body it can
-    add one: that is left to it.
+    In full-duplex mode Envoy 1.40 replaces the body only if the picker sends no further answer about it. If
+    the answer has no new body, Envoy empties the body. So the sidecar replaces the body itself. It leaves
+    only a message without a body to Envoy, which can add one.
     """
     if common.status != CONTINUE_AND_REPLACE:
         return None
@@ -90,9 +91,9 @@ def take_replacement(
 
 
 def strip_control(reply: ProcessingResponse) -> None:
-    """Take out what is said to Envoy about the ext_proc stream itself, which is ours.
+    """Remove settings of the ext_proc stream. Envoy's stream belongs to the sidecar, not to the picker.
 
-    With `override_message_timeout` Envoy would not read the rest of the message at all.
+    With `override_message_timeout` Envoy would ignore the rest of the message.
     """
     reply.ClearField("mode_override")
     reply.ClearField("override_message_timeout")
@@ -102,8 +103,8 @@ def strip_control(reply: ProcessingResponse) -> None:
 def response_headers_reply(
     raw: bytes, original: bytes, omissions: Omissions, limit: int, *, headers_only: bool
 ) -> tuple[bytes, Replacement | None]:
-    """A picker's answer to response headers as Envoy gets it, and what it says of the body. `limit`: how
-    many bytes of headers Envoy takes.
+    """A picker's answer to response headers as it is sent to Envoy, and its new body if it has one. `limit`
+    is the largest size of the headers that Envoy accepts, in bytes.
 
     Raises:
         PickerViolation: `raw` is not a ProcessingResponse.
@@ -118,7 +119,7 @@ def response_headers_reply(
 
 
 def trailers_reply(raw: bytes, original: bytes, omissions: Omissions) -> bytes:
-    """A picker's answer to trailers as Envoy gets it.
+    """A picker's answer to trailers as it is sent to Envoy.
 
     Raises:
         PickerViolation: `raw` is not a ProcessingResponse.
@@ -139,8 +140,8 @@ def _fits(
     omissions: Omissions,
     limit: int = MAX_HEADER_BYTES,
 ) -> bool:
-    """Sanitise `mutation`; whether Envoy would take what came of it. What has been given by the model
-    server, or released, is not refused for it."""
+    """Sanitise `mutation`. Returns whether Envoy would accept the result. A response, or a request that was
+    released, is not refused because of it."""
     try:
         sanitise(mutation, original, part, omissions, limit)
     except PickerViolation as error:
@@ -152,8 +153,8 @@ def _fits(
 def steer(reply: ProcessingResponse, keys: Sequence[str], stripped: Sequence[str]) -> bytes:
     """The picker's header answer with the judged destination in its header and metadata.
 
-    A picker chooses endpoints, never routes: with `clear_route_cache` its other changes could choose
-    another route, whose cluster is none of this pool.
+    A picker chooses endpoints, never routes: with `clear_route_cache` its other changes could choose a
+    route to a cluster that does not belong to this pool.
     """
     text = ",".join(keys)
     fields = reply.dynamic_metadata.fields
@@ -173,15 +174,16 @@ def steer(reply: ProcessingResponse, keys: Sequence[str], stripped: Sequence[str
 
 
 def _strip_metadata(fields: MutableMapping[str, Value]) -> None:
-    """Take out what only Envoy or we may say: the served endpoint, our marks."""
-    if MARKS_NAMESPACE in fields:  # to ask a map of messages for a key makes an entry of it
+    """Remove what only Envoy or the sidecar may set: the served endpoint, and our marks."""
+    # Reading a missing key from a map of messages would add the key.
+    if MARKS_NAMESPACE in fields:
         del fields[MARKS_NAMESPACE]
     if LB_NAMESPACE in fields:
         fields[LB_NAMESPACE].struct_value.fields.pop(SERVED, None)
 
 
 def body_reply(raw: bytes) -> tuple[Pick | None, bytes]:
-    """The pick that a picker's answer to a body names; the answer as Envoy gets it, which steers nothing.
+    """The pick in a picker's answer to a body, and the answer as it is sent to Envoy, without the pick.
 
     Raises:
         PickerViolation: `raw` is not a ProcessingResponse.
@@ -193,10 +195,10 @@ def body_reply(raw: bytes) -> tuple[Pick | None, bytes]:
 
 
 def _strip_steering(reply: ProcessingResponse) -> None:
-    """Take all that steers out of an answer to anything but the request headers.
+    """Remove everything that could change the destination. For all answers but those to request headers.
 
-    Envoy takes metadata from every answer, also after ours has named the judged endpoints, and walks
-    it anew for a retry.
+    Envoy applies the metadata of every answer, even after our answer has named the judged endpoints. A
+    retry reads the metadata again.
     """
     strip_control(reply)
     fields = reply.dynamic_metadata.fields
@@ -226,7 +228,7 @@ def destination_reply(keys: Sequence[str], stripped: Sequence[str], picker_said:
 
 
 def _set_destination(mutation: HeaderMutation, text: str, stripped: Sequence[str]) -> None:
-    # Envoy removes before it sets, so the client's header may go and ours come in one mutation.
+    # Envoy removes headers before it sets any, so one mutation can replace the client's header with ours.
     mutation.remove_headers.extend(stripped)
     option = mutation.set_headers.add(append_action=OVERWRITE)
     option.header.key = DESTINATION

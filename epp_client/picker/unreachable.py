@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 MEMORY: Final = 10.0
-"""Seconds for which an endpoint is tried last; up to twice as long for those that failed together, so that
-they are tried again one by one."""
+"""Seconds for which an endpoint is tried last. For endpoints that failed together it is up to twice as
+long, so that they are tried again one by one."""
 
 
 class Unreachable:

@@ -28,8 +28,8 @@ class Endpoint(NamedTuple):
     since: int = 0
     """Generation of the table that first had this endpoint."""
     other: bool = False
-    """Whether this is the second address of a dual-stack Pod, whose first address is a member too. It is a
-    valid pick and in EDS, but never a local pick, as the Pod would count twice."""
+    """Whether this is the second address of a dual-stack Pod, and the first one is a member too. It is a
+    valid pick and in EDS, but never a local pick, because the Pod would count twice."""
     local: bool = True
     """Whether a local pick may choose it. A Pod that only prefills cannot answer alone."""
 
@@ -50,7 +50,7 @@ class EndpointTable:
     def ready(self) -> tuple[Endpoint, ...]:
         """Members that are not draining, in a stable order, one per Pod and port.
 
-        Computed on first use: most tables of a large, changing pool are replaced before.
+        Computed on first use: most tables of a large, changing pool are replaced before they are used.
         """
         return tuple([endpoint for endpoint in self.by_key.values() if endpoint.usable])
 

@@ -19,7 +19,7 @@ class Findings:
 
     @classmethod
     def of(cls, parts: Sequence["Findings"]) -> "Findings":
-        """Several as one."""
+        """Merge several findings into one."""
         return cls(
             tuple(problem for part in parts for problem in part.problems),
             {name: snapshot for part in parts for name, snapshot in part.snapshots.items()},

@@ -45,6 +45,8 @@ class EndpointPickerRef:
     failure_mode: FailureMode = FailureMode.FAIL_CLOSE
     group: str = ""
     kind: str = "Service"
+    namespace: str = ""
+    """Namespace of the Service; empty: that of the pool. An InferencePool has no such field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,15 @@ class InferencePool:
 
     name: PoolName
     match_labels: tuple[tuple[str, str], ...]
+    """Labels that each of its Pods has."""
     target_ports: tuple[int, ...]
     app_protocol: AppProtocol = AppProtocol.HTTP
     picker: EndpointPickerRef | None = None
     settings: PoolSettings = field(default_factory=PoolSettings)
     generation: int = 0
+    selector: str = ""
+    """Label selector of its Pods instead of `match_labels`, of a pool that options describe. The API server
+    evaluates it."""
 
     @property
     def failure_mode(self) -> FailureMode:

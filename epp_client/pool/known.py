@@ -11,7 +11,7 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.snapshot import PoolSnapshot
 
 Known = Mapping[PoolName, EndpointTable]
-"""Endpoints by pool, of which only the address is known."""
+"""Endpoints by pool. Only their addresses are known."""
 
 _WORDS = TypeAdapter(dict[str, list[str]])
 

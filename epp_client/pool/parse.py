@@ -170,8 +170,8 @@ _RENAMED: Mapping[tuple[str | int, ...], str] = {
 MAX_UNKNOWN = 20
 """Unknown fields of one pool that are reported."""
 _CRITICAL = ("selector", "endpointPickerRef")
-"""Fields in which a misspelt field changes who is served, or how a picker's failure is handled. So does
-every misspelt field of the spec itself."""
+"""A misspelt field within these changes which Pods are served, or how a failure of the picker is handled.
+A misspelt field of the spec itself does too."""
 
 
 def _unread(data: Mapping[str, Any]) -> Iterator[Fault]:

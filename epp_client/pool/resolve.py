@@ -5,7 +5,7 @@ draining endpoint is, is decided here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,8 @@ from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 
 Object = Mapping[str, Any]
+
+_PICKER_FIELD = "spec.endpointPickerRef"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,20 @@ def resolve_pool(
     if previous is not None:
         left = _left(pool, members, previous, pods if others is None else others, now)
     if picker is not None and picker.problem:
-        subject, place = f"InferencePool {pool.name}", "spec.endpointPickerRef"
+        subject, place = f"InferencePool {pool.name}", _PICKER_FIELD
         severity = Severity.ERROR if picker.never else Severity.WARNING
         problems.append(Problem(severity, picker.problem, subject, place))
     snapshot = PoolSnapshot(pool, _table(members, old), picker)
     return PoolResolution(snapshot, draining | left, left, tuple(problems))
+
+
+def by_options(found: PoolResolution) -> PoolResolution:
+    """`found`, whose problems name the options of a pool instead of the fields of an InferencePool."""
+    problems = tuple(
+        problem._replace(field="picker") if problem.field == _PICKER_FIELD else problem
+        for problem in found.problems
+    )
+    return replace(found, problems=problems)
 
 
 def _ports(pool: InferencePool, pod: PodFacts, problems: list[Problem]) -> tuple[int, ...]:
@@ -144,10 +155,10 @@ def _left(
     pods: Sequence[PodFacts],
     now: float,
 ) -> dict[str, float]:
-    """Add endpoints that were ready and stopped being members, so that they drain; returns since when. The
-    selector, the ports or a label may have changed, and a picker may learn of it after us. A watch by
-    labels cannot tell such endpoints from deleted Pods, but a Pod that terminates normally stops being
-    ready before it is deleted. An address that another Pod has now does not drain.
+    """Add endpoints that were ready and stopped being members, so that they drain. Returns when they began
+    to. The selector, the ports or a label may have changed, and a picker may notice it later than we do. A
+    watch by labels cannot tell such endpoints from deleted Pods, but a Pod that terminates normally stops
+    being ready before it is deleted. An address that another Pod has now does not drain.
     """
     missing = [e for key, e in previous.snapshot.table.by_key.items() if key not in members]
     if not missing:
@@ -208,7 +219,7 @@ class Resolution:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """All problems without duplicates, which pools that share a Pod have."""
+        """All problems. Pools that share a Pod have equal problems; each is there once."""
         return tuple(dict.fromkeys(p for found in self.pools.values() for p in found.problems))
 
     @property

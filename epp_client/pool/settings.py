@@ -62,7 +62,7 @@ def _selector(text: str) -> str:
 
 
 class ResponseMode(StrEnum):
-    """What the picker gets to do with responses."""
+    """What the picker may do with responses."""
 
     RELAY = "relay"
     """The picker sees every response message and may change it."""
@@ -73,12 +73,12 @@ class ResponseMode(StrEnum):
 
 
 class EvictionMode(StrEnum):
-    """What a picker's ImmediateResponse amid a response does."""
+    """What happens if a picker sends an ImmediateResponse during a response."""
 
     RESET = "reset"
     """The response is reset, so that the model server stops."""
     FINISH = "finish"
-    """The response goes on to its end."""
+    """The response continues to its end."""
 
 
 class PoolSettings(BaseModel):

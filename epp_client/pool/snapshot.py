@@ -36,7 +36,7 @@ class PoolSnapshot:
     acknowledged: int | None = None
     """The table generation that every connected Envoy has; None when no Envoy gets EDS from us."""
     synced: bool = True
-    """False before its Pods have been listed: requests are refused meanwhile."""
+    """False until its Pods have been listed. Until then requests are refused."""
 
     def routable(self, key: str) -> bool:
         """Whether `key` is a member that every connected Envoy has."""

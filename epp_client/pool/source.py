@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 Listed = Callable[[str], None]
-"""Is called with a text of what has not been read yet; empty once the pools are known."""
+"""Called with a text that names what has not been read yet. It is empty once the pools are known."""
 
 
 class PoolSource(Protocol):
-    """Keeps a store current. `run` is awaited once, the other methods are called meanwhile."""
+    """Keeps a store current. `run` is awaited once. The other methods are called while it runs."""
 
     @property
     def where(self) -> str:
@@ -25,15 +25,15 @@ class PoolSource(Protocol):
         """Load what an earlier process knew. False if there is nothing to load."""
 
     async def retire(self) -> None:
-        """Leave tasks of a single replica to another one. The pools are followed on."""
+        """Leave tasks of a single replica to another one, and continue to follow the pools."""
 
     def staleness(self) -> str:
         """For how long the served state has been stale, and why; empty when it is current."""
 
 
 class LocalSource:
-    """What a source that reads options or files has of a PoolSource: they are there at every start, and no
-    replica shares them."""
+    """The methods of a PoolSource that are the same for options and files: these exist at every start, and
+    replicas do not share them."""
 
     def recall(self) -> bool:
         """Nothing to recall."""

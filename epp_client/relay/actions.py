@@ -1,7 +1,7 @@
-"""What an Exchange wants done. The session carries these out in order; nothing here does anything.
+"""The actions that an Exchange returns. The session carries them out in order; this module does nothing.
 
-Plain classes: a request makes some twenty of them, and a NamedTuple or a dataclass takes twice as long
-to make, compiled even more.
+They are plain classes because a request creates about twenty of them. To create a NamedTuple or a dataclass
+takes twice as long, and longer still in compiled code.
 """
 
 from enum import IntEnum
@@ -14,13 +14,14 @@ class Timer(IntEnum):
     """The deadlines of an exchange; each runs at most once at a time."""
 
     PICK = 0
-    """From the end of the request to the pick; while it is being sent, how long nothing moves."""
+    """From the end of the request to the pick. While the request is being sent: the time without
+    progress."""
     ENDPOINT = 1
-    """Until the table, or Envoy, has caught up with the picker."""
+    """The wait until the table and Envoy know the picked endpoint."""
     RESPONSE = 2
-    """How long nothing of the response moves while the picker owes an answer to it."""
+    """The time without progress of the response while the picker owes an answer to it."""
     TRAILERS = 3
-    """The answer to trailers, once everything before them is answered."""
+    """The wait for the answer to trailers, after everything before them is answered."""
 
 
 @final
@@ -58,7 +59,7 @@ class OpenPicker:
 @final
 @mypyc_attr(acyclic=True)
 class FinishPicker:
-    """Half-close the picker's stream; what it still says is of no interest."""
+    """Half-close the picker's stream, and ignore what the picker still sends."""
 
     __slots__ = ()
 
@@ -82,8 +83,8 @@ class FinishEnvoy:
 @final
 @mypyc_attr(acyclic=True)
 class FailEnvoy:
-    """End Envoy's stream with an error, for which Envoy resets the client's: what has begun cannot be
-    brought to its true end, and must not look as if it had been."""
+    """End Envoy's stream with an error, so that Envoy resets the client's stream. For a message that has
+    begun and cannot be completed: the client must not take it for complete."""
 
     __slots__ = ()
 
@@ -91,7 +92,7 @@ class FailEnvoy:
 @final
 @mypyc_attr(acyclic=True)
 class Arm:
-    """Start `timer`, or start it anew, to ring in `seconds`."""
+    """Start or restart `timer`, to ring in `seconds`."""
 
     __slots__ = ("seconds", "timer")
     __match_args__: ClassVar = ("timer", "seconds")
@@ -104,7 +105,7 @@ class Arm:
 @final
 @mypyc_attr(acyclic=True)
 class Disarm:
-    """Stop `timer`; a timer that does not run is no mistake."""
+    """Stop `timer`. It may be stopped already."""
 
     __slots__ = ("timer",)
     __match_args__: ClassVar = ("timer",)
@@ -129,7 +130,7 @@ Action = (
 @final
 @mypyc_attr(acyclic=True)
 class Outbox:
-    """Actions that nobody has taken yet, in order."""
+    """Actions that were not taken yet, in order."""
 
     __slots__ = ("_actions",)
 
@@ -137,14 +138,14 @@ class Outbox:
         self._actions: list[Action] = []
 
     def add(self, action: Action) -> None:
-        """Have `action` done after all others."""
+        """Append `action`."""
         self._actions.append(action)
 
     def send(self, message: bytes) -> None:
-        """Have a ProcessingResponse sent to Envoy after all others."""
+        """Append a ProcessingResponse to Envoy."""
         self._actions.append(ToEnvoy(message))
 
     def take(self) -> list[Action]:
-        """All actions; none is left."""
+        """Remove and return all actions."""
         actions, self._actions = self._actions, []
         return actions

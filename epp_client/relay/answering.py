@@ -1,4 +1,4 @@
-"""The picker answers the client: refusals before the response, evictions in it. Pure."""
+"""Answers from the picker to the client: refusals before the pick, evictions after it. Pure."""
 
 from epp_client.errors import PickerViolation, Reason
 from epp_client.ext_proc.messages import Reply
@@ -20,13 +20,13 @@ def evicted(state: State, reply: Reply) -> None:
     """An ImmediateResponse after the pick: the picker gives up a request that it has steered."""
     response = state.response
     if response.complete:
-        # The client has had all of it.
+        # The client has got the whole response.
         return
     if not (response.headers_sent or (response.begun and response.passing)):
         _answer_whole(state, reply, Outcome.EVICTED)
         state.result.eviction = Eviction.ANSWERED
     elif state.settings.eviction is EvictionMode.RESET:
-        # The client can only be told by a reset.
+        # The response has begun, so only a reset can tell the client.
         state.result.outcome, state.result.eviction = Outcome.EVICTED, Eviction.RESET
         state.out.add(FinishPicker())
         state.out.add(FailEnvoy())
@@ -47,7 +47,7 @@ def _answer_whole(state: State, reply: Reply, outcome: Outcome) -> None:
 
 
 def answer_begun(state: State, reply: Reply) -> None:
-    """A StreamedImmediateResponse before the pick: Envoy takes it in place of the header answer."""
+    """A StreamedImmediateResponse begins before the pick. Envoy accepts it instead of the header answer."""
     raw, is_final = streamed_immediate_response(reply.raw, state.result.left_out, first=True)
     state.phase = ExchangePhase.ANSWERING
     state.result.outcome = Outcome.REFUSED_BY_PICKER
@@ -56,7 +56,7 @@ def answer_begun(state: State, reply: Reply) -> None:
 
 
 def answer_continued(state: State, reply: Reply) -> None:
-    """More of a StreamedImmediateResponse."""
+    """A further message of a StreamedImmediateResponse."""
     raw, is_final = streamed_immediate_response(reply.raw, state.result.left_out, first=False)
     _release(state, raw, is_final)
 
@@ -70,5 +70,5 @@ def _release(state: State, raw: bytes, is_final: bool) -> None:
 
 
 def answer_too_late(_: State, __: Reply) -> None:
-    """Raises: PickerViolation: a StreamedImmediateResponse that Envoy would not take any more."""
+    """Raises: PickerViolation: Envoy does not accept a StreamedImmediateResponse at this point."""
     raise PickerViolation("a StreamedImmediateResponse came after the header answer")

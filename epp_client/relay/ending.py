@@ -28,13 +28,13 @@ def refuse(state: State, reason: Reason) -> None:
 
 
 def answer_broke_off(state: State, _: Reason | None) -> None:
-    """The picker's stream ended amid its answer to the client, which cannot be brought to its end."""
+    """The picker's stream ended in the middle of its answer to the client, so the answer is incomplete."""
     state.out.add(FailEnvoy())
     state.close()
 
 
 def answer_dropped(state: State, reason: Reason | None) -> None:
-    """The picker is given up amid its answer to the client."""
+    """The picker is dropped in the middle of its answer to the client."""
     state.out.add(CancelPicker())
     answer_broke_off(state, reason)
 

@@ -1,14 +1,16 @@
-"""Exchange: the automaton of one request between Envoy and the pool's endpoint picker.
+"""Exchange: the state machine of one request between Envoy and the pool's endpoint picker.
 
-Messages, closings and rung timers go in; actions come out. Pure: no asyncio, no sockets, no clock, no
-randomness. Two rules hold in every phase: Envoy is answered in the only order it accepts, exactly
-once; and whatever the picker does, the request either goes on whole or is refused with a reason, and
-a response that has begun goes on.
+Its events are messages, closed streams and timers; it returns actions. Pure: no asyncio, no sockets, no
+clock, no randomness. Two rules hold in every phase:
 
-A picker's stream that dies before any of its answers has been released is opened anew, on another
-address where there is one, as long as the request is whole and the pick's deadline has not passed.
+- Envoy gets each answer exactly once, in the only order that it accepts.
+- Whatever the picker does, the request is either sent complete, or refused with a reason. A response that
+  has begun continues.
 
-What each event does in each phase is the table in `transitions`; what is known is in `state`.
+If the picker's stream dies before any of its answers was released, a new stream is opened, on another
+address if there is one. This is done while the request is retained and the pick's deadline has not passed.
+
+The table in `transitions` says what each event does in each phase. `state` has the data.
 """
 
 from typing import Final
@@ -28,10 +30,10 @@ from epp_client.relay.transitions import ON_MESSAGE, ON_REPLY, ON_SIGNAL
 from epp_client.relay.without_picker import blame
 
 MAX_PLAIN_ANSWER: Final = 1024 * 1024
-"""Bytes of an answer that is not about a body: many times what Envoy takes of headers."""
+"""Largest size of an answer that is not about a body, in bytes: many times Envoy's limit for headers."""
 
 VIOLATIONS: Final = (EnvoyViolation, PickerViolation, NotRetained, Overgrown)
-"""All that an event may find broken."""
+"""The errors that handlers of events raise."""
 _IMMEDIATE: Final = bytes((Answer.IMMEDIATE << 3 | 2,))
 _TIMER_SIGNALS: Final = {
     Timer.PICK: Signal.PICK_RANG,
@@ -53,8 +55,8 @@ class Exchange:
         trailers_expected: bool = True,
         destinations: int | None = None,
     ) -> None:
-        """`trailers_expected`: False when this picker is known to ignore trailers. `destinations`: how
-        many of an ordered list Envoy can take; None for all.
+        """`trailers_expected`: False if this picker is known to ignore trailers. `destinations`: the
+        longest list of endpoints that Envoy accepts; None for no limit.
         """
         self.state = state = State(
             snapshot,
@@ -79,27 +81,27 @@ class Exchange:
 
     @property
     def request_lost(self) -> bool:
-        """Whether the request's body was too large to be kept."""
+        """Whether the body of the request was too large to be retained."""
         return self.state.request.lost
 
     @property
     def retries(self) -> int:
-        """How often the picker was asked anew."""
+        """How often the picker was asked again."""
         return max(0, self.state.attempts - 1)
 
     @property
     def retained(self) -> int:
-        """Bytes of bodies held now."""
+        """Bytes of bodies that are retained now."""
         return self.state.request.retained + self.state.response.retained
 
     @property
     def observed(self) -> bool:
-        """Whether the picker only gets copies: what it cannot take may be dropped."""
+        """Whether the picker only gets copies of the response. These may be dropped if it is slow."""
         return self.state.response.passing
 
     @property
     def stalled(self) -> bool:
-        """Whether the picker takes no messages for now."""
+        """Whether the backlog to the picker is full."""
         return self.state.stalled
 
     # --- events ---
@@ -126,28 +128,28 @@ class Exchange:
         try:
             state.growth.say(len(raw), released=request.headers_sent)
             if state.result.passthrough is not None and request.complete and raw[:1] != _IMMEDIATE:
-                # The picker has lost its say.
+                # The response continues without the picker, so its answers are ignored.
                 return []
             reply = read_reply(raw)
             answer = reply.answer
             if len(raw) > MAX_PLAIN_ANSWER and not (
                 answer is Answer.REQUEST_BODY or answer is Answer.RESPONSE_BODY
             ):
-                raise PickerViolation("an answer of megabytes that is not about a body")
+                raise PickerViolation("an answer of more than 1 MiB that is not about a body")
             ON_REPLY[answer][state.phase](state, reply)
         except VIOLATIONS as error:
             blame(state, error)
         return state.out.take()
 
     def picker_closed(self, reason: Reason | None, *, died: bool = False) -> list[Action]:
-        """The picker's stream is over: cleanly (None), or because of `reason`. `died`: through no
-        answer of the picker's, so that another stream may fare better."""
+        """The picker's stream has ended, with OK (None) or because of `reason`. `died`: it was cut off, so
+        another stream may succeed."""
         if died:
             return self._signal(Signal.PICKER_DIED, reason)
         return self._signal(Signal.PICKER_ENDED if reason is None else Signal.PICKER_FAILED, reason)
 
     def picker_stalled(self, stalled: bool) -> list[Action]:
-        """The picker takes no messages for now, or takes messages again."""
+        """The backlog to the picker is full, or has room again."""
         state = self.state
         if not state.picker_open or state.stalled is stalled:
             return []
@@ -155,8 +157,8 @@ class Exchange:
         return self._signal(Signal.PICKER_STALLED)
 
     def picker_silent(self, reason: Reason = Reason.PICKER_UNHEALTHY) -> list[Action]:
-        """The picker answers nothing for now, health checks included, and was asked for its pick before; or
-        there is no time left for it."""
+        """The picker that was asked does not answer anything, health checks included; or the drain ends
+        soon, so there is no time to wait for it."""
         return self._signal(Signal.PICKER_SILENT, reason)
 
     def timer_rang(self, timer: Timer) -> list[Action]:
@@ -165,8 +167,8 @@ class Exchange:
         return self._signal(_TIMER_SIGNALS[timer])
 
     def pool_changed(self, snapshot: PoolSnapshot) -> list[Action]:
-        """The pool has a newer snapshot: a pick is judged by the newest table. All else (failure
-        mode, deadlines, picker) stays what it was when the request began."""
+        """The pool has a newer snapshot. Its table is used to judge the pick. Everything else (failure
+        mode, deadlines, picker) stays as it was when the request began."""
         state = self.state
         if snapshot is state.snapshot or not UNDECIDED[state.phase]:
             return []
@@ -174,7 +176,7 @@ class Exchange:
         return self._signal(Signal.POOL_CHANGED)
 
     def envoy_closed(self) -> list[Action]:
-        """Envoy has half-closed or reset its stream: nothing more will come or be read."""
+        """Envoy has half-closed or reset its stream: it sends nothing more, and reads nothing."""
         return self._signal(Signal.ENVOY_CLOSED)
 
     def _signal(self, signal: Signal, reason: Reason | None = None) -> list[Action]:

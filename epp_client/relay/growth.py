@@ -1,7 +1,7 @@
-"""Growth: how much more a picker says than it was told. Pure.
+"""Growth: how many more bytes a picker sends than it receives. Pure.
 
-Envoy takes everything at once, and keeps what the upstream or the client does not take yet. So one
-exchange has a bound, and all exchanges of the process have one together.
+Envoy accepts answers at any speed, and buffers what the upstream or the client cannot receive yet. So there
+is a bound for each exchange, and one for all exchanges of the process together.
 """
 
 from typing import Final, final
@@ -12,17 +12,18 @@ from epp_client.errors import EppClientError, Reason
 from epp_client.relay.retention import RetentionBudget
 
 STEP: Final = 64 * 1024
-"""Bytes by which an exchange grows at a time: most exchanges never grow by as much."""
+"""Bytes that an exchange takes from the budget at a time. Most exchanges never need that much."""
 MESSAGE_OVERHEAD: Final = 1024
-"""Bytes that a message counts beside its own, so that endless empty messages have a bound as well."""
+"""Bytes that are added to the size of each message, so that the bound also ends endless empty messages."""
 NOTHING: Final = 10
-"""Bytes of an answer that has neither a header nor a byte of a body."""
+"""Largest size of an answer without a header and without body bytes, in bytes."""
 MAX_NOTHINGS: Final = 1000
-"""Such answers to one request, beside one for each of Envoy's messages."""
+"""Number of such empty answers that one request may have, in addition to one for each message of Envoy."""
 
 
 class Overgrown(EppClientError):
-    """The picker has said too much. `hint` is the annotation of the bound, empty for a fixed one."""
+    """The picker has sent too much. `hint` is the annotation that sets the bound, empty for a fixed
+    bound."""
 
     def __init__(self, reason: Reason, hint: str = "") -> None:
         super().__init__(f"the picker's answers exceed a bound: {hint or reason}")
@@ -33,10 +34,10 @@ class Overgrown(EppClientError):
 @final
 @mypyc_attr(acyclic=True)
 class Growth:
-    """The balance of one exchange."""
+    """The growth of one exchange."""
 
     def __init__(self, budget: RetentionBudget, limit: int) -> None:
-        """`limit`: bytes that the picker may say beyond what it was told."""
+        """`limit`: bytes that the picker may send in addition to those that it received."""
         self._budget = budget
         self._limit = limit
         # Bytes of Envoy's messages and of the picker's, each with MESSAGE_OVERHEAD.
@@ -46,25 +47,25 @@ class Growth:
         self._nothings = 0
         # Bytes taken from the budget.
         self._taken = 0
-        # The growth at which the next look is due.
+        # The growth at which the bounds are checked next.
         self._next = min(STEP, limit)
 
     @property
     def nothings(self) -> int:
-        """Answers that were too short to say anything."""
+        """Number of empty answers."""
         return self._nothings
 
     def tell(self, size: int) -> None:
-        """Count a message of Envoy's."""
+        """Count a message from Envoy."""
         self._messages_told += 1
         self._told += size + MESSAGE_OVERHEAD
 
     def say(self, size: int, *, released: bool) -> None:
-        """Count an answer of the picker's. `released`: it goes to Envoy. Until then it waits here, and is
-        counted as retained.
+        """Count an answer from the picker. `released`: answers go to Envoy. Before that they wait here, and
+        are counted as retained.
 
         Raises:
-            Overgrown: the picker has said too much.
+            Overgrown: the picker has sent too much.
         """
         self._said += size + MESSAGE_OVERHEAD
         growth = self._said - self._told
@@ -87,7 +88,7 @@ class Growth:
         self._next = min(growth + STEP, self._limit)
 
     def forget(self) -> None:
-        """Envoy has got rid of what the picker said, or was never given it."""
+        """Set the growth to zero: Envoy has sent the answers on, or never got them."""
         self._budget.give_back(self._taken)
         self._taken = self._said = 0
         self._next = min(STEP, self._limit)

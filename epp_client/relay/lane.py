@@ -1,8 +1,8 @@
 """Lane: one direction of one HTTP message, from Envoy through the picker and back to Envoy.
 
-It keeps what Envoy sent until the picker has answered it, turns every dialect of answers into the one
-order that Envoy accepts (headers, streamed bodies, one end), and can take over at any moment: then
-whatever is unanswered goes back unchanged. Pure; knows nothing of picks, deadlines or failure modes.
+It retains what Envoy sent until the picker has answered it. It turns every dialect of answers into the only
+order that Envoy accepts: headers, streamed bodies, one end. It can take over at any time: then everything
+that is unanswered goes back unchanged. Pure. It does not know picks, deadlines or failure modes.
 """
 
 from typing import Final, final
@@ -19,7 +19,7 @@ from epp_client.relay.retention import RetentionBudget
 
 
 class NotRetained(EppClientError):
-    """What is asked for cannot be given: the original was too large to be kept."""
+    """The original is needed, but it was too large to be retained."""
 
 
 _LATER_ANSWERS: Final = {
@@ -34,8 +34,8 @@ class Lane:
     """One direction of an exchange."""
 
     def __init__(self, answer: Answer, out: Outbox, budget: RetentionBudget, limit: int) -> None:
-        """`answer` is the lane's header answer (REQUEST_HEADERS or RESPONSE_HEADERS); what is sent to Envoy
-        goes into `out`."""
+        """`answer` is the kind of the lane's header answer: REQUEST_HEADERS or RESPONSE_HEADERS. Messages
+        to Envoy are added to `out`."""
         self._out = out
         self._headers_answer = answer
         self._body_answer, self._trailers_answer = _LATER_ANSWERS[answer]
@@ -52,7 +52,7 @@ class Lane:
         """Envoy's trailers message."""
 
         self._whole = Whole.NO
-        # The answer to headers that come after the lane was taken over.
+        # The answer to headers that arrive after the lane was taken over.
         self._headers_reply = EMPTY[answer]
         # Body answers that wait for the header answer.
         self._staged: list[Reply] = []
@@ -61,7 +61,7 @@ class Lane:
         self._overdrawn = False
         self._trailers_reply: bytes | None = None
 
-    # --- where it stands ---
+    # --- state ---
 
     @property
     def begun(self) -> bool:
@@ -85,12 +85,12 @@ class Lane:
 
     @property
     def headers_sent(self) -> bool:
-        """Whether Envoy has been sent the header answer."""
+        """Whether the header answer was sent to Envoy."""
         return self.answered is not Answered.NOTHING
 
     @property
     def complete(self) -> bool:
-        """Whether Envoy has had every answer that it waits for."""
+        """Whether Envoy has got every answer that it needs."""
         return self.answered is Answered.ALL
 
     @property
@@ -100,17 +100,17 @@ class Lane:
 
     @property
     def lost(self) -> bool:
-        """Whether the body outgrew its bound, so that the originals are gone."""
+        """Whether the body was larger than its bound, so that the originals are lost."""
         return self.originals.lost
 
     @property
     def answered_whole(self) -> bool:
-        """Whether the picker has said all about this direction, and is told no more of it."""
+        """Whether the picker has answered this direction as a whole, and gets no more messages of it."""
         return self._whole is not Whole.NO
 
     @property
     def retained(self) -> int:
-        """Bytes of originals and of waiting answers held now."""
+        """Bytes of originals and of waiting answers that are retained now."""
         return self.originals.retained + self._staged_bytes
 
     @property
@@ -138,17 +138,17 @@ class Lane:
 
     @property
     def can_take_over(self) -> bool:
-        """Whether the rest can go on unchanged and the whole is what the client or server sent."""
+        """Whether the rest can be sent unchanged, and the receiver then gets what the sender sent."""
         return self.answered is Answered.ALL or self.passing or self.originals.intact
 
     # --- from Envoy ---
 
     def pass_with(self, headers: bytes) -> None:
-        """Answer the headers with this, if they come when the direction has been taken over."""
+        """Set the answer to headers that arrive after the lane was taken over."""
         self._headers_reply = headers
 
     def put(self, message: Message) -> None:
-        """Take Envoy's next message of this direction; answers it at once after `take_over`."""
+        """Add Envoy's next message of this direction. After `take_over` it is answered at once."""
         phase = message.phase
         if phase is Phase.REQUEST_HEADERS or phase is Phase.RESPONSE_HEADERS:
             self.headers = message.raw
@@ -173,7 +173,7 @@ class Lane:
             self._settle()
 
     def expect_end_answer(self) -> None:
-        """A synthetic end of body went to the picker: what answers it is not for Envoy."""
+        """A synthetic end of the body was sent to the picker. Its answer must not go to Envoy."""
         self.originals.keep_synthetic_end()
 
     def has_room(self, message: Message) -> bool:
@@ -189,14 +189,14 @@ class Lane:
 
     @property
     def staged_full(self) -> Reason | None:
-        """Why no more body answers can wait for the header answer; None while they can."""
+        """Why no more body answers may wait for the header answer. None if they may."""
         if self._staged and self._staged_bytes > self._limit:
             return Reason.PICKER_PROTOCOL
         return Reason.OVERLOADED if self._overdrawn else None
 
     @property
     def staged_whole(self) -> bool:
-        """Whether the staged answers make a whole body: nothing can go wrong with it any more."""
+        """Whether the staged answers are a complete body, so a failure of the picker cannot break it."""
         if not self.ended:
             return False
         if self._whole is Whole.KEPT:
@@ -219,7 +219,7 @@ class Lane:
         """Release the header answer and every body answer that waited for it.
 
         Raises:
-            NotRetained: an answer means "unchanged", and the original is gone.
+            NotRetained: an answer means "unchanged", and the original is lost.
         """
         if self.answered is not Answered.NOTHING:
             return
@@ -227,7 +227,7 @@ class Lane:
         if self._whole is Whole.KEPT:
             self._whole = Whole.YES
             if originals.lost:
-                raise NotRetained("a body that is to stay as it is was not kept")
+                raise NotRetained("the unchanged body is needed, but was not retained")
             self.take_over(raw)
             return
         self.answered = Answered.HEADERS
@@ -238,7 +238,7 @@ class Lane:
                 self._check_retained(reply)
         self._out.send(raw)
         if self.ended and not (self.has_trailers or originals.count or originals.lost):
-            # Nothing but headers: one answer is all that Envoy takes.
+            # The message has headers only, so Envoy expects one answer.
             self.answered = Answered.ALL
             return
         for reply in staged:
@@ -246,10 +246,10 @@ class Lane:
         self._settle()
 
     def answer_body(self, reply: Reply) -> None:
-        """Take one body answer; it waits when the header answer has not been released yet.
+        """Add one body answer. It waits if the header answer was not released yet.
 
         Raises:
-            NotRetained: the answer means "unchanged", and the original is gone.
+            NotRetained: the answer means "unchanged", and the original is lost.
         """
         if self.answered is Answered.ALL or self.passing:
             return
@@ -261,10 +261,11 @@ class Lane:
         self._settle()
 
     def answer_whole(self, payload: bytes | None) -> None:
-        """Take `payload` for the whole body, None for the original; the picker says no more of it.
+        """Answer the whole body with `payload`, or with the original if it is None. The picker does not
+        answer the body again.
 
         Raises:
-            NotRetained: the original is gone.
+            NotRetained: the original is lost.
         """
         self._whole = Whole.YES
         if payload is not None:
@@ -276,14 +277,14 @@ class Lane:
             self.take_over()
 
     def hold(self, raw: bytes) -> None:
-        """Count an answer that waits, for the header answer or for the pick to be judged."""
+        """Count an answer that waits for the header answer or until the pick is judged."""
         size = len(raw)
         self._overdrawn = not self._budget.has_room(size)
         self._budget.take(size)
         self._staged_bytes += size
 
     def answer_trailers(self, raw: bytes) -> None:
-        """Take the trailers answer; whatever of the body is unanswered goes before it unchanged."""
+        """Add the trailers answer. The unanswered rest of the body is sent before it, unchanged."""
         if self.answered is Answered.ALL or self.passing or not self.has_trailers:
             return
         self._trailers_reply = raw
@@ -308,7 +309,7 @@ class Lane:
                 self.answered = Answered.ALL
                 self._out.send(reply.raw)
             elif payload:
-                # Envoy has not sent the end yet, or trailers will be it.
+                # Envoy has not sent the end yet, or the trailers are the end.
                 self._send_body(payload, False)
             return
         self._check_retained(reply)
@@ -325,17 +326,17 @@ class Lane:
 
     def _check_retained(self, reply: Reply) -> None:
         if self.originals.lost and reply.form is not BodyForm.STREAMED:
-            raise NotRetained("an answer is about a chunk of a body that was not kept")
+            raise NotRetained("an answer is about a chunk of a body that was not retained")
 
     def _settle(self) -> None:
-        """Send the ends that only we can send: of a body that the picker ended early, and of trailers."""
+        """Send an end that the picker does not send: of a body that it ended early, and of trailers."""
         if self.answered is Answered.ALL:
             return
         if self.received is Received.ENDED_BY_TRAILERS:
             passing = self.passing
             if passing or self._trailers_reply is not None:
                 if not (passing or self.originals.intact):
-                    # The picker has said all that it makes of the body.
+                    # The picker changed the body, and its answers are complete.
                     self.originals.release()
                 self._flush()
                 self._out.send(self._trailers_reply or EMPTY[self._trailers_answer])
@@ -352,26 +353,26 @@ class Lane:
             if not synthetic:
                 self._send_body(payload, is_final)
 
-    # --- another try, or without the picker ---
+    # --- retry, or continue without the picker ---
 
     def restart(self) -> list[bytes]:
-        """Forget what the picker has said, of which nothing was released; Envoy's body messages and
-        the synthetic end, for a picker that is asked anew. Only while nothing is `lost`."""
+        """Drop the picker's answers, none of which was released. Returns Envoy's body messages and the
+        synthetic end, to ask a picker again. Call it only while nothing is `lost`."""
         self.discard_staged()
         self._trailers_reply, self._whole = None, Whole.NO
         return self.originals.again()
 
     def discard_staged(self) -> None:
-        """Forget body answers that Envoy has not seen: the original body takes their place."""
+        """Drop body answers that were not sent to Envoy: the original body replaces them."""
         if self._staged_bytes:
             self._budget.give_back(self._staged_bytes)
             self._staged, self._staged_bytes, self._overdrawn = [], 0, False
 
     def take_over(self, headers: bytes | None = None) -> None:
-        """Answer everything unanswered as it was sent, and from now on every message as it comes.
+        """Answer everything that is unanswered unchanged, and every later message when it arrives.
 
-        `headers` is the header answer where none was released yet; one that changes nothing by
-        default. A body that the picker has changed goes on at the next original chunk.
+        `headers` is the header answer, used if none was released yet. The default changes nothing. A body
+        that the picker has changed continues with the next original chunk.
         """
         if self.passing:
             return
@@ -388,11 +389,11 @@ class Lane:
         self._settle()
 
     def abandon(self) -> None:
-        """Envoy waits for no answer of this direction any more."""
+        """Envoy does not need any more answers of this direction."""
         self.release()
         self.source, self.answered = Source.ORIGINAL, Answered.ALL
 
     def release(self) -> None:
-        """Forget everything that is kept; the lane cannot take over any more."""
+        """Drop everything that is retained. After this the lane cannot take over."""
         self.discard_staged()
         self.originals.release()

@@ -8,19 +8,19 @@ class Received(IntEnum):
 
     NOTHING = 0
     OPEN = 1
-    """Headers, and more is to come."""
+    """Headers, and more will follow."""
     ENDED_BY_HEADERS = 2
     ENDED_BY_BODY = 3
     ENDED_BY_TRAILERS = 4
 
 
 class Answered(IntEnum):
-    """What Envoy has been answered of a direction."""
+    """Which answers of a direction were sent to Envoy."""
 
     NOTHING = 0
     HEADERS = 1
     ALL = 2
-    """Envoy waits for nothing more."""
+    """Envoy needs no more answers."""
 
 
 class Source(IntEnum):
@@ -28,11 +28,11 @@ class Source(IntEnum):
 
     PICKER = 0
     PICKER_ENDED = 1
-    """The picker has ended its body: what Envoy still sends of the original is dropped."""
+    """The picker has ended its body. The rest of the original is dropped."""
     ORIGINAL = 2
-    """Taken over: every message is answered unchanged, as it comes."""
+    """Taken over: every message is answered unchanged when it arrives."""
     ORIGINAL_DROPPED = 3
-    """Taken over after the picker had ended its body: only the end is still owed."""
+    """Taken over after the picker had ended its body: only the end has to be sent."""
 
 
 class Whole(IntEnum):
@@ -40,5 +40,5 @@ class Whole(IntEnum):
 
     NO = 0
     KEPT = 1
-    """The original is to go on, once the header answer is released."""
+    """The original is sent after the header answer is released."""
     YES = 2

@@ -1,7 +1,7 @@
 """Originals: the body messages of one direction that the picker has not answered yet. Pure.
 
-They are kept so that the body can go on as it was sent, should the picker fail. Knows nothing of
-headers, trailers or the order in which Envoy takes answers.
+They are kept so that the body can be sent unchanged if the picker fails. This module does not know headers,
+trailers, or the order of answers that Envoy accepts.
 """
 
 from collections import deque
@@ -16,14 +16,14 @@ from epp_client.relay.retention import RetentionBudget
 
 
 class Fidelity(IntEnum):
-    """What is left of a direction's original body."""
+    """How much of the original body of a direction is available."""
 
     KEPT = 0
-    """All that is unanswered is here, and what was answered went on unchanged."""
+    """The unanswered part is here, and the answered part was sent unchanged."""
     REWRITTEN = 1
     """The picker's body differs from the original."""
     LOST = 2
-    """The body outgrew its bound: the originals are gone."""
+    """The body was larger than its bound: the originals are lost."""
 
 
 _SYNTHETIC_END: Final = Message(Phase.REQUEST_BODY, True, b"", 0, 0)
@@ -41,17 +41,17 @@ class Originals:
         """Bytes held now."""
         self.fidelity = Fidelity.KEPT
         self._messages: deque[Message] = deque()
-        # Bytes of the first message that are answered already.
+        # Answered bytes of the first message.
         self._answered = 0
 
     @property
     def lost(self) -> bool:
-        """Whether originals are gone."""
+        """Whether originals are lost."""
         return self.fidelity is Fidelity.LOST
 
     @property
     def intact(self) -> bool:
-        """Whether the unanswered rest, after what was answered, makes the original body."""
+        """Whether the answered part and the unanswered rest together are the original body."""
         return self.fidelity is Fidelity.KEPT
 
     @property
@@ -69,7 +69,7 @@ class Originals:
         return self.retained + size <= self.limit and self.budget.has_room(size)
 
     def keep(self, message: Message) -> None:
-        """Keep a message until it is answered; without room for it, everything is lost."""
+        """Keep a message until it is answered. If there is no room for it, all messages are lost."""
         if self.fidelity is Fidelity.LOST:
             return
         size = len(message.raw)
@@ -82,7 +82,7 @@ class Originals:
         self._messages.append(message)
 
     def keep_synthetic_end(self) -> None:
-        """Keep an end of the body that Envoy did not send, and whose answer is not for Envoy."""
+        """Keep an end of the body that Envoy did not send. Its answer must not go to Envoy."""
         self._messages.append(_SYNTHETIC_END)
 
     def _drop_first(self) -> None:
@@ -93,15 +93,15 @@ class Originals:
             self.budget.give_back(len(message.raw))
 
     def release(self) -> None:
-        """Forget every message."""
+        """Drop every message."""
         self._messages.clear()
         self._answered = 0
         self.budget.give_back(self.retained)
         self.retained = 0
 
     def take(self) -> tuple[bytes, bool, bool]:
-        """Remove the oldest message. Its unanswered bytes, whether it ends Envoy's body, and whether it is
-        the synthetic end."""
+        """Remove the oldest message. Returns its unanswered bytes, whether it ends Envoy's body, and
+        whether it is the synthetic end."""
         message = self._messages[0]
         payload = message.raw[message.start + self._answered : message.end]
         self._drop_first()
@@ -114,7 +114,7 @@ class Originals:
             self.fidelity = Fidelity.REWRITTEN
 
     def consume(self, payload: bytes, *, is_final: bool) -> None:
-        """Remove what `payload` answers: byte by byte while the bytes are the same."""
+        """Remove what `payload` answers. While its bytes equal the original, this goes byte by byte."""
         messages = self._messages
         at, size = 0, len(payload)
         while at < size and self.fidelity is Fidelity.KEPT:
@@ -139,13 +139,13 @@ class Originals:
         if is_final:
             self.release()
         elif self.fidelity is Fidelity.REWRITTEN and messages and not messages[0].end_of_stream:
-            # A changed stream is taken to answer chunk for chunk.
+            # After a change, each answer is assumed to answer one chunk.
             self._drop_first()
         while messages and messages[0].start == messages[0].end and not messages[0].end_of_stream:
             self._drop_first()
 
     def again(self) -> list[bytes]:
-        """The messages, the synthetic end included, for a picker that is asked anew."""
+        """The messages to send when a picker is asked again, including the synthetic end."""
         return [
             END_OF_REQUEST_BODY if message is _SYNTHETIC_END else message.raw
             for message in self._messages

@@ -1,24 +1,24 @@
-"""The phases of an exchange, and what happens to it beside messages. Pure."""
+"""The phases of an exchange, and its events other than messages. Pure."""
 
 from enum import IntEnum
 from typing import Final
 
 
 class ExchangePhase(IntEnum):
-    """Where an exchange stands."""
+    """The phase of an exchange."""
 
     NEW = 0
     """Envoy has sent nothing."""
     PICKING = 1
-    """The picker was asked. Its answer is held back until the pick is judged and the answer is whole."""
+    """The picker was asked. Its answer is held back until the pick is judged and the answer is complete."""
     WAITING_FOR_ENDPOINT = 2
-    """The pick names an endpoint that the table, or Envoy, does not know yet."""
+    """The pick names an endpoint that the table or Envoy does not have yet."""
     WAITING_WITHOUT_PICKER = 3
     """The same, after the picker has ended its stream."""
     RELAYING = 4
-    """The request is steered, and the picker is told of the rest of it and of the response."""
+    """The request is steered. The picker gets the rest of it, and the response."""
     PASSING = 5
-    """Decided, and without a picker: every message of Envoy's is answered unchanged."""
+    """Decided, and without a picker: every message from Envoy is answered unchanged."""
     ANSWERING = 6
     """The picker answers the client, message by message (StreamedImmediateResponse)."""
     CLOSED = 7
@@ -26,26 +26,26 @@ class ExchangePhase(IntEnum):
 
 
 class Signal(IntEnum):
-    """What happens to an exchange beside messages."""
+    """The events of an exchange other than messages."""
 
     PICKER_ENDED = 0
     """The picker ended its stream with OK."""
     PICKER_FAILED = 1
     """The picker ended its stream with an error, or cannot be reached."""
     PICKER_DIED = 2
-    """The stream was cut off: another one may fare better."""
+    """The stream was cut off. Another stream may succeed."""
     PICKER_STALLED = 3
-    """The picker takes no messages for now, or takes messages again."""
+    """The backlog to the picker is full, or has room again."""
     PICKER_SILENT = 4
-    """The picker answers nothing for now, health checks included, or there is no time left for it."""
+    """The picker does not answer anything, health checks included, or there is no time to wait for it."""
     PICK_RANG = 5
     """The deadline of the pick has passed."""
     ENDPOINT_RANG = 6
     """The wait for the picked endpoint is over."""
     RESPONSE_RANG = 7
-    """Nothing of the response has moved for a quarter of its deadline."""
+    """The response has made no progress for a quarter of its deadline."""
     TRAILERS_RANG = 8
-    """The picker has left trailers unanswered."""
+    """The picker has not answered trailers in time."""
     POOL_CHANGED = 9
     """The pool has a newer snapshot."""
     ENVOY_CLOSED = 10
@@ -53,4 +53,4 @@ class Signal(IntEnum):
 
 
 UNDECIDED: Final = tuple(phase <= ExchangePhase.WAITING_WITHOUT_PICKER for phase in ExchangePhase)
-"""By phase: whether a newer snapshot of the pool may still matter."""
+"""By phase: whether a newer snapshot of the pool can change the decision."""

@@ -1,8 +1,8 @@
 """The request: from Envoy's first message to a pick that is judged and released. Pure.
 
-Everything is held back until the pick is judged. Once the request has ended, the picker's whole answer
-is awaited (its burst of body chunks included), so that the original body can be sent if the picker dies
-half-way. A request that is still being sent streams through.
+Everything is held back until the pick is judged. If the request has ended, the release also waits for the
+picker's complete answer, including all its body chunks. If the picker dies in the middle of it, the
+original body can still be sent. A request that is still being sent streams through.
 """
 
 from typing import Final
@@ -24,17 +24,17 @@ from epp_client.relay.state import QUARTERS, State
 from epp_client.relay.without_picker import drop_picker, go_local, pass_both, without_picker
 
 ACKNOWLEDGEMENT_WAIT: Final = 5.0
-"""Seconds, if `endpoint_wait` is not longer, until Envoy acknowledges an endpoint that our table has. A
-busy Envoy takes its time, and would answer 503 before it has the endpoint."""
+"""Shortest wait for Envoy to acknowledge an endpoint that the table has, in seconds; `endpoint_wait` may be
+longer. A busy Envoy needs time, and answers 503 as long as it does not have the endpoint."""
 MAX_ATTEMPTS: Final = 3
-"""Streams that one request may open: a rolling restart of the picker costs it one more, or two."""
+"""Streams that one request may open. In a rolling restart of the picker it needs one or two more."""
 
 
 # --- from Envoy ---
 
 
 def begin(state: State, message: Message) -> None:
-    """The request's headers."""
+    """The headers of the request have arrived."""
     state.headers = headers = prepare_request_headers(message.raw, state.snapshot)
     state.request.put(message)
     if is_upgrade(message):
@@ -54,14 +54,14 @@ def begin(state: State, message: Message) -> None:
 
 
 def relay_request(state: State, message: Message) -> None:
-    """More of the body, or trailers: the picker is told."""
+    """Send a further part of the body, or trailers, to the picker."""
     lane = state.request
     pass_request(state, message)
     state.request_quiet = 0
     if state.upgrade or lane.answered_whole:
         return
     if message.phase is Phase.REQUEST_TRAILERS:
-        # GAIE's picker picks at the end of the body and never looks at trailers.
+        # GAIE's picker picks at the end of the body and ignores trailers.
         if not lane.passing:
             lane.expect_end_answer()
         state.out.add(ToPicker(END_OF_REQUEST_BODY))
@@ -72,7 +72,7 @@ def relay_request(state: State, message: Message) -> None:
 
 
 def pass_request(state: State, message: Message) -> None:
-    """More of the body, or trailers, and no picker to tell.
+    """Answer a further part of the body, or trailers, without the picker.
 
     Raises:
         EnvoyViolation: the request has not begun, or has ended.
@@ -86,7 +86,7 @@ def pass_request(state: State, message: Message) -> None:
 
 
 def _ask(state: State) -> None:
-    """Open a stream to the picker, and send all that Envoy has sent so far."""
+    """Open a stream to the picker, and send what Envoy has sent so far."""
     assert state.headers is not None
     state.phase, state.stalled = ExchangePhase.PICKING, False
     state.attempts += 1
@@ -102,7 +102,7 @@ def _ask(state: State) -> None:
 
 
 def picker_died(state: State, reason: Reason | None) -> None:
-    """The stream was cut off before the pick was released: ask again, unless there is no use in it."""
+    """The stream was cut off before the pick was released. Ask again, if a second try can succeed."""
     if state.attempts >= MAX_ATTEMPTS or state.request.lost:
         picker_failed(state, reason)
         return
@@ -112,7 +112,7 @@ def picker_died(state: State, reason: Reason | None) -> None:
         state.disarm(Timer.ENDPOINT)
         state.arm_pick()
     elif not state.request.ended:
-        # The deadline may have counted the silence of the one that died.
+        # The deadline may have counted the silence of the stream that died.
         state.arm_pick(anew=True)
 
 
@@ -122,12 +122,12 @@ def picker_failed(state: State, reason: Reason | None) -> None:
 
 
 def picker_left(state: State, _: Reason | None) -> None:
-    """The picker has ended its stream after the pick was released: it wants nothing more."""
+    """The picker has ended its stream after the pick was released: it needs no more messages."""
     without_picker(state, Reason.PICKER_CLOSED, clean=True)
 
 
 def picker_left_early(state: State, _: Reason | None) -> None:
-    """The picker has ended its stream before its answer was released: what it said may be all of it."""
+    """The picker has ended its stream before its answer was released. The answer may still be complete."""
     if state.keys:
         _release_without_picker(state)
     else:
@@ -140,8 +140,8 @@ def picker_left_waiting(state: State, _: Reason | None) -> None:
 
 
 def picker_stalled(state: State, _: Reason | None) -> None:
-    """The picker takes nothing for now, or takes messages again. What cannot get to its end because of that
-    would never have a deadline."""
+    """The backlog to the picker is full, or has room again. Start the deadlines: a request or response that
+    cannot end because the backlog to the picker is full would otherwise never have one."""
     if not state.request.ended:
         state.arm_pick(anew=True)
     response_progress(state)
@@ -185,23 +185,23 @@ def request_reply(state: State, reply: Reply) -> None:
 
 
 def response_too_early(_: State, __: Reply) -> None:
-    """Raises: PickerViolation: the picker answers a response that has not begun."""
+    """Raises: PickerViolation: the response has not begun."""
     raise PickerViolation("the picker answered a response that has not begun")
 
 
 def _progress(state: State) -> None:
-    """Release the answer, if the pick is judged and the answer whole."""
+    """Release the answer, if the pick is judged and the answer is complete."""
     lane = state.request
     full = lane.staged_full
     if state.header_reply is None or state.pick is None:
         if full:
             drop_picker(state, full)
         elif state.header_reply is not None and lane.staged_whole:
-            # The pick may still come with a body answer, but not once the body is whole.
+            # A body answer could have the pick, but no more body answers will come.
             drop_picker(state, Reason.PICK_MISSING)
         return
     if not state.keys:
-        # A body that cannot be held back any longer does not wait for the table.
+        # If no more of the body can be held back, the pick does not wait for a newer table.
         if state.phase is ExchangePhase.WAITING_FOR_ENDPOINT and not full:
             return
         if not _judge(state, last=full is not None):
@@ -226,10 +226,11 @@ def _under_way(state: State) -> None:
 
 
 def pick_rang(state: State, _: Reason | None) -> None:
-    """The pick is overdue, or a request that is being sent has been silent for a while."""
+    """The pick is late, or a request that is being sent has made no progress for a quarter of the
+    deadline."""
     if state.watching:
         if not state.request.owes:
-            # The picker has answered all so far: the next message starts the deadline anew.
+            # The picker has answered everything so far. The next message starts the deadline again.
             return
         quiet = state.request_quiet + 1
         if quiet <= QUARTERS:
@@ -241,7 +242,7 @@ def pick_rang(state: State, _: Reason | None) -> None:
 
 
 def table_changed(state: State, _: Reason | None) -> None:
-    """There is a newer table while the pick waits for its endpoint."""
+    """There is a newer table, and the pick waits for its endpoint."""
     _judge_again(state, last=False)
 
 
@@ -260,8 +261,8 @@ def _judge_again(state: State, *, last: bool) -> None:
 
 
 def _judge(state: State, *, last: bool) -> bool:
-    """Judge the pick by the newest table; whether its endpoints are good. Else the pick waits for a newer
-    table, or the failure mode has decided. `last`: no newer table is worth waiting for."""
+    """Judge the pick by the newest table. Returns whether it has usable endpoints. If not, the pick waits
+    for a newer table, or the failure mode has decided. `last`: do not wait for a newer table."""
     assert state.pick is not None
     assert state.headers is not None
     verdict = judge(state.pick, state.snapshot, state.headers.subset)
@@ -317,7 +318,7 @@ def _release(state: State) -> None:
 
 
 def _release_upgrade(state: State) -> None:
-    """What follows is no HTTP: both directions pass, and the picker is done."""
+    """After an upgrade there is no HTTP: pass both directions through, and close the picker's stream."""
     if state.request.lost:
         drop_picker(state, Reason.BODY_NOT_RETAINED)
         return
@@ -326,7 +327,7 @@ def _release_upgrade(state: State) -> None:
 
 
 def _release_without_picker(state: State) -> None:
-    """Release the answer of a picker that has ended its stream: what it did not change is unchanged."""
+    """Release the answer of a picker that has ended its stream. Parts without an answer are unchanged."""
     if not state.request.staged_whole:
         if state.request.lost:
             without_picker(state, Reason.PICKER_CLOSED)

@@ -1,4 +1,4 @@
-"""The response: message by message through the picker, or past it once it has lost its say. Pure."""
+"""The response: it goes to the picker message by message, or continues without the picker. Pure."""
 
 from typing import Final
 
@@ -17,12 +17,12 @@ from epp_client.relay.state import QUARTERS, State
 from epp_client.relay.without_picker import drop_picker, pass_both
 
 TRAILERS_PATIENCE: Final = 1.0
-"""Seconds at most for the answer to trailers: some pickers never answer them."""
+"""Longest wait for the answer to trailers, in seconds. Some pickers never answer them."""
 _EVENT_STREAM: Final = b"text/event-stream"
 _NO_MUTATION: Final = 4
-"""Bytes of an answer to headers or trailers that is too short to change any."""
+"""Largest size of an answer to headers or trailers without a mutation, in bytes."""
 
-# Constants of this module, as an enum that is not compiled costs two look-ups a message.
+# Constants, because a member of an enum that is not compiled costs two look-ups for each message.
 _RELAY: Final = ResponseMode.RELAY
 _SKIP: Final = ResponseMode.SKIP
 
@@ -31,8 +31,8 @@ _SKIP: Final = ResponseMode.SKIP
 
 
 def local_reply(state: State, message: Message) -> None:
-    """A response before the pick: Envoy, or another of its filters, has answered, and there is nothing to
-    steer."""
+    """A response before the pick: Envoy or another of its filters has answered, so no endpoint is
+    needed."""
     _receive(state, message)
     if state.picker_open:
         state.out.add(CancelPicker())
@@ -43,7 +43,7 @@ def local_reply(state: State, message: Message) -> None:
 
 
 def relay_response(state: State, message: Message) -> None:
-    """A part of the response: the picker is told."""
+    """Send a part of the response to the picker."""
     lane = state.response
     raw = _receive(state, message)
     mode = state.settings.response_mode
@@ -52,7 +52,7 @@ def relay_response(state: State, message: Message) -> None:
         if mode is not _RELAY:
             lane.take_over()
     elif message.phase is Phase.RESPONSE_BODY and not lane.has_room(message):
-        # What the picker does not answer could not be given back.
+        # Without room for it, it could not be sent if the picker does not answer.
         _silence_picker(state, Reason.BODY_NOT_RETAINED)
     lane.put(message)
     state.response_quiet = 0
@@ -64,13 +64,13 @@ def relay_response(state: State, message: Message) -> None:
 
 
 def pass_response(state: State, message: Message) -> None:
-    """A part of the response, and no picker to tell."""
+    """Answer a part of the response without the picker."""
     _receive(state, message)
     state.response.put(message)
 
 
 def _receive(state: State, message: Message) -> bytes:
-    """Check the order, and read what Envoy says of the endpoint; the message as the picker may see it.
+    """Check the order, and read what Envoy reports about the endpoint. Returns the message for the picker.
 
     Raises:
         EnvoyViolation: the message is out of order.
@@ -146,7 +146,7 @@ def _headers_reply(state: State, raw: bytes) -> None:
 
 
 def response_progress(state: State) -> None:
-    """Start the deadline of what the picker owes to the response, if it does not run."""
+    """Start the deadline of the response if the picker owes an answer and the deadline does not run."""
     lane = state.response
     if lane.waits_for_trailers_only:
         owed_trailers(state, lane)
@@ -156,17 +156,17 @@ def response_progress(state: State) -> None:
 
 
 def _owed(state: State) -> bool:
-    """Whether the picker is to answer the response now. Many pickers answer the whole of a body that is no
-    stream of events, and so not before its end: llm-d's EPP does."""
+    """Whether the picker should answer the response now. Many pickers answer a body only at its end, unless
+    it is a stream of events. llm-d's EPP is one of them."""
     lane = state.response
     due = not lane.headers_sent or lane.ended or state.chunk_by_chunk or state.stalled
     return due and lane.owes
 
 
 def response_rang(state: State, _: Reason | None) -> None:
-    """The response has been silent for a while."""
+    """The response has made no progress for a quarter of its deadline."""
     if state.response.waits_for_trailers_only or not _owed(state):
-        # The next message starts the deadline anew.
+        # The next message starts the deadline again.
         return
     quiet = state.response_quiet + 1
     if quiet > QUARTERS:
@@ -178,7 +178,7 @@ def response_rang(state: State, _: Reason | None) -> None:
 
 
 def owed_trailers(state: State, lane: Lane) -> None:
-    """Only the trailers of a lane are unanswered: wait for their answer, but not for long."""
+    """Only the trailers of a lane are unanswered: wait for their answer for a short time."""
     if not state.trailers_expected:
         lane.take_over()
     elif not state.armed[Timer.TRAILERS]:
@@ -186,7 +186,7 @@ def owed_trailers(state: State, lane: Lane) -> None:
 
 
 def trailers_rang(state: State, _: Reason | None) -> None:
-    """The picker has left trailers without an answer for too long."""
+    """The picker has not answered trailers in time."""
     for lane in (state.request, state.response):
         if lane.waits_for_trailers_only and not lane.passing:
             state.result.trailers_answered = False
@@ -194,7 +194,7 @@ def trailers_rang(state: State, _: Reason | None) -> None:
 
 
 def picker_silent(state: State, reason: Reason | None) -> None:
-    """The picker answers nothing for now: do not wait for what it owes. What it does not owe can wait."""
+    """The picker does not answer anything: stop waiting for the answers that it owes now."""
     reason = reason or Reason.PICKER_UNHEALTHY
     if state.request.owes:
         drop_picker(state, reason)

@@ -1,4 +1,4 @@
-"""Result: what became of one request. Pure."""
+"""Result: the outcome of one request, and the reasons for it. Pure."""
 
 from typing import final
 
@@ -12,7 +12,7 @@ from epp_client.relay.outcome import Eviction, Outcome
 @final
 @mypyc_attr(acyclic=True)
 class Result:
-    """What became of one request. Every value is final once the exchange is closed."""
+    """The outcome of one request. Every value is final when the exchange is closed."""
 
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
@@ -20,30 +20,30 @@ class Result:
         self.reason: Reason | None = None
         """Why it was refused or served without the picker."""
         self.failure: Reason | None = None
-        """Why no answer of the picker's was used, whatever became of the request then."""
+        """Why the picker's answer was not used, independent of the outcome."""
         self.hint = ""
-        """Annotation of the bound or deadline that decided it; empty when none did."""
+        """The annotation that sets the bound or deadline that was exceeded. Empty if none was."""
         self.passthrough: Reason | None = None
-        """Why the picker had no say in (the rest of) the response."""
+        """Why the response, or the rest of it, continued without the picker."""
         self.eviction: Eviction | None = None
-        """What became of the response, when the picker gave up a request that it had steered."""
+        """How the request ended, if the picker gave it up after steering it."""
         self.keys: tuple[str, ...] = ()
         """Destination endpoints, in the order in which Envoy tries them."""
         self.endpoint: str | None = None
-        """The served endpoint, or the destination endpoint while that is not known."""
+        """The served endpoint. While it is not known: the destination endpoint."""
         self.endpoint_failure: Reason | None = None
-        """Why Envoy answered in the endpoint's place."""
+        """Why Envoy answered instead of the endpoint."""
         self.misread = ""
-        """What the picker named, as far as it may be logged, if that made its answer useless."""
+        """The picker's pick as it may be logged, if the answer could not be used because of it."""
         self.left_out: Omissions = {}
         """What was left out of the picker's answers."""
         self.trailers_answered: bool | None = None
-        """Whether this picker answers trailers; None where there were none."""
+        """Whether this picker answers trailers. None if there were no trailers."""
 
     @property
     def passed_over(self) -> tuple[str, ...]:
-        """Destinations that took no connection: those before the served one in the list; of a request that
-        Envoy could not send anywhere, all that it has tried."""
+        """Destinations that Envoy could not connect to: those before the served one in the list. If Envoy
+        could not send the request anywhere: all that it has tried."""
         if self.endpoint not in self.keys:
             return ()
         at = self.keys.index(self.endpoint)

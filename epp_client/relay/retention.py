@@ -1,8 +1,8 @@
-"""How many bytes of request and response bodies are kept for a second try. Pure bookkeeping."""
+"""Counts the bytes of request and response bodies that are retained for a replay. Pure."""
 
 
 class RetentionBudget:
-    """Bytes that all exchanges of one process may retain together."""
+    """The bytes that all exchanges of one process may retain together."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -17,5 +17,5 @@ class RetentionBudget:
         self.used += size
 
     def give_back(self, size: int) -> None:
-        """Return what was taken."""
+        """Return `size` reserved bytes."""
         self.used -= size

@@ -1,4 +1,4 @@
-"""State: what one exchange knows, and the actions that it wants done. Pure.
+"""State: the data of one exchange, and the actions that it will return. Pure.
 
 The handlers of `transitions` (in `request_phase`, `response_phase`, `answering`, `without_picker`) read
 and change it.
@@ -25,11 +25,11 @@ from epp_client.relay.result import Result
 from epp_client.relay.retention import RetentionBudget
 
 QUARTERS: Final = 4
-"""Rings in a deadline for silence. A message only sets a count to zero, which is cheaper than a new timer;
-so a deadline is never early, and at most a quarter late."""
+"""A deadline for time without progress rings in four parts. A message only sets a count to zero, which is
+cheaper than a new timer. Such a deadline is never early, and at most a quarter late."""
 
 _TIMERS: Final = tuple(Timer)
-# An int, as an enum is a slow index in compiled code, and every message asks.
+# An int, because an enum is a slow index in compiled code, and every message needs it.
 _RESPONSE: Final = int(Timer.RESPONSE)
 _NAMED: Final = PICK_REASONS - {Reason.PICK_MISSING, Reason.PICK_DISAGREES}
 
@@ -37,7 +37,7 @@ _NAMED: Final = PICK_REASONS - {Reason.PICK_MISSING, Reason.PICK_DISAGREES}
 @final
 @mypyc_attr(acyclic=True)
 class State:
-    """What one exchange knows."""
+    """The data of one exchange."""
 
     def __init__(
         self,
@@ -66,29 +66,29 @@ class State:
         self.growth = Growth(budget, self.settings.max_body_growth)
 
         self.headers: RequestHeaders | None = None
-        """What the picker is told of the request's headers."""
+        """The request headers as they are sent to the picker."""
         self.upgrade = False
-        """The request asks for a WebSocket or the like: what follows the headers is no body."""
+        """The request asks for an upgrade, for example to WebSocket: no body follows its headers."""
         self.chunk_by_chunk = False
-        """The picker is to answer the response's chunks one by one."""
+        """The picker answers each chunk of the response."""
 
         self.attempts = 0
-        """Streams to the picker that were opened."""
+        """Number of streams to the picker that were opened."""
         self.header_reply: HeaderReply | None = None
         self.pick: Pick | None = None
         self.keys: tuple[str, ...] = ()
-        """Destination endpoints of a pick that was judged good."""
+        """Destination endpoints of a pick that was judged valid."""
         self.stalled = False
-        """The picker takes no messages for now, so that Envoy is held back."""
+        """The backlog to the picker is full, so reading from Envoy is paused."""
 
         self.armed = [False] * len(Timer)
         """By timer: whether it runs."""
         self.watching = False
         """Timer.PICK counts the silence of a request that is still being sent."""
         self.request_quiet = 0
-        """Quarters of a deadline in which nothing of the request has moved."""
+        """Number of quarters of the deadline in which the request made no progress."""
         self.response_quiet = 0
-        """The same of the response."""
+        """The same for the response."""
         self.endpoint_wait = 0.0
         """Seconds for which Timer.ENDPOINT was armed."""
 
@@ -111,7 +111,7 @@ class State:
         return self.armed[_RESPONSE]
 
     def arm(self, timer: Timer, seconds: float) -> None:
-        """Start a timer, or start it anew."""
+        """Start or restart a timer."""
         self.armed[timer] = True
         self.out.add(Arm(timer, seconds))
 
@@ -128,8 +128,8 @@ class State:
                 self.disarm(timer)
 
     def arm_pick(self, *, anew: bool = False) -> None:
-        """Start the pick's deadline. While Envoy is sending the request, the deadline counts how long
-        nothing moves; once Envoy has sent everything, or is held back, it is final. `anew`: also if it
+        """Start the pick's deadline. While Envoy is sending the request, it counts the time without
+        progress. When Envoy has sent everything, or is paused, it is final. `anew`: restart it if it
         runs."""
         phase = self.phase
         if (
@@ -147,7 +147,7 @@ class State:
             self.request_quiet = 0
             self.arm(Timer.PICK, timeout / QUARTERS)
 
-    # --- what became of it ---
+    # --- the result ---
 
     def decide(self, outcome: Outcome, keys: tuple[str, ...]) -> None:
         """The request goes to the first of `keys`."""
@@ -155,24 +155,24 @@ class State:
         result.outcome, result.keys, result.endpoint = outcome, keys, keys[0]
 
     def fail(self, reason: Reason) -> None:
-        """No answer of the picker's is used."""
+        """The picker's answer is not used, because of `reason`."""
         self.result.failure = reason
         if self.pick is not None and reason in _NAMED:
             self.result.misread = quotable(self.pick.text)
 
     def marked(self, headers: bytes) -> bytes:
-        """The header answer, marked for Envoy when the request is known to have trailers."""
+        """The header answer. It is marked for Envoy if the request is known to have trailers."""
         return with_trailers_mark(headers) if self.request.has_trailers else headers
 
     # --- the end ---
 
     def close(self) -> None:
-        """The exchange is over: no timer runs, and nothing is kept."""
+        """The exchange is over: stop all timers, and drop everything that is retained."""
         self.phase = ExchangePhase.CLOSED
         self.forget()
 
     def forget(self) -> None:
-        """Stop all timers, and keep nothing."""
+        """Stop all timers, and drop everything that is retained."""
         self.disarm_all()
         self.growth.forget()
         self.request.release()

@@ -1,8 +1,8 @@
-"""The transition table of an exchange: what each event does in each phase, and where that may lead.
+"""The transition table of an exchange: what each event does in each phase, and the phases that may follow.
 
-The events are the kinds of Envoy's messages, the kinds of the picker's answers, and the signals. What no
-row names is ignored: an answer that no longer matters, a timer that rang too late. `docs/reference` draws
-this table, and tests compare it with what an exchange really does.
+The events are the kinds of Envoy's messages, the kinds of the picker's answers, and the signals. An event
+without a row is ignored, for example an answer that is not needed any more, or a timer that rang too late.
+`docs/reference` draws this table, and tests compare it with the behaviour of an exchange.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,12 +68,12 @@ RESPONSE_REPLY: Final = (Answer.RESPONSE_HEADERS, Answer.RESPONSE_BODY, Answer.R
 
 
 def out_of_order(_: State, message: Message) -> None:
-    """Raises: EnvoyViolation: a message that cannot come in this phase."""
+    """Raises: EnvoyViolation: the message is not allowed in this phase."""
     raise EnvoyViolation(f"{message.phase.name.lower()} came out of order")
 
 
-# A row: events, phases, what is done, and the phases that this may lead to. A broken rule counts as what is
-# done: it closes the exchange, or drops the picker.
+# A row: events, phases, the handler, and the phases that may follow. A handler may also find a protocol
+# violation, which closes the exchange or drops the picker.
 
 FROM_ENVOY: Final[list[tuple[tuple[Phase, ...], Phases, OnMessage, Phases]]] = [
     ((Phase.REQUEST_HEADERS,), (NEW,), begin, (PICKING, PASSING, CLOSED)),
@@ -104,7 +104,7 @@ FROM_PICKER: Final[list[tuple[tuple[Answer, ...], Phases, OnReply, Phases]]] = [
     ((Answer.STREAMED_IMMEDIATE,), (RELAYING,), answer_too_late, (PASSING, CLOSED)),
     ((Answer.STREAMED_IMMEDIATE,), (ANSWERING,), answer_continued, (CLOSED,)),
 ]
-"""MORE_TIME is ignored: Envoy has no deadline in full-duplex mode that it could put off."""
+"""MORE_TIME is ignored: in full-duplex mode Envoy has no deadline that could be extended."""
 
 SIGNALS: Final[list[tuple[tuple[Signal, ...], Phases, OnSignal, Phases]]] = [
     ((Signal.PICKER_ENDED,), (PICKING,), picker_left_early, (PASSING, CLOSED)),
@@ -139,7 +139,7 @@ SIGNALS: Final[list[tuple[tuple[Signal, ...], Phases, OnSignal, Phases]]] = [
 
 
 def _ignore(*_: object) -> None:
-    """Nothing is to be done."""
+    """Do nothing."""
 
 
 Handler = TypeVar("Handler")

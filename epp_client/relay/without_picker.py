@@ -1,5 +1,5 @@
-"""Going on without the picker: by the pool's failure mode before the pick is released, with the originals
-after it. Pure."""
+"""Continues an exchange without the picker: before the pick is released as the pool's failure mode says,
+after it with the originals. Pure."""
 
 from epp_client.errors import EnvoyViolation, EppClientError, Reason
 from epp_client.ext_proc.replies import fallback_mark
@@ -15,7 +15,7 @@ from epp_client.relay.state import State
 
 
 def blame(state: State, error: EppClientError) -> None:
-    """Act on a broken rule: refuse the request if Envoy broke it, drop the picker if the picker did."""
+    """Handle a violation: refuse the request if Envoy caused it, drop the picker if the picker did."""
     if isinstance(error, EnvoyViolation):
         if state.picker_open:
             state.out.add(CancelPicker())
@@ -30,7 +30,7 @@ def blame(state: State, error: EppClientError) -> None:
 
 
 def drop_picker(state: State, reason: Reason) -> None:
-    """End the picker's stream, if it is open, and go on without it."""
+    """End the picker's stream, if it is open, and continue without the picker."""
     if state.phase is ExchangePhase.ANSWERING:
         answer_dropped(state, reason)
         return
@@ -40,9 +40,8 @@ def drop_picker(state: State, reason: Reason) -> None:
 
 
 def without_picker(state: State, reason: Reason, *, clean: bool = False) -> None:
-    """Let the failure mode decide before the pick is released; after it, pass the rest unchanged.
-
-    The picker's stream has ended; `clean`: with OK.
+    """The picker's stream has ended; `clean`: with OK. Before the pick is released the failure mode
+    decides. After it the rest is passed through unchanged.
     """
     request, response = state.request, state.response
     if not request.headers_sent:
@@ -56,7 +55,7 @@ def without_picker(state: State, reason: Reason, *, clean: bool = False) -> None
             go_local(state, Outcome.FAILED_OPEN, reason)
         return
     if not request.can_take_over and (request.lost or not response.begun):
-        # Even if the response has begun: the upstream would take a body with a hole for the client's.
+        # Also if the response has begun: the model server would take an incomplete body for the client's.
         refuse(state, Reason.BODY_NOT_RETAINED if request.lost else reason)
         return
     if not (clean or response.complete or response.passing):
@@ -65,8 +64,8 @@ def without_picker(state: State, reason: Reason, *, clean: bool = False) -> None
 
 
 def pass_both(state: State, headers: bytes | None = None) -> None:
-    """Answer everything of both directions unchanged, from now on; no timer runs. `headers`: the request's
-    header answer, where none was released."""
+    """From now on answer everything in both directions unchanged, without timers. `headers` is the header
+    answer of the request, used if none was released."""
     state.phase = ExchangePhase.PASSING
     state.disarm_all()
     state.request.take_over(headers)
@@ -74,10 +73,10 @@ def pass_both(state: State, headers: bytes | None = None) -> None:
 
 
 def go_local(state: State, outcome: Outcome, reason: Reason | None) -> None:
-    """Send the original request to an endpoint of our own choice."""
+    """Send the original request to a local pick."""
     assert state.headers is not None
     state.request.discard_staged()
-    # A pick that was judged good stands, even if the rest of the picker's answer is missing.
+    # A pick that was judged valid is used, even if the rest of the picker's answer is missing.
     keys = state.keys or state.local_pick(state.snapshot, state.headers.subset)
     keys = keys[: state.destinations]
     if not keys:

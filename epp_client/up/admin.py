@@ -1,4 +1,4 @@
-"""What the gateway asks its two processes, over HTTP: the admin pages of the sidecar and of Envoy."""
+"""Requests of the gateway to the admin pages of its two processes, the sidecar and Envoy."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -9,6 +9,7 @@ import aiohttp
 from epp_client.up.supervision import Clients
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
+_ALIVE_TIMEOUT: Final = aiohttp.ClientTimeout(total=3)
 _REQUESTS: Final = "http.inference.downstream_rq_active"
 _CONNECTIONS: Final = "http.inference.downstream_cx_active"
 
@@ -64,7 +65,11 @@ def _pool(row: dict[str, Any]) -> Pool:
     elif not picker["addresses"]:
         state = f"picker has no address: {picker['problem']}"
     else:
-        states = (f"{count} {state}" for state, count in sorted(picker["health"].items()))
+        states = (
+            # A picker without a health service is never "serving". "unknown" would look like an error.
+            f"{count} {'connected' if state == 'unknown' else state}"
+            for state, count in sorted(picker["health"].items())
+        )
         state = f"picker: {', '.join(states)}"
     return Pool(
         namespace=row["namespace"],
@@ -74,6 +79,24 @@ def _pool(row: dict[str, Any]) -> Pool:
         ready=row["ready"],
         picker=state,
     )
+
+
+async def sidecar_alive(sidecar: str) -> None:
+    """Ask the sidecar at this host:port for any answer.
+
+    Raises:
+        NoAnswer: it does not answer.
+    """
+    await _ask("GET", f"http://{sidecar}/livez", _ALIVE_TIMEOUT)
+
+
+async def envoy_alive(envoy: str) -> None:
+    """Ask the Envoy at this host:port of its admin page for any answer.
+
+    Raises:
+        NoAnswer: it does not answer.
+    """
+    await _ask("GET", f"http://{envoy}/ready", _ALIVE_TIMEOUT)
 
 
 async def envoy_ready(envoy: str) -> bool:
@@ -87,7 +110,7 @@ async def envoy_ready(envoy: str) -> bool:
 
 
 async def close_listeners(envoy: str) -> None:
-    """Have Envoy accept no connection any more, and close each one after its response.
+    """Tell Envoy to accept no more connections, and to close each open one after its response.
 
     Raises:
         NoAnswer: it does not answer.
@@ -113,13 +136,13 @@ async def clients(envoy: str) -> Clients:
     return Clients(values.get(_REQUESTS, 0), values.get(_CONNECTIONS, 0))
 
 
-async def _ask(method: str, url: str) -> tuple[int, str]:
-    async with _session() as session, _errors(), session.request(method, url) as answer:
+async def _ask(method: str, url: str, timeout: aiohttp.ClientTimeout = _TIMEOUT) -> tuple[int, str]:
+    async with _session(timeout) as session, _errors(), session.request(method, url) as answer:
         return answer.status, await answer.text()
 
 
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(timeout=_TIMEOUT)
+def _session(timeout: aiohttp.ClientTimeout = _TIMEOUT) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=timeout)
 
 
 @contextlib.asynccontextmanager

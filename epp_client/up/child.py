@@ -1,4 +1,4 @@
-"""A child process that ends with its parent, whatever happens to it."""
+"""A child process that ends when its parent ends, even if the parent is killed."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ _END_WITH_PARENT: Final = (
     "os.execvp(sys.argv[3], sys.argv[3:])"
 )
 _PLAIN: Final = ("-E", "-S")
-"""Options for Python where its own library is enough: half the time of a start."""
+"""Options for Python programs that need only the standard library: they halve the time of a start."""
 
 
 def ending_with_parent(command: Sequence[str], number: signal.Signals) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a gateway needs before anything of it starts: an Envoy, and free addresses."""
+"""Checks what a gateway needs before its processes start: an Envoy, and free addresses."""
 
 import contextlib
 import os

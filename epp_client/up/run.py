@@ -29,11 +29,11 @@ from epp_client.up.supervision import (
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL: Final = 0.1
-"""Seconds between two questions to a process that starts or drains."""
+"""Seconds between two requests to the admin page of a process that starts or drains."""
 WATCH_INTERVAL: Final = 1.0
 """Seconds between two reads of the pools."""
 PATIENCE: Final = 5.0
-"""Seconds of waiting after which the log says for what."""
+"""Seconds of waiting after which the log gives the reason."""
 GRACE: Final = 10.0
 """Seconds that a process has to exit, beyond its drain."""
 ENDING: Final = (*signals.ENDING, signal.SIGHUP)
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
     warm_up: Callable[[], None]
     """Imports what `render` needs, in a thread, while the sidecar starts."""
     announce: Callable[[Sequence[Pool]], None]
-    """Is called once when the gateway serves."""
+    """Called once, when the gateway serves."""
     sidecar_admin: str
     envoy_admin: str
     drain_timeout: float
@@ -71,7 +71,7 @@ class Gateway:
         self._runs: dict[Part, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._routed: tuple[Pool, ...] = ()
-        """Pools that Envoy's bootstrap was made of."""
+        """The pools in Envoy's bootstrap."""
         self._announced = False
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -133,7 +133,7 @@ class Gateway:
             began = loop.time()
             code = await self._lived(part)
         except asyncio.CancelledError:
-            # `_stop` gives up a delayed start so.
+            # `_stop` cancels a delayed start this way.
             if self._ended.done():
                 raise
         except OSError as error:
@@ -162,22 +162,51 @@ class Gateway:
             await child.stop(GRACE + (self._plan.drain_timeout if part is Part.SIDECAR else 0.0))
 
     async def _watch(self, part: Part) -> None:
-        """Wait until the process is ready, then do what it is needed for."""
-        if part is Part.SIDECAR:
-            await self._until(self._sidecar_ready, _SHOWN[part])
-            self._supervision.ready(part)
-            if not self._routed:
-                await self._configure()
-            await self._watch_routes()
-        else:
-            await self._until(self._envoy_ready, _SHOWN[part])
-            self._supervision.ready(part)
-            if not self._announced:
-                self._announced = True
-                pools: Sequence[Pool] = self._routed
-                with contextlib.suppress(NoAnswer):
-                    pools = await admin.pools(self._plan.sidecar_admin)
-                self._plan.announce(pools)
+        """Wait until the process is ready, and take the next step of the start. Then check that it
+        answers."""
+        sidecar = part is Part.SIDECAR
+        await self._until(self._sidecar_ready if sidecar else self._envoy_ready, _SHOWN[part])
+        self._supervision.ready(part)
+        use = self._route() if sidecar else self._announce()
+        await asyncio.gather(use, self._ask_alive(part))
+
+    async def _route(self) -> None:
+        if not self._routed:
+            await self._configure()
+        await self._watch_routes()
+
+    async def _announce(self) -> None:
+        if not self._announced:
+            self._announced = True
+            pools: Sequence[Pool] = self._routed
+            with contextlib.suppress(NoAnswer):
+                pools = await admin.pools(self._plan.sidecar_admin)
+            self._plan.announce(pools)
+
+    async def _ask_alive(self, part: Part) -> None:
+        """Check repeatedly that the process answers, until it hangs."""
+        loop = asyncio.get_running_loop()
+        answered, questions = loop.time(), 0
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            try:
+                if part is Part.SIDECAR:
+                    await admin.sidecar_alive(self._plan.sidecar_admin)
+                else:
+                    await admin.envoy_alive(self._plan.envoy_admin)
+            except NoAnswer as error:
+                questions += 1
+                elapsed = loop.time() - answered
+                if actions := self._supervision.unanswered(part, questions, elapsed):
+                    log.error(
+                        f"{_SHOWN[part]} hangs and is killed",
+                        seconds=round(elapsed),
+                        error=str(error) or "no answer in time",
+                    )
+                    self._carry_out(actions)
+                    return
+            else:
+                answered, questions = loop.time(), 0
 
     async def _until(self, check: Callable[[], Coroutine[Any, Any, str]], what: str) -> None:
         """Poll until `check` names no reason to wait."""
@@ -213,7 +242,7 @@ class Gateway:
         self._carry_out(self._supervision.configured())
 
     async def _watch_routes(self) -> None:
-        """Log which pools came or went since Envoy's routes were made."""
+        """Log the pools that were added or removed since Envoy's routes were made."""
         routed = {_full_name(pool) for pool in self._routed}
         told: set[str] = set()
         while True:

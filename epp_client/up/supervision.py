@@ -1,6 +1,6 @@
-"""What `epp-client up` does next: which process to start, drain or stop, and the exit code. Pure.
+"""Decides what `epp-client up` does next: which process to start, drain or stop, and the exit code. Pure.
 
-The sidecar starts first, as it knows the pools that Envoy's routes are made of. Envoy stops first, as its
+The sidecar starts first, because Envoy's routes are made from its pools. Envoy stops first, because its
 streams need the sidecar.
 """
 
@@ -10,15 +10,21 @@ from signal import SIGTERM
 from typing import Final, NamedTuple
 
 STEADY_AFTER: Final = 10.0
-"""Seconds that a process has to live for its next restart to be without a delay."""
+"""A process that lived for so many seconds is restarted without a delay."""
 FIRST_DELAY: Final = 0.1
-"""Seconds before the first restart of a process that did not live so long; doubled each time."""
+"""Seconds before the first restart of a process that lived for a shorter time. Doubled each time."""
 MAX_DELAY: Final = 5.0
 """Seconds of the longest delay."""
 
+HANG_AFTER: Final = 10.0
+"""Seconds without an answer after which a process counts as hung, and is killed."""
+HANG_QUESTIONS: Final = 3
+"""Checks in a row that it must have left unanswered, too. If this process itself was stopped for a while,
+there were fewer checks, and the other process is not to blame."""
+
 IDLE_PATIENCE: Final = 1.0
-"""Seconds of a drain in which clients with idle connections may send one more request, whose response
-closes the connection. Without them a request that arrives as Envoy exits is lost."""
+"""Seconds at the start of a drain in which a client with an idle connection may send one more request. Its
+response closes the connection. Without this time a request that arrives when Envoy exits is lost."""
 
 DRAINED: Final = 0
 """Exit code: every request has ended."""
@@ -29,7 +35,8 @@ NOT_STARTED: Final = 2
 
 
 _PROPER: Final = (0, -SIGTERM)
-"""Exit codes of a process that was told to end. SIGTERM ends one that has only just been started."""
+"""Proper exit codes of a process that was told to end. SIGTERM ends a process that has just been
+started."""
 
 
 class Part(StrEnum):
@@ -47,11 +54,11 @@ class Start(NamedTuple):
 
 
 class Drain(NamedTuple):
-    """Have Envoy accept no connection, and wait for its open requests."""
+    """Tell Envoy to accept no connections, and wait for its open requests."""
 
 
 class Stop(NamedTuple):
-    """Have a process end, or give up its delayed start."""
+    """Tell a process to end, or cancel its delayed start."""
 
     part: Part
 
@@ -123,6 +130,14 @@ class Supervision:
     def ready(self, part: Part) -> None:
         """A process is ready."""
         self._proven.add(part)
+
+    def unanswered(self, part: Part, questions: int, elapsed: float) -> Sequence[Action]:
+        """A process that was ready has left so many checks in a row unanswered, for `elapsed` seconds.
+
+        It is not killed during a drain: that would cut its requests, and the drain has its own time limit.
+        """
+        hangs = questions >= HANG_QUESTIONS and elapsed >= HANG_AFTER
+        return [Kill(part)] if hangs and self._phase is _Phase.RUNNING else []
 
     def exited(self, part: Part, code: int, lived: float) -> Sequence[Action]:
         """A process has ended with this exit code, negative for a signal, after `lived` seconds."""

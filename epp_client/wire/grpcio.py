@@ -1,4 +1,4 @@
-"""The grpcio transport: the conservative choice, and the reference that our own wire is tested against.
+"""The grpcio transport, on gRPC's own implementation. Tests compare our own wire with it.
 
 It adapts grpc.aio's coroutines to the callbacks of `transport.py`. Each stream has a reading and a writing
 task, which end with it.
@@ -164,7 +164,7 @@ _TRANSPORT_ERRORS: Final = (
 )
 
 
-"""Beginnings of the texts that gRPC itself gives to errors of the transport."""
+"""Beginnings of gRPC's own texts for errors of the transport."""
 
 
 class _ClientStream(_Stream):
@@ -208,8 +208,8 @@ class _ClientStream(_Stream):
         if not self._over:
             self._over = True
             text = details or ""
-            # gRPC does not tell whether the picker sent the status. Its own errors have known texts, or the
-            # connection is lost.
+            # gRPC does not report whether the picker sent the status. It made the status itself if the
+            # connection is lost, or if the text is a known one.
             said = self._alive() and not text.startswith(_TRANSPORT_ERRORS)
             self.events.closed(Status(code.value[0], text, said))
 

@@ -214,7 +214,7 @@ class NativeTransport:
 
 
 def _abandon(made: list[ClientProtocol]) -> None:
-    # Empty the list: the error's traceback refers to it, and `ready` to the error.
+    # Empty the list, to break a cycle: `ready` refers to the error, and its traceback to the list.
     while made:
         made.pop().abandon()
 
@@ -226,7 +226,7 @@ def _check_alpn(transport: asyncio.Transport) -> None:
 
 
 def _keep_alive(transport: asyncio.Transport, interval: float, timeout: float) -> None:
-    """Turn on TCP keepalive, which finds vanished hosts without gRPC pings, of which servers accept few."""
+    """Turn on TCP keepalive, to notice hosts that have vanished. gRPC servers accept only a few pings."""
     sock = transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):

@@ -33,8 +33,9 @@ GREETING = 10.0
 
 
 class _Turn:
-    """One read of a connection, and the other connections that got output because of it (`woken`), which is
-    written right after the read. Output caused by timers or tasks is written in a turn of its own."""
+    """One read of a connection. `woken` has the other connections that got output because of it: this
+    output is written right after the read. Output caused by timers or tasks is written in a turn of its
+    own."""
 
     def __init__(self) -> None:
         self.reading = False
@@ -60,7 +61,7 @@ class Http2Protocol(Generic[C]):
         self._again: asyncio.Handle | None = None
 
     def wake(self) -> None:
-        """Have the output flushed in this turn of the event loop."""
+        """Flush the output in this turn of the event loop."""
         if _TURN.reading:
             _TURN.woken.append(self)
         else:
@@ -126,7 +127,7 @@ class Http2Protocol(Generic[C]):
                 self.transport.resume_reading()
 
     def _share(self) -> None:
-        """Process the rest of the input in another turn, so that other connections get theirs."""
+        """Process the rest of the input in another turn, so that other connections get their turn."""
         if not self._holding:
             self._holding = True
             if not self.transport.is_closing():

@@ -48,12 +48,12 @@ class SocketFile:
         """Inode of `path`, if it is ours."""
 
     def bind(self, binder: Callable[[str], object]) -> None:
-        """Calls `binder` with the path to bind, which gets `mode` by the umask.
+        """Call `binder` with the path to bind, which gets `mode` by the umask.
 
-        The umask is the whole process's. A function cannot wait while it is changed, as a block could: two
-        blocks that wait would restore each other's umask.
+        The umask belongs to the whole process. `binder` is a function, so it cannot wait while the umask is
+        changed. Two callers that wait at the same time would restore each other's umask.
         """
-        # A process that was killed may have had our pid.
+        # A killed process that had our pid may have left it.
         self.fresh.unlink(missing_ok=True)
         previous = os.umask(0o777 & ~self.mode)
         try:

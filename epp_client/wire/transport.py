@@ -49,7 +49,7 @@ class StreamEvents:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class NoOwner(StreamEvents):
-    """The owner of a stream that has no other owner yet, or not any more. Ignores everything."""
+    """The owner of a stream that has no real owner yet, or has lost it. It ignores everything."""
 
     __slots__ = ()
 

@@ -65,12 +65,12 @@ class Hold:
             self._say(Packet(DROP, path))
 
     def keep(self, path: Path, bound: BoundSocket) -> None:
-        """Have the holder keep a socket that listens and has its name."""
+        """Make the holder keep a socket that listens under its name."""
         self._kept[str(path)] = bound
         self._say(Packet(KEEP, str(path), bound.inode, bound.socket.fileno()))
 
     def drop(self, path: Path) -> None:
-        """Have the holder close the socket."""
+        """Make the holder close the socket."""
         if self._kept.pop(str(path), None) is not None:
             self._say(Packet(DROP, str(path)))
 

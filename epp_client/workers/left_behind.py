@@ -36,7 +36,7 @@ class LeftBehind:
             await asyncio.sleep(_POLL_INTERVAL)
 
     async def drain(self, timeout: float) -> None:
-        """Have them finish their open streams and exit within `timeout` seconds; then kill them."""
+        """Tell them to finish their open streams and exit within `timeout` seconds; then kill them."""
         self._signal(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout + _EXITING):

@@ -1,5 +1,5 @@
-"""Asks the processes that serve the relay's sockets before we do: whether they serve, and which endpoints
-they know."""
+"""Asks the processes that served the relay's sockets before this one: do they still serve, and which
+endpoints do they know?"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -32,7 +32,7 @@ class Left(IntEnum):
 
 
 async def left_on(sockets: Sequence[Path], claimed: bool = False) -> Left:
-    """The worst state of `sockets`, and of KEEPING if further ones are `claimed`."""
+    """The worst state of `sockets`. If other sockets are `claimed`, it is at most KEEPING."""
     left = await asyncio.gather(*map(_left_on, sockets))
     return min([*left, *[Left.KEEPING] * claimed], default=Left.REFUSING)
 

@@ -50,7 +50,7 @@ _EXITING = 3.0
 """Seconds for a process to exit after its drain."""
 
 Want = Callable[[Collection[str]], None]
-"""Is called with pools for whose endpoints picks wait."""
+"""Called with the pools that have a pick waiting for an endpoint."""
 
 
 class WorkerProcess:
@@ -90,7 +90,7 @@ class WorkerProcess:
         self.leaving: asyncio.Future[None] = loop.create_future()
         """Done if another process sent it SIGTERM; cancelled when it exits."""
         self.exited = asyncio.create_task(self._run())
-        """Returns its exit code, after everything of it has ended."""
+        """Returns its exit code, after all its tasks have ended."""
 
     @classmethod
     async def start(
@@ -168,7 +168,7 @@ class WorkerProcess:
         await self._send(Forget(pool))
 
     async def drain(self, timeout: float) -> None:
-        """Have it finish its open streams and exit within `timeout` seconds; then kill it."""
+        """Tell it to finish its open streams and exit within `timeout` seconds; then kill it."""
         await self._send(Drain(timeout))
         await asyncio.wait({self.exited}, timeout=timeout + _EXITING)
         self.kill()
@@ -180,7 +180,7 @@ class WorkerProcess:
             self._process.kill()
 
     async def _send(self, message: object) -> None:
-        # If it has exited, `exited` tells.
+        # If it has exited, `exited` reports that.
         with contextlib.suppress(OSError):
             await self._channel.send(message)
 

@@ -29,8 +29,8 @@ class Slot:
         self.began = 0.0
 
     def bind(self) -> BoundSocket:
-        """The socket for the next worker: `bound`, or one of an earlier sidecar from the holder, if the
-        name still leads to it; else a new one.
+        """The socket for the next worker. This is `bound`, or an earlier sidecar's from the holder, if the
+        name still leads to it. Otherwise it is a new one.
 
         Raises:
             OSError: it cannot be bound.

@@ -323,8 +323,8 @@ class Workers:
     # --- the end ---
 
     async def drain(self, timeout: float) -> None:
-        """Accept no new streams; open ones have `timeout` seconds to finish. 0 cuts a running drain
-        short."""
+        """Accept no new streams, and give the open ones `timeout` seconds to finish. 0 ends a running drain
+        at once."""
         self._draining = True
         log.info("draining", workers=self.serving)
         for slot in self._slots:

@@ -96,7 +96,8 @@ class Worker:
         return True
 
     async def _say(self, message: object) -> None:
-        """Send to the control process. If it has exited, `_listen` notices, and we serve on."""
+        """Send to the control process. If it has exited, `_listen` notices, and this worker still
+        serves."""
         with contextlib.suppress(OSError):
             await self._channel.send(message)
 

@@ -10,9 +10,9 @@ import grpc
 import structlog
 from grpc import aio
 
-from epp_client.envoy.clusters import cluster_name, pool_cluster
-from epp_client.envoy.node import outdated
+from epp_client.envoy.node import outdated, untried
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, Node
+from epp_client.envoy.pool_clusters import cluster_name, serialized_cluster
 from epp_client.metrics.registry import Metrics
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.known import Known
@@ -86,7 +86,8 @@ class AdsServer:
         self._expiry: asyncio.TimerHandle | None = None
         self._begun = False
         self._told = asyncio.Event()
-        self._warned = False
+        self._warned: set[str] = set()
+        """Problems of Envoys that were logged."""
         self._server: aio.Server | None = None
         self._unnamed: dict[asyncio.Task[None], aio.Server] = {}
         """Servers whose sockets have lost their names."""
@@ -183,7 +184,7 @@ class AdsServer:
             if self._built.get(name) != built:
                 # A cluster depends on nothing else of the pool.
                 self._built[name] = built
-                self._clusters[name] = Resource(bytes(pool_cluster(*built, self._mode)))
+                self._clusters[name] = Resource(serialized_cluster(*built, self._mode))
                 touched.setdefault(CDS, set()).add(name)
             if self._assignments.put(name, snapshot):
                 touched.setdefault(EDS, set()).add(name)
@@ -283,11 +284,14 @@ class AdsServer:
             stream.wake.set()
 
     def _check_node(self, node: Node) -> None:
-        """Warn once of an outdated bootstrap. Envoy sends its node on every stream."""
-        problem = outdated(node)
-        if problem is not None and not self._warned:
-            self._warned = True
-            log.warning("Envoy has an outdated bootstrap", node=node.id, problem=problem)
+        """Warn once of each problem of Envoy. It sends its node on every stream."""
+        for event, problem in (
+            ("Envoy has an outdated bootstrap", outdated(node)),
+            ("Envoy's version has not been tried", untried(node)),
+        ):
+            if problem is not None and problem not in self._warned and len(self._warned) < 100:
+                self._warned.add(problem)
+                log.warning(event, node=node.id, problem=problem)
 
     def _acknowledge(self, names: Collection[str]) -> None:
         """Set the acknowledged generations in the store: of each resource the oldest of all subscribed

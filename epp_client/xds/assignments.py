@@ -11,7 +11,7 @@ from epp_client.xds.state import Resource
 
 
 class Assignments(Mapping[str, Resource]):
-    """EDS resources by name of the cluster, encoded when they are read, so not at every change."""
+    """EDS resources by name of the cluster. They are encoded when they are read, not at every change."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

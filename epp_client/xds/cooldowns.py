@@ -15,9 +15,9 @@ time."""
 MAX_COOLDOWN = 5.0
 """Seconds of the longest cool-down."""
 MAX_WANTED_COOLDOWN = 0.1
-"""The same while a pick waits for an endpoint, for 0.25 s by default."""
+"""The same while a pick waits for an endpoint. By default a pick waits for up to 0.25 s."""
 JUDGED_BY = 3
-"""Last pushes of which the quickest counts, as a busy machine can delay one of them."""
+"""Number of last pushes. The quickest of them counts, because a busy machine can delay one of them."""
 
 
 class Cooldowns:

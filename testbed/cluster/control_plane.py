@@ -100,8 +100,8 @@ class ControlPlane:
 
 
 @asynccontextmanager
-async def running_control_plane() -> AsyncIterator[ControlPlane]:
-    """etcd and kube-apiserver on loopback, with the CRDs established.
+async def running_control_plane(*, with_crds: bool = True) -> AsyncIterator[ControlPlane]:
+    """etcd and kube-apiserver on loopback, by default with the CRDs established.
 
     Raises:
         Unavailable: the programs are missing.
@@ -118,8 +118,9 @@ async def running_control_plane() -> AsyncIterator[ControlPlane]:
             plane = ControlPlane(folder, admin, etcd, command, await Process.start(*command))
             try:
                 await _ready(plane.server, admin)
-                async with Api(admin) as api:
-                    await _install_crds(api)
+                if with_crds:
+                    async with Api(admin) as api:
+                        await _install_crds(api)
                 yield plane
             finally:
                 await plane.server.kill()

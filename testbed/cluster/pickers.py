@@ -55,16 +55,18 @@ async def running_picker(
     namespace: str,
     *arguments: str,
     config: str = EPP_CONFIG,
+    port: int | None = None,
 ) -> AsyncIterator[Picker]:
     """Run `lwepp`, `epp` or `epp-1.2` for a pool: TLS with its own self-signed certificate, as by default.
-    `config` is the configuration of `epp` and `epp-1.2`.
+    `config` is the configuration of `epp` and `epp-1.2`. The default of `port` is a free one.
 
     Raises:
         Unavailable: the program is missing.
         ProcessFailed: it did not become ready; the text has the end of its log.
     """
     # They always listen on all addresses.
-    port, health, metrics = free_ports(HOST, 3)
+    free, health, metrics = free_ports(HOST, 3)
+    port = port or free
     if program != "lwepp":
         arguments = (
             *arguments, f"--config-text={config}", "--tracing=false",

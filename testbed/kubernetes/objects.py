@@ -24,6 +24,7 @@ from epp_client.kubernetes.client.resources import (
     SERVICE,
     Resource,
 )
+from epp_client.pool.selector import parse_selector
 from testbed.kubernetes.patches import Object, Refusal, json_patch, merge_patch
 
 Key = tuple[str, str]
@@ -54,17 +55,10 @@ class Change(NamedTuple):
 
 
 def selected(found: Object, labels: str, fields: str = "") -> bool:
-    """Whether an object matches equality-based selectors (all that the tests need)."""
+    """Whether an object matches a label selector and an equality-based field selector."""
     metadata = found["metadata"]
-    has = metadata.get("labels") or {}
-    for term in filter(None, labels.split(",")):
-        key, equals, value = term.partition("=")
-        value = value.removeprefix("=")
-        if key.endswith("!") and equals:
-            if has.get(key[:-1]) == value:
-                return False
-        elif (has.get(key) != value) if equals else (key not in has):
-            return False
+    if not parse_selector(labels).matches(metadata.get("labels") or {}):
+        return False
     for term in filter(None, fields.split(",")):
         key, _, value = term.partition("=")
         if key not in ("metadata.name", "metadata.namespace"):

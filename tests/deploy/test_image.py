@@ -10,20 +10,18 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from epp_client.version import VERSION
 from testbed.stack import free_ports
-from tests.deploy.dockerfile import Build, CommandFailed, Instruction, stages
+from tests.deploy.dockerfile import OFFLINE, ROOT, STAGES, VENV, Build, Instruction
 
-ROOT = Path(__file__).parents[2]
-STAGES = stages((ROOT / "Dockerfile").read_text())
-VENV = "/opt/epp-client"
-OFFLINE = ("Could not find a version", "No matching distribution", "ConnectionError", "Errno -3")
+LLM_D = ROOT / "config" / "llm-d" / "values.yaml"
 pytestmark = pytest.mark.timeout(1200)
 
 
-def values(name: str) -> list[str]:
-    return [value for instruction, value in STAGES[""] if instruction == name]
+def values(name: str, stage: str = "") -> list[str]:
+    return [value for instruction, value in STAGES[stage] if instruction == name]
 
 
 def test_the_dockerfile_is_lint_free() -> None:
@@ -43,46 +41,50 @@ def test_the_final_image_is_the_venv_and_nothing_that_builds() -> None:
     assert [item for item in STAGES[""] if item.name in ("RUN", "COPY", "ADD")] == [
         Instruction("COPY", f"--from=build {VENV} {VENV}")
     ]
-    (base,), (user,) = values("FROM"), values("USER")
+    assert values("ENTRYPOINT") == ['["epp-client"]']
+
+
+def test_the_image_with_envoy_has_the_same_and_the_envoy() -> None:
+    assert [item for item in STAGES["standalone"] if item.name in ("RUN", "COPY", "ADD")] == [
+        Instruction("COPY", f"--from=standalone-build {VENV} {VENV}")
+    ]
+    assert values("ENTRYPOINT", "standalone") == ['["epp-client", "standalone"]']
+    settings = yaml.safe_load(LLM_D.read_text())["router"]["proxy"]
+    exposed = {int(port) for port in values("EXPOSE", "standalone")[0].split()}
+    assert exposed == {port["containerPort"] for port in settings["ports"]}
+    assert settings["image"] == f"epp-client-standalone:{VERSION}"
+
+
+@pytest.mark.parametrize("stage", ["", "standalone"])
+def test_an_image_is_slim_without_privileges_and_states_its_version(stage: str) -> None:
+    (base,), (user,) = values("FROM", stage), values("USER", stage)
     assert "slim" in base
     uid, _, gid = user.partition(":")
     assert int(uid) > 0
     assert int(gid) > 0
-    assert values("ENTRYPOINT") == ['["epp-client"]']
-    assert values("STOPSIGNAL") == ["SIGTERM"]
-    assert not values("HEALTHCHECK"), "Kubernetes probes"
-    labels = " ".join(values("LABEL"))
+    assert values("STOPSIGNAL", stage) == ["SIGTERM"]
+    assert not values("HEALTHCHECK", stage), "Kubernetes probes"
+    labels = " ".join(values("LABEL", stage))
     assert f'org.opencontainers.image.version="{VERSION}"' in labels
 
 
-def test_both_stages_have_the_same_python() -> None:
+def test_all_stages_have_the_same_python() -> None:
     (build,) = [value for name, value in STAGES["build"] if name == "FROM"]
-    (final,) = values("FROM")
-    assert build.split(" ")[0].replace("-bookworm", "") == final.replace("-slim-bookworm", "")
+    python = build.split(" ")[0].replace("-bookworm", "")
+    for stage in ("", "standalone"):
+        (final,) = values("FROM", stage)
+        assert final.split(" ")[0].replace("-slim-bookworm", "") == python
 
 
 def test_the_user_is_the_one_of_the_manifests() -> None:
     from tests.deploy.test_kubernetes import sidecar
 
-    context = sidecar("base")["securityContext"]
-    assert values("USER") == [f"{context['runAsUser']}:{context['runAsGroup']}"]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """The build stage, carried out: downloads (or the pip cache), and a minute of compiling."""
-    if os.environ.get("EPP_CLIENT_TEST_IMAGE") != "1":
-        pytest.skip("`make test-image` carries out the Dockerfile's build: a minute of compiling")
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler (cc), which the build stage has")
-    build = Build(ROOT, tmp_path_factory.mktemp("image"), ("/src", VENV, "/build", "/wheels"))
-    try:
-        build.run(STAGES["build"])
-    except CommandFailed as failure:
-        if any(sign in str(failure) for sign in OFFLINE):
-            pytest.skip("the package index is out of reach")
-        raise
-    return build
+    proxy = yaml.safe_load(LLM_D.read_text())["router"]["proxy"]
+    for stage, context in (
+        ("", sidecar("base")["securityContext"]),
+        ("standalone", proxy["securityContext"]),
+    ):
+        assert values("USER", stage) == [f"{context['runAsUser']}:{context['runAsGroup']}"]
 
 
 def in_image(built: Build, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -229,7 +231,7 @@ def test_a_plain_wheel_has_the_whole_package(wheel: Path) -> None:
     expected = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "epp_client").rglob("*")
-        if path.suffix in (".py", ".pyi", ".html") or path.name == "py.typed"
+        if path.suffix in (".py", ".pyi", ".html", ".yaml") or path.name == "py.typed"
     }
     assert names == expected
     assert {

@@ -1,4 +1,4 @@
-"""Runbook, alerts and dashboard: complete, and true of the metrics, reasons and anchors that exist."""
+"""Runbook, alerts and dashboard are complete, and name only metrics, reasons and anchors that exist."""
 
 import json
 import re
@@ -56,13 +56,13 @@ SCRAPE = scrape()
 
 
 def anchors(text: str) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub makes from headings."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
 def sections(text: str) -> dict[str, str]:
-    """The sections of the second level, by anchor."""
+    """The sections with a heading of level 2, by anchor."""
     parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)[1:]
     return {
         anchor: body
@@ -100,7 +100,8 @@ def test_links_lead_somewhere(document: Path) -> None:
             continue
         file, _, anchor = target.partition("#")
         there = (document.parent / file).resolve() if file else document
-        if "benchmarks/results/" not in target:  # what `make bench` writes
+        # `make bench` writes this folder.
+        if "benchmarks/results/" not in target:
             assert there.exists(), target
         if anchor:
             assert anchor in anchors(there.read_text()), target

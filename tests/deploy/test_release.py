@@ -17,9 +17,11 @@ FILES = (
     "config/helm/epp-client/Chart.yaml",
     "config/kubernetes/base/kustomization.yaml",
     "config/kubernetes/overlays/existing-envoy/kustomization.yaml",
+    "config/llm-d/values.yaml",
     "docs/getting-started/existing-envoy.md",
     "docs/getting-started/helm.md",
     "docs/getting-started/kubernetes.md",
+    "docs/getting-started/llm-d-chart.md",
     "docs/getting-started/this-machine.md",
     "pyproject.toml",
 )

@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 from grpc import aio
 
-from epp_client.envoy.clusters import cluster_name
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+from epp_client.envoy.pool_clusters import cluster_name
 from epp_client.errors import Reason
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from epp_client.picker.client import PROCESS

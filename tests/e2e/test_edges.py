@@ -12,8 +12,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from epp_client.envoy.clusters import cluster_name
 from epp_client.envoy.own_clusters import SIDECAR_CLUSTER
+from epp_client.envoy.pool_clusters import cluster_name
 from epp_client.pool.inference_pool import PoolName
 from epp_client.settings import TransportName
 from testbed.stack import Stack, inference_pool, running_stack

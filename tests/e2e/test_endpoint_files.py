@@ -119,10 +119,12 @@ async def test_an_edit_moves_traffic(tmp_path: Path) -> None:
             assert (await here.ask(second)).headers["x-model-server"] == second
 
 
-@pytest.mark.parametrize("check", ["tcp", "http:/health"])
-async def test_a_dead_endpoint_is_unhealthy_until_it_is_back(tmp_path: Path, check: str) -> None:
+@pytest.mark.parametrize("check", [{}, {"health_check": "http:/health"}], ids=["default", "http"])
+async def test_a_dead_endpoint_is_unhealthy_until_it_is_back(
+    tmp_path: Path, check: dict[str, str]
+) -> None:
     settings = {
-        "health_check": check,
+        **check,
         "health_check_interval": 0.05,
         "unhealthy_threshold": 2,
         "failure_mode": "FailOpen",

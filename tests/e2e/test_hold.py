@@ -33,6 +33,15 @@ EVERY = [*SMALL, *LARGE]
 Line = dict[str, Any]
 
 
+class AskSlowPicker(Ask):
+    """A request whose pick takes so long that none of it is answered when the sidecar is killed. Envoy
+    cannot ask anew for what has been answered in part."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {**super().headers, "x-picker-delay-ms": "5000"}
+
+
 class Holding:
     """An installation with a holder, which is a process of its own."""
 
@@ -168,7 +177,8 @@ async def test_what_comes_after_the_whole_sidecar_was_killed_waits_for_the_next(
 ) -> None:
     """As when a container is killed. Envoy asks anew for what was in flight, as far as it has kept it."""
     installation = holding.installation
-    slow = [Ask(n, "close", kind, "slow", n) for n, kind in enumerate(["0 B", "1 KB", "60 KB"] * 4)]
+    kinds = ["0 B", "1 KB", "60 KB"] * 4
+    slow = [AskSlowPicker(n, "close", kind, "slow", n) for n, kind in enumerate(kinds)]
     in_flight = [asyncio.create_task(ask(session, installation.url, one)) for one in slow]
     async with asyncio.timeout(60):
         while (await installation.metrics()).get("epp_client_in_flight") != len(slow):

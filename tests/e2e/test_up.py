@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 import yaml
 
+from epp_client.kubernetes.client.resources import INFERENCE_POOL
 from testbed.envoy import envoy_binary
 from testbed.kubernetes.double import running as double_running
 from testbed.kubernetes.objects import ALL
@@ -190,6 +191,20 @@ async def test_it_steers_and_restarts_what_is_killed(peers: Peers, runtime: Path
         assert list(runtime.iterdir()) == []
 
 
+@pytest.mark.parametrize(("name", "shown"), [("envoy", "Envoy"), ("sidecar", "the sidecar")])
+async def test_what_hangs_is_found_and_restarted(
+    peers: Peers, runtime: Path, name: str, shown: str
+) -> None:
+    async with running(peers, runtime) as up:
+        assert await steered(up, peers)
+        hung = up.pid(name)
+        os.kill(hung, signal.SIGSTOP)
+        await until(lambda: f"{shown} hangs and is killed" in up.process.tail)
+        await until(lambda: (c := up.child(name)) is not None and c.pid != hung)
+        await until_steered(up, peers)
+        assert await up.process.stop(WAIT) == 0
+
+
 async def test_a_picker_and_endpoints_as_options_are_a_pool(peers: Peers, runtime: Path) -> None:
     async with running(peers, runtime, source=peers.options) as up:
         await until_steered(up, peers)
@@ -293,6 +308,28 @@ async def test_it_waits_for_the_pools_of_an_api_server(
             await until_steered(Up(process, url, runtime), peers)
         finally:
             assert await process.stop(WAIT) == 0
+
+
+async def test_the_pods_of_a_selector_are_a_pool_without_the_crd(
+    peers: Peers, runtime: Path, tmp_path: Path
+) -> None:
+    objects = list(yaml.safe_load_all(peers.manifests.read_text()))
+    port = peers.endpoints[0].rpartition(":")[2]
+    async with double_running() as double:
+        double.objects.uninstall(INFERENCE_POOL)
+        double.forbidden |= {(verb, "inferencepools") for verb in ("get", "list", "watch")}
+        for found in (one for one in objects if one["kind"] == "Pod"):
+            double.objects.create(BY_KIND["Pod"], "default", found)
+            key = ("default", found["metadata"]["name"])
+            double.objects.replace(BY_KIND["Pod"], key, {"status": found["status"]}, "status")
+        source = [
+            *("--kubernetes", "--kubeconfig", str(double.kubeconfig(tmp_path / "kubeconfig"))),
+            *("--endpoint-selector", "app=model", "--endpoint-target-ports", port),
+            *("--picker", peers.picker, "--picker-tls", "plaintext"),
+        ]
+        async with running(peers, runtime, source=source) as up:
+            await until_steered(up, peers)
+            assert await up.process.stop(WAIT) == 0
 
 
 async def failed(line: list[str], runtime: Path) -> str:

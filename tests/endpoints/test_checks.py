@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,14 +10,12 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from epp_client.endpoints import checks
-from epp_client.endpoints.checks import HealthChecks, HttpProbe, Probe, probe_of, probe_tcp
-from epp_client.endpoints.health import EndpointHealth, State
-from epp_client.settings import EndpointSettings
+from epp_client.endpoints.checks import HealthChecks, HttpProbe, Probe, Target
+from epp_client.endpoints.health import EndpointHealth, HealthCheck, State
 from testbed.stack import free_ports
 
-FAST = EndpointSettings(
-    endpoint=("127.0.0.1:1",), health_check_interval=0.01, health_check_timeout=0.2
-)
+FAST = HealthCheck("tcp", interval=0.01, timeout=0.2)
+PATIENT = FAST._replace(timeout=60.0)
 
 
 async def answer(request: web.Request) -> web.StreamResponse:
@@ -51,14 +50,12 @@ async def server() -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-async def result_of(key: str, settings: EndpointSettings) -> EndpointHealth:
-    probe = probe_of(settings)
-    assert probe is not None
-    found = HealthChecks(settings, probe, lambda: None)
+async def result_of(key: str, kind: str) -> EndpointHealth:
+    found, target = HealthChecks(lambda: None), Target(FAST._replace(kind=kind), key)
     try:
-        found.follow([key])
+        found.follow([target])
         await found.first_round(10)
-        return found.of(key)
+        return found.of(target)
     finally:
         await found.close()
 
@@ -74,7 +71,7 @@ async def result_of(key: str, settings: EndpointSettings) -> EndpointHealth:
     ],
 )
 async def test_an_http_check(server: str, path: str, failure: str) -> None:
-    health = await result_of(server, FAST.model_copy(update={"health_check": f"http:{path}"}))
+    health = await result_of(server, f"http:{path}")
     assert health.failure == failure
     assert health.ready == (not failure)
 
@@ -82,7 +79,7 @@ async def test_an_http_check(server: str, path: str, failure: str) -> None:
 @pytest.mark.parametrize("check", ["tcp", "http:/health"])
 async def test_a_refused_connection(check: str) -> None:
     [port] = free_ports("127.0.0.1", 1)
-    health = await result_of(f"127.0.0.1:{port}", FAST.model_copy(update={"health_check": check}))
+    health = await result_of(f"127.0.0.1:{port}", check)
     assert (health.state, health.failure) == (State.UNTESTED, "connection refused")
 
 
@@ -94,14 +91,9 @@ async def test_a_peer_that_does_not_speak_http() -> None:
     other = await asyncio.start_server(speak, "127.0.0.1", 0)
     async with other:
         key = f"127.0.0.1:{other.sockets[0].getsockname()[1]}"
-        assert (await result_of(key, FAST.model_copy(update={"health_check": "tcp"}))).ready
+        assert (await result_of(key, "tcp")).ready
         with pytest.raises(OSError, match="invalid HTTP answer"):
             await HttpProbe("/health")(key)
-
-
-def test_off_is_no_check() -> None:
-    assert probe_of(FAST) is None
-    assert probe_of(FAST.model_copy(update={"health_check": "tcp"})) is probe_tcp
 
 
 async def test_checks_are_bounded_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,14 +110,14 @@ async def test_checks_are_bounded_and_end(monkeypatch: pytest.MonkeyPatch) -> No
             running -= 1
 
     before = asyncio.all_tasks()
-    found = HealthChecks(FAST, probe, lambda: None)
-    keys = [f"10.0.0.{number}:80" for number in range(20)]
-    found.follow(keys)
+    found = HealthChecks(lambda: None, lambda _: probe)
+    targets = [Target(FAST, f"10.0.0.{number}:80") for number in range(20)]
+    found.follow(targets)
     await found.first_round(10)
     assert most == 3
-    assert all(found.of(key).ready for key in keys)
-    found.follow(keys[:1])
-    assert found.of(keys[1]) == EndpointHealth()
+    assert all(found.of(target).ready for target in targets)
+    found.follow(targets[:1])
+    assert found.of(targets[1]) == EndpointHealth()
     await found.close()
     assert asyncio.all_tasks() == before
 
@@ -146,10 +138,9 @@ def scripted(*failures: str) -> tuple[Probe, asyncio.Event]:
 
 async def test_a_change_of_readiness_is_logged_once() -> None:
     probe, done = scripted("refused", "refused", "", "", "slow", "slow", "slow", "slow")
-    settings = FAST.model_copy(update={"health_check_timeout": 60.0})
     with capture_logs() as logs:
-        found = HealthChecks(settings, probe, lambda: None)
-        found.follow(["10.0.0.1:80"])
+        found = HealthChecks(lambda: None, lambda _: probe)
+        found.follow([Target(PATIENT, "10.0.0.1:80")])
         await asyncio.wait_for(done.wait(), 10)
         await found.close()
     assert [line["event"] for line in logs] == [
@@ -162,10 +153,40 @@ async def test_a_change_of_readiness_is_logged_once() -> None:
 async def test_a_change_is_told_once() -> None:
     probe, done = scripted("", "", "refused", "refused", "refused", "refused", "", "")
     told: list[State] = []
-    settings = FAST.model_copy(update={"health_check_timeout": 60.0})
-    found = HealthChecks(settings, probe, lambda: told.append(found.of("10.0.0.1:80").state))
-    found.follow(["10.0.0.1:80"])
+    target = Target(PATIENT, "10.0.0.1:80")
+    found = HealthChecks(lambda: told.append(found.of(target).state), lambda _: probe)
+    found.follow([target])
     await asyncio.wait_for(done.wait(), 10)
     await found.close()
     # The third failure, then a success that is one too few, then the second one.
     assert told == [State.HEALTHY, State.UNHEALTHY, State.UNHEALTHY, State.HEALTHY]
+
+
+async def test_an_endpoint_of_two_pools_has_a_result_for_each_way_to_check_it(server: str) -> None:
+    targets = [Target(FAST._replace(kind=kind), server) for kind in ("tcp", "http:/broken")]
+    found = HealthChecks(lambda: None)
+    try:
+        found.follow([*targets, targets[0]])
+        await found.first_round(10)
+        assert [found.of(target).ready for target in targets] == [True, False]
+    finally:
+        await found.close()
+
+
+async def test_a_want_of_descriptors_is_not_held_against_an_endpoint() -> None:
+    results: list[OSError | None] = [None, *(OSError(errno.EMFILE, "too many"),) * 5]
+    done = asyncio.Event()
+
+    async def probe(_: str) -> None:
+        if not results:
+            done.set()
+            await asyncio.sleep(60)
+        if (failure := results.pop(0)) is not None:
+            raise failure
+
+    target = Target(PATIENT, "10.0.0.1:80")
+    found = HealthChecks(lambda: None, lambda _: probe)
+    found.follow([target])
+    await asyncio.wait_for(done.wait(), 10)
+    assert found.of(target).ready
+    await found.close()

@@ -4,15 +4,10 @@ from typing import Any
 
 import pytest
 
-from epp_client.endpoints.listed import (
-    ListedPool,
-    Lookup,
-    given_endpoints,
-    pool_of,
-    resolve_listed,
-)
+from epp_client.endpoints.listed import ListedPool, given_endpoints, pool_of, resolve_listed
 from epp_client.errors import SettingsError
 from epp_client.pool.inference_pool import AppProtocol, FailureMode, PoolName
+from epp_client.pool.picker_host import Lookup
 from epp_client.pool.settings import PoolSettings
 from epp_client.settings import EndpointSettings, serve_settings, valid
 
@@ -94,7 +89,16 @@ SOURCES = "give exactly one source of pools"
         ({"endpoint": ["10.0.0.7:8000"], "unhealthy_threshold": 0}, "unhealthy_threshold: "),
         ({"health_check": "tcp"}, "--health-check: needs --endpoint IP:PORT"),
         ({"endpoint": ["10.0.0.7:8000"], "failure_mode": "Open"}, "failure_mode: "),
-        ({"endpoint": ["10.0.0.7:8000"], "endpoints": "f"}, "or --endpoints FILE, not both"),
+        ({"endpoint": ["10.0.0.7:8000"], "endpoints": "f"}, "give --endpoint, --endpoints FILE or"),
+        (
+            {"endpoint": ["10.0.0.7:8000"], "picker": "a/epp:1"},
+            "a Service needs --endpoint-selector",
+        ),
+        ({"endpoint_target_ports": "8000"}, "--endpoint-target-ports: needs --endpoint-selector"),
+        (
+            {"endpoint": ["10.0.0.7:8000"], "endpoint_target_ports": "8000"},
+            "--endpoint-target-ports: needs --endpoint-selector",
+        ),
         ({"picker": "epp:9002"}, "--picker: needs --endpoint IP:PORT"),
         (
             {"endpoint": ["10.0.0.7:8000"], "failure_mode": "FailOpen"},
@@ -114,3 +118,59 @@ def test_there_is_one_source_of_pools(other: dict[str, Any]) -> None:
         serve_settings({"endpoints": {"endpoint": ["10.0.0.7:8000"]}, **other})
     with pytest.raises(SettingsError, match=SOURCES):
         serve_settings({"endpoints": {"endpoints": "endpoints.yaml"}, **other})
+
+
+# --- the Pods of a selector ---
+
+SELECTED = {"endpoint_selector": "app=vllm", "endpoint_target_ports": "8000"}
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [("8000", (8000,)), ("8000,8001", (8000, 8001)), ("8001, 8000,8001", (8001, 8000))],
+)
+def test_target_ports_are_a_list_with_commas(text: str, ports: tuple[int, ...]) -> None:
+    found = serve_settings(
+        {"kubernetes": {}, "endpoints": {**SELECTED, "endpoint_target_ports": text}}
+    )
+    assert found.endpoints.endpoint_target_ports == ports
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"endpoint_selector": " "}, "endpoint_selector: is empty; write one such as app=vllm"),
+        ({"endpoint_selector": "app vllm"}, "'app vllm' is not a label selector"),
+        ({"endpoint_target_ports": ""}, "endpoint_target_ports.0: "),
+        ({"endpoint_target_ports": "0"}, "endpoint_target_ports.0: "),
+        ({"endpoint_target_ports": "1,2,3,4,5,6,7,8,9"}, "9 ports are more than 8"),
+        ({"endpoint_target_ports": ()}, "needs --endpoint-target-ports, such as 8000"),
+        (
+            {"endpoint": ["10.0.0.7:8000"]},
+            "give --endpoint, --endpoints FILE or --endpoint-selector",
+        ),
+        ({"health_check": "tcp"}, "--health-check: is for --endpoint and --endpoints"),
+        ({"unhealthy_threshold": 1}, "--unhealthy-threshold: is for --endpoint and --endpoints"),
+        ({"picker": "a/b/epp:9002"}, "is not of the form host:port, or namespace/name:port"),
+        ({"picker": "a/epp:0"}, "is not of the form host:port, or namespace/name:port"),
+        ({"failure_mode": "FailOpen"}, "--failure-mode: needs --picker HOST:PORT"),
+    ],
+)
+def test_a_mistake_in_a_selection_is_named(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        serve_settings({"kubernetes": {}, "endpoints": {**SELECTED, **values}})
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "said"),
+    [
+        (None, "--endpoint-selector: needs --kubernetes"),
+        ({"namespaces": ["a"]}, "--namespace: is about InferencePools"),
+        ({"named_pools": ["a/b"]}, "--pool: is about InferencePools"),
+        ({"gateway": "a/b"}, "--gateway: is about InferencePools"),
+    ],
+)
+def test_a_selection_takes_the_place_of_inference_pools(kubernetes: Any, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        serve_settings({"kubernetes": kubernetes, "endpoints": SELECTED})

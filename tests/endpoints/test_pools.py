@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from epp_client.endpoints.health import HealthCheck, Thresholds
 from epp_client.endpoints.lint import lint
 from epp_client.endpoints.source import EndpointSource, load
 from epp_client.errors import SettingsError
@@ -85,6 +86,8 @@ def test_a_check_looks_up_no_name(tmp_path: Path) -> None:
         ("name: b, ", "", "16 pools[1].endpoints[1].name: is required"),
         ("name: b", "name: a", "16 pools[1].endpoints[1].name: a is a duplicate"),
         ("pools:", "endpoints: []\npools:", "1 endpoints: cannot be beside `pools`"),
+        ("  failureMode", "  healthCheck: http\n  failureMode", "4 pools[0].healthCheck: 'http'"),
+        ("  failureMode", "  healthyThreshold: 0\n  failureMode", "4 pools[0].healthyThreshold: 0"),
     ],
 )
 def test_an_error_is_at_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -93,6 +96,30 @@ def test_an_error_is_at_its_line(tmp_path: Path, old: str, new: str, said: str) 
     pools, problems = load(EndpointSettings(endpoints=path), PoolSettings())
     assert pools is None
     assert any(said in str(problem) for problem in problems), [*map(str, problems)]
+
+
+def test_each_pool_has_its_health_check(tmp_path: Path) -> None:
+    text = TWO.replace(
+        "- name: mistral\n",
+        "- name: mistral\n  healthCheck: http:/health\n  unhealthyThreshold: 1\n",
+    )
+    path = written(tmp_path, text)
+    default = HealthCheck("tcp")
+    for options, first in (({}, default), ({"health_check": "off"}, None)):
+        settings = EndpointSettings.model_validate({"endpoints": path, **options})
+        pools, problems = load(settings, PoolSettings())
+        assert problems == ()
+        assert pools is not None
+        second = HealthCheck("http:/health", thresholds=Thresholds(unhealthy=1))
+        assert [pool.check for pool in pools] == [first, second]
+
+
+def test_a_field_without_effect_is_a_warning(tmp_path: Path) -> None:
+    text = TWO.replace(
+        "- name: mistral\n", "- name: mistral\n  healthCheck: off\n  healthCheckTimeout: 1\n"
+    )
+    [problem] = lint(written(tmp_path, text), PoolSettings()).problems
+    assert "13 pools[1].healthCheckTimeout: has no effect: healthCheck is off" in str(problem)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from epp_client.endpoints import source
-from epp_client.endpoints.listed import Lookup, given_endpoints, pool_of, resolve_listed
+from epp_client import lookups
+from epp_client.endpoints.listed import given_endpoints, pool_of, resolve_listed
 from epp_client.endpoints.source import EndpointSource
+from epp_client.pool.picker_host import Lookup
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from epp_client.settings import EndpointSettings
@@ -40,7 +41,7 @@ def addresses(store: PoolStore) -> tuple[str, ...]:
 
 def followed(picker: str, names: Names) -> tuple[EndpointSource, PoolStore]:
     store = PoolStore()
-    settings = EndpointSettings(endpoint=("10.0.0.7:8000",), picker=picker)
+    settings = EndpointSettings(endpoint=("10.0.0.7:8000",), picker=picker, health_check="off")
     return EndpointSource(settings, store, PoolSettings(), lambda: 0.0, look_up=names), store
 
 
@@ -74,7 +75,7 @@ async def test_a_host_without_an_address_is_a_problem_of_the_pool() -> None:
 
 
 async def test_a_name_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "LOOKUP_INTERVAL", 0.01)
+    monkeypatch.setattr(lookups, "INTERVAL", 0.01)
     found, store = followed("epp:9002", Names([("10.0.0.1",), ("10.0.0.2",)]))
     changed = asyncio.Event()
     store.subscribe(lambda _: changed.set() if addresses(store) == ("10.0.0.2:9002",) else None)
@@ -87,7 +88,7 @@ async def test_a_name_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_localhost_has_an_address() -> None:
-    assert "127.0.0.1" in await source.look_up("localhost")
+    assert "127.0.0.1" in await lookups.look_up("localhost")
 
 
 # --- a file ---
@@ -117,7 +118,7 @@ async def following(path: Path, **defaults: float) -> AsyncIterator[Live]:
     store = PoolStore()
     live = Live(store)
     loop = asyncio.get_running_loop()
-    settings = EndpointSettings(endpoints=path, picker="10.0.0.1:9002")
+    settings = EndpointSettings(endpoints=path, picker="10.0.0.1:9002", health_check="off")
     found = EndpointSource(settings, store, PoolSettings.model_validate(defaults), loop.time)
     task = asyncio.create_task(found.run())
     try:

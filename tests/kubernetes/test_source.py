@@ -67,6 +67,7 @@ async def one_of_many(
     scope: Scope | None = None,
     drain_grace: float = 0.0,
     first_publication: float = 30.0,
+    **more: Any,
 ) -> AsyncIterator[Followed]:
     """A source that follows the test's namespace."""
     store = PoolStore()
@@ -79,6 +80,7 @@ async def one_of_many(
         lambda missing: followed.listed(missing),
         QUICK,
         first_publication,
+        **more,
     )
     followed = Followed(server, source, store)
     task = asyncio.create_task(source.run())

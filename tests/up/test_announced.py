@@ -26,12 +26,13 @@ def prefixes(bootstrap: str) -> list[str]:
 
 def test_one_pool_has_every_path_and_a_line_to_paste(capsys: pytest.CaptureFixture[str]) -> None:
     gateway = shown(listen="0.0.0.0:8080")
-    assert prefixes(gateway.bootstrap([A])) == ["/"]
+    assert prefixes(gateway.bootstrap([A])) == ["/", "/default/a/"]
     gateway.announce([A])
     said = capsys.readouterr().err
     assert "  http://127.0.0.1:8080/  pool default/a: 2 endpoints, picker: 1 serving\n" in said
     assert "curl -si http://127.0.0.1:8080/v1/completions " in said
     assert "http://127.0.0.1:9902" in said
+    assert "Note" not in said
 
 
 def test_several_pools_have_a_prefix_each(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,6 +43,7 @@ def test_several_pools_have_a_prefix_each(capsys: pytest.CaptureFixture[str]) ->
     assert "/default/a/  pool default/a: 2 endpoints" in said
     assert "/default/b/  pool default/b: has been removed" in said
     assert "curl -si http://127.0.0.1:8080/default/a/v1/completions " in said
+    assert "Note: no pool is at /: use /default/a/, /default/b/" in said
 
 
 def test_given_routes_count_and_an_unknown_pool_is_named() -> None:
@@ -58,7 +60,7 @@ def test_a_listener_with_tls_has_an_https_url() -> None:
         gateway.announce([A])
     [line] = lines
     assert line["url"] == "https://127.0.0.1:8080"
-    assert line["routes"] == {"/": "default/a"}
+    assert line["routes"] == {"/": "default/a", "/default/a/": "default/a"}
     assert line["pools"] == {"default/a": "2 endpoints, picker: 1 serving"}
 
 

@@ -6,6 +6,8 @@ from epp_client.up.supervision import (
     CUT,
     DRAINED,
     FIRST_DELAY,
+    HANG_AFTER,
+    HANG_QUESTIONS,
     IDLE_PATIENCE,
     MAX_DELAY,
     NOT_STARTED,
@@ -143,3 +145,28 @@ def test_a_drain_waits_for_requests_and_a_moment_for_idle_connections(
     requests: int, connections: int, elapsed: float, waits: bool
 ) -> None:
     assert bool(drain_waits_for(Clients(requests, connections), elapsed)) is waits
+
+
+@pytest.mark.parametrize(
+    ("questions", "elapsed", "hangs"),
+    [
+        (HANG_QUESTIONS, HANG_AFTER, True),
+        (HANG_QUESTIONS - 1, 100 * HANG_AFTER, False),
+        (100 * HANG_QUESTIONS, 0.9 * HANG_AFTER, False),
+    ],
+)
+@pytest.mark.parametrize("part", list(Part))
+def test_a_process_that_hangs_is_killed_and_started_again(
+    part: Part, questions: int, elapsed: float, hangs: bool
+) -> None:
+    gateway = serving()
+    assert gateway.unanswered(part, questions, elapsed) == ([Kill(part)] if hangs else [])
+    if hangs:
+        assert gateway.exited(part, -9, lived=60) == [Start(part, 0.0)]
+
+
+@pytest.mark.parametrize("part", list(Part))
+def test_a_drain_is_not_cut_short_for_want_of_an_answer(part: Part) -> None:
+    gateway = serving()
+    gateway.asked_to_end()
+    assert gateway.unanswered(part, HANG_QUESTIONS, HANG_AFTER) == []

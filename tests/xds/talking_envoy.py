@@ -9,9 +9,9 @@ from types import MappingProxyType
 import envoy_data_plane.envoy.config.endpoint.v3 as endpoint_v3
 from grpc import aio
 
-from epp_client.envoy.clusters import cluster_name
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryResponse as Response
+from epp_client.envoy.pool_clusters import cluster_name
 from epp_client.metrics.registry import Metrics
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName

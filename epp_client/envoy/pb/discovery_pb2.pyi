@@ -15,15 +15,35 @@ class Any(_message.Message):
     value: bytes
     def __init__(self, type_url: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
 
+class SemanticVersion(_message.Message):
+    __slots__ = ("major_number", "minor_number", "patch")
+    MAJOR_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    MINOR_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PATCH_FIELD_NUMBER: _ClassVar[int]
+    major_number: int
+    minor_number: int
+    patch: int
+    def __init__(self, major_number: _Optional[int] = ..., minor_number: _Optional[int] = ..., patch: _Optional[int] = ...) -> None: ...
+
+class BuildVersion(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: SemanticVersion
+    def __init__(self, version: _Optional[_Union[SemanticVersion, _Mapping]] = ...) -> None: ...
+
 class Node(_message.Message):
-    __slots__ = ("id", "cluster", "metadata")
+    __slots__ = ("id", "cluster", "metadata", "user_agent_name", "user_agent_build_version")
     ID_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    USER_AGENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    USER_AGENT_BUILD_VERSION_FIELD_NUMBER: _ClassVar[int]
     id: str
     cluster: str
     metadata: _struct_pb2.Struct
-    def __init__(self, id: _Optional[str] = ..., cluster: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    user_agent_name: str
+    user_agent_build_version: BuildVersion
+    def __init__(self, id: _Optional[str] = ..., cluster: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., user_agent_name: _Optional[str] = ..., user_agent_build_version: _Optional[_Union[BuildVersion, _Mapping]] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("code", "message")

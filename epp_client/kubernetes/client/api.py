@@ -1,6 +1,6 @@
 """The Kubernetes API as a few calls with JSON objects in and out, which raise `ApiError`.
 
-kubernetes_asyncio carries the configuration and the transport; its models and its Watch are not used.
+kubernetes_asyncio provides the configuration and the transport. Its models and its Watch are not used.
 Callers decide about retries. The one exception is a 401: the credentials are read again and the call is
 repeated once.
 """

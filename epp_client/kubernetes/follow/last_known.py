@@ -97,7 +97,7 @@ class LastKnown:
         log.warning("the last-known file is not used", file=str(self._path), why=why)
 
     def save(self, memory: Memory) -> None:
-        """Write the file atomically. A failure is logged once, and the sidecar serves on."""
+        """Write the file atomically. A failure is logged once, and the sidecar still serves."""
         fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             fresh.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
-"""The queries that follow the pools in scope and the objects they refer to, and what is kept of the
-objects. Pure.
+"""The queries for the pools in scope and the objects that they refer to, and the parts of the objects that
+are stored. Pure.
 
 Queries are as narrow as possible: the Pods of a selector, one Service, its EndpointSlices.
 """
@@ -59,10 +59,11 @@ def references(pool: InferencePool) -> tuple[Query, ...]:
     """Queries for a pool's Pods, and for its picker's Service and EndpointSlices if it has a picker."""
     namespace = pool.name.namespace
     labels = ",".join(f"{key}={value}" for key, value in pool.match_labels)
-    pods = Query(POD, namespace, label_selector=labels)
+    pods = Query(POD, namespace, label_selector=pool.selector or labels)
     if pool.picker is None or not supported(pool.picker):
         return (pods,)
     name = pool.picker.name
+    namespace = pool.picker.namespace or namespace
     return (
         pods,
         Query(SERVICE, namespace, field_selector=f"metadata.name={name}"),

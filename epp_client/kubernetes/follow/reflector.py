@@ -1,7 +1,7 @@
 """Reflector: keeps a Cache in step with one query of the API server, through every failure of the server.
 
 It lists, then watches from that version; it watches again when a watch ends, and lists again when the
-server has no more history (410). During an outage the last state stays, and `stale_since` tells since when.
+server has no more history (410). During an outage the last state stays, and `stale_since` has its start.
 """
 
 import asyncio
@@ -154,7 +154,7 @@ class Reflector(Generic[Kept]):
                 if lasted >= self._pace.settled:
                     self._backoff, self._forgotten = 0.0, False
         if lasted < self._pace.settled:
-            # A server that accepts watches and ends them at once is failing as well.
+            # A server that accepts watches and ends them at once is failing too.
             await asyncio.sleep(self._next_backoff())
         elif lasted < timeout - self._pace.settled:
             # The server is stopping and ends all watches: spread the new ones.

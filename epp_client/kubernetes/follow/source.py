@@ -1,9 +1,9 @@
 """KubernetesSource: follows the pools of an API server and publishes their snapshots. Never writes to the
 server.
 
-Beside the InferencePools in scope it watches only what they refer to: the Pods of each selector, the
-Service and EndpointSlices of each picker. Level-based: reflectors keep state, a change marks pools, and the
-state of the marked pools is resolved and published.
+It watches the InferencePools in scope, and what they refer to: the Pods of each selector, the Service and
+EndpointSlices of each picker. Level-based: reflectors keep state, a change marks pools, and the state of
+the marked pools is resolved and published. If options give a pool, it replaces the InferencePools.
 """
 
 import asyncio
@@ -21,11 +21,13 @@ from epp_client.kubernetes.follow.last_known import Memory, memory_of
 from epp_client.kubernetes.follow.queries import Query, Scope, kept, references
 from epp_client.kubernetes.follow.reflector import PACE, Asked, Pace, Reflector
 from epp_client.kubernetes.follow.reflectors import Reflectors, failures, missing, stale
-from epp_client.pool.inference_pool import InferencePool, PoolName
+from epp_client.lookups import LookUp, Lookups, look_up
+from epp_client.pool.inference_pool import EndpointPickerRef, InferencePool, PoolName
 from epp_client.pool.parse import parse_inference_pool
+from epp_client.pool.picker_host import host_target, host_to_look_up, is_host
 from epp_client.pool.picker_target import picker_target
 from epp_client.pool.problems import Problem, Severity, dotted
-from epp_client.pool.resolve import PoolResolution, resolve_pool
+from epp_client.pool.resolve import PoolResolution, by_options, resolve_pool
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
@@ -68,8 +70,11 @@ class KubernetesSource:
         listed: Callable[[str], None] = lambda _: None,
         pace: Pace = PACE,
         first_publication: float = FIRST_PUBLICATION,
+        given: InferencePool | None = None,
+        look_up: LookUp = look_up,
     ) -> None:
-        """`listed` is called after every resolution with a text of what is not listed yet."""
+        """`listed` is called after every resolution with a text of what is not listed yet. If a pool is
+        `given`, no InferencePool is read."""
         self.asked = Asked()
         self.pools_changed: Callable[[], None] = lambda: None
         """Called after a change of `pools`, including their status, which snapshots do not have."""
@@ -89,8 +94,16 @@ class KubernetesSource:
         self.edition = 0
         """A number that grows with every resolution."""
         self._roots: list[Reflector[Object]] = [
-            self._reflector(query, self._pools_changed) for query in scope.queries()
+            self._reflector(query, self._pools_changed)
+            for query in scope.queries()
+            if given is None
         ]
+        self._lookups = Lookups(look_up)
+        self._hosts: set[str] = set()
+        """The name of the given pool's picker, if it has to be looked up."""
+        if given is not None:
+            self._pools[given.name] = _Pool({}, given)
+            self._hosts.update(filter(None, [host_to_look_up(given.picker)]))
         self._reflectors = Reflectors(self._reflector, self._touched)
 
     # --- for other parts ---
@@ -101,6 +114,12 @@ class KubernetesSource:
         if not all(root.listed for root in self._roots):
             return None
         return {name: pool.data for name, pool in self._pools.items()}
+
+    @property
+    def listed(self) -> bool:
+        """Whether the API server has listed the InferencePools, or all that the given pool refers to."""
+        first = self._roots or [*self._reflectors]
+        return bool(first) and all(reflector.listed for reflector in first)
 
     def stale(self) -> float:
         """Seconds since some resource could not be followed; 0 when all are."""
@@ -170,7 +189,12 @@ class KubernetesSource:
 
     async def run(self) -> None:
         """Follow the API server until cancelled. No task is left running then."""
-        roots = [asyncio.create_task(root.run()) for root in self._roots]
+        tasks = [asyncio.create_task(root.run()) for root in self._roots]
+        if self._hosts:
+            tasks.append(asyncio.create_task(self._follow_hosts()))
+        if self._pools:
+            # A given pool is known at once.
+            self._touched(self._pools)
         try:
             while True:
                 await self._changed()
@@ -178,10 +202,16 @@ class KubernetesSource:
                 self._resolve()
                 await asyncio.sleep(min(MAX_COOLDOWN, COOLDOWN * (self._clock() - began)))
         finally:
-            for root in roots:
-                root.cancel()
-            await asyncio.gather(*roots, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._reflectors.stop()
+
+    async def _follow_hosts(self) -> None:
+        while True:
+            if await self._lookups.refresh(self._hosts):
+                self._touched(self._pools)
+            await asyncio.sleep(self._lookups.pause)
 
     async def _changed(self) -> None:
         """Wait until something has changed, a drain grace ends, or the first publication is due."""
@@ -212,15 +242,24 @@ class KubernetesSource:
             self._follow(name, self._pools.get(name))
         for name in dirty & self._pools.keys():
             self._resolve_pool(name, self._pools[name], now)
-        answered = all(root.answered for root in self._roots)
         unlisted = missing(self._all())
-        # Nothing is published before the list of pools: unknown pools are not deleted pools.
-        if answered and any(root.synced for root in self._roots):
+        if not unlisted and self._lookups.lacks(self._hosts):
+            unlisted = f"not looked up yet: {', '.join(self._hosts)}"
+        if self._known:
             if self._publish_by is None:
                 self._publish_by = now + self._first_publication
             if not unlisted or self._store.synced or now >= self._publish_by:
                 self._publish()
         self._listed(unlisted)
+
+    @property
+    def _known(self) -> bool:
+        """Whether something may be published. Unknown pools are not deleted pools: nothing is published
+        before they have been listed. A given pool waits until the API server has answered."""
+        if not self._roots:
+            return any(reflector.answered for reflector in self._reflectors)
+        answered = all(root.answered for root in self._roots)
+        return answered and any(root.synced for root in self._roots)
 
     def _publish(self) -> None:
         snapshots: dict[PoolName, PoolSnapshot] = {}
@@ -266,18 +305,26 @@ class KubernetesSource:
         if not pods.synced:
             # RBAC refused the list of Pods: unknown Pods are not the same as no Pods.
             return
-        picker: PickerTarget | None = None
-        if (ref := pool.parsed.picker) is not None:
-            services: Mapping[Key, Object] = {}
-            slices: list[Object] = []
-            if len(queries) > 1:
-                services = self._reflectors[queries[1]].objects
-                slices = list(self._reflectors[queries[2]].objects.values())
-            service = services.get(Key(name.namespace, ref.name))
-            picker = picker_target(ref, name.namespace, service, slices)
-            refused = [self._reflectors[q].failure for q in queries[1:]]
-            if picker.problem and (why := next(filter(None, refused), None)) is not None:
-                picker = PickerTarget(problem=str(why))
-        pool.resolution = resolve_pool(
-            pool.parsed, list(pods.objects.values()), picker, pool.resolution, now
-        )
+        ref = pool.parsed.picker
+        picker = None if ref is None else self._picker(ref, name.namespace, queries)
+        found = resolve_pool(pool.parsed, list(pods.objects.values()), picker, pool.resolution, now)
+        pool.resolution = found if self._roots else by_options(found)
+
+    def _picker(
+        self, ref: EndpointPickerRef, namespace: str, queries: tuple[Query, ...]
+    ) -> PickerTarget:
+        """The addresses of a pool's picker. `queries` are those of the pool, `namespace` is the pool's."""
+        if is_host(ref):
+            return host_target(ref, self._lookups.of(ref))
+        namespace = ref.namespace or namespace
+        services: Mapping[Key, Object] = {}
+        slices: list[Object] = []
+        if len(queries) > 1:
+            services = self._reflectors[queries[1]].objects
+            slices = list(self._reflectors[queries[2]].objects.values())
+        service = services.get(Key(namespace, ref.name))
+        picker = picker_target(ref, namespace, service, slices)
+        refused = [self._reflectors[q].failure for q in queries[1:]]
+        if picker.problem and (why := next(filter(None, refused), None)) is not None:
+            picker = PickerTarget(problem=str(why))
+        return picker

@@ -89,8 +89,8 @@ def decide(
 ) -> Decision:
     """Decide what to do about a Lease.
 
-    `seen` is the result of `observe` at `now`, `place` the namespace and name of the Lease, `clock` the
-    time of day in RFC 3339 with microseconds, which is written and never compared.
+    `seen` is the result of `observe` at `now`. `place` is the namespace and name of the Lease. `clock` is
+    the time of day in RFC 3339 with microseconds; it is written, and never compared.
     """
     if lease is None or seen is None:
         namespace, name = place

@@ -82,7 +82,7 @@ class LeaseHolder:
             async with asyncio.timeout(self._terms.renewal):
                 decision = await self._look()
         except (ApiError, TimeoutError) as error:
-            # After a conflict the next reading tells who wrote first.
+            # After a conflict the next reading shows who wrote first.
             if not (isinstance(error, ApiError) and error.fault is ApiFault.CONFLICT):
                 self._complain(error)
             decision = None

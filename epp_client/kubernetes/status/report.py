@@ -69,7 +69,7 @@ INVALID = 422
 _TOO_OLD = "an InferencePool CRD without controllerName? upgrade it, or use --no-status"
 """An old CRD would drop `controllerName`, so we would not find our entry and add another one each time."""
 _WHOLE_SERVER = (ApiFault.UNREACHABLE, ApiFault.THROTTLED, ApiFault.UNAUTHORIZED)
-"""Faults that the next write would meet as well."""
+"""Faults that the next write would meet too."""
 
 
 class _Turn(NamedTuple):
@@ -120,7 +120,7 @@ class StatusReporter:
         self._awake.set()
 
     async def run(self) -> None:
-        """Report until cancelled. Entries stay, as other replicas serve on and this one may come back."""
+        """Report until cancelled. Entries stay: other replicas still serve, and this one may come back."""
         while True:
             self._awake.clear()
             await self._wait(await self.report())
@@ -247,7 +247,7 @@ class StatusReporter:
             self._quiet = _Turn(now + pause, interval)
         if (count := self._repeats.due(str(error))) is not None:
             hint = _TOO_OLD if error.status == INVALID else None
-            text = "cannot write the status of a pool; it is served all the same"
+            text = "cannot write the status of a pool; the pool is still served"
             log.warning(text, pool=str(name), error=str(error), hint=hint, count=count)
 
     def _report_problem(self, name: PoolName, problem: str | None) -> None:

@@ -146,7 +146,7 @@ class Reporting:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("status reporting failed; requests are served on", error=repr(error))
+            log.error("status reporting failed; requests are still served", error=repr(error))
 
 
 def _route_queries(scope: Scope) -> list[Query]:

@@ -44,7 +44,7 @@ class ClientStream(Http2Stream):
                 return
             self._expected = head.content_length
         elif head.http_status or not ended:
-            raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, "HEADERS that are no trailers")
+            raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, "HEADERS that are not trailers")
         if ended:
             self._verdict = head.verdict
             self.data(b"", 0, 0, 0, True)

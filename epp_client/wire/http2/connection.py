@@ -119,13 +119,13 @@ class Http2Connection(StreamTable[S], Generic[S]):
         self, data: bytes, kind: int, flags: int, stream_id: int, start: int, stop: int
     ) -> None:
         if self._continuing and (kind != CONTINUATION or stream_id != self._continuing):
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame within a header block")
         if kind == DATA:
             counted = stop - start
             self.unacked += counted
             if self.unacked >= REPLENISH:
                 if self.unacked > CONNECTION_WINDOW:
-                    raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the window")
+                    raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "DATA above the window")
                 self.replenish()
             stream = self.streams.get(stream_id)
             if stream is None:
@@ -177,7 +177,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
 
     def _goaway_frame(self, stream_id: int, payload: bytes) -> None:
         if stream_id or len(payload) < 8:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream, or cut")
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream, or too short")
         self._goaway(word(payload) & LARGEST_ID, word(payload, 4), payload[8:])
 
     def _priority(self, stream_id: int, payload: bytes) -> None:
@@ -185,12 +185,12 @@ class Http2Connection(StreamTable[S], Generic[S]):
         if not stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
-            raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is five bytes")
+            raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes")
         self._check_priority(stream_id, payload, True)
 
     def _check_priority(self, stream_id: int, payload: bytes, whole: bool) -> None:
         if not whole:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS with half a priority")
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS end within a priority")
         if word(payload) & LARGEST_ID == stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
 
@@ -204,7 +204,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
     def _continuation(self, payload: bytes, flags: int) -> None:
         stream_id = self._continuing
         if not stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self.calm.spend("CONTINUATION frames")
         self._block += payload
         if len(self._block) > MAX_HEADER_LIST:
@@ -217,11 +217,11 @@ class Http2Connection(StreamTable[S], Generic[S]):
     def _window_update(self, stream_id: int, payload: bytes) -> None:
         self.calm.spend("WINDOW_UPDATE frames")
         if len(payload) != 4:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE is four bytes")
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE is not 4 bytes")
         increment = word(payload) & LARGEST_ID
         if not stream_id:
             if not increment:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 bytes")
             self.send_window += increment
             if self.send_window > LARGEST_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the window overflowed")
@@ -233,7 +233,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
             return
         if not increment:
-            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 bytes")
         stream.send_window += increment
         if stream.send_window > LARGEST_WINDOW:
             raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "the window overflowed")
@@ -244,7 +244,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
 
     def _rst_stream(self, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is four bytes")
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is not 4 bytes")
         self.calm.spend("resets")
         stream = self.streams.get(stream_id)
         if stream is not None:
@@ -290,7 +290,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
         if stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING is eight bytes")
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING is not 8 bytes")
         self.calm.spend("PING frames")
         if not flags & ACK:
             self.write(frame(PING, ACK, 0, payload))

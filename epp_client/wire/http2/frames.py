@@ -100,7 +100,7 @@ def read_settings(payload: bytes) -> dict[int, int]:
         ConnectionFault: a value breaks RFC 9113 §6.5.2.
     """
     if len(payload) % 6:
-        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS that are no multiple of six")
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS not a multiple of 6 bytes")
     pairs = list(_SETTING.iter_unpack(payload))
     for name, value in pairs:
         if name == ENABLE_PUSH and value > 1:

@@ -15,8 +15,8 @@ from epp_client.wire.http2.outbox import Backlog, Outbox
 STREAM_WINDOW: Final = 256 * 1024
 """Window of each stream in bytes: the most that a paused stream has to hold."""
 CONNECTION_WINDOW: Final = 16 * 1024 * 1024
-"""Window of the connection in bytes. It is replenished as bytes come, so that paused streams do not block
-the others; `STREAM_WINDOW` limits what one of them holds, and `MAX_HELD` what all hold."""
+"""Window of the connection in bytes. It is replenished when bytes arrive, so that paused streams do not
+block the others. `STREAM_WINDOW` limits what one stream holds, and `MAX_HELD` what all streams hold."""
 REPLENISH: Final = CONNECTION_WINDOW // 2
 """Bytes received after which the window is replenished."""
 MAX_HELD: Final = 128 * 1024 * 1024

@@ -73,7 +73,7 @@ class Outbox:
         return data
 
     def wake(self) -> None:
-        """Have the output taken in this turn of the event loop."""
+        """Make the shell take the output in this turn of the event loop."""
         self.awake = True
         self._wake()
 

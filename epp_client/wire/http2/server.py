@@ -21,7 +21,7 @@ from epp_client.wire.http2.server_stream import NotGrpcStream, ServerStream
 from epp_client.wire.transport import Accept
 
 MAX_STREAMS: Final = 16_384
-"""Streams that a client may have open. The owner refuses earlier, with a better answer."""
+"""Streams that a client may have open. The owner has a lower limit, and refuses with a better answer."""
 DRAIN_PING: Final = b"draining"
 
 
@@ -69,7 +69,7 @@ class ServerConnection(Http2Connection[ServerStream]):
         if len(self.streams) >= MAX_STREAMS:
             raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM, "too many streams")
         if ended and head.content_length > 0:
-            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "body is not content-length")
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "wrong content-length")
         if not head.grpc:
             self.streams[stream_id] = stranger = NotGrpcStream(self, stream_id, head.content_length)
             if ended:

@@ -199,11 +199,11 @@ class Http2Stream(Backlog):
             raise StreamFault(self.id, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
         self._unacked += counted
         if self._unacked > STREAM_WINDOW:
-            raise StreamFault(self.id, ErrorCode.FLOW_CONTROL_ERROR, "more than the window")
+            raise StreamFault(self.id, ErrorCode.FLOW_CONTROL_ERROR, "DATA above the window")
         if self._expected >= 0:
             self._expected -= stop - start
             if self._expected < 0 or (ended and self._expected):
-                raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, "body is not content-length")
+                raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, "wrong content-length")
         self.remote_ended = ended
         if stop > start:
             self._payload(data, start, stop)

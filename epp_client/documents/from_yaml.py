@@ -1,28 +1,20 @@
-"""Reads objects from YAML or JSON text, with the line of each field. Pure.
+"""Reads YAML, of which JSON is a part."""
 
-Only syntax: documents, lists, duplicate keys, limits against hostile files. The meaning of objects is in
-`manifests.world`, `endpoints.parse`, `pool.parse` and `pool.resolve`.
-"""
-
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from epp_client.pool.problems import Fault, Path, Problem, Severity, dotted
+from epp_client.documents.located import MAX_DEPTH, TOO_DEEP, Document, Unusable
+from epp_client.pool.problems import Path
 
 MAX_ALIASED_NODES = 100_000
 """Nodes that the aliases of one document may expand to."""
 
-MAX_DEPTH = 100
-
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _MERGE = "tag:yaml.org,2002:merge"
-_KINDS = {list: "a list", dict: "a mapping", str: "a text", int: "a number", float: "a number"}
-_PART = re.compile(r"\['([^']*)'\]|\[(\d+)\]|([^.\[]+)")
 
 
 class _Loader(_Base):  # type: ignore[misc]
@@ -42,25 +34,12 @@ class _Loader(_Base):  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
-    """One object of a file, with the place of each field."""
+class _YamlPlace:
+    """A `Place` in YAML."""
 
-    data: Mapping[str, Any]
-    file: str
     node: yaml.Node
-    repeated: tuple[Path, ...] = ()
-    """Duplicate keys."""
-
-    @property
-    def subject(self) -> str:
-        """`Kind namespace/name`."""
-        metadata = self.data.get("metadata")
-        metadata = metadata if isinstance(metadata, dict) else {}
-        name = f"{metadata.get('namespace') or 'default'}/{metadata.get('name') or '(no name)'}"
-        return f"{self.data.get('kind')} {name}"
 
     def line(self, path: Path = ()) -> int:
-        """The line of the deepest node on `path` that exists, counted from 1."""
         node, line = self.node, self.node.start_mark.line + 1
         for part in path:
             if isinstance(node, yaml.MappingNode):
@@ -77,36 +56,20 @@ class Located:
                 break
         return line
 
-    def problem(self, fault: Fault) -> Problem:
-        """Add the place of a fault."""
-        return Problem(
-            fault.severity,
-            fault.text,
-            self.subject,
-            dotted(fault.path),
-            self.file,
-            self.line(fault.path),
-        )
-
-    def place(self, problem: Problem) -> Problem:
-        """Add file and line to a problem of this object."""
-        path: Path = tuple(
-            int(index) if index else quoted or plain
-            for quoted, index, plain in _PART.findall(problem.field)
-        )
-        return problem._replace(file=self.file, line=self.line(path))
+    def item(self, index: int) -> "_YamlPlace":
+        assert isinstance(self.node, yaml.MappingNode)
+        entry = _entry(self.node, "items")
+        assert entry is not None
+        return _YamlPlace(entry[1].value[index])
 
 
-def read(text: str, file: str) -> Iterator[Located | Problem]:
-    """Yield every object of a text with any number of documents; a `List` yields its items.
+def read_yaml(text: str) -> Iterator[Document | Unusable]:
+    """Yield every document of a text.
 
     Raises:
         yaml.YAMLError: the text is not YAML.
         ValueError: it is nested too deeply, or a scalar does not fit its tag.
     """
-    # YAML forbids tabs. Blanks are as good in JSON, whose strings cannot contain a raw tab.
-    if text.lstrip()[:1] in ("{", "["):
-        text = text.replace("\t", " ")
     _check_depth(text)
     loader = _Loader(text)
     try:
@@ -115,8 +78,7 @@ def read(text: str, file: str) -> Iterator[Located | Problem]:
             line = node.start_mark.line + 1
             # Check before construction, in which merge keys copy what their aliases expand to.
             if "*" in text and _aliased(node) > MAX_ALIASED_NODES:
-                what = "aliases expand to too much YAML, or to themselves"
-                yield Problem(Severity.ERROR, what, file=file, line=line)
+                yield Unusable("aliases expand to too much YAML, or to themselves", line)
                 continue
             # Check before construction, which merges in place: an override would look like a duplicate.
             repeated = tuple(_repeated(node, ())) if "<<" in text else None
@@ -124,11 +86,7 @@ def read(text: str, file: str) -> Iterator[Located | Problem]:
             data = loader.construct_document(node)
             if repeated is None:
                 repeated = tuple(_repeated(node, ())) if loader.repeats else ()
-            if isinstance(data, dict):
-                yield from _flatten(Located(data, file, node, repeated))
-            elif data is not None:
-                what = f"not a Kubernetes object but {_KINDS.get(type(data), 'a value')}"
-                yield Problem(Severity.ERROR, what, file=file, line=line)
+            yield Document(data, _YamlPlace(node), repeated)
     finally:
         loader.dispose()
 
@@ -140,7 +98,7 @@ def _check_depth(text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise ValueError(f"nested more than {MAX_DEPTH} deep")
+                raise ValueError(TOO_DEEP)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
@@ -174,29 +132,6 @@ def _aliased(root: yaml.Node) -> int:
 def _entry(node: yaml.MappingNode, key: str) -> tuple[yaml.Node, yaml.Node] | None:
     # The last pair, as construction keeps that of a duplicate or merged key.
     return next((pair for pair in reversed(node.value) if pair[0].value == key), None)
-
-
-def _flatten(found: Located) -> Iterator[Located | Problem]:
-    """Yield an object, or the items of a `List` or `...List`."""
-    data, file, node = found.data, found.file, found.node
-    kind, items = data.get("kind"), data.get("items")
-    if not (isinstance(kind, str) and kind.endswith("List") and isinstance(items, list)):
-        yield found
-        return
-    inherited = {"kind": kind.removesuffix("List")}
-    if kind != "List" and "apiVersion" in data:
-        inherited["apiVersion"] = data["apiVersion"]
-    for path in found.repeated:
-        if path[0] != "items" or len(path) == 1:
-            yield found.problem(Fault(path, "is a duplicate key"))
-    entry = _entry(node, "items") if isinstance(node, yaml.MappingNode) else None
-    for index, (item, place) in enumerate(zip(items, entry[1].value if entry else (), strict=True)):
-        if isinstance(item, dict):
-            repeated = tuple(p[2:] for p in found.repeated if p[:2] == ("items", index))
-            yield Located(inherited | item, file, place, repeated)
-        else:
-            what = f"not a Kubernetes object but {_KINDS.get(type(item), 'a value')}"
-            yield Problem(Severity.ERROR, what, file=file, line=place.start_mark.line + 1)
 
 
 def _repeated(node: yaml.Node, path: Path) -> Iterator[Path]:
