@@ -4,6 +4,7 @@ import functools
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -43,26 +44,27 @@ OVERLAYS: dict[str, Object] = {
 """The values that make what an overlay makes."""
 
 
-def _written_by(container: Object, folder: Path) -> str:
+def _written_by(container: Object) -> str:
     """What the init container writes, by running it."""
-    [written] = [word for word in container["args"] if word.startswith("--output=")]
-    assert written == "--output=/run/envoy/envoy.yaml"
-    file = folder / "envoy.yaml"
-    arguments = [word for word in container["args"] if word != written]
-    subprocess.run(
-        [sys.executable, "-m", "epp_client", *arguments, f"--output={file}"],
-        check=True,
-        timeout=60,
-    )
-    return file.read_text()
+    assert container["args"][-1] == "--output=/run/envoy/envoy.yaml"
+    return _written(tuple(container["args"][:-1]))
 
 
-def _with_its_bootstrap(objects: list[Object], folder: Path) -> list[Object]:
+@functools.cache
+def _written(arguments: tuple[str, ...]) -> str:
+    with tempfile.TemporaryDirectory(prefix="epp-client-bootstrap-") as folder:
+        file = Path(folder) / "envoy.yaml"
+        command = (sys.executable, "-m", "epp_client", *arguments, f"--output={file}")
+        subprocess.run(command, check=True, timeout=60)
+        return file.read_text()
+
+
+def _with_its_bootstrap(objects: list[Object]) -> list[Object]:
     """As if the bootstrap that the init container writes were in the ConfigMap: how kustomize does it."""
     found = by_name(objects)
     pod = found["Deployment", RELEASE]["spec"]["template"]["spec"]
     container = pod["initContainers"].pop(0)
-    found["ConfigMap", f"{RELEASE}-envoy"]["data"]["envoy.yaml"] = _written_by(container, folder)
+    found["ConfigMap", f"{RELEASE}-envoy"]["data"]["envoy.yaml"] = _written_by(container)
     pod["volumes"] = [item for item in pod["volumes"] if item["name"] != "envoy-bootstrap"]
     [envoy] = pod["containers"]
     envoy["volumeMounts"].remove(
@@ -81,9 +83,9 @@ def _as_data(objects: dict[tuple[str, str], Object]) -> dict[tuple[str, str], Ob
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_it_installs_what_kustomize_installs(overlay: str, tmp_path: Path) -> None:
+def test_it_installs_what_kustomize_installs(overlay: str) -> None:
     made = template({**AS_KUSTOMIZE, **POOLS, **OVERLAYS[overlay]})
-    ours = _as_data(comparable(_with_its_bootstrap(made, tmp_path)))
+    ours = _as_data(comparable(_with_its_bootstrap(made)))
     assert ours == _as_data(comparable(render(CONFIG / overlay)))
 
 
@@ -127,7 +129,8 @@ def test_envoy_accepts_the_bootstrap_of_every_option(tmp_path: Path) -> None:
         "envoy": {"configArgs": ["--idle-timeout=60", "--upgrade=none"]},
     }
     pod = by_name(template(values))["Deployment", RELEASE]["spec"]["template"]["spec"]
-    text = _written_by(pod["initContainers"][0], tmp_path)
+    text = _written_by(pod["initContainers"][0])
+    (tmp_path / "envoy.yaml").write_text(text)
     assert text.count("ext-proc-") == 3
     routes = re.findall(r"match:\s+prefix: (\S+)\n.*?cluster: inferencepool/(\S+)", text, re.DOTALL)
     assert routes == [("/v1/", "b/qwen")] * 2 + [("/", "inference/llama")] * 2
@@ -263,7 +266,7 @@ def test_several_namespaces_have_a_role_each() -> None:
     assert {b["subjects"][0]["namespace"] for b in bindings} == {NAMESPACE}
 
 
-def test_two_releases_share_nothing(tmp_path: Path) -> None:
+def test_two_releases_share_nothing() -> None:
     values = {**POOLS, "allNamespaces": True, "status": {"enabled": True}}
     first, second = (template(values, release=name) for name in ("blue", "green"))
     assert not by_name(first).keys() & by_name(second).keys()
