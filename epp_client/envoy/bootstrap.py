@@ -77,9 +77,7 @@ def envoy_config(
     if status is not None:
         listeners.append(status_listener(status))
     bootstrap = bootstrap_v3.Bootstrap(
-        node=core_v3.Node(
-            id=node_id, cluster=CLUSTER, metadata=Struct.from_dict({EDITION_KEY: EDITION})
-        ),
+        node=_node(node_id),
         admin=bootstrap_v3.Admin(address=socket_address(*admin)) if admin else None,
         static_resources=bootstrap_v3.BootstrapStaticResources(
             listeners=listeners, clusters=clusters
@@ -88,6 +86,11 @@ def envoy_config(
         dynamic_resources=dynamic_resources() if ads_socket is not None else None,
     )
     return _yaml(bootstrap)
+
+
+def _node(name: str) -> core_v3.Node:
+    metadata = Struct.from_dict({EDITION_KEY: EDITION})
+    return core_v3.Node(id=name, cluster=CLUSTER, metadata=metadata)
 
 
 def _pool_clusters(
