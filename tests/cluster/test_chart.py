@@ -194,6 +194,10 @@ WRONG: dict[str, tuple[Object, str]] = {
         "namespaces, allNamespaces: set one of the two",
     ),
     "a bootstrap and pools": ({"envoy": {"bootstrap": "{}"}}, "envoy.bootstrap: replaces pools"),
+    "a drain that ends before it begins": (
+        {"envoy": {"drainMinSeconds": 60, "drainMaxSeconds": 30}},
+        "envoy.drainMinSeconds: must be less",
+    ),
     "a CA that is not used": (
         {"pickerTls": {"caConfigMap": "ca"}},
         "pickerTls.caConfigMap: needs pickerTls.mode=verified",
