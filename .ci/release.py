@@ -35,6 +35,7 @@ Released {tag} in this clone. To publish it:
   .venv/bin/twine upload build/dist/epp_client-{version}.tar.gz build/dist/*-py3-none-any.whl
   docker build --tag epp-client:{version} .
   docker build --target standalone --tag epp-client-standalone:{version} .
+  helm package --destination build/dist config/helm/epp-client
 The compiled wheel fits this Python and this kind of machine; an index does not take it."""
 
 

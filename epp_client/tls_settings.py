@@ -17,6 +17,11 @@ class TlsMode(StrEnum):
     UNVERIFIED = "unverified"
     """TLS; any certificate is accepted."""
 
+    @property
+    def spoken(self) -> str:
+        """For errors, after `over`."""
+        return self.value if self is TlsMode.PLAINTEXT else f"{self.value} TLS"
+
 
 class ClientTls(BaseModel):
     """TLS towards a picker. Hashable, because it is a part of the connection pool's key."""

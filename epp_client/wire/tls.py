@@ -69,7 +69,7 @@ class TlsStore:
         try:
             return self.material(tls)
         except OSError as error:
-            raise PeerUnreachable(f"{address} over {tls.mode}: {error}") from error
+            raise PeerUnreachable(f"{address} over {tls.mode.spoken}: {error}") from error
 
     def edition(self, tls: ClientTls) -> int:
         """A number that grows whenever changed files are valid. Checks them every `CHECK_INTERVAL`."""
@@ -186,4 +186,4 @@ def explain(address: str, tls: ClientTls, error: Exception) -> str:
                 why = f"{cause}; if the picker speaks TLS, {hint}"
             else:
                 why = f"{cause}; if the picker speaks plaintext, {plaintext}"
-    return f"{address} over {tls.mode}: {why}"
+    return f"{address} over {tls.mode.spoken}: {why}"

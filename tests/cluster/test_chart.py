@@ -1,11 +1,11 @@
 """The Helm chart: the same objects as config/kubernetes; values are checked, and each has an effect."""
 
 import functools
+import re
 import subprocess
 import sys
-from copy import deepcopy
+import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +15,8 @@ from epp_client.kubernetes.status.merge import Parent
 from epp_client.kubernetes.status.routes import GatewayName
 from reference.helm_values import documented
 from testbed.cluster.api import Object
+from testbed.envoy import envoy_binary
+from tests.cluster.chart_values import SOME, WITH, merged, nested
 from tests.cluster.helm import (
     AS_KUSTOMIZE,
     CHART,
@@ -27,6 +29,7 @@ from tests.cluster.helm import (
     template,
 )
 from tests.cluster.kustomize import CONFIG, render
+from tests.deploy.test_kubernetes import flags, options
 
 PROMETHEUS = CONFIG.parent / "prometheus"
 POOLS: Object = {"pools": [{"name": "llama"}]}
@@ -41,26 +44,27 @@ OVERLAYS: dict[str, Object] = {
 """The values that make what an overlay makes."""
 
 
-def _written_by(container: Object, folder: Path) -> str:
+def _written_by(container: Object) -> str:
     """What the init container writes, by running it."""
-    [written] = [word for word in container["args"] if word.startswith("--output=")]
-    assert written == "--output=/run/envoy/envoy.yaml"
-    file = folder / "envoy.yaml"
-    arguments = [word for word in container["args"] if word != written]
-    subprocess.run(
-        [sys.executable, "-m", "epp_client", *arguments, f"--output={file}"],
-        check=True,
-        timeout=60,
-    )
-    return file.read_text()
+    assert container["args"][-1] == "--output=/run/envoy/envoy.yaml"
+    return _written(tuple(container["args"][:-1]))
 
 
-def _with_its_bootstrap(objects: list[Object], folder: Path) -> list[Object]:
+@functools.cache
+def _written(arguments: tuple[str, ...]) -> str:
+    with tempfile.TemporaryDirectory(prefix="epp-client-bootstrap-") as folder:
+        file = Path(folder) / "envoy.yaml"
+        command = (sys.executable, "-m", "epp_client", *arguments, f"--output={file}")
+        subprocess.run(command, check=True, timeout=60)
+        return file.read_text()
+
+
+def _with_its_bootstrap(objects: list[Object]) -> list[Object]:
     """As if the bootstrap that the init container writes were in the ConfigMap: how kustomize does it."""
     found = by_name(objects)
     pod = found["Deployment", RELEASE]["spec"]["template"]["spec"]
     container = pod["initContainers"].pop(0)
-    found["ConfigMap", f"{RELEASE}-envoy"]["data"]["envoy.yaml"] = _written_by(container, folder)
+    found["ConfigMap", f"{RELEASE}-envoy"]["data"]["envoy.yaml"] = _written_by(container)
     pod["volumes"] = [item for item in pod["volumes"] if item["name"] != "envoy-bootstrap"]
     [envoy] = pod["containers"]
     envoy["volumeMounts"].remove(
@@ -79,9 +83,9 @@ def _as_data(objects: dict[tuple[str, str], Object]) -> dict[tuple[str, str], Ob
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_it_installs_what_kustomize_installs(overlay: str, tmp_path: Path) -> None:
+def test_it_installs_what_kustomize_installs(overlay: str) -> None:
     made = template({**AS_KUSTOMIZE, **POOLS, **OVERLAYS[overlay]})
-    ours = _as_data(comparable(_with_its_bootstrap(made, tmp_path)))
+    ours = _as_data(comparable(_with_its_bootstrap(made)))
     assert ours == _as_data(comparable(render(CONFIG / overlay)))
 
 
@@ -112,6 +116,45 @@ def test_the_patch_makes_of_an_envoy_what_the_component_makes(tmp_path: Path) ->
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     patched = render(tmp_path)
     assert comparable([*made.values(), *patched]) == comparable(render(overlay))
+
+
+def test_envoy_accepts_the_bootstrap_of_every_option(tmp_path: Path) -> None:
+    values: Object = {
+        "pools": [{"name": "llama"}, {"name": "qwen", "namespace": "b", "responseMode": "skip"}],
+        "routes": [
+            {"prefix": "/v1/", "pool": "b/qwen"},
+            {"prefix": "/", "pool": "inference/llama"},
+        ],
+        "sidecar": {"workers": 3},
+        "envoy": {"configArgs": ["--idle-timeout=60", "--upgrade=none"]},
+    }
+    pod = by_name(template(values))["Deployment", RELEASE]["spec"]["template"]["spec"]
+    text = _written_by(pod["initContainers"][0])
+    (tmp_path / "envoy.yaml").write_text(text)
+    assert text.count("ext-proc-") == 3
+    routes = re.findall(r"match:\s+prefix: (\S+)\n.*?cluster: inferencepool/(\S+)", text, re.DOTALL)
+    assert routes == [("/v1/", "b/qwen")] * 2 + [("/", "inference/llama")] * 2
+    done = subprocess.run(
+        [envoy_binary(), "--mode", "validate", "-l", "error", "-c", str(tmp_path / "envoy.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_programs_know_every_argument() -> None:
+    names = ("status.enabled", "status.controllerName", "pickerTls.mode", "pickerTls.caConfigMap")
+    more = ("pickerTls.clientSecret", "sidecar.workers", "namespaces", "envoy.tlsSecret")
+    values = merged(POOLS, *(nested(name, SOME[name]) for name in (*names, *more)))
+    [deployment] = [made for made in template(values) if made["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    used = {container["args"][0]: set(flags(container)) for container in pod["initContainers"]}
+    assert used.keys() == {"envoy-config", "hold", "serve"}
+    for command, given in used.items():
+        assert given <= options(command), command
+    assert {"--picker-cert", "--picker-ca", "--controller-name", "--workers"} < used["serve"]
+    assert {"--tls-cert", "--tls-key"} < used["envoy-config"]
 
 
 def test_its_monitoring_is_that_of_config_prometheus() -> None:
@@ -151,6 +194,10 @@ WRONG: dict[str, tuple[Object, str]] = {
         "namespaces, allNamespaces: set one of the two",
     ),
     "a bootstrap and pools": ({"envoy": {"bootstrap": "{}"}}, "envoy.bootstrap: replaces pools"),
+    "a drain that ends before it begins": (
+        {"envoy": {"drainMinSeconds": 60, "drainMaxSeconds": 30}},
+        "envoy.drainMinSeconds: must be less",
+    ),
     "a CA that is not used": (
         {"pickerTls": {"caConfigMap": "ca"}},
         "pickerTls.caConfigMap: needs pickerTls.mode=verified",
@@ -171,119 +218,6 @@ def test_a_wrong_value_is_refused_by_its_name(case: str) -> None:
     values, why = WRONG[case]
     with pytest.raises(Refused, match=why):
         template({**POOLS, **values})
-
-
-SOME: dict[str, Any] = {
-    "mode": "sidecar",
-    "pools": [{"name": "qwen", "namespace": "models", "responseMode": "skip"}],
-    "routes": [{"prefix": "/chat", "pool": "inference/llama"}],
-    "namespaces": ["models"],
-    "allNamespaces": True,
-    "image.repository": "registry.example.com/epp-client",
-    "image.tag": "9.9.9",
-    "image.digest": f"sha256:{'0' * 64}",
-    "image.pullPolicy": "Always",
-    "imagePullSecrets": [{"name": "registry"}],
-    "fullnameOverride": "edge",
-    "commonLabels": {"team": "a"},
-    "serviceAccount.create": False,
-    "serviceAccount.name": "other",
-    "serviceAccount.annotations": {"a": "b"},
-    "rbac.create": False,
-    "status.enabled": True,
-    "status.gateway": "infra/edge",
-    "status.controllerName": "example.com/gateway",
-    "pickerTls.mode": "verified",
-    "pickerTls.caConfigMap": "ca",
-    "pickerTls.clientSecret": "client",
-    "sidecar.workers": 3,
-    "sidecar.maxRetainedTotal": 1_000_000_000,
-    "sidecar.drainTimeout": 10,
-    "sidecar.extraArgs": ["--log-level=debug"],
-    "sidecar.extraEnv": [{"name": "EPP_CLIENT_DRAIN_GRACE", "value": "9"}],
-    "sidecar.extraVolumeMounts": [{"name": "v", "mountPath": "/v"}],
-    "sidecar.resources": {"limits": {"memory": "2Gi"}},
-    "hold.resources": {"limits": {"memory": "128Mi"}},
-    "envoy.image": "envoyproxy/envoy:v1.39.3",
-    "envoy.concurrency": 4,
-    "envoy.logLevel": "info",
-    "envoy.tlsSecret": "edge-tls",
-    "envoy.configArgs": ["--idle-timeout=60"],
-    "envoy.configResources": {"limits": {"memory": "512Mi"}},
-    "envoy.bootstrap": "static_resources: {}\n",
-    "envoy.drainMinSeconds": 1,
-    "envoy.drainMaxSeconds": 60,
-    "envoy.extraArgs": ["--component-log-level", "ext_proc:debug"],
-    "envoy.extraEnv": [{"name": "A", "value": "b"}],
-    "envoy.extraVolumeMounts": [{"name": "v", "mountPath": "/v"}],
-    "envoy.resources": {"limits": {"memory": "2Gi"}},
-    "service.type": "LoadBalancer",
-    "service.port": 8000,
-    "service.annotations": {"a": "b"},
-    "service.extraSpec": {"externalTrafficPolicy": "Local"},
-    "replicas": 5,
-    "autoscaling.enabled": False,
-    "autoscaling.minReplicas": 3,
-    "autoscaling.maxReplicas": 20,
-    "autoscaling.targetCPU": 50,
-    "podDisruptionBudget.enabled": False,
-    "podDisruptionBudget.maxUnavailable": "10%",
-    "networkPolicy.enabled": False,
-    "networkPolicy.monitoringNamespace": "prometheus",
-    "networkPolicy.extraIngress": [{"ports": [{"port": 1}]}],
-    "networkPolicy.extraEgress": [{"ports": [{"port": 53, "protocol": "UDP"}]}],
-    "podMonitor.enabled": True,
-    "podMonitor.labels": {"release": "prometheus"},
-    "podMonitor.interval": "15s",
-    "podMonitor.matchLabels": {"app": "edge-envoy"},
-    "prometheusRule.enabled": True,
-    "prometheusRule.labels": {"release": "prometheus"},
-    "podLabels": {"a": "b"},
-    "podAnnotations": {"a": "b"},
-    "nodeSelector": {"kubernetes.io/os": "linux"},
-    "tolerations": [{"key": "a", "operator": "Exists"}],
-    "affinity": {"nodeAffinity": {}},
-    "topologySpread": False,
-    "topologySpreadConstraints": [
-        {"topologyKey": "rack", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}
-    ],
-    "priorityClassName": "high",
-    "extraVolumes": [{"name": "v", "emptyDir": {}}],
-}
-"""Another value than the default for every value of the chart."""
-WITH: dict[str, Object] = {
-    "replicas": {"autoscaling": {"enabled": False}},
-    "status.gateway": {"status": {"enabled": True}},
-    "status.controllerName": {"status": {"enabled": True}},
-    "pickerTls.caConfigMap": {"pickerTls": {"mode": "verified"}},
-    "podMonitor.labels": {"podMonitor": {"enabled": True}},
-    "podMonitor.interval": {"podMonitor": {"enabled": True}},
-    "podMonitor.matchLabels": {
-        "mode": "sidecar",
-        "podMonitor": {"enabled": True, "matchLabels": {"app": "other"}},
-    },
-    "prometheusRule.labels": {"prometheusRule": {"enabled": True}},
-    "envoy.bootstrap": {"pools": []},
-}
-"""What a value needs to have an effect."""
-
-
-def merged(*parts: Object) -> Object:
-    """Values, the later ones over the earlier ones, as helm merges them."""
-    whole: Object = {}
-    for part in parts:
-        for key, value in deepcopy(part).items():
-            both = isinstance(value, dict) and isinstance(whole.get(key), dict)
-            whole[key] = merged(whole[key], value) if both else value
-    return whole
-
-
-def nested(name: str, value: Any) -> Object:
-    """The values that `--set name=value` stands for."""
-    for part in reversed(name.split(".")):
-        value = {part: value}
-    nested: Object = value
-    return nested
 
 
 @functools.cache
@@ -336,7 +270,7 @@ def test_several_namespaces_have_a_role_each() -> None:
     assert {b["subjects"][0]["namespace"] for b in bindings} == {NAMESPACE}
 
 
-def test_two_releases_share_nothing(tmp_path: Path) -> None:
+def test_two_releases_share_nothing() -> None:
     values = {**POOLS, "allNamespaces": True, "status": {"enabled": True}}
     first, second = (template(values, release=name) for name in ("blue", "green"))
     assert not by_name(first).keys() & by_name(second).keys()

@@ -7,9 +7,9 @@ from testbed.cluster import objects
 from testbed.cluster.api import Api, ApiError, Object
 from testbed.cluster.control_plane import ControlPlane
 from testbed.cluster.pod import running_pod
+from tests.cluster.chart_values import SOME, merged, nested
 from tests.cluster.conftest import Site
 from tests.cluster.helm import CHART, by_name, helm, template
-from tests.cluster.test_chart import SOME, merged, nested
 from tests.cluster.test_manifests import RESTRICTED, pod_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(150)]

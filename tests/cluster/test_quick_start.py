@@ -24,9 +24,12 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300
 
 FOLDER = ROOT / "docs" / "getting-started"
 OURS = ("kubectl", "helm", "epp-client", "sed")
-NEEDS_PODS = ("rollout", "port-forward", "pods", "describe", "logs", "exec")
-NEEDS_MORE = ("https://", "> config/kubernetes/base/envoy.yaml", "sed -i", "delete -k")
-"""The internet, a file of the checkout that would be written, a controller that ends namespaces."""
+NEEDS_PODS = ("rollout", "port-forward", "pods", "check", "describe", "logs", "exec")
+NEEDS_MORE = (
+    *("https://", "delete -k", "epp-client serve"),
+    *("> config/kubernetes/base/envoy.yaml", "sed -i"),
+)
+"""The internet, a controller that ends namespaces, a socket; files of the checkout that would change."""
 KINDS = "deployments,services,configmaps,secrets,serviceaccounts,roles,rolebindings,inferencepools"
 MORE_KINDS = "poddisruptionbudgets,horizontalpodautoscalers,networkpolicies"
 

@@ -199,6 +199,8 @@ async def test_what_hangs_is_found_and_restarted(
         assert await steered(up, peers)
         hung = up.pid(name)
         os.kill(hung, signal.SIGSTOP)
+        if name == "sidecar":
+            assert await steered(up, peers), "its workers serve on"
         await until(lambda: f"{shown} hangs and is killed" in up.process.tail)
         await until(lambda: (c := up.child(name)) is not None and c.pid != hung)
         await until_steered(up, peers)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from epp_client import lookups
 from epp_client.cli.pick import read_snapshot
 from epp_client.errors import SettingsError
 from epp_client.kubernetes.client.api import KubernetesApi
@@ -140,6 +141,30 @@ async def test_the_host_of_a_picker_is_looked_up_before_anything_is_published(
         await followed.until(followed.ready)
         assert addresses(followed) == ("10.9.0.1:9002", "10.9.0.2:9002")
     assert seen == [False]
+
+
+async def test_the_host_of_a_picker_is_looked_up_again(
+    api_server: ApiServer, api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookups, "INTERVAL", 0.01)
+    monkeypatch.setattr(lookups, "RETRY", 0.01)
+    await api_server.pod("one", {"app": "vllm", "tier": "a"}, "10.0.0.1")
+    answers: list[tuple[str, ...]] = [("10.9.0.1",)]
+
+    async def look_up(_: str) -> tuple[str, ...]:
+        return answers[-1]
+
+    pool = given(api_server, picker="epp.internal:9002")
+    async with following(api_server, api, given=pool, look_up=look_up) as followed:
+        await followed.until(followed.ready)
+        assert addresses(followed) == ("10.9.0.1:9002",)
+        answers.append(("10.9.0.2",))
+        await followed.until(lambda: addresses(followed) == ("10.9.0.2:9002",))
+        # A failed lookup keeps the last addresses.
+        answers.append(())
+        await api_server.pod("two", {"app": "vllm", "tier": "a"}, "10.0.0.2")
+        await followed.until(lambda: len(followed.ready()) == 4)
+        assert addresses(followed) == ("10.9.0.2:9002",)
 
 
 async def test_pods_that_cannot_be_read_are_not_no_pods(

@@ -66,5 +66,5 @@ async def test_the_cause_is_named_and_what_to_set(
 ) -> None:
     with pytest.raises(PeerUnreachable) as failed:
         await transport().connect(peers[speaks], ClientTls(mode=mode), "epp.default.svc", 30)
-    assert str(failed.value).startswith(f"{peers[speaks]} over {mode}: ")
+    assert str(failed.value).startswith(f"{peers[speaks]} over {mode.spoken}: ")
     assert said in str(failed.value)
