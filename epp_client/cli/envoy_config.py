@@ -123,7 +123,8 @@ def envoy_config(given: dict[str, Any]) -> None:
         app_protocols={name: pool.app_protocol for name, pool in pools.items()},
     )
     if not settings.routes and (hint := without_root(routes)):
-        typer.echo(f"note: {hint}", err=True)
+        # A comment, for those who take standard error along.
+        typer.echo(f"# {hint}", err=True)
     if settings.output is None:
         typer.echo(text)
         return
