@@ -133,7 +133,6 @@ class Shown:
         self._edge = edge_of(settings)
         self._given_routes = [route_of(text) for text in settings.routes]
         self._routes: Sequence[Route] = self._given_routes
-        self._hint = ""
 
     def bootstrap(self, pools: "Sequence[Pool]") -> str:
         """The bootstrap.
@@ -142,14 +141,13 @@ class Shown:
             SettingsError: a route to an unknown pool.
         """
         from epp_client.envoy.bootstrap import envoy_config
-        from epp_client.envoy.routes import default_routes, without_root
+        from epp_client.envoy.routes import default_routes
         from epp_client.pool.inference_pool import AppProtocol, PoolName
         from epp_client.pool.settings import ResponseMode
 
         settings, serving = self._settings, self._serving
         names = {pool: PoolName(pool.namespace, pool.name) for pool in pools}
         self._routes = self._given_routes or default_routes(list(names.values()))
-        self._hint = "" if self._given_routes else without_root(self._routes)
         without_ads = serving.upstream_mode is UpstreamMode.ORIGINAL_DST
         return envoy_config(
             list(names.values()),
@@ -170,6 +168,9 @@ class Shown:
         """Tell that the gateway serves: as text on a terminal, else as a log line."""
         import structlog
 
+        from epp_client.envoy.routes import without_root
+
+        hint = "" if self._given_routes else without_root(self._routes)
         scheme = "https" if self._settings.tls_cert else "http"
         url = f"{scheme}://{_reachable(self._settings.listen)}"
         states = {f"{pool.namespace}/{pool.name}": pool for pool in pools}
@@ -180,7 +181,7 @@ class Shown:
                 admin=f"http://{_reachable(self._serving.admin)}",
                 routes={route.prefix: str(route.pool) for route in self._routes},
                 pools={name: f"{p.ready} endpoints, {p.picker}" for name, p in states.items()},
-                hint=self._hint,
+                hint=hint,
             )
             return
         lines = [f"The gateway serves at {url}"]
@@ -189,8 +190,8 @@ class Shown:
                 f"  {url}{route.prefix}  pool {route.pool}: {_state(states.get(str(route.pool)))}"
             )
         first = self._routes[0].prefix.rstrip("/")
-        if self._hint:
-            lines.append(f"Note: {self._hint}")
+        if hint:
+            lines.append(f"Note: {hint}")
         lines += [
             f"Admin page: http://{_reachable(self._serving.admin)}",
             "Try it, with the name of your model:",

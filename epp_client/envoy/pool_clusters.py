@@ -4,6 +4,7 @@
 clusters ahead of time, without their names.
 """
 
+from epp_client.envoy.pb.discovery_pb2 import Cluster
 from epp_client.envoy.pb.pool_clusters import NAMELESS
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.settings import UpstreamMode
@@ -16,8 +17,5 @@ def cluster_name(pool: PoolName) -> str:
 
 def serialized_cluster(pool: PoolName, app_protocol: AppProtocol, mode: UpstreamMode) -> bytes:
     """The Cluster of `clusters.pool_cluster`, serialized."""
-    name = cluster_name(pool).encode()
-    # Field 1, `name`. The names of a namespace and an object have together less than 2^14 characters.
-    length = len(name)
-    prefix = bytes((length,)) if length < 0x80 else bytes((length & 0x7F | 0x80, length >> 7))
-    return b"\x0a" + prefix + name + NAMELESS[mode.value, app_protocol.value]
+    named = Cluster(name=cluster_name(pool)).SerializeToString()
+    return named + NAMELESS[mode.value, app_protocol.value]

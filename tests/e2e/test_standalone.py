@@ -21,6 +21,7 @@ import yaml
 from testbed.envoy import envoy_binary
 from testbed.process import Process
 from testbed.stack import free_ports
+from tests.e2e.tools import streaming
 from tests.up.test_standing_in import CHART
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -122,20 +123,6 @@ async def until_steered(made: Standalone) -> None:
             await asyncio.sleep(0.05)
 
 
-async def stream(made: Standalone, tokens: int, first: asyncio.Event) -> str:
-    headers = {"x-max-tokens": str(tokens), "x-token-interval-ms": "100"}
-    body = {"model": "llama", "prompt": "Hello", "stream": True}
-    received = ""
-    async with (
-        httpx.AsyncClient(timeout=60) as client,
-        client.stream("POST", f"{made.url}/v1/completions", headers=headers, json=body) as answer,
-    ):
-        async for text in answer.aiter_text():
-            received += text
-            first.set()
-    return received
-
-
 async def test_it_stands_in_for_the_charts_envoy(folder: Path, endpoints: list[str]) -> None:
     async with running(folder, endpoints) as made:
         assert '"ignored": ["--service-node envoy-proxy", "--log-level warn"' in made.process.tail
@@ -149,7 +136,7 @@ async def test_it_stands_in_for_the_charts_envoy(folder: Path, endpoints: list[s
         assert (await echo(made.url, b"hello", **elsewhere)).status_code == 200
 
         begun = asyncio.Event()
-        flowing = asyncio.create_task(stream(made, 30, begun))
+        flowing = asyncio.create_task(streaming(made.url, 30, begun))
         await asyncio.wait_for(begun.wait(), WAIT)
         await made.picker.kill()
         received = await asyncio.wait_for(flowing, WAIT)
@@ -160,7 +147,7 @@ async def test_it_stands_in_for_the_charts_envoy(folder: Path, endpoints: list[s
         assert "x-inference-fallback" in answer.headers
 
         begun = asyncio.Event()
-        flowing = asyncio.create_task(stream(made, 30, begun))
+        flowing = asyncio.create_task(streaming(made.url, 30, begun))
         await asyncio.wait_for(begun.wait(), WAIT)
         made.process.signal(signal.SIGTERM)
         received = await asyncio.wait_for(flowing, WAIT)

@@ -23,6 +23,7 @@ from testbed.kubernetes.double import running as double_running
 from testbed.kubernetes.objects import ALL
 from testbed.process import Process
 from testbed.stack import free_ports, inference_pool, pod, service
+from tests.e2e.tools import streaming
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 HOSTS = ("127.0.0.11", "127.0.0.12")
@@ -213,25 +214,10 @@ async def test_a_picker_and_endpoints_as_options_are_a_pool(peers: Peers, runtim
         assert await up.process.stop(WAIT) == 0
 
 
-async def streaming(up: Up, tokens: int, first: asyncio.Event) -> str:
-    """A streamed answer, a token every 100 ms. Sets `first` when it has begun."""
-    headers = {"x-max-tokens": str(tokens), "x-token-interval-ms": "100"}
-    body = {"model": "llama", "prompt": "Hello", "stream": True}
-    received = ""
-    async with (
-        httpx.AsyncClient(timeout=60) as client,
-        client.stream("POST", f"{up.url}/v1/completions", headers=headers, json=body) as answer,
-    ):
-        async for text in answer.aiter_text():
-            received += text
-            first.set()
-    return received
-
-
 async def test_a_stream_that_is_open_at_sigterm_ends_whole(peers: Peers, runtime: Path) -> None:
     async with running(peers, runtime) as up:
         family, first = up.family(), asyncio.Event()
-        stream = asyncio.create_task(streaming(up, 40, first))
+        stream = asyncio.create_task(streaming(up.url, 40, first))
         await asyncio.wait_for(first.wait(), WAIT)
         up.process.signal(signal.SIGTERM)
         host, _, port = up.url.removeprefix("http://").rpartition(":")
@@ -256,7 +242,7 @@ async def test_a_stream_that_outlasts_the_drain_is_cut_and_the_exit_code_says_so
 ) -> None:
     async with running(peers, runtime, "--drain-timeout", timeout) as up:
         first = asyncio.Event()
-        stream = asyncio.create_task(streaming(up, 400, first))
+        stream = asyncio.create_task(streaming(up.url, 400, first))
         await asyncio.wait_for(first.wait(), WAIT)
         up.process.signal(signal.SIGTERM)
         with pytest.raises(httpx.TransportError):

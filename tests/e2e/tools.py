@@ -177,3 +177,18 @@ async def raw_stream(
         except grpc.aio.AioRpcError as error:
             raise AssertionError(f"{error.code()}: {error.details()}") from error
         return answers
+
+
+async def streaming(url: str, tokens: int, first: asyncio.Event) -> str:
+    """A streamed completion, a token every 100 ms. Sets `first` when it has begun."""
+    headers = {"x-max-tokens": str(tokens), "x-token-interval-ms": "100"}
+    body = {"model": "llama", "prompt": "Hello", "stream": True}
+    received = ""
+    async with (
+        httpx.AsyncClient(timeout=60) as client,
+        client.stream("POST", f"{url}/v1/completions", headers=headers, json=body) as answer,
+    ):
+        async for text in answer.aiter_text():
+            received += text
+            first.set()
+    return received

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0f\x64iscovery.proto\x12\x0e\x65pp_client.xds\x1a\x1cgoogle/protobuf/struct.proto\"&\n\x03\x41ny\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"L\n\x0fSemanticVersion\x12\x14\n\x0cmajor_number\x18\x01 \x01(\r\x12\x14\n\x0cminor_number\x18\x02 \x01(\r\x12\r\n\x05patch\x18\x03 \x01(\r\"@\n\x0c\x42uildVersion\x12\x30\n\x07version\x18\x01 \x01(\x0b\x32\x1f.epp_client.xds.SemanticVersion\"\xa7\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12)\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0fuser_agent_name\x18\x06 \x01(\t\x12>\n\x18user_agent_build_version\x18\x08 \x01(\x0b\x32\x1c.epp_client.xds.BuildVersion\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xbc\x01\n\x10\x44iscoveryRequest\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12\"\n\x04node\x18\x02 \x01(\x0b\x32\x14.epp_client.xds.Node\x12\x16\n\x0eresource_names\x18\x03 \x03(\t\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\x16\n\x0eresponse_nonce\x18\x05 \x01(\t\x12,\n\x0c\x65rror_detail\x18\x06 \x01(\x0b\x32\x16.epp_client.xds.Status\"r\n\x11\x44iscoveryResponse\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12&\n\tresources\x18\x02 \x03(\x0b\x32\x13.epp_client.xds.Any\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\"4\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nport_value\x18\x03 \x01(\r\"@\n\x07\x41\x64\x64ress\x12\x35\n\x0esocket_address\x18\x01 \x01(\x0b\x32\x1d.epp_client.xds.SocketAddress\"4\n\x08\x45ndpoint\x12(\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x17.epp_client.xds.Address\"8\n\nLbEndpoint\x12*\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x18.epp_client.xds.Endpoint\"G\n\x13LocalityLbEndpoints\x12\x30\n\x0clb_endpoints\x18\x02 \x03(\x0b\x32\x1a.epp_client.xds.LbEndpoint\"@\n\x15\x43lusterLoadAssignment\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12\x11\n\tendpoints\x18\x02 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0f\x64iscovery.proto\x12\x0e\x65pp_client.xds\x1a\x1cgoogle/protobuf/struct.proto\"&\n\x03\x41ny\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"L\n\x0fSemanticVersion\x12\x14\n\x0cmajor_number\x18\x01 \x01(\r\x12\x14\n\x0cminor_number\x18\x02 \x01(\r\x12\r\n\x05patch\x18\x03 \x01(\r\"@\n\x0c\x42uildVersion\x12\x30\n\x07version\x18\x01 \x01(\x0b\x32\x1f.epp_client.xds.SemanticVersion\"\xa7\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12)\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0fuser_agent_name\x18\x06 \x01(\t\x12>\n\x18user_agent_build_version\x18\x08 \x01(\x0b\x32\x1c.epp_client.xds.BuildVersion\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xbc\x01\n\x10\x44iscoveryRequest\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12\"\n\x04node\x18\x02 \x01(\x0b\x32\x14.epp_client.xds.Node\x12\x16\n\x0eresource_names\x18\x03 \x03(\t\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\x16\n\x0eresponse_nonce\x18\x05 \x01(\t\x12,\n\x0c\x65rror_detail\x18\x06 \x01(\x0b\x32\x16.epp_client.xds.Status\"r\n\x11\x44iscoveryResponse\x12\x14\n\x0cversion_info\x18\x01 \x01(\t\x12&\n\tresources\x18\x02 \x03(\x0b\x32\x13.epp_client.xds.Any\x12\x10\n\x08type_url\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\"\x17\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nport_value\x18\x03 \x01(\r\"@\n\x07\x41\x64\x64ress\x12\x35\n\x0esocket_address\x18\x01 \x01(\x0b\x32\x1d.epp_client.xds.SocketAddress\"4\n\x08\x45ndpoint\x12(\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x17.epp_client.xds.Address\"8\n\nLbEndpoint\x12*\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x18.epp_client.xds.Endpoint\"G\n\x13LocalityLbEndpoints\x12\x30\n\x0clb_endpoints\x18\x02 \x03(\x0b\x32\x1a.epp_client.xds.LbEndpoint\"@\n\x15\x43lusterLoadAssignment\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12\x11\n\tendpoints\x18\x02 \x03(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,16 +46,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISCOVERYREQUEST']._serialized_end=649
   _globals['_DISCOVERYRESPONSE']._serialized_start=651
   _globals['_DISCOVERYRESPONSE']._serialized_end=765
-  _globals['_SOCKETADDRESS']._serialized_start=767
-  _globals['_SOCKETADDRESS']._serialized_end=819
-  _globals['_ADDRESS']._serialized_start=821
-  _globals['_ADDRESS']._serialized_end=885
-  _globals['_ENDPOINT']._serialized_start=887
-  _globals['_ENDPOINT']._serialized_end=939
-  _globals['_LBENDPOINT']._serialized_start=941
-  _globals['_LBENDPOINT']._serialized_end=997
-  _globals['_LOCALITYLBENDPOINTS']._serialized_start=999
-  _globals['_LOCALITYLBENDPOINTS']._serialized_end=1070
-  _globals['_CLUSTERLOADASSIGNMENT']._serialized_start=1072
-  _globals['_CLUSTERLOADASSIGNMENT']._serialized_end=1136
+  _globals['_CLUSTER']._serialized_start=767
+  _globals['_CLUSTER']._serialized_end=790
+  _globals['_SOCKETADDRESS']._serialized_start=792
+  _globals['_SOCKETADDRESS']._serialized_end=844
+  _globals['_ADDRESS']._serialized_start=846
+  _globals['_ADDRESS']._serialized_end=910
+  _globals['_ENDPOINT']._serialized_start=912
+  _globals['_ENDPOINT']._serialized_end=964
+  _globals['_LBENDPOINT']._serialized_start=966
+  _globals['_LBENDPOINT']._serialized_end=1022
+  _globals['_LOCALITYLBENDPOINTS']._serialized_start=1024
+  _globals['_LOCALITYLBENDPOINTS']._serialized_end=1095
+  _globals['_CLUSTERLOADASSIGNMENT']._serialized_start=1097
+  _globals['_CLUSTERLOADASSIGNMENT']._serialized_end=1161
 # @@protoc_insertion_point(module_scope)

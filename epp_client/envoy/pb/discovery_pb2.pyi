@@ -81,6 +81,12 @@ class DiscoveryResponse(_message.Message):
     nonce: str
     def __init__(self, version_info: _Optional[str] = ..., resources: _Optional[_Iterable[_Union[Any, _Mapping]]] = ..., type_url: _Optional[str] = ..., nonce: _Optional[str] = ...) -> None: ...
 
+class Cluster(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
 class SocketAddress(_message.Message):
     __slots__ = ("address", "port_value")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
