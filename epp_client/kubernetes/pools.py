@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
+from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.client.access import Access
 from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.follow.given import given_pool
@@ -17,7 +18,6 @@ from epp_client.kubernetes.follow.source import KubernetesSource
 from epp_client.kubernetes.status.merge import Parent
 from epp_client.kubernetes.status.report import WriteResult
 from epp_client.kubernetes.status.reporting import Reporting, Role, own_identity, own_namespace
-from epp_client.kubernetes.status.routes import GatewayName
 from epp_client.option_values import host_port
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.client.resources import HTTP_ROUTE, INFERENCE_POOL, SERVICE, Resource
 from epp_client.kubernetes.status.findings import Inputs
 from epp_client.kubernetes.status.merge import MAX_PARENTS, Parent
 from epp_client.kubernetes.status.report import Pace, StatusReporter, WriteResult
-from epp_client.kubernetes.status.routes import GATEWAY_GROUP, POOL_GROUP, GatewayName
+from epp_client.kubernetes.status.routes import GATEWAY_GROUP, POOL_GROUP
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.parse import parse_inference_pool
 from epp_client.pool.resolve import World, resolve

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from epp_client.errors import SettingsError
+from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.client.access import Access
 from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.client.resources import HTTP_ROUTE, INFERENCE_POOL, LEASE, SERVICE
@@ -20,7 +21,6 @@ from epp_client.kubernetes.status.lease import Terms
 from epp_client.kubernetes.status.merge import Parent
 from epp_client.kubernetes.status.report import Pace, WriteResult
 from epp_client.kubernetes.status.reporting import Reporting, Role, own_identity
-from epp_client.kubernetes.status.routes import GatewayName
 from epp_client.metrics.counters import Counters
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from epp_client.kubernetes.status.routes import GatewayName, RouteVerdict, Verdict
+from epp_client.gateway.table import GatewayName
+from epp_client.kubernetes.status.routes import RouteVerdict, Verdict
 from epp_client.pool.problems import Fault, Severity, dotted
 from epp_client.pool.snapshot import PickerTarget
 

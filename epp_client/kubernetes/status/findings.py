@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.status.conditions import (
     Condition,
     PoolFacts,
@@ -11,7 +12,7 @@ from epp_client.kubernetes.status.conditions import (
     conditions,
     export_of,
 )
-from epp_client.kubernetes.status.routes import GatewayName, references
+from epp_client.kubernetes.status.routes import references
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.parse import parse_inference_pool
 from epp_client.pool.settings import PoolSettings

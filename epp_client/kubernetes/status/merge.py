@@ -6,8 +6,9 @@ Other controllers' entries are never changed or reordered.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.status.conditions import Condition
-from epp_client.kubernetes.status.routes import GATEWAY_GROUP, GatewayName
+from epp_client.kubernetes.status.routes import GATEWAY_GROUP
 
 MAX_PARENTS = 32
 MAX_CONDITIONS = 8

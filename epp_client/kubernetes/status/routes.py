@@ -8,22 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from epp_client.gateway.table import GatewayName
 from epp_client.pool.inference_pool import PoolName
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 POOL_GROUP = "inference.networking.k8s.io"
 
 Object = Mapping[str, Any]
-
-
-class GatewayName(NamedTuple):
-    """The identity of a Gateway."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
 
 
 class Verdict(Enum):
