@@ -14,10 +14,11 @@ import yaml
 from envoy_data_plane.google.protobuf import Struct
 
 from epp_client.envoy.clusters import pool_cluster, socket_address
-from epp_client.envoy.inference_listener import EDGE, Edge, connection_limit, inference_listener
+from epp_client.envoy.edge import EDGE, RETRY_BODY_LIMIT, Edge, Terms
+from epp_client.envoy.inference_listener import connection_limit, inference_listener
 from epp_client.envoy.node import CLUSTER, EDITION, EDITION_KEY
 from epp_client.envoy.own_clusters import ads_cluster, dynamic_resources, sidecar_cluster
-from epp_client.envoy.routes import Route, Terms, default_routes, route_configuration
+from epp_client.envoy.routes import Route, default_routes, route_configuration
 from epp_client.envoy.status_listener import admin_cluster, status_listener
 from epp_client.errors import SettingsError
 from epp_client.pool.inference_pool import AppProtocol, PoolName
@@ -40,7 +41,7 @@ def envoy_config(
     app_protocols: Mapping[PoolName, AppProtocol] | None = None,
     node_id: str = "envoy",
     access_log: bool = True,
-    retry_body_limit: int = 16 * 1024 * 1024,
+    retry_body_limit: int = RETRY_BODY_LIMIT,
 ) -> str:
     """Render a bootstrap that Envoy 1.36 to 1.40 accepts, as YAML.
 
@@ -70,7 +71,7 @@ def envoy_config(
         request_timeout=edge.request_timeout,
         retry_body_limit=retry_body_limit,
         retries=upstream_mode is UpstreamMode.OVERRIDE_HOST,
-        modes=response_modes or {},
+        skip=[pool for pool, mode in (response_modes or {}).items() if mode is ResponseMode.SKIP],
     )
     configuration = route_configuration(routes, terms, validate_clusters=ads_socket is None)
     listeners = [inference_listener(listener, edge, configuration, access_log=access_log)]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import envoy_data_plane.envoy.config.accesslog.v3 as accesslog_v3
 import envoy_data_plane.envoy.config.core.v3 as core_v3
@@ -18,30 +17,12 @@ import envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 as tls_v3
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from epp_client.envoy.clusters import MAX_HEADERS, MAX_HEADERS_KB
+from epp_client.envoy.edge import Edge
 from epp_client.envoy.ext_proc_filter import ext_proc_filter
 from epp_client.envoy.listener import http_listener
 from epp_client.envoy.local_replies import local_replies
 from epp_client.ext_proc.replies import MARKS_NAMESPACE, PICKER_SAID_MARK
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
-
-
-class Edge(NamedTuple):
-    """Limits and features for clients. Times are in seconds; 0 is no limit."""
-
-    idle_timeout: float = 7200.0
-    """Time without a byte in either direction after which a stream ends. Longer than the longest
-    prefill."""
-    request_timeout: float = 0.0
-    """Time from the end of a request to the end of its response."""
-    upgrades: tuple[str, ...] = ("websocket",)
-    """Protocols that a client may upgrade its request to."""
-    tls: tuple[Path, Path] | None = None
-    """Paths of the PEM certificate chain and key on Envoy's host; None for plaintext."""
-    max_connections: int = 50_000
-    """Client connections at once."""
-
-
-EDGE = Edge()
 
 
 def inference_listener(
