@@ -45,3 +45,23 @@ class Terms(NamedTuple):
     """Whether requests to pools are retried. False with `original_dst`, which has one endpoint each."""
     skip: Collection[PoolName] = frozenset()
     """Pools of response mode `skip`."""
+
+
+class GatewayEdge(NamedTuple):
+    """What the listeners and routes of a Gateway have in common."""
+
+    edge: Edge = EDGE
+    address: str = "0.0.0.0"
+    """IP address on which its ports listen."""
+    access_log: bool = True
+    retry_body_limit: int = RETRY_BODY_LIMIT
+    """Bytes of a request body that Envoy keeps for a retry."""
+    retries: bool = True
+    """False with `original_dst`."""
+
+    def terms(self, skip: frozenset[PoolName]) -> Terms:
+        """Settings of the routes, with these pools in response mode `skip`."""
+        edge = self.edge
+        return Terms(
+            edge.idle_timeout, edge.request_timeout, self.retry_body_limit, self.retries, skip
+        )

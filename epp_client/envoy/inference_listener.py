@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import envoy_data_plane.envoy.config.accesslog.v3 as accesslog_v3
 import envoy_data_plane.envoy.config.core.v3 as core_v3
@@ -25,6 +26,19 @@ from epp_client.ext_proc.replies import MARKS_NAMESPACE, PICKER_SAID_MARK
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
 
 
+class Named(NamedTuple):
+    """Names that differ by what the routes are."""
+
+    stat_prefix: str = "inference"
+    subject: str = "InferencePool %ROUTE_NAME%"
+    """How a local reply begins."""
+    log_key: str = "pool"
+    """Key of the route's name in the access log."""
+
+
+NAMED = Named()
+
+
 def inference_listener(
     address: tuple[str, int],
     edge: Edge,
@@ -33,7 +47,9 @@ def inference_listener(
     access_log: bool,
 ) -> listener_v3.Listener:
     """The listener at `address` (host, port)."""
-    listener = http_listener("inference", address, _manager(edge, routes, access_log))
+    listener = http_listener(
+        "inference", address, connection_manager(edge, routes, access_log=access_log)
+    )
     if edge.tls is not None:
         [chain] = listener.filter_chains
         chain.transport_socket = _tls(*edge.tls)
@@ -74,13 +90,19 @@ def connection_limit(edge: Edge) -> overload_v3.OverloadManager | None:
     )
 
 
-def _manager(
-    edge: Edge, routes: route_v3.RouteConfiguration, access_log: bool
+def connection_manager(
+    edge: Edge,
+    routes: route_v3.RouteConfiguration | hcm_v3.Rds,
+    *,
+    access_log: bool,
+    named: Named = NAMED,
 ) -> hcm_v3.HttpConnectionManager:
+    """What serves the connections of clients."""
     return hcm_v3.HttpConnectionManager(
         codec_type=hcm_v3.HttpConnectionManagerCodecType.AUTO,
-        stat_prefix="inference",
-        route_config=routes,
+        stat_prefix=named.stat_prefix,
+        route_config=routes if isinstance(routes, route_v3.RouteConfiguration) else None,
+        rds=routes if isinstance(routes, hcm_v3.Rds) else None,
         http_filters=[
             ext_proc_filter(),
             hcm_v3.HttpFilter(
@@ -106,12 +128,12 @@ def _manager(
             initial_stream_window_size=1024 * 1024,
             initial_connection_window_size=16 * 1024 * 1024,
         ),
-        local_reply_config=local_replies(),
-        access_log=[_access_log()] if access_log else [],
+        local_reply_config=local_replies(named.subject),
+        access_log=[_access_log(named.log_key)] if access_log else [],
     )
 
 
-def _access_log() -> accesslog_v3.AccessLog:
+def _access_log(log_key: str) -> accesslog_v3.AccessLog:
     # REQ and RESP instead of their longer names, which Envoy 1.36 does not know.
     fields: Mapping[str, object] = {
         "time": "%START_TIME%",
@@ -123,7 +145,7 @@ def _access_log() -> accesslog_v3.AccessLog:
         "details": "%RESPONSE_CODE_DETAILS%",
         "error": "%RESP(X-INFERENCE-ERROR)%",
         "fallback": "%RESP(X-INFERENCE-FALLBACK)%",
-        "pool": "%ROUTE_NAME%",
+        log_key: "%ROUTE_NAME%",
         "picker_said": f"%DYNAMIC_METADATA({MARKS_NAMESPACE}:{PICKER_SAID_MARK})%",
         "picked": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{DESTINATION})%",
         "served": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{SERVED})%",
