@@ -13,6 +13,7 @@ from epp_client.envoy.gateway_matches import write_match
 from epp_client.envoy.pb.routes_pb2 import (
     ClusterWeight,
     FractionalPercent,
+    HeaderMatcher,
     HeaderValue,
     HeaderValueOption,
     RedirectAction,
@@ -22,6 +23,7 @@ from epp_client.envoy.pb.routes_pb2 import (
     Route,
     RouteAction,
     RuntimeFractionalPercent,
+    StringMatcher,
 )
 from epp_client.envoy.pool_clusters import cluster_name
 from epp_client.envoy.route_parts import (
@@ -61,22 +63,12 @@ def encode(entry: Entry, hostname: str, terms: Terms) -> list[bytes]:
     _change_headers(route, entry.request_headers, entry.response_headers)
     action, path = entry.action, entry.match.path
     if isinstance(action, Redirect):
-        route.redirect.CopyFrom(_redirect(action, path, hostname))
-        return [route.SerializeToString()]
+        return _redirects(route, action, path, hostname)
     if not action.backends:
         route.direct_response.status = 500
         return [route.SerializeToString()]
     route.route.CopyFrom(_forward(action, path, terms))
     return _to_backends(route, action, terms)
-
-
-def clusters(entry: Entry) -> Iterable[str]:
-    """The clusters that its routes name."""
-    if isinstance(entry.action, Forward):
-        for backend in entry.action.backends:
-            yield _cluster(backend)
-        for mirror in entry.action.mirrors:
-            yield service_cluster_name(mirror.service)
 
 
 def _cluster(backend: Backend) -> str:
@@ -196,27 +188,40 @@ def _substitute(pattern: str, value: str) -> RegexMatchAndSubstitute:
     return RegexMatchAndSubstitute(pattern=RegexMatcher(regex=pattern), substitution=literal)
 
 
-def _redirect(action: Redirect, path: PathMatch, hostname: str) -> RedirectAction:
+def _redirects(route: Route, action: Redirect, path: PathMatch, hostname: str) -> list[bytes]:
+    route.redirect.CopyFrom(_redirect(action, path))
+    default = _DEFAULT_PORTS.get(action.scheme)
+    if action.port is not None and action.port != default:
+        route.redirect.port_redirect = action.port
+    elif not action.hostname and "*" not in hostname:
+        # Else Envoy would keep a port of the Host header.
+        route.redirect.host_redirect = hostname
+    elif not action.hostname and default is not None:
+        without_port = route.SerializeToString()
+        route.match.headers.append(_WITH_PORT)
+        route.redirect.port_redirect = default
+        return [route.SerializeToString(), without_port]
+    return [route.SerializeToString()]
+
+
+_WITH_PORT = HeaderMatcher(
+    name=":authority", string_match=StringMatcher(safe_regex=RegexMatcher(regex=".*:[0-9]+"))
+)
+
+
+def _redirect(action: Redirect, path: PathMatch) -> RedirectAction:
     made = RedirectAction(
         scheme_redirect=action.scheme,
         host_redirect=action.hostname,
         response_code=_REDIRECTS[action.status],
     )
-    default = _DEFAULT_PORTS.get(action.scheme)
-    if action.port is not None and action.port != default:
-        made.port_redirect = action.port
-    elif not action.hostname:
-        # Envoy would keep a port of the Host header.
-        if "*" not in hostname:
-            made.host_redirect = hostname
-        elif default is not None:
-            made.port_redirect = default
-    if action.path is None:
+    change = action.path
+    if change is None:
         return made
-    if action.path.whole or path.kind is not PathKind.PREFIX:
-        made.path_redirect = action.path.value
+    if change.whole or path.kind is not PathKind.PREFIX:
+        made.path_redirect = change.value
         return made
-    match new_path(path, action.path):
+    match new_path(path, change):
         case str() as prefix:
             made.prefix_rewrite = prefix
         case RegexMatchAndSubstitute() as regex:

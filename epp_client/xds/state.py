@@ -90,9 +90,10 @@ class EnvoyState:
         return all(known(name) == r.generation for name, r in resources.items())
 
     def settled(self, type_url: str) -> bool:
-        """Whether Envoy has accepted all that is due of this type."""
+        """Whether Envoy has accepted all that is due of this type, or has not asked for any."""
         state = self._types[type_url]
-        return not (state.due or state.waiting or state.rejected is not None)
+        behind = state.due or state.waiting or state.rejected is not None
+        return state.names is None or not behind
 
     def follows_type(self, type_url: str) -> bool:
         """Whether Envoy has subscribed to this type."""
