@@ -118,6 +118,8 @@ class Envoy:
 def test_no_route_names_a_missing_cluster_and_all_ends_with_the_newest(data: st.DataObject) -> None:
     state, world, sent = EnvoyState(), World(), list[DiscoveryResponse]()
     envoy = Envoy(state)
+    if data.draw(st.booleans()):
+        _finish(state, envoy, world)
 
     def turn() -> None:
         sent.extend(state.responses(world.resources()))
@@ -268,3 +270,15 @@ def test_a_cluster_that_is_deleted_before_it_is_warm_gets_empty_endpoints() -> N
     _finish(state, envoy, world)
     assert envoy.clusters.keys() == {"a"}
     assert state.current
+
+
+def test_routes_wait_for_endpoints_even_if_the_clusters_were_acknowledged_before() -> None:
+    state, resources = EnvoyState(), World().resources()
+    for url, *names in ((CDS,), (EDS, "a"), (RDS, ROUTES)):
+        state.receive(DiscoveryRequest(type_url=url, resource_names=names))
+    clusters, endpoints = state.responses(resources)
+    state.receive(_ack(clusters))
+    assert state.responses(resources) == []
+    state.receive(_ack(endpoints, "a"))
+    [routes] = state.responses(resources)
+    assert routes.type_url == RDS
