@@ -61,9 +61,11 @@ class TalkingEnvoy:
         self._call = call
         self._said = said
 
-    def say(self, url: str, *names: str, nonce: str = "") -> None:
-        """Subscribe, or acknowledge the response of that nonce."""
+    def say(self, url: str, *names: str, nonce: str = "", error: str = "") -> None:
+        """Subscribe, or acknowledge the response of that nonce, or reject it with an `error`."""
         request = DiscoveryRequest(type_url=url, resource_names=names, response_nonce=nonce)
+        if error:
+            request.error_detail.message = error
         self._said.put_nowait(request.SerializeToString())
 
     async def hears(self, url: str) -> Response:
