@@ -26,8 +26,6 @@ def attach(
 ) -> Attached:
     """Attach a route to listeners of its Gateway. `labels` are those of the route's namespace; None: not
     known."""
-    if route.faults:
-        return _refused("UnsupportedValue", _listed(route.faults))
     if route.rules and all(rule.broken for rule in route.rules):
         return _refused("UnsupportedValue", _listed(errors_of(route)))
     named = [

@@ -80,7 +80,10 @@ def resolve_gateway(world: GatewayWorld, previous: GatewayResolution | None) -> 
         work.say(f"Gateway {name}", faults)
     read = _read(world.routes, previous)
     for _, route in read.values():
-        if any(parent.gateway == name for parent in route.parents):
+        if route.faults:
+            # Whose route it is cannot be told, so it has no status.
+            work.say(f"HTTPRoute {route.name}", route.faults)
+        elif any(parent.gateway == name for parent in route.parents):
             _add(work, route)
     table = _table(work, certificates)
     parameters = _parameters(shape, world)
@@ -124,7 +127,6 @@ def _add(work: _Work, route: HttpRoute) -> None:
     """Attach a route, and note its status."""
     subject = f"HTTPRoute {route.name}"
     entries = entries_of(route, work.backends)
-    work.say(subject, route.faults)
     work.say(subject, [fault for rule in route.rules for fault in rule.faults])
     work.say(subject, [fault for _, fault in entries.unresolved])
     labels = work.world.namespaces.get(route.name.namespace)
@@ -140,7 +142,7 @@ def _add(work: _Work, route: HttpRoute) -> None:
         parents.append(ParentStatus(parent.reference, tuple(conditions)))
         if found.hostnames:
             _attach(work, entries, found.hostnames)
-        elif not (route.faults or errors_of(route)):
+        elif not errors_of(route):
             work.say(subject, [Fault(("spec", "parentRefs"), found.accepted.message)])
     work.statuses[route.name] = RouteStatus(route.generation, tuple(parents))
 
