@@ -79,7 +79,7 @@ def _action(
             text = "mirrors to an InferencePool are not supported; a Service is"
             why = Unresolved("InvalidKind", text)
             found.unresolved.append((why, Fault(mirror.path, text)))
-    if rule.broken:
+    if rule.faults:
         return Forward()
     if rule.redirect is not None:
         return rule.redirect

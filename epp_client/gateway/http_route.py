@@ -4,7 +4,7 @@ Rules come from `gateway.networking.k8s.io/v1`.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError as PydanticError
@@ -18,8 +18,10 @@ from epp_client.gateway.shapes import (
     ParentReference,
     PathShape,
     RouteShape,
+    RouteSpec,
     RuleShape,
     ValueShape,
+    ignored_fields,
 )
 from epp_client.gateway.statuses import RouteName
 from epp_client.gateway.table import (
@@ -33,7 +35,7 @@ from epp_client.gateway.table import (
     Redirect,
     ValueMatch,
 )
-from epp_client.pool.problems import Fault, Path, Severity
+from epp_client.pool.problems import Fault, Path
 from epp_client.pool.shapes import faults_of
 
 Object = Mapping[str, Any]
@@ -79,12 +81,7 @@ class Rule:
     timeout: float | None = None
     backend_timeout: float | None = None
     faults: tuple[Fault, ...] = ()
-    """With an error the rule cannot be served as it is written: its requests get status 500."""
-
-    @property
-    def broken(self) -> bool:
-        """Whether it cannot be served as it is written."""
-        return any(fault.severity is Severity.ERROR for fault in self.faults)
+    """Why it cannot be served as it is written: its requests get status 500."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +95,10 @@ class HttpRoute:
     hostnames: tuple[str, ...] = ()
     parents: tuple[ParentRef, ...] = ()
     rules: tuple[Rule, ...] = ()
-    faults: tuple[Fault, ...] = field(default=())
+    faults: tuple[Fault, ...] = ()
     """Of its structure. With them it has no rules."""
+    ignored: tuple[Fault, ...] = ()
+    """Fields that are not supported. The route is served without them."""
 
 
 def read_route(data: Object) -> HttpRoute:
@@ -118,6 +117,7 @@ def read_route(data: Object) -> HttpRoute:
         tuple(shape.spec.hostnames),
         tuple(_parents(shape.spec.parent_refs, references, name.namespace)),
         tuple(_rule(rule, ("spec", "rules", at)) for at, rule in enumerate(shape.spec.rules)),
+        ignored=ignored_fields(RouteSpec, data),
     )
 
 
@@ -144,10 +144,6 @@ def _rule(shape: RuleShape, path: Path) -> Rule:
         backends.append(
             BackendRef(backend, place, backend.weight, own.request_headers, own.response_headers)
         )
-    for name in ("retry", "session_persistence"):
-        if getattr(shape, name) is not None:
-            camel = "retry" if name == "retry" else "sessionPersistence"
-            faults.append(Fault((*path, camel), "is not supported and ignored", Severity.WARNING))
     times = [
         _timeout(text, (*path, "timeouts", name), faults)
         for name, text in (

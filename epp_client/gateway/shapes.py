@@ -4,12 +4,14 @@ Only fields that mean something to us. Objects from an API server have been vali
 are validated here.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictInt, StrictStr
 from pydantic.alias_generators import to_camel
 
-from epp_client.pool.shapes import Raw
+from epp_client.pool.problems import Fault, Severity
+from epp_client.pool.shapes import Raw, unknown_fields
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 
@@ -18,6 +20,21 @@ class Shape(Raw):
     """Fields are in camel case outside."""
 
     model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
+
+
+MAX_IGNORED = 20
+"""Fields of one object that are said to be ignored."""
+
+
+def ignored_fields(shape: type[Shape], data: Mapping[str, Any]) -> tuple[Fault, ...]:
+    """A warning for each field of `spec` that means nothing here: of a feature that is not supported, or
+    misspelt."""
+    found: list[Fault] = []
+    for path, meant in unknown_fields(shape, data.get("spec")):
+        hint = f"; did you mean {meant}?" if meant else ""
+        text = f"is not supported and ignored{hint}"
+        found.append(Fault(("spec", *path), text, Severity.WARNING))
+    return tuple(found[:MAX_IGNORED])
 
 
 def _port(value: int) -> int:
@@ -99,7 +116,6 @@ class ListenerTls(Shape):
 
     mode: StrictStr = "Terminate"
     certificate_refs: list[SecretReference] = Field(default_factory=list)
-    options: dict[StrictStr, Any] = Field(default_factory=dict)
 
 
 class ListenerShape(Shape):
@@ -122,8 +138,10 @@ class ParametersReference(Shape):
 
 
 class Infrastructure(Shape):
-    """What the Gateway's own objects are like."""
+    """What the Gateway's own objects are like. Labels and annotations are for the controller."""
 
+    labels: Any = None
+    annotations: Any = None
     parameters_ref: ParametersReference | None = None
 
 
@@ -278,8 +296,6 @@ class RuleShape(Shape):
     filters: list[FilterShape] = Field(default_factory=list)
     backend_refs: list[WeightedBackend] = Field(default_factory=list)
     timeouts: Timeouts = Timeouts()
-    retry: Any = None
-    session_persistence: Any = None
 
 
 class RouteSpec(Shape):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from epp_client.gateway.table import Chain, SecretName
+from epp_client.pool.problems import Severity
 from tests.gateway.objects import (
     CERTIFICATE,
     gateway,
@@ -203,3 +204,14 @@ def test_a_gateway_of_the_wrong_structure_serves_nothing() -> None:
     assert found.table.listeners == ()
     assert of_gateway(found)["Accepted"].status == "False"
     assert [problem.field for problem in found.problems] == ["spec.listeners[0].port"]
+
+
+def test_what_is_not_supported_is_said() -> None:
+    options = {"tls": {**tls("site"), "options": {"a": "b"}}}
+    one = gateway(listener("site", 443, "HTTPS", **options), addresses=[{"value": "10.0.0.1"}])
+    found = resolve(gateway=one, secrets={SECRET: CERTIFICATE})
+    accepted = of_gateway(found)["Accepted"]
+    assert accepted.status == "True"
+    assert "spec.addresses: is not supported and ignored" in accepted.message
+    assert "spec.listeners[0].tls.options" in accepted.message
+    assert {problem.severity for problem in found.problems} == {Severity.WARNING}
