@@ -3,10 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError as PydanticError
+
 from epp_client.gateway.certificates import read_certificate
+from epp_client.gateway.shapes import GrantShape
 from epp_client.gateway.table import GatewayName, SecretName
 from epp_client.gateway.world import GatewayWorld, Place
+from epp_client.pool.problems import Fault
 from epp_client.pool.resolve import World
+from epp_client.pool.shapes import faults_of
 
 Object = Mapping[str, Any]
 
@@ -40,6 +45,15 @@ def gateway_worlds(
         )
         for gateway in objects["Gateway"]
     }
+
+
+def grant_faults(grant: Object) -> list[Fault]:
+    """The faults in the types of a ReferenceGrant."""
+    try:
+        GrantShape.model_validate(grant)
+    except PydanticError as error:
+        return faults_of(error)
+    return []
 
 
 def _namespaces(objects: Mapping[str, Iterable[Object]]) -> dict[str, Mapping[str, str]]:

@@ -224,6 +224,9 @@ _SHAPES: Mapping[str, type[Raw]] = {
     "EndpointSlice": _EndpointSlice,
 }
 
+SHAPED = frozenset(_SHAPES)
+"""Kinds that `shape_faults` knows."""
+
 
 def shape_faults(kind: str, data: Mapping[str, Any]) -> list[Fault]:
     """The faults in the types of a Pod, a Service or an EndpointSlice."""
