@@ -20,7 +20,7 @@ from epp_client.settings import (
 )
 
 if TYPE_CHECKING:
-    from epp_client.envoy.inference_listener import Edge
+    from epp_client.envoy.edge import Edge
     from epp_client.envoy.routes import Route
     from epp_client.pool.inference_pool import InferencePool, PoolName
     from epp_client.pool.problems import Problem
@@ -190,7 +190,7 @@ def edge_of(settings: EnvoySettings) -> "Edge":
     Raises:
         SettingsError: a certificate without its key.
     """
-    from epp_client.envoy.inference_listener import Edge
+    from epp_client.envoy.edge import Edge
 
     certificate, key = settings.tls_cert, settings.tls_key
     if (certificate is None) != (key is None):
