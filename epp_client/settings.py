@@ -78,15 +78,23 @@ class KubernetesSettings(BaseModel):
     """File that keeps the last known objects. If the API server is down at the next start, the sidecar
     serves from it."""
     gateway: FullName | None = None
-    """namespace/name of the Gateway that this sidecar serves. The status of the InferencePools that its
-    routes use is reported."""
+    """namespace/name of the Gateway that this sidecar serves. If its GatewayClass has --controller-name,
+    Envoy gets its listeners and HTTPRoutes from the sidecar. Otherwise another implementation serves them.
+    In both cases the status of the InferencePools that its routes use is reported."""
+    gateway_addresses: tuple[HostName, ...] = ()
+    """Address or host name at which clients reach the Gateway, for its `status.addresses`, repeatable.
+    Default: $POD_IP if it is set; else `status.addresses` is left as it is."""
     controller_name: Annotated[str, Field(max_length=253, pattern=_CONTROLLER)] = DEFAULT_CONTROLLER
-    """Controller name in the entries of `status.parents` that this sidecar writes."""
+    """Controller name: of the GatewayClass whose Gateway this sidecar serves itself, and in the entries of
+    `status.parents` that it writes."""
     lease_namespace: Annotated[str, Field(min_length=1)] | None = None
     """Namespace of the Lease that elects the replica which reports status. Default: the Pod's, else the
     Gateway's."""
     status: bool = True
-    """Report the status of InferencePools. Needs --gateway."""
+    """Report the status of InferencePools, and of a Gateway and HTTPRoutes that this sidecar serves. Needs
+    --gateway."""
+    gateway_class_status: bool = True
+    """Report the status of the GatewayClass too. Turn it off if a controller does."""
 
     def check_alone(self) -> None:
         """Check that no option is about InferencePools.
@@ -98,6 +106,7 @@ class KubernetesSettings(BaseModel):
             ("--namespace", self.namespaces),
             ("--pool", self.named_pools),
             ("--gateway", self.gateway),
+            ("--gateway-address", self.gateway_addresses),
         ):
             if given:
                 raise ValueError(

@@ -20,6 +20,7 @@ _SPELLINGS: Final = {
     "namespaces": "--namespace",
     "named_pools": "--pool",
     "admin_hosts": "--admin-host",
+    "gateway_addresses": "--gateway-address",
     "routes": "--route",
     "upgrades": "--upgrade",
     # TLS of pickers.
