@@ -79,7 +79,7 @@ class KubernetesGateway:
                 settings.controller_name,
                 scope,
                 self.routes,
-                lambda: source.pools,
+                lambda: source.known,
                 self._synced,
                 resolve_gateway,
                 use.serve,
