@@ -20,6 +20,7 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.known import Known
 from epp_client.pool.source import PoolSource
 from epp_client.pool.store import PoolStore
+from epp_client.served_gateway import ServedGateway
 from epp_client.settings import ServeSettings, UpstreamMode
 from epp_client.wire.socket_names import SocketNames
 from epp_client.workers.claims import Claims
@@ -58,6 +59,7 @@ class Sidecar:
         self.store = PoolStore()
         self.metrics = Metrics(transport=str(settings.transport))
         self.readiness = Readiness()
+        self.gateway = ServedGateway(self.readiness)
         self.relay: DataPlane | Workers
         if settings.workers:
             workers = Workers(settings, self.store, self._workers_changed, self.want, self._claims)
@@ -72,6 +74,7 @@ class Sidecar:
             self.relay,
             self.readiness,
             settings.admin_hosts,
+            lambda: self.gateway.resolution,
         )
         self.admin_address = ""
         self._ads: AdsServer | None = None
@@ -210,8 +213,15 @@ class Sidecar:
         from epp_client.kubernetes.pools import KubernetesPools
 
         kubernetes = KubernetesPools(
-            settings.kubernetes, self.store, defaults, clock, self._listed, settings.endpoints
+            settings.kubernetes,
+            self.store,
+            defaults,
+            clock,
+            self._listed,
+            settings.endpoints,
+            self.gateway.use(),
         )
+        self.gateway.follow(kubernetes.gateway)
         self.metrics.follow_api(kubernetes)
         return kubernetes
 
@@ -237,7 +247,7 @@ class Sidecar:
 
     def _no_pool(self) -> str:
         """Why every request is refused although nothing failed; empty while a pool is served."""
-        if not self.store.synced or self.store.snapshots:
+        if not self.store.synced or self.store.snapshots or self.gateway.resolution is not None:
             return ""
         where = self._source.where if self._source is not None else "the source"
         return (
