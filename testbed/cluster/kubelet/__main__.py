@@ -1,6 +1,7 @@
 """`python -m testbed.cluster.kubelet --kubeconfig FILE --folder FOLDER`: runs Pods until SIGTERM.
 
-Its first line is JSON, once the node is registered; then it writes to `kubelet.log`. The bridge has to be there (`sandbox.make_bridge`).
+Its first line is JSON, once the node is registered; then it writes to `kubelet.log`. The bridge has to be
+there (`sandbox.make_bridge`).
 """
 
 import argparse
