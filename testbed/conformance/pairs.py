@@ -68,7 +68,7 @@ def _deployment(gateway: Object, address: str) -> Object:
     bootstrap = {
         "name": "bootstrap",
         "image": "epp-client",
-        "args": ["envoy-config", "--gateway", named, "--output", "/etc/envoy/envoy.yaml"],
+        "args": ["envoy-config", "--gateway", "--output", "/etc/envoy/envoy.yaml"],
         "volumeMounts": [config],
     }
     sidecar = {
