@@ -24,38 +24,37 @@ class ServedGateway:
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
-        self._serve: Serve | None = None
+        self._serve: Serve = lambda _: None
+        self._acknowledged: Callable[[], bool | None] = lambda: None
         self._source: KubernetesGateway | None = None
 
-    def connect(self, serve: Serve) -> None:
-        """Give tables to `serve` from now on."""
-        self._serve = serve
+    def connect(self, serve: Serve, acknowledged: Callable[[], bool | None]) -> None:
+        """Give tables to `serve` from now on. `acknowledged` is whether Envoy has the newest one."""
+        self._serve, self._acknowledged = serve, acknowledged
 
     def use(self) -> "GatewayUse":
         """Where the source's tables go. Not ready until the first one is known."""
         from epp_client.kubernetes.gateway import GatewayUse
 
-        return GatewayUse(self._serve_table, self._listed)
+        return GatewayUse(
+            lambda table: self._serve(table), lambda: self._acknowledged(), self._listed
+        )
 
     def follow(self, source: "KubernetesGateway | None") -> None:
         """Note the source of the table; None without --gateway."""
         self._source = source
-        if source is not None:
+        if source is not None and source.source is not None:
             self._readiness.set("gateway", ok=False, reason=NOT_KNOWN)
 
-    def acknowledged(self, table: GatewayTable) -> None:
-        """Note that an Envoy has acknowledged this table."""
+    def told(self) -> None:
+        """Note that what Envoy has acknowledged has changed."""
         if self._source is not None:
-            self._source.acknowledged(table)
+            self._source.told()
 
     @property
     def resolution(self) -> "GatewayResolution | None":
         """What is served; None without a Gateway of ours."""
         return self._source.resolution if self._source is not None else None
-
-    def _serve_table(self, table: GatewayTable | None) -> None:
-        if self._serve is not None:
-            self._serve(table)
 
     def _listed(self, missing: str) -> None:
         self._readiness.set("gateway", ok=not missing, reason=missing)

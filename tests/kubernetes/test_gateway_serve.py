@@ -110,7 +110,7 @@ async def test_a_sidecar_is_not_ready_before_its_table_is_known(
     served: list[GatewayTable | None] = []
     fault = server.double.fail(listing(GATEWAY), times=10**9, code=500)
     async with running(settings(server, tmp_path)) as sidecar:
-        sidecar.gateway.connect(served.append)
+        sidecar.gateway.connect(served.append, lambda: True)
         async with asyncio.timeout(20):
             while "gateway" not in sidecar.readiness.reasons or sidecar.readiness.reasons.keys() - {
                 "gateway"
