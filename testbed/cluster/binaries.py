@@ -35,8 +35,10 @@ CRDS = {
         "config/crd/bases/inference.networking.x-k8s.io_inferenceobjectives.yaml",
     ),
     "sigs.k8s.io/gateway-api@v1.6.3": (
+        "config/crd/standard/gateway.networking.k8s.io_gatewayclasses.yaml",
         "config/crd/standard/gateway.networking.k8s.io_gateways.yaml",
         "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+        "config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml",
     ),
 }
 LDFLAGS = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3"

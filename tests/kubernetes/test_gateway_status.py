@@ -121,7 +121,15 @@ async def test_an_entry_goes_with_the_reference_and_others_stay(
     other = {
         "parentRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "other"},
         "controllerName": "example.com/gw",
-        "conditions": [],
+        "conditions": [
+            {
+                "type": "Accepted",
+                "status": "True",
+                "reason": "Accepted",
+                "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
     }
     await server.patch(HTTP_ROUTE, "home", {"status": {"parents": [other]}}, "status")
     async with following(server, api) as rig:
@@ -157,7 +165,8 @@ async def test_nothing_is_programmed_before_envoy_has_it(
 async def test_the_class_can_be_left_to_a_controller(server: ApiServer, api: KubernetesApi) -> None:
     async with following(server, api, gateway_class_status=False) as rig:
         await rig.status(GATEWAY, "edge", lambda s: said(s, "Accepted")[0] == "True")
-        assert not (await server.get(GATEWAY_CLASS, class_name(server))).get("status")
+        found = (await server.get(GATEWAY_CLASS, class_name(server))).get("status", {})
+        assert said(found, "Accepted")[0] != "True"
 
 
 async def test_for_the_gateway_of_another_only_pools_are_reported(
