@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -25,6 +27,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(150
 ACCOUNT = "epp-client"
 GATEWAY = "inference-gateway"
 """As config/kubernetes names it."""
+PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
 ON_CONFLICT = ("get", "inference.networking.k8s.io", "inferencepools")
 """Asked for only when another controller has written the status at the same moment."""
 
@@ -112,6 +115,13 @@ def _with_component(folder: Path, component: str) -> Path:
     return folder
 
 
+def _documented(part: str) -> Any:
+    """The YAML block of the page that has this text."""
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if part in block]
+    return yaml.safe_load(block)
+
+
 async def test_serving_a_gateway_needs_its_roles_and_no_more(
     site: Site, plane: ControlPlane, tmp_path: Path
 ) -> None:
@@ -119,12 +129,12 @@ async def test_serving_a_gateway_needs_its_roles_and_no_more(
     (role,) = [
         r for r in roles if r["kind"] == "Role" and r["metadata"]["name"].endswith("gateway")
     ]
-    rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["tls"]}
-    # As the page says for an HTTPS listener.
-    role["rules"].append({**rule, "verbs": ["list", "watch"]})
+    role["rules"] += _documented("resources: [secrets]")
     kubeconfig = await _account(site, plane, roles)
     of_class = f"class-{site.namespace}"
-    await site.api.create(objects.gateway_class(of_class, "epp-client.dev/gateway"))
+    made = _documented("kind: GatewayClass")
+    made["metadata"]["name"] = of_class
+    await site.api.create(made)
     gateway = objects.gateway(GATEWAY, namespace=site.namespace, of_class=of_class)
     tls = {"certificateRefs": [{"name": "tls"}]}
     https = {"name": "https", "port": 443, "protocol": "HTTPS", "tls": tls}
