@@ -82,6 +82,8 @@ class KubernetesSettings(BaseModel):
     """namespace/name of the Gateway that this sidecar serves. If its GatewayClass has --controller-name,
     Envoy gets its listeners and HTTPRoutes from the sidecar. Otherwise another implementation serves them.
     In both cases the status of the InferencePools that its routes use is reported."""
+    serve_gateway: bool = True
+    """Serve the Gateway if its class is ours. Without it no Gateway and no GatewayClass is read."""
     gateway_addresses: tuple[HostName, ...] = ()
     """Address or host name at which clients reach the Gateway, for its `status.addresses`, repeatable.
     Default: $POD_IP if it is set; else `status.addresses` is left as it is."""
@@ -96,6 +98,11 @@ class KubernetesSettings(BaseModel):
     --gateway."""
     gateway_class_status: bool = True
     """Report the status of the GatewayClass too. Turn it off if a controller does."""
+
+    @property
+    def may_serve_gateway(self) -> bool:
+        """Whether a Gateway is read, and served if its class is ours."""
+        return self.gateway is not None and self.serve_gateway
 
     def check_alone(self) -> None:
         """Check that no option is about InferencePools.
