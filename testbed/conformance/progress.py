@@ -8,7 +8,7 @@ _ROOT = "TestConformance"
 _RESULT = re.compile(r"^\s*--- (PASS|FAIL|SKIP): (\S+) \(([\d.]+)s\)")
 _BEGIN = re.compile(rf"^=== RUN\s+({_ROOT}/\S+)")
 _SETUP = re.compile(r"Test Setup: (.*)")
-_WAITING = re.compile(r"\d\dZ: (.*(?: yet|not ready).*)")
+_WAITING = re.compile(r"\dZ: (.*(?: yet|not ready).*)")
 _FAILURE = re.compile(r"^\s+(?:Error|Messages):\s+(?!Received unexpected error)(\S.*)")
 
 

@@ -24,8 +24,8 @@ class Suite:
     tests: int
     """How many tests it has without extended features."""
     features: Sequence[str] = ()
-    """Features that are declared, in the place of those in the GatewayClass's status. Tests of extended ones
-    run only if they are declared."""
+    """Features that are declared, in the place of those in the GatewayClass's status. Tests of extended
+    ones run only if they are declared."""
 
     @property
     def report(self) -> str:
