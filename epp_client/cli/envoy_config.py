@@ -20,7 +20,7 @@ from epp_client.settings import (
 )
 
 if TYPE_CHECKING:
-    from epp_client.envoy.inference_listener import Edge
+    from epp_client.envoy.edge import Edge
     from epp_client.envoy.routes import Route
     from epp_client.pool.inference_pool import InferencePool, PoolName
     from epp_client.pool.problems import Problem
@@ -138,7 +138,7 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     """The pools that have no error. Errors are printed."""
     from epp_client.endpoints.source import load as load_endpoints
     from epp_client.manifests.files import load
-    from epp_client.manifests.world import build_world
+    from epp_client.manifests.world import contents_of
 
     if settings.named_pools:
         return {}
@@ -153,9 +153,9 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
         _show_errors(problems)
         return {one.pool.name: one.pool for one in listed or ()}
     loaded = load(settings.pools)
-    world, faults = build_world(loaded, defaults, {})
-    _show_errors((*loaded.problems, *faults))
-    return world.pools
+    contents = contents_of(loaded, defaults, {})
+    _show_errors((*loaded.problems, *contents.problems))
+    return contents.world.pools
 
 
 def _named(text: str, default: ResponseMode) -> "tuple[PoolName, ResponseMode]":
@@ -190,7 +190,7 @@ def edge_of(settings: EnvoySettings) -> "Edge":
     Raises:
         SettingsError: a certificate without its key.
     """
-    from epp_client.envoy.inference_listener import Edge
+    from epp_client.envoy.edge import Edge
 
     certificate, key = settings.tls_cert, settings.tls_key
     if (certificate is None) != (key is None):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.status.lease import lease_name
 from epp_client.kubernetes.status.merge import Parent
-from epp_client.kubernetes.status.routes import GatewayName
 from reference.helm_values import documented
 from testbed.cluster.api import Object
 from testbed.envoy import envoy_binary

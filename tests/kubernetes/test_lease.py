@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.status.lease import (
     Create,
     Replace,
@@ -16,7 +17,6 @@ from epp_client.kubernetes.status.lease import (
     released,
 )
 from epp_client.kubernetes.status.merge import Parent
-from epp_client.kubernetes.status.routes import GatewayName
 
 TERMS = Terms(duration=6, renewal=2.0)
 PLACE = "infra", "epp-client.infra.edge"

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.status.conditions import (
     EXPORT_ANNOTATION,
     MAX_MESSAGE,
@@ -12,7 +13,7 @@ from epp_client.kubernetes.status.conditions import (
     conditions,
     export_of,
 )
-from epp_client.kubernetes.status.routes import GatewayName, RouteVerdict, Verdict
+from epp_client.kubernetes.status.routes import RouteVerdict, Verdict
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.parse import parse_inference_pool
 from epp_client.pool.problems import Fault
@@ -53,7 +54,7 @@ def facts(*objects: dict[str, Any], **spec: Any) -> PoolFacts:
 
 def told(facts: PoolFacts, relation: Relation = NAMED) -> dict[str, tuple[str, str, str]]:
     found = conditions(facts, relation, GATEWAY)
-    return {c.type: (c.status, c.reason.value, c.message) for c in found}
+    return {c.type: (c.status, str(c.reason), c.message) for c in found}
 
 
 @pytest.mark.parametrize(

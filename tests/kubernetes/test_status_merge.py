@@ -7,15 +7,16 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epp_client.gateway.statuses import Condition
+from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.status.conditions import (
-    Condition,
     PoolFacts,
     Reason,
     Relation,
     conditions,
 )
 from epp_client.kubernetes.status.merge import MAX_CONDITIONS, MAX_PARENTS, Parent, merge
-from epp_client.kubernetes.status.routes import GATEWAY_GROUP, GatewayName
+from epp_client.kubernetes.status.routes import GATEWAY_GROUP
 
 ME = Parent(GatewayName("infra", "edge"), "epp-client.dev/gateway")
 WANTED = conditions(PoolFacts(), Relation(named=True), ME.gateway)

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.status.routes import (
     GATEWAY_GROUP,
     POOL_GROUP,
-    GatewayName,
     RouteVerdict,
     Verdict,
     references,

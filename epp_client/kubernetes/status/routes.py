@@ -8,22 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from epp_client.gateway.table import GatewayName
 from epp_client.pool.inference_pool import PoolName
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 POOL_GROUP = "inference.networking.k8s.io"
 
 Object = Mapping[str, Any]
-
-
-class GatewayName(NamedTuple):
-    """The identity of a Gateway."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
 
 
 class Verdict(Enum):
@@ -85,17 +76,6 @@ def references(
     return {
         pool: tuple(sorted(verdicts, key=lambda said: said.route))
         for pool, verdicts in found.items()
-    }
-
-
-def route_facts(route: Object) -> Object:
-    """The parts of an HTTPRoute that `references` reads, without matches and filters."""
-    metadata, spec = route["metadata"], route.get("spec") or {}
-    rules = [{"backendRefs": rule.get("backendRefs")} for rule in spec.get("rules") or ()]
-    return {
-        "metadata": {key: metadata.get(key) for key in ("namespace", "name", "generation")},
-        "spec": {"parentRefs": spec.get("parentRefs"), "rules": rules},
-        "status": {"parents": (route.get("status") or {}).get("parents")},
     }
 
 
