@@ -7,13 +7,13 @@ from testbed.conformance.progress import Progress
 from testbed.conformance.suites import SUITES
 
 OUTPUT = """\
-=== RUN   TestConformance
+\x16=== RUN   TestConformance
     conformance.go:388: 2026-11-29T20:46:00.1Z: Test Setup: Applying base manifests
     helpers.go:283: 2026-11-29T20:46:01.1Z: infra/a Gateway not Accepted yet
     helpers.go:283: 2026-11-29T20:46:02.1Z: infra/a Gateway not Accepted yet
 === RUN   TestConformance/One
 === RUN   TestConformance/One/0_request
-    --- PASS: TestConformance/One (1.50s)
+\x16    --- PASS: TestConformance/One (1.50s)
         --- PASS: TestConformance/One/0_request (0.50s)
 === RUN   TestConformance/Two
     two.go:1:
