@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from epp_client.gateway.rows import Row
+    from epp_client.gateway.world import GatewayResolution
 
 
 class Output(StrEnum):
@@ -34,6 +35,7 @@ def routes(
 
     Rows are in the order in which Envoy compares them: for a hostname the first match decides.
     """
+    from epp_client.gateway.as_json import pieces
     from epp_client.gateway.resolve import resolve_gateway
     from epp_client.gateway.rows import table_rows
     from epp_client.manifests.files import load
@@ -45,12 +47,12 @@ def routes(
     loaded = Loaded({name: found for one in loads for name, found in one.objects.items()})
     contents = contents_of(loaded, PoolSettings(), {})
     problems = [problem for one in loads for problem in one.problems] + [*contents.problems]
-    found: dict[str, list[Row]] = {}
+    found: list[GatewayResolution] = []
     for name, world in contents.gateways.items():
         if gateway in ("", str(name)):
             resolution = resolve_gateway(world, None)
             problems += resolution.problems
-            found[str(name)] = [*table_rows(resolution.table)]
+            found.append(resolution)
     for problem in dict.fromkeys(problems):
         if problem.severity is Severity.ERROR:
             typer.echo(f"error: {problem}", err=True)
@@ -59,12 +61,12 @@ def routes(
         typer.echo(f"no {named} found in {', '.join(map(str, paths))}", err=True)
         raise typer.Exit(1)
     if output is Output.JSON:
-        tables = {name: [row._asdict() for row in rows] for name, rows in found.items()}
-        typer.echo(json.dumps(tables, indent=2))
+        documents = [json.loads("".join(pieces(one))) for one in found]
+        typer.echo(json.dumps(documents, indent=2))
         return
-    for title, rows in found.items():
-        typer.echo(f"Gateway {title}")
-        _show(rows)
+    for one in found:
+        typer.echo(f"Gateway {one.table.gateway}")
+        _show([*table_rows(one.table)])
 
 
 def _show(rows: "Sequence[Row]") -> None:

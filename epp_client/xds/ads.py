@@ -308,8 +308,8 @@ class AdsServer:
                 self._note_gateway()
                 if any(response.type_url == EDS for response in responses):
                     self._expire_in_time(loop)
-                    told = stream.state.told
-                    sizes = {name: len(resources[EDS][name].value) for name in told}
+                    told, known = stream.state.told, resources[EDS]
+                    sizes = {name: len(known[name].value) for name in told if name in known}
                     stream.cooldowns.pushed(sizes, loop.time())
                 if stream.state.current:
                     self._told.set()

@@ -12,7 +12,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+from epp_client.envoy.pb.discovery_pb2 import (
+    ClusterLoadAssignment,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
 
 CDS = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 EDS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -181,7 +185,7 @@ class EnvoyState:
             state = self._types[url]
             if state.names is None or state.waiting or not state.due or url not in resources:
                 continue
-            if url == RDS and not self._warmed(resources[EDS]):
+            if url == RDS and not self._warmed:
                 continue
             if url == EDS:
                 self.held = (state.stale & set(cooling)) - self._awaited
@@ -197,6 +201,10 @@ class EnvoyState:
         state = self._types[url]
         names = sorted(state.stale - self.held if url == EDS else state.stale)
         wanted = {name: resources[name] for name in names if name in resources}
+        if url == EDS:
+            # Envoy waits for the endpoints of a new cluster, for up to 15 s, even if it was deleted.
+            awaited = self._awaited & self._clusters.keys() & set(names)
+            wanted |= {n: _no_endpoints(n) for n in awaited if n not in resources}
         state.stale -= wanted.keys()
         return wanted
 
@@ -218,10 +226,15 @@ class EnvoyState:
         self._clusters = {**wanted, **{name: before[name] for name in self._kept}}
         return self._clusters
 
-    def _warmed(self, endpoints: Resources) -> bool:
+    @property
+    def _warmed(self) -> bool:
         """Whether Envoy has the newest clusters, with endpoints."""
         clusters = self._types[CDS]
-        return not (clusters.due or clusters.waiting or self._awaited & endpoints.keys())
+        return not (clusters.due or clusters.waiting or self._awaited & self._clusters.keys())
+
+
+def _no_endpoints(name: str) -> Resource:
+    return Resource(ClusterLoadAssignment(cluster_name=name).SerializeToString())
 
 
 def _respond(url: str, state: _Type, wanted: Resources) -> DiscoveryResponse:

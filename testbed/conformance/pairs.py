@@ -78,6 +78,15 @@ def _deployment(gateway: Object, address: str) -> Object:
     named = f"{metadata['namespace']}/{metadata['name']}"
     sockets = {"name": "sockets", "mountPath": str(_RUN)}
     config = {"name": "envoy", "mountPath": "/etc/envoy"}
+<<<<<<< HEAD
+=======
+    bootstrap = {
+        "name": "bootstrap",
+        "image": "epp-client",
+        "args": ["envoy-config", "--gateway", "--output", "/etc/envoy/envoy.yaml"],
+        "volumeMounts": [config],
+    }
+>>>>>>> 3443e898203fc3dba91875bc2cb450a862c0e2ab
     sidecar = {
         "name": "epp-client",
         "image": "epp-client",

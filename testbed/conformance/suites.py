@@ -25,7 +25,7 @@ class Suite:
     """How many tests it has without extended features."""
     features: Sequence[str] = ()
     """Features that are declared, in the place of those in the GatewayClass's status. Tests of extended
-    ones run only if they are declared."""
+    features run only if they are declared."""
 
     @property
     def report(self) -> str:

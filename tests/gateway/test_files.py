@@ -34,15 +34,14 @@ def test_routes_prints_a_row_for_each_match_in_envoys_order() -> None:
 
 
 def test_routes_as_json() -> None:
-    found = json.loads(run("routes", EXAMPLE, "-o", "json"))
-    [rows] = found.values()
-    assert rows[0] == {
-        "listener": "http 8080",
-        "hostname": "*",
-        "match": "/v1/chat/completions x-model=candidate",
-        "to": "pool default/candidate; set response header x-served-by",
-        "source": "HTTPRoute default/chat rules[1]",
-    }
+    [found] = json.loads(run("routes", EXAMPLE, "-o", "json"))
+    assert found["gateway"] == "default/inference"
+    first, second, *_ = found["routes"]
+    assert first["match"]["headers"] == ["x-model=candidate"]
+    assert second["backends"] == [
+        {"target": "InferencePool default/llama", "weight": 90},
+        {"target": "InferencePool default/candidate", "weight": 10},
+    ]
 
 
 def test_routes_without_a_gateway_fails(tmp_path: Path) -> None:
