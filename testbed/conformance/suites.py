@@ -37,7 +37,8 @@ class Suite:
     ) -> list[str]:
         """The flags of its program. `run` is one test, by its short name."""
         flags = [
-            "-test.v",
+            # Without test2json, results of tests come at the end of all.
+            "-test.v=test2json",
             # The package has tests of its own.
             "-test.run=^TestConformance$",
             "-test.timeout=60m",
