@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError as PydanticError
 
-from epp_client.gateway.filters import MirrorRef, read_filters, seconds
+from epp_client.gateway.filters import PATH, TOKEN, MirrorRef, read_filters, seconds
 from epp_client.gateway.regex import regex_fault
 from epp_client.gateway.shapes import (
     GATEWAY_GROUP,
@@ -177,6 +177,8 @@ def _timeout(text: str, path: Path, faults: list[Fault]) -> float | None:
 
 
 def _match(shape: MatchShape, path: Path, faults: list[Fault]) -> Match:
+    if shape.method and not TOKEN.fullmatch(shape.method):
+        faults.append(Fault((*path, "method"), f"{shape.method[:80]!r} is not a method"))
     return Match(
         _path(shape.path, (*path, "path"), faults),
         shape.method,
@@ -189,6 +191,9 @@ def _path(shape: PathShape, path: Path, faults: list[Fault]) -> PathMatch:
     kind = _PATH_KINDS.get(shape.type)
     if kind is None:
         faults.append(Fault((*path, "type"), f"{shape.type!r} is not supported"))
+        return PathMatch()
+    if kind is not PathKind.REGEX and not PATH.fullmatch(shape.value):
+        faults.append(Fault((*path, "value"), f"{shape.value[:80]!r} is not a path"))
         return PathMatch()
     if kind is PathKind.PREFIX:
         return PathMatch(kind, shape.value.rstrip("/") or "/")
@@ -207,6 +212,8 @@ def _values(
     for at, shape in enumerate(shapes):
         if shape.type not in ("Exact", "RegularExpression"):
             faults.append(Fault((*path, at, "type"), f"{shape.type!r} is not supported"))
+        if lower and not TOKEN.fullmatch(shape.name):
+            faults.append(Fault((*path, at, "name"), f"{shape.name[:80]!r} is not a header name"))
         name = shape.name.lower() if lower else shape.name
         regex = shape.type == "RegularExpression"
         if regex and (why := regex_fault(shape.value)):

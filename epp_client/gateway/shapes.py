@@ -4,6 +4,7 @@ Only fields that mean something to us. Objects from an API server have been vali
 are validated here.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -46,7 +47,12 @@ def _port(value: int) -> int:
 Port = Annotated[StrictInt, AfterValidator(_port)]
 
 
+_HOSTNAME = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+
 def _hostname(value: str) -> str:
+    if value and not _HOSTNAME.fullmatch(value.lower()):
+        raise ValueError(f"{value[:80]!r} is not a hostname; write a.example.com or *.example.com")
     return value.lower()
 
 
@@ -124,7 +130,7 @@ class ListenerShape(Shape):
     name: StrictStr
     port: Port
     protocol: StrictStr
-    hostname: Hostname = "*"
+    hostname: Hostname = ""
     allowed_routes: AllowedRoutes = AllowedRoutes()
     tls: ListenerTls | None = None
 
@@ -248,6 +254,12 @@ class BackendReference(Shape):
     port: StrictInt | None = None
 
 
+def _weight(value: int) -> int:
+    if not 0 <= value <= 1_000_000:
+        raise ValueError(f"{value} is not in 0..1000000")
+    return value
+
+
 class Fraction(Shape):
     """A share."""
 
@@ -277,7 +289,7 @@ class FilterShape(Shape):
 class WeightedBackend(BackendReference):
     """A `backendRef` of a rule."""
 
-    weight: StrictInt = 1
+    weight: Annotated[StrictInt, AfterValidator(_weight)] = 1
     filters: list[FilterShape] = Field(default_factory=list)
 
 

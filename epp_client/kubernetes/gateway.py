@@ -24,7 +24,7 @@ from epp_client.kubernetes.follow.reflector import PACE as REFLECTOR_PACE
 from epp_client.kubernetes.follow.reflector import Pace as ReflectorPace
 from epp_client.kubernetes.follow.reflector import Reflector
 from epp_client.kubernetes.follow.routes import RouteSource
-from epp_client.kubernetes.follow.source import KubernetesSource
+from epp_client.kubernetes.follow.source import FIRST_PUBLICATION, KubernetesSource
 from epp_client.kubernetes.status.gateway_merge import Address
 from epp_client.kubernetes.status.merge import Parent
 from epp_client.kubernetes.status.report import PACE, Pace, WriteResult
@@ -63,6 +63,7 @@ class KubernetesGateway:
         use: GatewayUse | None = None,
         pace: Pace = PACE,
         reflector_pace: ReflectorPace = REFLECTOR_PACE,
+        patience: float = FIRST_PUBLICATION,
     ) -> None:
         """`count` is called for each write of a status. Without `use` only the status of InferencePools is
         reported."""
@@ -78,7 +79,7 @@ class KubernetesGateway:
                 settings.controller_name,
                 scope,
                 self.routes,
-                lambda: source.pools,
+                lambda: source.known,
                 self._synced,
                 resolve_gateway,
                 use.serve,
@@ -86,6 +87,7 @@ class KubernetesGateway:
                 source.asked,
                 use.listed,
                 reflector_pace,
+                patience,
             )
             source.pools_changed.append(self.source.wake)
         self.reporting: Reporting | None = None

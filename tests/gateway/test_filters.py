@@ -1,5 +1,6 @@
 """What the filters and timeouts of a rule become."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -32,6 +33,11 @@ from tests.gateway.test_listeners import SECRET
 
 WEB = {"name": "web", "port": 80}
 SERVICES = {("default", "web"): service(80)}
+
+
+def _header(name: str, value: str) -> tuple[dict[str, Any], ...]:
+    change = {"set": [{"name": name, "value": value}]}
+    return ({"type": "RequestHeaderModifier", "requestHeaderModifier": change},)
 
 
 def entry(*filters: dict[str, Any], **more: Any) -> Any:
@@ -195,3 +201,46 @@ def test_what_is_no_duration(text: str) -> None:
 def test_timeouts() -> None:
     found = entry(timeouts={"request": "10s", "backendRequest": "2s"})
     assert (found.action.timeout, found.action.backend_timeout) == (10.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("filters", "matches", "text"),
+    [
+        (_header("a b", "1"), (), "'a b' is not the name of a header"),
+        (_header(":path", "1"), (), "':path' is not the name of a header"),
+        (_header("Host", "a.io"), (), "use a URLRewrite"),
+        (_header("a", "1\r\nb: 2"), (), "has control characters"),
+        ((), ({"method": "G T"},), "'G T' is not a method"),
+        ((), ({"path": {"value": "/a?b=c"}},), "'/a?b=c' is not a path"),
+        ((), ({"path": {"value": "a", "type": "Exact"}},), "'a' is not a path"),
+        ((), ({"headers": [{"name": "a:", "value": "1"}]},), "'a:' is not a header name"),
+        (
+            ({"type": "RequestRedirect", "requestRedirect": {"scheme": "ftp"}},),
+            (),
+            "'ftp' is not supported",
+        ),
+        (
+            (
+                {
+                    "type": "URLRewrite",
+                    "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "a"}},
+                },
+            ),
+            (),
+            "'a' is not a path",
+        ),
+        (
+            ({"type": "RequestMirror", "requestMirror": {"backendRef": WEB, "percent": 101}},),
+            (),
+            "101/100 is not a share",
+        ),
+    ],
+)
+def test_what_envoy_would_reject_costs_its_own_rule_alone(
+    filters: Sequence[dict[str, Any]], matches: Sequence[dict[str, Any]], text: str
+) -> None:
+    bad = rule(*matches, filters=list(filters))
+    found = resolve(route(bad, rule({"path": {"value": "/good"}})), services=SERVICES)
+    assert text in said(found)["PartiallyInvalid"].message
+    assert Forward((Backend(POOL),)) in [one.action for one in rows(found.table)]
+    assert Forward() in [one.action for one in rows(found.table)]

@@ -82,6 +82,8 @@ class GatewaySource:
         self.standing = Standing.UNKNOWN
         self.resolution: GatewayResolution | None = None
         """The last published one; None while the Gateway is not ours."""
+        self.table: GatewayTable | None = None
+        """The table that is served."""
         self.changed: list[Callable[[], None]] = []
         """Called after every turn, and after every change of a status."""
         self.edition = 0
@@ -102,7 +104,6 @@ class GatewaySource:
         self._class: str | None = None
         """The GatewayClass that made the Gateway ours."""
         self._published = False
-        self._table: GatewayTable | None = None
         self._waiting: dict[Query | PoolName, float] = {}
         """Since when the answer to a new query, or the endpoints of a pool, are missing."""
         self._complete = False
@@ -383,6 +384,6 @@ class GatewaySource:
         self._put(draft.table)
 
     def _put(self, table: GatewayTable | None) -> None:
-        if not self._published or table is not self._table:
-            self._published, self._table = True, table
+        if not self._published or table != self.table:
+            self._published, self.table = True, table
             self._publish(table)

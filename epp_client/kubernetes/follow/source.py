@@ -8,7 +8,7 @@ the marked pools is resolved and published. If options give a pool, it replaces 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +126,12 @@ class KubernetesSource:
         if not all(root.listed for root in self._roots):
             return None
         return {name: pool.data for name, pool in self._pools.items()}
+
+    @property
+    def known(self) -> Collection[PoolName] | None:
+        """The names of the InferencePools, from the API server or from the last-known file; None before
+        they are known."""
+        return self._pools.keys() if all(root.synced for root in self._roots) else None
 
     @property
     def listed(self) -> bool:

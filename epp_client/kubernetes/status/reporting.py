@@ -140,9 +140,10 @@ class Reporting:
         self._wake()
 
     def _gateway_changed(self) -> None:
-        found = self._gateway.resolution if self._gateway is not None else None
-        if found is not None:
-            self.acknowledgement.published(found.table, found.statuses.gateway.generation)
+        source = self._gateway
+        if source is not None and source.table is not None and source.resolution is not None:
+            generation = source.resolution.statuses.gateway.generation
+            self.acknowledgement.published(source.table, generation)
         self._wake()
 
     def _listed_routes(self) -> Collection[Object] | None:
