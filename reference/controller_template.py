@@ -48,7 +48,9 @@ def merged(base: Any, patch: Any) -> Any:
 
 
 def _named(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value)
+    return isinstance(value, list) and all(
+        isinstance(item, dict) and "name" in item for item in value
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:

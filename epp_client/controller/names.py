@@ -32,8 +32,8 @@ def bounded(text: str, most: int = MAX_LABEL) -> str:
 
 
 def object_name(gateway: str, gateway_class: str) -> str:
-    """The name of the objects of a Gateway in its own namespace. Names of Gateways and classes may have dots,
-    and a Service's may not."""
+    """The name of the objects of a Gateway in its own namespace. Names of Gateways and classes may have
+    dots, and a Service's may not."""
     name = f"{gateway}-{gateway_class}"
     plain = name.replace(".", "-")
     if plain != name or not plain[0].isalpha():

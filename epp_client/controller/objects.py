@@ -1,7 +1,7 @@
 """Makes the objects that run a Gateway: of its spec, of what it refers to, and of the template. Pure.
 
-The template is config/kubernetes/base with its sidecar, see `reference/controller_template.py`. What is said
-here is only what differs from it.
+The template is config/kubernetes/base with its sidecar, see `reference/controller_template.py`. Here is
+only what differs from it.
 """
 
 from collections.abc import Iterator, Mapping

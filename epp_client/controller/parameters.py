@@ -111,7 +111,9 @@ class Parameters(BaseModel):
             raise ValueError("loadBalancerClass: needs serviceType LoadBalancer")
         for argument in self.serve_args:
             if argument.partition("=")[0] in _OWN_ARGUMENTS:
-                raise ValueError(f"serveArgs: {argument.partition('=')[0]} is set by the controller")
+                raise ValueError(
+                    f"serveArgs: {argument.partition('=')[0]} is set by the controller"
+                )
             if not argument.startswith("--"):
                 raise ValueError(f"serveArgs: {argument!r} is no option; write --name=value")
         return self

@@ -1,8 +1,8 @@
 """Decides which objects to apply and which to delete, from what is wanted and what there is. Pure.
 
-Level-based: an object is applied if it is missing, if it is to be another one, or if it is not any more as the
-API server returned it after our last apply. To apply what is there already changes nothing, so a restart of
-the controller costs a few calls and no rollout.
+Level-based: an object is applied if it is missing, if it is to be another one, or if it is not any more as
+the API server returned it after our last apply. To apply what is there already changes nothing, so a
+restart of the controller costs a few calls and no rollout.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -57,7 +57,7 @@ class Situation:
     observed: Mapping[Subject, Object]
     """Objects with our label."""
     kept: Collection[str] = ()
-    """`namespace/name` of the Gateways whose other objects stay: it is not known yet what is wanted of them."""
+    """`namespace/name` of the Gateways whose other objects stay: nobody knows yet what is wanted."""
     applied: Mapping[Subject, Applied] = field(default_factory=dict)
 
 

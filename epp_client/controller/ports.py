@@ -1,5 +1,5 @@
-"""The ports of a Gateway's Pods: those of its listeners, and those that Envoy and the sidecar need beside them.
-Pure.
+"""The ports of a Gateway's Pods: those of its listeners, and those that Envoy and the sidecar need beside
+them. Pure.
 
 A listener of the Gateway listens in the Pod at its own port, so ours make way for it.
 """

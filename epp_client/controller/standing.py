@@ -1,4 +1,5 @@
-"""What is said of a Gateway beside what its objects decide: its addresses, and whether it is programmed. Pure."""
+"""What is said of a Gateway beside what its objects decide: its addresses, and whether it is programmed.
+Pure."""
 
 import ipaddress
 from collections.abc import Iterable, Iterator
