@@ -1,10 +1,14 @@
 """The objects that serve one Gateway without a controller: a Deployment of Envoy and the sidecar, a Service
 and rights. Nothing is sent from here."""
 
+from pathlib import Path
+
+from epp_client.envoy.bootstrap import gateway_config
 from testbed.cluster.api import Object
 
 ADMIN_PORT = 9902
-ENVOY_ADMIN_PORT = 9901
+STATUS_PORT = 9903
+_RUN = Path("/run/epp-client")
 
 
 def _owned(gateway: Object, kind: str, version: str, **more: object) -> Object:
@@ -57,20 +61,23 @@ def objects(gateway: Object, address: str) -> list[Object]:
         },
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
     }
-    return [account, binding, _deployment(gateway, address)]
+    return [account, binding, _bootstrap(gateway), _deployment(gateway, address)]
+
+
+def _bootstrap(gateway: Object) -> Object:
+    text = gateway_config(
+        status=("0.0.0.0", STATUS_PORT),
+        ext_proc_sockets=[_RUN / "ext-proc.sock"],
+        ads_socket=_RUN / "xds.sock",
+    )
+    return _owned(gateway, "ConfigMap", "v1", data={"envoy.yaml": text})
 
 
 def _deployment(gateway: Object, address: str) -> Object:
     metadata = gateway["metadata"]
     named = f"{metadata['namespace']}/{metadata['name']}"
-    sockets = {"name": "sockets", "mountPath": "/run/epp-client"}
+    sockets = {"name": "sockets", "mountPath": str(_RUN)}
     config = {"name": "envoy", "mountPath": "/etc/envoy"}
-    bootstrap = {
-        "name": "bootstrap",
-        "image": "epp-client",
-        "args": ["envoy-config", "--gateway", named, "--output", "/etc/envoy/envoy.yaml"],
-        "volumeMounts": [config],
-    }
     sidecar = {
         "name": "epp-client",
         "image": "epp-client",
@@ -91,18 +98,18 @@ def _deployment(gateway: Object, address: str) -> Object:
         "name": "envoy",
         "image": "envoy",
         "args": ["--config-path", "/etc/envoy/envoy.yaml", "--concurrency", "1"],
-        "readinessProbe": {
-            "exec": {"command": ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{ENVOY_ADMIN_PORT}"]},
-            "periodSeconds": 2,
-        },
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": STATUS_PORT}, "periodSeconds": 1},
         "volumeMounts": [config, sockets],
     }
     pod = {
         "serviceAccountName": f"epp-client-{metadata['name']}",
         "securityContext": {"fsGroup": 65532},
-        "initContainers": [bootstrap, sidecar],
+        "initContainers": [sidecar],
         "containers": [envoy],
-        "volumes": [{"name": "sockets", "emptyDir": {}}, {"name": "envoy", "emptyDir": {}}],
+        "volumes": [
+            {"name": "sockets", "emptyDir": {}},
+            {"name": "envoy", "configMap": {"name": f"epp-client-{metadata['name']}"}},
+        ],
     }
     labels = _labels(gateway)
     template = {"metadata": {"labels": labels}, "spec": pod}

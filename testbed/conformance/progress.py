@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 _ROOT = "TestConformance"
 _RESULT = re.compile(r"^\s*--- (PASS|FAIL|SKIP): (\S+) \(([\d.]+)s\)")
 _BEGIN = re.compile(rf"^=== RUN\s+({_ROOT}/\S+)")
+_MARK = "\x16"
+"""Begins each line about a test, with -test.v=test2json."""
 _SETUP = re.compile(r"Test Setup: (.*)")
-_WAITING = re.compile(r"\d\dZ: (.*(?: yet|not ready).*)")
+_WAITING = re.compile(r"\dZ: (.* yet)$")
 _FAILURE = re.compile(r"^\s+(?:Error|Messages):\s+(?!Received unexpected error)(\S.*)")
 
 
@@ -42,7 +44,7 @@ class Progress:
     """What failed assertions said, outside of tests too."""
     finished: bool = False
     """Whether the suite came to its end."""
-    _waiting: str = ""
+    _waiting: set[str] = field(default_factory=set)
 
     def count(self, outcome: str) -> int:
         """How many tests ended so."""
@@ -50,6 +52,7 @@ class Progress:
 
     def read(self, line: str) -> Iterator[str]:
         """Take a line of output; what to show for it."""
+        line = line.replace(_MARK, "")
         if match := _SETUP.search(line):
             yield f"set-up: {match[1]}"
         elif match := _BEGIN.match(line):
@@ -57,10 +60,11 @@ class Progress:
                 yield f"{match[1].removeprefix(_ROOT + '/')} ..."
         elif match := _RESULT.match(line):
             yield from self._ended(Result(match[2], match[1], float(match[3])))
-        elif (match := _WAITING.search(line)) and match[1] != self._waiting and not self.results:
-            # Only the set-up: a test that waits says so in its own words.
-            self._waiting = match[1]
-            yield f"set-up: {match[1]}"
+        elif (match := _WAITING.search(line)) and match[1] not in self._waiting:
+            self._waiting.add(match[1])
+            # Only of the set-up: a test that waits says so in its log.
+            if not self.results:
+                yield f"set-up: {match[1]}"
         elif (match := _FAILURE.match(line)) and match[1] not in self.failures:
             self.failures.append(match[1])
 

@@ -24,8 +24,8 @@ class Suite:
     tests: int
     """How many tests it has without extended features."""
     features: Sequence[str] = ()
-    """Features that are declared, in the place of those in the GatewayClass's status. Tests of extended ones
-    run only if they are declared."""
+    """Features that are declared, in the place of those in the GatewayClass's status. Tests of extended
+    ones run only if they are declared."""
 
     @property
     def report(self) -> str:
@@ -37,7 +37,8 @@ class Suite:
     ) -> list[str]:
         """The flags of its program. `run` is one test, by its short name."""
         flags = [
-            "-test.v",
+            # Without test2json, results of tests come at the end of all.
+            "-test.v=test2json",
             # The package has tests of its own.
             "-test.run=^TestConformance$",
             "-test.timeout=60m",

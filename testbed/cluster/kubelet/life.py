@@ -18,6 +18,8 @@ from testbed.cluster.kubelet.spec import BadSpec, identity, variables
 from testbed.cluster.kubelet.status import Conditions, ContainerStatus, Waiting, now, pod_status
 from testbed.cluster.kubelet.volumes import Contents, until_there
 
+_LEAST_GRACE = 2.0
+"""Seconds for a sidecar, even if the main containers took the whole grace: as a kubelet does."""
 _RETRY = 1.0
 """Seconds before an unknown image or a bad spec is tried again."""
 
@@ -197,7 +199,8 @@ class PodLife:
     async def _end_sidecars(self, deadline: float) -> None:
         for container in reversed(self.pod["spec"].get("initContainers") or ()):
             if container["name"] in self._lives:
-                await self._lives[container["name"]].end(deadline)
+                least = asyncio.get_running_loop().time() + _LEAST_GRACE
+                await self._lives[container["name"]].end(max(deadline, least))
 
     async def _finished(self) -> None:
         """Say how it ended, and that it has."""
