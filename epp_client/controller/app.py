@@ -7,9 +7,10 @@ import structlog
 
 from epp_client import signals
 from epp_client.controller.names import bounded
-from epp_client.controller.objects import Images, Template, read_template
+from epp_client.controller.objects import Images, Template, bootstrap, read_template
 from epp_client.controller.operator import Identity, Operator
 from epp_client.controller.pages import Pages
+from epp_client.controller.ports import OwnPorts
 from epp_client.controller.settings import ControllerSettings
 from epp_client.errors import SettingsError
 from epp_client.kubernetes.client.access import Access
@@ -33,6 +34,8 @@ async def control(settings: ControllerSettings) -> None:
     """
     signals.block()
     signals.ignore(signals.RENEWING)
+    # Now, not while the Lease has to be renewed.
+    bootstrap(OwnPorts())
     api = KubernetesApi(Access(settings.kubeconfig, settings.context))
     await api.open()
     try:

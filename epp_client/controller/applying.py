@@ -11,7 +11,16 @@ import structlog
 
 from epp_client.controller.names import MANAGER
 from epp_client.controller.objects import GATEWAY_ANNOTATION
-from epp_client.controller.plan import Applied, Apply, Delete, Situation, Step, noted, steps
+from epp_client.controller.plan import (
+    Applied,
+    Apply,
+    Delete,
+    Situation,
+    Step,
+    content,
+    noted,
+    steps,
+)
 from epp_client.errors import ApiError, ApiFault
 from epp_client.gateway.world import Object
 from epp_client.kubernetes.client.api import KubernetesApi
@@ -159,8 +168,7 @@ class Applying:
         self._applied[step.subject] = noted(step.data, returned, before)
         if before is None:
             self._made[step.subject] = self._clock()
-        same = before is not None and _version(before) == _version(returned)
-        if not same:
+        if before is None or content(before) != content(returned):
             log.info("applied", object=str(step.subject))
 
     async def _check_free(self, step: Apply) -> None:
@@ -205,7 +213,3 @@ class Applying:
     def _next(self, turn: _Turn | None) -> float:
         before = 0.0 if turn is None else turn.interval
         return min(max(2 * before, self._pace.first), self._pace.longest)
-
-
-def _version(data: Object) -> str:
-    return str(data["metadata"].get("resourceVersion"))

@@ -2,17 +2,21 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from epp_client.gateway.features import SUPPORTED
 from epp_client.gateway.statuses import Condition
 from epp_client.gateway.world import Object
 from epp_client.kubernetes.status.gateway_merge import ClassWanted
-from epp_client.kubernetes.status.subjects import generation
+from epp_client.kubernetes.status.subjects import NewStatus, generation
 
 BUNDLE_VERSION = "gateway.networking.k8s.io/bundle-version"
 """Annotation of the Gateway API's CRDs."""
 DEFINITION_NAME = "gatewayclasses.gateway.networking.k8s.io"
 """The CRD whose annotation is read."""
+
+_FEATURES_SINCE = 4
+"""The minor version of the Gateway API whose standard channel has the field."""
 
 
 def is_ours(data: Object, controller: str) -> bool:
@@ -36,13 +40,48 @@ def bundle_version(definition: Mapping[str, Any]) -> str:
     return str(annotations.get(BUNDLE_VERSION) or "")
 
 
-def class_wanted(data: Object, version: str | None) -> ClassWanted:
+class RunClassWanted(NamedTuple):
+    """The status of a GatewayClass of ours."""
+
+    wanted: ClassWanted
+    features: tuple[str, ...]
+    """For `status.supportedFeatures`; empty where the CRD does not have it."""
+
+    @property
+    def generation(self) -> int:
+        """See Wanted."""
+        return self.wanted.generation
+
+    def merged(self, data: Object, now: str) -> NewStatus:
+        """See Wanted."""
+        found = self.wanted.merged(data, now)
+        features = [{"name": name} for name in self.features]
+        before = (data.get("status") or {}).get("supportedFeatures") or []
+        if not features or before == features:
+            return found
+        status = {**found.status, "supportedFeatures": features}
+        return found._replace(status=status, changed=True)
+
+    def summary(self) -> str:
+        """See Wanted."""
+        return self.wanted.summary()
+
+
+def class_wanted(data: Object, version: str | None) -> RunClassWanted:
     """The conditions of a GatewayClass of ours. `version` is that of the CRDs; None: it cannot be read."""
     if problem := class_problem(data):
         accepted = Condition("Accepted", "False", "InvalidParameters", problem)
     else:
         accepted = Condition("Accepted", "True", "Accepted", "Served by epp-client")
-    return ClassWanted(generation(data), (accepted, _supported(version)))
+    conditions = ClassWanted(generation(data), (accepted, _supported(version)))
+    return RunClassWanted(conditions, SUPPORTED if _has_features(version) else ())
+
+
+def _has_features(version: str | None) -> bool:
+    """Whether the CRD of GatewayClasses has `status.supportedFeatures`: an older one would drop it, and it
+    would be written again and again."""
+    found = re.match(r"v1\.(\d+)", version or "")
+    return found is not None and int(found[1]) >= _FEATURES_SINCE
 
 
 def _supported(version: str | None) -> Condition:

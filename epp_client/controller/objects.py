@@ -171,12 +171,13 @@ def _config_map(plane: Plane, template: Template, ports: OwnPorts) -> dict[str, 
     place = {"name": plane.objects_name, "namespace": plane.name.namespace}
     return {
         "metadata": _metadata(plane, place),
-        "data": {"envoy.yaml": _bootstrap(ports), "drain.sh": template.drain},
+        "data": {"envoy.yaml": bootstrap(ports), "drain.sh": template.drain},
     }
 
 
 @cache
-def _bootstrap(ports: OwnPorts) -> str:
+def bootstrap(ports: OwnPorts) -> str:
+    """Envoy's bootstrap. The first one takes up to a second."""
     return gateway_config(
         admin=("127.0.0.1", ports.envoy_admin),
         status=("0.0.0.0", ports.envoy_status),
