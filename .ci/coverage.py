@@ -20,7 +20,7 @@ FLOOR = 95.0
 
 TESTS = (
     *("tests/relay", "tests/ext_proc", "tests/picker", "tests/pool", "tests/wire", "tests/xds"),
-    "tests/endpoints",
+    *("tests/endpoints", "tests/gateway"),
     *("tests/kubernetes/test_api.py", "tests/kubernetes/test_cache.py"),
     *("tests/kubernetes/test_findings.py", "tests/kubernetes/test_lease.py"),
     *("tests/kubernetes/test_source.py", "tests/kubernetes/test_status.py"),
@@ -28,6 +28,9 @@ TESTS = (
     *("tests/workers/test_delta.py", "tests/admin/test_metrics.py", "tests/e2e/test_answers.py"),
     *("tests/up/test_standing_in.py", "tests/up/test_supervision.py"),
     "tests/kubernetes/test_given_pool.py",
+    "tests/controller",
+    *("tests/kubernetes/test_gateway_findings.py", "tests/kubernetes/test_gateway_merge.py"),
+    "tests/kubernetes/test_gateway_parts.py",
 )
 
 

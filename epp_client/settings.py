@@ -23,6 +23,7 @@ from epp_client.option_values import (
     EndpointKeys,
     FullName,
     HostName,
+    IpAddress,
     LabelSelector,
     PickerAddress,
     TargetPorts,
@@ -59,6 +60,7 @@ _CONTROLLER = (
     r"/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+$"
 )
 """The pattern of `controllerName` in the Gateway API's CRDs."""
+ControllerName = Annotated[str, Field(max_length=253, pattern=_CONTROLLER)]
 
 
 class KubernetesSettings(BaseModel):
@@ -78,15 +80,30 @@ class KubernetesSettings(BaseModel):
     """File that keeps the last known objects. If the API server is down at the next start, the sidecar
     serves from it."""
     gateway: FullName | None = None
-    """namespace/name of the Gateway that this sidecar serves. The status of the InferencePools that its
-    routes use is reported."""
-    controller_name: Annotated[str, Field(max_length=253, pattern=_CONTROLLER)] = DEFAULT_CONTROLLER
-    """Controller name in the entries of `status.parents` that this sidecar writes."""
+    """namespace/name of the Gateway that this sidecar serves. If its GatewayClass has --controller-name,
+    Envoy gets its listeners and HTTPRoutes from the sidecar. Otherwise another implementation serves them.
+    In both cases the status of the InferencePools that its routes use is reported."""
+    serve_gateway: bool = True
+    """Serve the Gateway if its class is ours. Without it no Gateway and no GatewayClass is read."""
+    gateway_addresses: tuple[HostName, ...] = ()
+    """Address or host name at which clients reach the Gateway, for its `status.addresses`, repeatable.
+    Default: $POD_IP if it is set; else `status.addresses` is left as it is."""
+    controller_name: ControllerName = DEFAULT_CONTROLLER
+    """Controller name: of the GatewayClass whose Gateway this sidecar serves itself, and in the entries of
+    `status.parents` that it writes."""
     lease_namespace: Annotated[str, Field(min_length=1)] | None = None
     """Namespace of the Lease that elects the replica which reports status. Default: the Pod's, else the
     Gateway's."""
     status: bool = True
-    """Report the status of InferencePools. Needs --gateway."""
+    """Report the status of InferencePools, and of a Gateway and HTTPRoutes that this sidecar serves. Needs
+    --gateway."""
+    gateway_class_status: bool = True
+    """Report the status of the GatewayClass too. Turn it off if a controller does."""
+
+    @property
+    def may_serve_gateway(self) -> bool:
+        """Whether a Gateway is read, and served if its class is ours."""
+        return self.gateway is not None and self.serve_gateway
 
     def check_alone(self) -> None:
         """Check that no option is about InferencePools.
@@ -98,6 +115,7 @@ class KubernetesSettings(BaseModel):
             ("--namespace", self.namespaces),
             ("--pool", self.named_pools),
             ("--gateway", self.gateway),
+            ("--gateway-address", self.gateway_addresses),
         ):
             if given:
                 raise ValueError(
@@ -275,6 +293,24 @@ class SourceSettings(BaseModel):
         return self
 
 
+class GatewaySettings(BaseModel):
+    """How Envoy serves the ports of a Gateway, which it gets from the sidecar. Times are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    gateway_listen: IpAddress = "0.0.0.0"
+    """IP address on which Envoy listens on the ports of a Gateway; `::` for IPv4 and IPv6."""
+    gateway_idle_timeout: Annotated[float, Field(ge=0)] = 7200.0
+    """Seconds without a byte in either direction after which Envoy ends a stream through a Gateway; 0: no
+    limit."""
+    gateway_request_timeout: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds from the end of a request through a Gateway to the end of its response, unless the route says
+    otherwise; 0: no limit."""
+    gateway_upgrades: tuple[str, ...] = ("websocket",)
+    """Protocol that clients of a Gateway may upgrade to, repeatable; `none`: no upgrades. Default:
+    websocket."""
+
+
 class ServeSettings(SourceSettings):
     """Settings of `epp-client serve`. Times are in seconds, sizes in bytes."""
 
@@ -293,6 +329,7 @@ class ServeSettings(SourceSettings):
     admin_hosts: tuple[HostName, ...] = ()
     """Additional name that the `Host` header of a request to the admin page may have, repeatable. Always
     allowed: localhost, the address that the request came to, the host of --admin, this machine's name."""
+    gateway_edge: GatewaySettings = GatewaySettings()
     transport: TransportName = TransportName.NATIVE
     """gRPC implementation of the relay: our own, or the grpcio library."""
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST

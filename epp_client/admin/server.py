@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
@@ -25,6 +25,9 @@ from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.tls_settings import ClientTls
 from epp_client.version import VERSION
+
+if TYPE_CHECKING:
+    from epp_client.gateway.world import GatewayResolution
 
 MAX_HEADER_BYTES = 8192
 """Limit of a request line, and of one header field."""
@@ -83,8 +86,11 @@ class AdminServer:
         counters: CounterSource,
         readiness: Readiness,
         hosts: Collection[str] = (),
+        gateway: "Callable[[], GatewayResolution | None]" = lambda: None,
     ) -> None:
-        """`hosts` are additional allowed names of the `Host` header, see `only_for`."""
+        """`hosts` are additional allowed names of the `Host` header, see `only_for`. `gateway` returns what
+        is served for the Gateway; None without one."""
+        self._gateway_served = gateway
         self._address = address
         self._store = store
         self._metrics = metrics
@@ -101,6 +107,7 @@ class AdminServer:
         application.router.add_get("/summary", self._summary)
         application.router.add_get("/pools", self._pools)
         application.router.add_get("/pools/{namespace}/{name}", self._pool)
+        application.router.add_get("/gateway", self._gateway)
         self._listener: asyncio.Server | None = None
         self._runner = web.AppRunner(
             application,
@@ -189,16 +196,19 @@ class AdminServer:
         )
 
     async def _pools(self, request: web.Request) -> web.StreamResponse:
-        """All pools with all endpoints, written in pieces so that other tasks get their turns."""
-        response = web.StreamResponse(headers=_JSON_HEADERS)
-        response.content_type, response.charset = "application/json", "utf-8"
-        await response.prepare(request)
+        """All pools with all endpoints."""
         health = (await self._counters.totals()).pickers
-        for piece in self._pieces(health):
-            await response.write(piece.encode())
-            await asyncio.sleep(0)
-        await response.write_eof()
-        return response
+        return await _written(request, self._pieces(health))
+
+    async def _gateway(self, request: web.Request) -> web.StreamResponse:
+        """The route table of the Gateway."""
+        resolution = self._gateway_served()
+        if resolution is None:
+            return web.json_response({"error": "no Gateway is served"}, status=404)
+        # Its imports are needed only with a Gateway.
+        from epp_client.gateway.as_json import pieces
+
+        return await _written(request, pieces(resolution))
 
     def _pieces(self, health: Mapping[str, Mapping[str, Health]]) -> Iterator[str]:
         store = self._store
@@ -235,6 +245,18 @@ class AdminServer:
 
 
 _JSON_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+async def _written(request: web.Request, pieces: Iterator[str]) -> web.StreamResponse:
+    """A JSON response that is written in pieces, so that other tasks get their turns."""
+    response = web.StreamResponse(headers=_JSON_HEADERS)
+    response.content_type, response.charset = "application/json", "utf-8"
+    await response.prepare(request)
+    for piece in pieces:
+        await response.write(piece.encode())
+        await asyncio.sleep(0)
+    await response.write_eof()
+    return response
 
 
 def _number(request: web.Request, key: str, default: int) -> int:

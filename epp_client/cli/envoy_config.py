@@ -171,7 +171,7 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     """The pools that have no error. Errors are printed."""
     from epp_client.endpoints.source import load as load_endpoints
     from epp_client.manifests.files import load
-    from epp_client.manifests.world import build_world
+    from epp_client.manifests.world import contents_of
 
     if settings.named_pools:
         return {}
@@ -186,9 +186,9 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
         _show_errors(problems)
         return {one.pool.name: one.pool for one in listed or ()}
     loaded = load(settings.pools)
-    world, faults = build_world(loaded, defaults, {})
-    _show_errors((*loaded.problems, *faults))
-    return world.pools
+    contents = contents_of(loaded, defaults, {})
+    _show_errors((*loaded.problems, *contents.problems))
+    return contents.world.pools
 
 
 def _named(text: str, default: ResponseMode) -> "tuple[PoolName, ResponseMode]":

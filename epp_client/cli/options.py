@@ -20,6 +20,8 @@ _SPELLINGS: Final = {
     "namespaces": "--namespace",
     "named_pools": "--pool",
     "admin_hosts": "--admin-host",
+    "gateway_addresses": "--gateway-address",
+    "gateway_upgrades": "--gateway-upgrade",
     "routes": "--route",
     "upgrades": "--upgrade",
     # TLS of pickers.

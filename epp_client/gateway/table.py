@@ -89,6 +89,9 @@ class HeaderChange(NamedTuple):
     remove: tuple[str, ...] = ()
 
 
+UNCHANGED = HeaderChange()
+
+
 class PathChange(NamedTuple):
     """A new path."""
 
@@ -114,8 +117,8 @@ class Backend(NamedTuple):
     target: PoolName | ServicePort | None
     """None: the reference is not valid, and its share of the requests gets status 500."""
     weight: int = 1
-    request_headers: HeaderChange = HeaderChange()
-    response_headers: HeaderChange = HeaderChange()
+    request_headers: HeaderChange = UNCHANGED
+    response_headers: HeaderChange = UNCHANGED
 
 
 class Mirror(NamedTuple):
@@ -147,8 +150,8 @@ class Entry(NamedTuple):
 
     match: Match
     action: Forward | Redirect
-    request_headers: HeaderChange = HeaderChange()
-    response_headers: HeaderChange = HeaderChange()
+    request_headers: HeaderChange = UNCHANGED
+    response_headers: HeaderChange = UNCHANGED
     source: str = ""
     """Where it is from: `HTTPRoute default/chat rules[0]`."""
 

@@ -4,9 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from epp_client.gateway.statuses import Statuses
+from epp_client.gateway.http_route import HttpRoute
+from epp_client.gateway.statuses import RouteName, Statuses
 from epp_client.gateway.table import Certificate, GatewayTable, SecretName
 from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.pods import PodFacts
 from epp_client.pool.problems import Problem
 
 Object = Mapping[str, Any]
@@ -29,8 +31,12 @@ class GatewayWorld:
     services: Mapping[Place, Object] = field(default_factory=dict)
     slices: Mapping[Place, Sequence[Object]] = field(default_factory=dict)
     """EndpointSlices, by namespace and name of their Service."""
+    pods: Sequence[PodFacts] = ()
+    """Pods of Services that have no EndpointSlices, as in a dump of Pods and Services."""
     secrets: Mapping[SecretName, Certificate | str] = field(default_factory=dict)
     """The certificate of each Secret that exists, or why it cannot be used."""
+    config_maps: Collection[Place] = ()
+    """ConfigMaps that exist."""
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels of namespaces. Needed only if a listener allows routes by a selector."""
 
@@ -42,6 +48,7 @@ class References:
     services: frozenset[Place] = frozenset()
     secrets: frozenset[SecretName] = frozenset()
     """Only Secrets that a listener may refer to: its own namespace's, or with a ReferenceGrant."""
+    config_maps: frozenset[Place] = frozenset()
     namespaces: bool = False
     """Whether labels of namespaces are needed."""
 
@@ -54,3 +61,5 @@ class GatewayResolution:
     statuses: Statuses
     references: References
     problems: tuple[Problem, ...] = ()
+    read: Mapping[RouteName, tuple[Object, HttpRoute]] = field(default_factory=dict, repr=False)
+    """Each HTTPRoute with what was read of it, for the next resolution."""

@@ -1,4 +1,5 @@
-"""KubernetesPools: an API server as the source of a sidecar's pools. It connects the parts of `kubernetes`.
+"""KubernetesPools: an API server as the source of a sidecar's pools, and of the table of its Gateway. It
+connects the parts of `kubernetes`.
 
 The parts know nothing of each other's settings.
 """
@@ -8,16 +9,15 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.client.access import Access
 from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.follow.given import given_pool
-from epp_client.kubernetes.follow.last_known import LastKnown
+from epp_client.kubernetes.follow.last_known import LastKnown, Memory
 from epp_client.kubernetes.follow.queries import Scope
 from epp_client.kubernetes.follow.source import KubernetesSource
-from epp_client.kubernetes.status.merge import Parent
+from epp_client.kubernetes.gateway import GatewayUse, KubernetesGateway
 from epp_client.kubernetes.status.report import WriteResult
-from epp_client.kubernetes.status.reporting import Reporting, Role, own_identity, own_namespace
+from epp_client.kubernetes.status.reporting import Reporting, own_namespace
 from epp_client.option_values import host_port
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
@@ -44,9 +44,10 @@ class KubernetesPools:
         clock: Callable[[], float],
         listed: Listed,
         endpoints: EndpointSettings | None = None,
+        use: GatewayUse | None = None,
     ) -> None:
         """`endpoints` may have the selector of a pool, which replaces the InferencePools, or the picker of
-        the one InferencePool."""
+        the one InferencePool. `use` is where the table of a Gateway goes."""
         self._access = Access(settings.kubeconfig, settings.context)
         self._api = KubernetesApi(self._access)
         pools = tuple(PoolName(*name.split("/", 1)) for name in settings.named_pools)
@@ -69,10 +70,10 @@ class KubernetesPools:
         self._last_known = LastKnown(settings.last_known) if settings.last_known else None
         self._remembering: asyncio.Task[None] | None = None
         self._writes: dict[str, int] = {str(result): 0 for result in WriteResult}
-        self._reporting: Reporting | None = None
-        if (role := _role(settings)) is not None:
-            self._reporting = Reporting(
-                self._api, self._source, scope, store, defaults, role, self._written
+        self.gateway: KubernetesGateway | None = None
+        if settings.gateway is not None:
+            self.gateway = KubernetesGateway(
+                settings, self._api, self._source, scope, store, defaults, clock, self._written, use
             )
 
     @property
@@ -88,8 +89,8 @@ class KubernetesPools:
         """
         await self._api.open()
         try:
-            if self._reporting is not None:
-                self._reporting.start()
+            if self.gateway is not None:
+                self.gateway.start()
             if self._last_known is not None:
                 self._remembering = asyncio.create_task(self._remember(self._last_known))
             await self._source.run()
@@ -97,7 +98,8 @@ class KubernetesPools:
             if self._remembering is not None:
                 self._remembering.cancel()
                 await asyncio.wait({self._remembering})
-            await self.retire()
+            if self.gateway is not None:
+                await self.gateway.stop()
             await self._api.close()
 
     def recall(self) -> bool:
@@ -110,48 +112,60 @@ class KubernetesPools:
             seconds=round(self._clock() - memory.at),
         )
         self._source.recall(memory)
+        if self.gateway is not None:
+            self.gateway.recall(memory)
         return True
 
     async def _remember(self, last_known: LastKnown) -> None:
         """Keep the last-known file current while the served state is."""
-        saved, since = 0, 0.0
+        saved, since = (0, 0), 0.0
         try:
             while True:
                 await asyncio.sleep(SAVE_INTERVAL)
-                edition, now = self._source.edition, self._clock()
+                edition, now = self._edition, self._clock()
                 if self._current and (edition != saved or now - since > REFRESH_INTERVAL):
-                    last_known.save(self._source.memory())
+                    last_known.save(self._memory())
                     saved, since = edition, now
         finally:
             if self._current:
-                last_known.save(self._source.memory())
+                last_known.save(self._memory())
+
+    def _memory(self) -> Memory:
+        more = self.gateway.remembered() if self.gateway is not None else ()
+        return self._source.memory(more)
+
+    @property
+    def _edition(self) -> tuple[int, int]:
+        return self._source.edition, self.gateway.edition if self.gateway is not None else 0
 
     @property
     def _current(self) -> bool:
         """Whether all served objects are as the API server has them now."""
-        return self._source.listed and not self._source.stale()
+        gateway = self.gateway is None or self.gateway.current
+        return gateway and self._source.listed and not self._source.stale()
 
     async def retire(self) -> None:
         """Stop reporting status, so that another replica can. The pools are still followed."""
-        if self._reporting is not None:
-            await self._reporting.stop()
+        if self.gateway is not None:
+            await self.gateway.retire()
 
     def _written(self, result: WriteResult) -> None:
         self._writes[result] += 1
 
     def staleness(self) -> str:
         """For how long the served state has been stale, and why; empty when it is current."""
-        seconds = self._source.stale()
+        seconds = self.stale()
         if not seconds:
             return ""
-        why = next((self._access.without_path(str(error)) for error in self._source.failures()), "")
+        failures = self._source.failures() + (self.gateway.failures() if self.gateway else [])
+        why = next((self._access.without_path(str(error)) for error in failures), "")
         return f"stale for {seconds:.0f} s, serving the last known state: {why}"
 
     # --- for metrics, see ApiSource ---
 
     def stale(self) -> float:
         """Seconds since some resource could not be followed; 0 when all are."""
-        return self._source.stale()
+        return max(self._source.stale(), self.gateway.stale() if self.gateway else 0.0)
 
     def asked(self) -> Mapping[str, int]:
         """Number of lists and watches."""
@@ -169,14 +183,10 @@ class KubernetesPools:
         """Number of status writes by result; None when status is not reported."""
         return self._writes if self._reporting is not None else None
 
+    @property
+    def _reporting(self) -> Reporting | None:
+        return self.gateway.reporting if self.gateway is not None else None
+
     def status_leader(self) -> bool:
         """Whether this replica is the one that writes status."""
         return self._reporting is not None and self._reporting.leads
-
-
-def _role(settings: KubernetesSettings) -> Role | None:
-    if settings.gateway is None or not settings.status:
-        return None
-    gateway = GatewayName(*settings.gateway.split("/", 1))
-    namespace = settings.lease_namespace or own_namespace() or gateway.namespace
-    return Role(Parent(gateway, settings.controller_name), namespace, own_identity())

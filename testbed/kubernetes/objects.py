@@ -16,11 +16,17 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from epp_client.kubernetes.client.resources import (
+    CONFIG_MAP,
     ENDPOINT_SLICE,
+    GATEWAY,
+    GATEWAY_CLASS,
     HTTP_ROUTE,
     INFERENCE_POOL,
     LEASE,
+    NAMESPACE,
     POD,
+    REFERENCE_GRANT,
+    SECRET,
     SERVICE,
     Resource,
 )
@@ -30,14 +36,14 @@ from testbed.kubernetes.patches import Object, Refusal, json_patch, merge_patch
 Key = tuple[str, str]
 """Namespace and name."""
 
-GATEWAY = Resource("gateway.networking.k8s.io", "v1", "gateways", "Gateway")
-NAMESPACE = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
-
-WITH_STATUS = frozenset({INFERENCE_POOL, POD, SERVICE, HTTP_ROUTE, GATEWAY})
-WITHOUT_GENERATION = frozenset({SERVICE, LEASE})
-CUSTOM = frozenset({INFERENCE_POOL, HTTP_ROUTE, GATEWAY})
+WITH_STATUS = frozenset({INFERENCE_POOL, POD, SERVICE, HTTP_ROUTE, GATEWAY, GATEWAY_CLASS})
+WITHOUT_GENERATION = frozenset({SERVICE, LEASE, SECRET, CONFIG_MAP, NAMESPACE})
+CUSTOM = frozenset({INFERENCE_POOL, HTTP_ROUTE, GATEWAY, GATEWAY_CLASS, REFERENCE_GRANT})
 """Kinds of CRDs, which exist only while installed, and whose updates need a resourceVersion."""
-ALL = (POD, SERVICE, ENDPOINT_SLICE, LEASE, NAMESPACE, INFERENCE_POOL, HTTP_ROUTE, GATEWAY)
+ALL = (
+    *(POD, SERVICE, ENDPOINT_SLICE, LEASE, NAMESPACE, SECRET, CONFIG_MAP),
+    *(INFERENCE_POOL, HTTP_ROUTE, GATEWAY, GATEWAY_CLASS, REFERENCE_GRANT),
+)
 
 
 def expired(version: int, oldest: int) -> Refusal:

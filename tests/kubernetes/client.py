@@ -12,9 +12,8 @@ import kubernetes_asyncio.client
 import pytest
 from kubernetes_asyncio.config import new_client_from_config
 
-from epp_client.kubernetes.client.resources import POD, Resource
+from epp_client.kubernetes.client.resources import NAMESPACE, POD, Resource
 from testbed.kubernetes.double import ApiDouble
-from testbed.kubernetes.objects import NAMESPACE
 from testbed.kubernetes.patches import Object
 
 

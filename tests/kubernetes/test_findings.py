@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from epp_client.kubernetes.status.findings import Inputs, Wanted, findings
+from epp_client.kubernetes.status.findings import Finding, Inputs, findings
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.parse import parse_inference_pool
 from epp_client.pool.resolve import World, resolve
@@ -29,7 +29,7 @@ def found(
     routes: Any = NO_ROUTES,
     named: bool = False,
     resolved: dict[str, Any] | None = None,
-) -> Wanted | None:
+) -> Finding | None:
     """What is to be said of `data`, when `resolved` is what the sidecar serves."""
     store = PoolStore()
     if resolved is not None:
@@ -51,7 +51,7 @@ def test_a_pool_of_the_gateway_has_conditions_of_its_generation(routes: Any, nam
 
 
 def test_a_pool_of_another_gateway_has_none_any_more() -> None:
-    assert found(pool(), resolved=pool()) == Wanted(1, None)
+    assert found(pool(), resolved=pool()) == Finding(1, None)
 
 
 def test_while_the_routes_are_unknown_nothing_is_taken_back() -> None:

@@ -54,7 +54,7 @@ def facts(*objects: dict[str, Any], **spec: Any) -> PoolFacts:
 
 def told(facts: PoolFacts, relation: Relation = NAMED) -> dict[str, tuple[str, str, str]]:
     found = conditions(facts, relation, GATEWAY)
-    return {c.type: (c.status, c.reason.value, c.message) for c in found}
+    return {c.type: (c.status, str(c.reason), c.message) for c in found}
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epp_client.gateway.statuses import Condition
 from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.status.conditions import (
-    Condition,
     PoolFacts,
     Reason,
     Relation,

@@ -12,7 +12,7 @@ import pytest
 from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.client.resources import HTTP_ROUTE, INFERENCE_POOL, SERVICE, Resource
-from epp_client.kubernetes.status.findings import Inputs
+from epp_client.kubernetes.status.findings import Inputs, said_of_pools
 from epp_client.kubernetes.status.merge import MAX_PARENTS, Parent
 from epp_client.kubernetes.status.report import Pace, StatusReporter, WriteResult
 from epp_client.kubernetes.status.routes import GATEWAY_GROUP, POOL_GROUP
@@ -26,7 +26,7 @@ from testbed.kubernetes.watches import Asked
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.manifests import inference_pool, service
 
-AT_ONCE = Pace(settle=0.0, between=0.0, pool=0.0, conflict=0.0)
+AT_ONCE = Pace(settle=0.0, between=0.0, object=0.0, conflict=0.0)
 CONTROLLER = "epp-client.dev/gateway"
 
 
@@ -53,7 +53,12 @@ class Rig:
             self.store, PoolSettings(), lambda: self.pools, lambda: self.routes, self.named
         )
         self.reporter = StatusReporter(
-            self.api, parent, inputs, self.leads, self._count, self.pace, self.clock
+            self.api,
+            lambda: said_of_pools(inputs, parent),
+            self.leads,
+            self._count,
+            self.pace,
+            self.clock,
         )
 
     def _count(self, result: WriteResult) -> None:
@@ -351,7 +356,7 @@ async def test_a_server_that_does_not_know_our_fields_is_left_alone(
 
 @pytest.fixture
 async def running(api_server: ApiServer, api: KubernetesApi) -> AsyncIterator[Rig]:
-    pace = Pace(settle=0.0, between=0.0, pool=0.01, conflict=0.0)
+    pace = Pace(settle=0.0, between=0.0, object=0.01, conflict=0.0)
     rig = Rig(api_server, api, {PoolName(api_server.namespace, "llama")}, pace)
     task = asyncio.create_task(rig.reporter.run())
     yield rig

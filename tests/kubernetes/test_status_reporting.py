@@ -16,6 +16,7 @@ from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.client.resources import HTTP_ROUTE, INFERENCE_POOL, LEASE, SERVICE
 from epp_client.kubernetes.follow.queries import Scope
 from epp_client.kubernetes.follow.reflector import Pace as ReflectorPace
+from epp_client.kubernetes.follow.routes import RouteSource
 from epp_client.kubernetes.follow.source import KubernetesSource
 from epp_client.kubernetes.status.lease import Terms
 from epp_client.kubernetes.status.merge import Parent
@@ -32,7 +33,7 @@ from tests.kubernetes.client import ApiServer
 from tests.kubernetes.manifests import inference_pool, service
 from tests.kubernetes.test_status_report import foreign, route
 
-QUICK = Pace(settle=0.0, between=0.0, pool=0.01, conflict=0.01)
+QUICK = Pace(settle=0.0, between=0.0, object=0.01, conflict=0.01)
 RETRIES = ReflectorPace(first=0.01, longest=0.1, absent=0.05)
 TERMS = Terms(duration=1, renewal=0.2)
 
@@ -59,31 +60,33 @@ async def replica(
     await api.open()
     store = PoolStore()
     source = KubernetesSource(api, scope, store, PoolSettings(), time.monotonic, pace=RETRIES)
+    routes = RouteSource(api, scope, source.asked, RETRIES)
     parent = Parent(GatewayName(server.namespace, "edge"), DEFAULT_CONTROLLER)
     role = Role(parent, server.namespace, own_identity())
     found: Replica
     reporting = Reporting(
         api,
         source,
-        scope,
+        routes,
         store,
         PoolSettings(),
         role,
         lambda result: found.results.append(result),
         lambda leads: found.leads(leads),
         QUICK,
-        RETRIES,
         TERMS,
+        named=scope.pools,
     )
     found = Replica(reporting, source)
-    task = asyncio.create_task(source.run())
+    tasks = [asyncio.create_task(source.run()), asyncio.create_task(routes.run())]
     reporting.start()
     try:
         yield found
     finally:
         await reporting.stop()
-        task.cancel()
-        await asyncio.wait({task})
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await api.close()
 
 

@@ -9,16 +9,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from epp_client.kubernetes.client.resources import (
+    CONFIG_MAP,
     ENDPOINT_SLICE,
+    GATEWAY,
+    GATEWAY_CLASS,
+    HTTP_ROUTE,
     INFERENCE_POOL,
+    NAMESPACE,
     POD,
+    REFERENCE_GRANT,
+    SECRET,
     SERVICE,
     Resource,
 )
 from epp_client.kubernetes.follow.cache import Object
+from epp_client.kubernetes.follow.certificates import certificate
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.picker_target import supported
 from epp_client.pool.pods import pod_facts
+
+SERVICE_NAME = "kubernetes.io/service-name"
+"""Label of an EndpointSlice: the name of its Service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,14 @@ class Scope:
         whole = [Query(INFERENCE_POOL, namespace) for namespace in self.namespaces]
         return [*whole, *named] or [Query(INFERENCE_POOL)]
 
+    def everywhere(self, resource: Resource, *more: str) -> list[Query]:
+        """The queries for all objects of a kind in the namespaces of the pools, and in those of `more`."""
+        named = (pool.namespace for pool in self.pools)
+        namespaces = [*dict.fromkeys([*self.namespaces, *named])]
+        if not namespaces:
+            return [Query(resource)]
+        return [Query(resource, namespace) for namespace in dict.fromkeys([*namespaces, *more])]
+
 
 def references(pool: InferencePool) -> tuple[Query, ...]:
     """Queries for a pool's Pods, and for its picker's Service and EndpointSlices if it has a picker."""
@@ -67,7 +86,7 @@ def references(pool: InferencePool) -> tuple[Query, ...]:
     return (
         pods,
         Query(SERVICE, namespace, field_selector=f"metadata.name={name}"),
-        Query(ENDPOINT_SLICE, namespace, label_selector=f"kubernetes.io/service-name={name}"),
+        Query(ENDPOINT_SLICE, namespace, label_selector=f"{SERVICE_NAME}={name}"),
     )
 
 
@@ -76,7 +95,7 @@ def kept(query: Query) -> Callable[[Object], Any]:
     return _KEPT[query.resource.kind]
 
 
-def _pool(data: Object) -> Object:
+def _whole(data: Object) -> Object:
     metadata = {k: v for k, v in (data.get("metadata") or {}).items() if k != "managedFields"}
     return {**data, "metadata": metadata}
 
@@ -91,12 +110,30 @@ def _endpoint_slice(data: Object) -> Object:
         {"addresses": e.get("addresses"), "conditions": e.get("conditions")}
         for e in data.get("endpoints") or []
     ]
-    return {"ports": data.get("ports"), "endpoints": endpoints}
+    labels = (data.get("metadata") or {}).get("labels") or {}
+    return {
+        "metadata": {"labels": {SERVICE_NAME: labels.get(SERVICE_NAME)}},
+        "ports": data.get("ports"),
+        "endpoints": endpoints,
+    }
+
+
+def _labels(data: Object) -> Mapping[str, str]:
+    return dict((data.get("metadata") or {}).get("labels") or {})
 
 
 _KEPT: Mapping[str, Callable[[Object], Any]] = {
-    INFERENCE_POOL.kind: _pool,
+    INFERENCE_POOL.kind: _whole,
     POD.kind: pod_facts,
     SERVICE.kind: _service,
     ENDPOINT_SLICE.kind: _endpoint_slice,
+    GATEWAY.kind: _whole,
+    GATEWAY_CLASS.kind: _whole,
+    HTTP_ROUTE.kind: _whole,
+    REFERENCE_GRANT.kind: _whole,
+    NAMESPACE.kind: _labels,
+    # That it exists is all that matters.
+    CONFIG_MAP.kind: lambda _: {},
+    # Nothing of a Secret but its certificate is kept.
+    SECRET.kind: certificate,
 }

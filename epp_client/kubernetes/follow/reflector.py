@@ -104,8 +104,17 @@ class Reflector(Generic[Kept]):
     @property
     def answered(self) -> bool:
         """Whether the server has listed the objects, or answered that it will not (403, 404)."""
+        return self.synced or self._refused
+
+    @property
+    def current(self) -> bool:
+        """The same, and the answer is not from the last-known file."""
+        return self.listed or self._refused
+
+    @property
+    def _refused(self) -> bool:
         definite = (ApiFault.FORBIDDEN, ApiFault.NOT_FOUND)
-        return self.synced or (self.failure is not None and self.failure.fault in definite)
+        return self.failure is not None and self.failure.fault in definite
 
     def recall(self, objects: Mapping[Key, Kept], since: float) -> None:
         """Use `objects`, current at `since` by the monotonic clock, until the first list."""

@@ -1,34 +1,39 @@
-"""The set of reflectors: one per query that some pool refers to, and summaries of their state."""
+"""The set of reflectors: one per query that something refers to, and summaries of their state."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
 
 from epp_client.errors import ApiError
 from epp_client.kubernetes.client.resources import INFERENCE_POOL, POD
 from epp_client.kubernetes.follow.queries import Query
 from epp_client.kubernetes.follow.reflector import Reflector
-from epp_client.pool.inference_pool import PoolName
 
+User = TypeVar("User", bound=Hashable)
 Make = Callable[[Query, Callable[[], None]], Reflector[Any]]
 
 
-class Reflectors:
-    """Reflectors of the queries that pools refer to. Pools with the same query share a reflector."""
+class Reflectors(Generic[User]):
+    """Reflectors of the queries that users (pools, or a Gateway) refer to. Users with the same query share
+    a reflector."""
 
-    def __init__(self, make: Make, touched: Callable[[Iterable[PoolName]], None]) -> None:
-        """`make` takes a query and the callback for changes. `touched` gets the pools that a change
+    def __init__(self, make: Make, touched: Callable[[Iterable[User]], None]) -> None:
+        """`make` takes a query and the callback for changes. `touched` gets the users that a change
         affects."""
         self._make = make
         self._touched = touched
-        self._users: dict[Query, set[PoolName]] = {}
-        self._queries: dict[PoolName, set[Query]] = {}
+        self._users: dict[Query, set[User]] = {}
+        self._queries: dict[User, set[Query]] = {}
         self._reflectors: dict[Query, Reflector[Any]] = {}
         self._tasks: dict[Query, asyncio.Task[None]] = {}
         self._ended: set[asyncio.Task[None]] = set()
 
     def __getitem__(self, query: Query) -> Reflector[Any]:
         return self._reflectors[query]
+
+    def get(self, query: Query) -> Reflector[Any] | None:
+        """The reflector of a query; None if nothing refers to it."""
+        return self._reflectors.get(query)
 
     def __iter__(self) -> Iterator[Reflector[Any]]:
         return iter(self._reflectors.values())
@@ -40,24 +45,24 @@ class Reflectors:
         """Whether the server has answered all `queries` definitely, see `Reflector.answered`."""
         return all(self._reflectors[query].answered for query in queries)
 
-    def refer(self, pool: PoolName, queries: Iterable[Query]) -> None:
-        """Add references of a pool, and follow new queries."""
+    def refer(self, user: User, queries: Iterable[Query]) -> None:
+        """Add references of a user, and follow new queries."""
         for query in queries:
-            self._queries.setdefault(pool, set()).add(query)
-            self._users.setdefault(query, set()).add(pool)
+            self._queries.setdefault(user, set()).add(query)
+            self._users.setdefault(query, set()).add(user)
             if query not in self._reflectors:
                 reflector = self._make(query, self._marker(query))
                 self._reflectors[query] = reflector
                 self._tasks[query] = asyncio.create_task(reflector.run())
 
-    def release(self, pool: PoolName, exclude: Iterable[Query] = ()) -> None:
-        """Remove a pool's references except `exclude`. Queries without references are stopped."""
-        referred = self._queries.pop(pool, set())
+    def release(self, user: User, exclude: Iterable[Query] = ()) -> None:
+        """Remove a user's references except `exclude`. Queries without references are stopped."""
+        referred = self._queries.pop(user, set())
         if rest := referred.intersection(exclude):
-            self._queries[pool] = rest
+            self._queries[user] = rest
         for query in referred - rest:
             users = self._users[query]
-            users.discard(pool)
+            users.discard(user)
             if not users:
                 del self._users[query], self._reflectors[query]
                 task = self._tasks.pop(query)
@@ -94,6 +99,15 @@ def missing(reflectors: Iterable[Reflector[Any]]) -> str:
     more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
     why = f": {first.failure}" if first.failure is not None else ""
     return f"not listed yet: {first.query}{more}{why}"
+
+
+def unlisted(reflectors: Iterable[Reflector[Any]]) -> str:
+    """The first of these that is not listed, and why; empty when all are."""
+    for reflector in reflectors:
+        if not reflector.synced:
+            why = f": {reflector.failure}" if reflector.failure is not None else ""
+            return f"not listed yet: {reflector.query}{why}"
+    return ""
 
 
 def failures(reflectors: Iterable[Reflector[Any]]) -> list[ApiError]:

@@ -8,7 +8,7 @@ the marked pools is resolved and published. If options give a pool, it replaces 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ class KubernetesSource:
         `given`, no InferencePool is read. `picker` (host, port) takes the place of those of the
         InferencePools."""
         self.asked = Asked()
-        self.pools_changed: Callable[[], None] = lambda: None
+        self.pools_changed: list[Callable[[], None]] = []
         """Called after a change of `pools`, including their status, which snapshots do not have."""
         self._api = api
         self._store = store
@@ -116,7 +116,7 @@ class KubernetesSource:
         if picker is not None:
             ref = host_ref(*picker, FailureMode.FAIL_CLOSE)
             self._hosts.update(filter(None, [host_to_look_up(ref)]))
-        self._reflectors = Reflectors(self._reflector, self._touched)
+        self._reflectors = Reflectors[PoolName](self._reflector, self._touched)
 
     # --- for other parts ---
 
@@ -126,6 +126,12 @@ class KubernetesSource:
         if not all(root.listed for root in self._roots):
             return None
         return {name: pool.data for name, pool in self._pools.items()}
+
+    @property
+    def known(self) -> Collection[PoolName] | None:
+        """The names of the InferencePools, from the API server or from the last-known file; None before
+        they are known."""
+        return self._pools.keys() if all(root.synced for root in self._roots) else None
 
     @property
     def listed(self) -> bool:
@@ -153,9 +159,9 @@ class KubernetesSource:
         self._remind(made)
         return made
 
-    def memory(self) -> Memory:
-        """All objects known now, for the last-known file."""
-        return memory_of(self._all(), self._clock())
+    def memory(self, more: Iterable[Reflector[Any]] = ()) -> Memory:
+        """All objects known now, and those of `more`, for the last-known file."""
+        return memory_of([*self._all(), *more], self._clock())
 
     def recall(self, memory: Memory) -> None:
         """Use `memory` for every query that the server has not listed. Lists replace it."""
@@ -174,7 +180,8 @@ class KubernetesSource:
 
     def _pools_changed(self) -> None:
         self._touched(self._read_pools())
-        self.pools_changed()
+        for told in self.pools_changed:
+            told()
 
     def _read_pools(self) -> set[PoolName]:
         """Update `_pools` from the reflectors, and return the names of changed pools."""

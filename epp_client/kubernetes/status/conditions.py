@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from epp_client.gateway.statuses import Condition
 from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.status.routes import RouteVerdict, Verdict
 from epp_client.pool.problems import Fault, Severity, dotted
@@ -36,16 +37,6 @@ class Reason(StrEnum):
     INVALID_EXTENSION_REF = "InvalidExtensionRef"
     NOT_REQUESTED = "NotRequested"
     NOT_SUPPORTED = "NotSupported"
-
-
-class Condition(NamedTuple):
-    """One condition, without its times."""
-
-    type: str
-    status: str
-    """`True`, `False` or `Unknown`."""
-    reason: Reason
-    message: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from epp_client.gateway.statuses import Condition
 from epp_client.gateway.table import GatewayName
+from epp_client.kubernetes.client.resources import INFERENCE_POOL
 from epp_client.kubernetes.status.conditions import (
-    Condition,
     PoolFacts,
     Relation,
     conditions,
     export_of,
 )
+from epp_client.kubernetes.status.gateway_merge import summary_of
+from epp_client.kubernetes.status.merge import Parent, merge
 from epp_client.kubernetes.status.routes import references
+from epp_client.kubernetes.status.subjects import NewStatus, Said, Subject, generation
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.parse import parse_inference_pool
 from epp_client.pool.settings import PoolSettings
@@ -35,29 +39,65 @@ class Inputs:
     """Pools that the command line names: they belong to the Gateway without a route."""
 
 
-class Wanted(NamedTuple):
+class Finding(NamedTuple):
     """The conditions to report for one generation of a pool; None: remove our entry."""
 
     generation: int
     conditions: Sequence[Condition] | None
 
 
+class PoolWanted(NamedTuple):
+    """Our entry in the status of an InferencePool."""
+
+    parent: Parent
+    finding: Finding
+
+    @property
+    def generation(self) -> int:
+        """See Wanted."""
+        return self.finding.generation
+
+    def merged(self, data: Object, now: str) -> NewStatus:
+        """See Wanted."""
+        merged = merge(data, self.parent, self.finding.conditions, now)
+        return NewStatus({"parents": list(merged.parents)}, merged.changed, merged.problem)
+
+    def summary(self) -> str:
+        """See Wanted."""
+        if self.finding.conditions is None:
+            return "entry removed: no route of the Gateway refers to the pool"
+        return summary_of(self.finding.conditions)
+
+
+def said_of_pools(inputs: Inputs, parent: Parent) -> Said:
+    """What is wanted of the InferencePools."""
+    pools = inputs.pools()
+    if not pools:
+        return Said({}, {})
+    subjects = {name: Subject(INFERENCE_POOL, name.namespace, name.name) for name in pools}
+    found = findings(inputs, pools, parent.gateway)
+    return Said(
+        {subjects[name]: pool for name, pool in pools.items()},
+        {subjects[name]: PoolWanted(parent, finding) for name, finding in found.items()},
+    )
+
+
 def findings(
     inputs: Inputs, pools: Mapping[PoolName, Object], gateway: GatewayName
-) -> dict[PoolName, Wanted]:
+) -> dict[PoolName, Finding]:
     """The conditions of each of `pools` whose newest generation has been resolved."""
     routes = inputs.routes()
     found = None if routes is None else references(routes, gateway)
-    out: dict[PoolName, Wanted] = {}
+    out: dict[PoolName, Finding] = {}
     for name, pool in pools.items():
         relation = Relation((found or {}).get(name, ()), name in inputs.named)
         if relation:
             facts = _facts(inputs, name, pool)
             if facts is not None:
-                out[name] = Wanted(generation(pool), conditions(facts, relation, gateway))
+                out[name] = Finding(generation(pool), conditions(facts, relation, gateway))
         elif found is not None:
             # Without the list of routes it is unknown whether one refers to the pool.
-            out[name] = Wanted(generation(pool), None)
+            out[name] = Finding(generation(pool), None)
     return out
 
 
@@ -70,8 +110,3 @@ def _facts(inputs: Inputs, name: PoolName, pool: Object) -> PoolFacts | None:
     if snapshot is None or not resolved or snapshot.pool.generation != parsed.generation:
         return None
     return PoolFacts(tuple(faults), snapshot.picker, export_of(pool))
-
-
-def generation(pool: Object) -> int:
-    """The generation of an object's spec."""
-    return int(pool["metadata"].get("generation") or 0)

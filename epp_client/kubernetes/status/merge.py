@@ -6,8 +6,8 @@ Other controllers' entries are never changed or reordered.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from epp_client.gateway.statuses import Condition
 from epp_client.gateway.table import GatewayName
-from epp_client.kubernetes.status.conditions import Condition
 from epp_client.kubernetes.status.routes import GATEWAY_GROUP
 
 MAX_PARENTS = 32
@@ -73,7 +73,7 @@ def merge(
                 f"status.parents is full ({len(before)} entries); remove those of deleted Gateways"
             )
             return Merged(before, False, text)
-        found, problem = _conditions((), wanted, generation, now)
+        found, problem = merge_conditions((), wanted, generation, now)
         entry = {
             "parentRef": parent.reference(),
             "controllerName": parent.controller,
@@ -81,17 +81,19 @@ def merge(
         }
         return Merged([*before, entry], True, problem)
     old = before[ours[0]]
-    found, problem = _conditions(old.get("conditions") or (), wanted, generation, now)
+    found, problem = merge_conditions(old.get("conditions") or (), wanted, generation, now)
     after = [entry for index, entry in enumerate(before) if index not in ours[1:]]
     after[ours[0]] = {**old, "conditions": found}
     return Merged(after, after != list(before), problem)
 
 
-def _conditions(
+def merge_conditions(
     before: Sequence[Entry], wanted: Sequence[Condition], generation: int, now: str
 ) -> tuple[list[Entry], str | None]:
     """Update our conditions in place, and append the new ones while there is room. Others stay as they
-    are."""
+    are. Also returns what is left out, as text.
+
+    A condition with an unchanged status keeps its `lastTransitionTime`. `now` is the time in RFC 3339."""
     after = list(before)
     left_out: list[str] = []
     for condition in wanted:

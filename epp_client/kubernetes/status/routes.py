@@ -79,17 +79,6 @@ def references(
     }
 
 
-def route_facts(route: Object) -> Object:
-    """The parts of an HTTPRoute that `references` reads, without matches and filters."""
-    metadata, spec = route["metadata"], route.get("spec") or {}
-    rules = [{"backendRefs": rule.get("backendRefs")} for rule in spec.get("rules") or ()]
-    return {
-        "metadata": {key: metadata.get(key) for key in ("namespace", "name", "generation")},
-        "spec": {"parentRefs": spec.get("parentRefs"), "rules": rules},
-        "status": {"parents": (route.get("status") or {}).get("parents")},
-    }
-
-
 def _attachments(refs: Iterable[Object] | None, namespace: str) -> Iterator[_Attachment]:
     for ref in refs or ():
         yield _Attachment(

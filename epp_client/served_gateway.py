@@ -1,0 +1,100 @@
+"""ServedGateway: the Gateway of a sidecar, between its source, Envoy, readiness and the admin page.
+
+It holds no logic of the parts themselves.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+from epp_client.admin.server import Readiness
+from epp_client.gateway.table import GatewayName, GatewayTable
+
+if TYPE_CHECKING:
+    # They take 70 MB: imported only if used.
+    from epp_client.envoy.edge import GatewayEdge
+    from epp_client.gateway.world import GatewayResolution
+    from epp_client.kubernetes.gateway import GatewayUse, KubernetesGateway
+    from epp_client.settings import GatewaySettings
+
+NOT_KNOWN = "the Gateway has not been read yet"
+_NO_GATEWAY = GatewayTable(GatewayName("", ""))
+"""Without listeners: for an Envoy that takes listeners from us although no Gateway is ours."""
+
+
+class Envoys(Protocol):
+    """Whoever configures Envoys."""
+
+    def serve_gateway(self, table: GatewayTable | None) -> None:
+        """Serve this table from now on."""
+
+    @property
+    def gateway_acknowledged(self) -> bool | None:
+        """Whether every Envoy has it; None: no Envoy asks for it."""
+
+
+class ServedGateway:
+    """Connects whoever follows the Gateway with whoever configures Envoy."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+        self._envoys: Envoys | None = None
+        self._source: KubernetesGateway | None = None
+        self._resolution: GatewayResolution | None = None
+
+    def connect(self, envoys: Envoys) -> None:
+        """Give tables to `envoys` from now on."""
+        self._envoys = envoys
+
+    def told(self) -> None:
+        """What Envoys have acknowledged has changed."""
+        if self._source is not None:
+            self._source.told()
+
+    def _acknowledged(self) -> bool | None:
+        return self._envoys.gateway_acknowledged if self._envoys is not None else None
+
+    # --- a Gateway from an API server ---
+
+    def use(self) -> "GatewayUse":
+        """Where the source's tables go. Not ready until the first one is known."""
+        from epp_client.kubernetes.gateway import GatewayUse
+
+        return GatewayUse(self._serve, self._acknowledged, self._listed)
+
+    def follow(self, source: "KubernetesGateway | None") -> None:
+        """Note the source of the table; None without --gateway."""
+        self._source = source
+        if source is not None and source.source is not None:
+            self._readiness.set("gateway", ok=False, reason=NOT_KNOWN)
+
+    def _listed(self, missing: str) -> None:
+        self._readiness.set("gateway", ok=not missing, reason=missing)
+
+    # --- a Gateway from files ---
+
+    def read(self, resolution: "GatewayResolution | None") -> None:
+        """Serve the one Gateway of the manifests; None: there is none."""
+        self._resolution = resolution
+        self._serve(None if resolution is None else resolution.table)
+
+    # --- both ---
+
+    @property
+    def resolution(self) -> "GatewayResolution | None":
+        """What is served; None without a Gateway of ours."""
+        return self._resolution if self._source is None else self._source.resolution
+
+    def _serve(self, table: GatewayTable | None) -> None:
+        if self._envoys is not None:
+            self._envoys.serve_gateway(table or _NO_GATEWAY)
+
+
+def edge_of(settings: "GatewaySettings", *, retries: bool) -> "GatewayEdge":
+    """What Envoy's listeners are to be like. `retries`: whether Envoy can try another endpoint."""
+    from epp_client.envoy.edge import Edge, GatewayEdge
+
+    edge = Edge(
+        idle_timeout=settings.gateway_idle_timeout,
+        request_timeout=settings.gateway_request_timeout,
+        upgrades=() if settings.gateway_upgrades == ("none",) else settings.gateway_upgrades,
+    )
+    return GatewayEdge(edge, settings.gateway_listen, retries=retries)
