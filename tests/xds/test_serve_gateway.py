@@ -62,7 +62,7 @@ async def served(path: Path, store: PoolStore) -> AsyncIterator[tuple[AdsServer,
     async with (
         asyncio.timeout(60),
         serving(store, path, gateway=GatewayEdge()) as server,
-        talking_envoy(path) as envoy,
+        talking_envoy(path, gateway=True) as envoy,
     ):
         server.begin({})
         yield server, envoy
@@ -106,6 +106,25 @@ async def test_nothing_is_sent_before_the_first_table(tmp_path: Path) -> None:
         names = [resource.value for resource in (await envoy.hears(CDS)).resources]
         assert any(SERVICE.encode() in name for name in names)
         assert len(names) == 2
+
+
+async def test_an_envoy_with_its_own_listeners_does_not_wait_for_a_table(tmp_path: Path) -> None:
+    store, path = PoolStore(), tmp_path / "xds"
+    async with served(path, store) as (server, _), talking_envoy(path) as envoy:
+        publish(store, 1)
+        envoy.say(CDS)
+        clusters = await envoy.hears(CDS)
+        assert len(clusters.resources) == 1
+        envoy.say(LDS)
+        envoy.say(EDS, CLUSTER)
+        await envoy.hears(EDS)
+        envoy.say(CDS, nonce=clusters.nonce)
+        while any(stream.state._types[CDS].waiting for stream in server._streams):
+            await asyncio.sleep(0.001)
+        # not an empty answer, which would take its listeners away
+        server.serve_gateway(gateway_table())
+        await envoy.hears(CDS)
+        assert len((await envoy.hears(LDS)).resources) == 1
 
 
 async def test_who_waits_is_told_when_every_envoy_has_the_newest_table(tmp_path: Path) -> None:
