@@ -114,7 +114,11 @@ def gateway_config(
         layers=[
             bootstrap_v3.RuntimeLayer(
                 name="gateway", static_layer=Struct.from_dict({_REGEX_SIZE: MAX_REGEX_SIZE})
-            )
+            ),
+            # What Envoy has by default: its admin page can change flags.
+            bootstrap_v3.RuntimeLayer(
+                name="admin", admin_layer=bootstrap_v3.RuntimeLayerAdminLayer()
+            ),
         ]
     )
     return _yaml(bootstrap)
