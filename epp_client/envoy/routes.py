@@ -75,8 +75,8 @@ def route_configuration(
 
 
 def _routes(route: Route, terms: Terms) -> list[route_v3.Route]:
-    """The route, preceded by one without retries that matches once the sidecar has seen request
-    trailers."""
+    """The route, preceded by one without retries, for requests that the sidecar has marked: they have
+    trailers, or may have some."""
     if not terms.retries:
         return [_route(route, terms)]
     plain, retrying = _route(route, terms), _route(route, terms)
