@@ -38,7 +38,6 @@ class ServedGateway:
         self._readiness = readiness
         self._envoys: Envoys | None = None
         self._source: KubernetesGateway | None = None
-        self._table: GatewayTable | None = None
         self._resolution: GatewayResolution | None = None
 
     def connect(self, envoys: Envoys) -> None:
@@ -47,12 +46,11 @@ class ServedGateway:
 
     def told(self) -> None:
         """What Envoys have acknowledged has changed."""
-        if self._source is not None and self._table is not None and self._acknowledged:
-            self._source.acknowledged(self._table)
+        if self._source is not None:
+            self._source.told()
 
-    @property
-    def _acknowledged(self) -> bool:
-        return self._envoys is not None and self._envoys.gateway_acknowledged is True
+    def _acknowledged(self) -> bool | None:
+        return self._envoys.gateway_acknowledged if self._envoys is not None else None
 
     # --- a Gateway from an API server ---
 
@@ -60,12 +58,12 @@ class ServedGateway:
         """Where the source's tables go. Not ready until the first one is known."""
         from epp_client.kubernetes.gateway import GatewayUse
 
-        return GatewayUse(self._serve, self._listed)
+        return GatewayUse(self._serve, self._acknowledged, self._listed)
 
     def follow(self, source: "KubernetesGateway | None") -> None:
         """Note the source of the table; None without --gateway."""
         self._source = source
-        if source is not None:
+        if source is not None and source.source is not None:
             self._readiness.set("gateway", ok=False, reason=NOT_KNOWN)
 
     def _listed(self, missing: str) -> None:
@@ -86,11 +84,8 @@ class ServedGateway:
         return self._resolution if self._source is None else self._source.resolution
 
     def _serve(self, table: GatewayTable | None) -> None:
-        self._table = table
         if self._envoys is not None:
             self._envoys.serve_gateway(table or _NO_GATEWAY)
-            # A table that changes nothing for Envoy is acknowledged already.
-            self.told()
 
 
 def edge_of(settings: "GatewaySettings", *, retries: bool) -> "GatewayEdge":

@@ -60,6 +60,7 @@ _CONTROLLER = (
     r"/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+$"
 )
 """The pattern of `controllerName` in the Gateway API's CRDs."""
+ControllerName = Annotated[str, Field(max_length=253, pattern=_CONTROLLER)]
 
 
 class KubernetesSettings(BaseModel):
@@ -82,10 +83,12 @@ class KubernetesSettings(BaseModel):
     """namespace/name of the Gateway that this sidecar serves. If its GatewayClass has --controller-name,
     Envoy gets its listeners and HTTPRoutes from the sidecar. Otherwise another implementation serves them.
     In both cases the status of the InferencePools that its routes use is reported."""
+    serve_gateway: bool = True
+    """Serve the Gateway if its class is ours. Without it no Gateway and no GatewayClass is read."""
     gateway_addresses: tuple[HostName, ...] = ()
     """Address or host name at which clients reach the Gateway, for its `status.addresses`, repeatable.
     Default: $POD_IP if it is set; else `status.addresses` is left as it is."""
-    controller_name: Annotated[str, Field(max_length=253, pattern=_CONTROLLER)] = DEFAULT_CONTROLLER
+    controller_name: ControllerName = DEFAULT_CONTROLLER
     """Controller name: of the GatewayClass whose Gateway this sidecar serves itself, and in the entries of
     `status.parents` that it writes."""
     lease_namespace: Annotated[str, Field(min_length=1)] | None = None
@@ -96,6 +99,11 @@ class KubernetesSettings(BaseModel):
     --gateway."""
     gateway_class_status: bool = True
     """Report the status of the GatewayClass too. Turn it off if a controller does."""
+
+    @property
+    def may_serve_gateway(self) -> bool:
+        """Whether a Gateway is read, and served if its class is ours."""
+        return self.gateway is not None and self.serve_gateway
 
     def check_alone(self) -> None:
         """Check that no option is about InferencePools.

@@ -135,7 +135,9 @@ class Sidecar:
         settings = self.settings
         retries = settings.upstream_mode is not UpstreamMode.ORIGINAL_DST
         kubernetes = settings.kubernetes
-        gateways = settings.pools is not None or (kubernetes is not None and kubernetes.gateway)
+        gateways = settings.pools is not None or (
+            kubernetes is not None and kubernetes.may_serve_gateway
+        )
         ads = AdsServer(
             self.store,
             socket,

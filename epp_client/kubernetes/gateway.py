@@ -43,7 +43,9 @@ class GatewayUse:
     """Where the table of a Gateway goes."""
 
     serve: Callable[[GatewayTable | None], None]
-    """Gets each new table; None while the Gateway is another implementation's."""
+    """Gets each new table. None: the API server does not let us know whether the Gateway is ours."""
+    acknowledged: Callable[[], bool | None]
+    """Whether Envoy has the newest table; None without an Envoy. Changes are told to `told`."""
     listed: Listed
 
 
@@ -72,7 +74,7 @@ class KubernetesGateway:
         name = GatewayName(*settings.gateway.split("/", 1))
         self.routes = RouteSource(api, scope, source.asked, reflector_pace, clock)
         self.source: GatewaySource | None = None
-        if use is not None:
+        if use is not None and settings.serve_gateway:
             self.source = GatewaySource(
                 api,
                 name,
@@ -103,6 +105,7 @@ class KubernetesGateway:
                 pace=pace,
                 named=scope.pools,
                 gateway=self.source,
+                acknowledged=use.acknowledged if use is not None else lambda: None,
             )
         self._tasks: list[asyncio.Task[None]] = []
         self._ends: list[Callable[[], None]] = []
@@ -150,10 +153,10 @@ class KubernetesGateway:
 
     # --- state ---
 
-    def acknowledged(self, table: GatewayTable) -> None:
-        """Note that an Envoy has acknowledged this table."""
+    def told(self) -> None:
+        """Note that what Envoy has acknowledged has changed."""
         if self.reporting is not None:
-            self.reporting.acknowledgement.acknowledged(table)
+            self.reporting.acknowledgement.told()
 
     @property
     def resolution(self) -> GatewayResolution | None:

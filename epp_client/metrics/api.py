@@ -62,7 +62,7 @@ class ApiCollector(Collector):
             return
         writes = CounterMetricFamily(
             "epp_client_status_writes",
-            "Writes of an InferencePool's status, by result.",
+            "Writes of a status, by result.",
             labels=["result"],
         )
         for result, count in counts.items():

@@ -111,14 +111,24 @@ def inference_pool(
     }
 
 
-def gateway(name: str, *, namespace: str) -> Object:
+def gateway_class(name: str, controller: str) -> Object:
+    """A GatewayClass."""
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": {"name": name},
+        "spec": {"controllerName": controller},
+    }
+
+
+def gateway(name: str, *, namespace: str, of_class: str = "epp-client") -> Object:
     """A Gateway with one HTTP listener."""
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
-            "gatewayClassName": "epp-client",
+            "gatewayClassName": of_class,
             "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
         },
     }

@@ -21,7 +21,8 @@ def render(folder: Path, namespace: str | None = None) -> list[Object]:
     objects = [item for item in yaml.safe_load_all(text) if item]
     if namespace is not None:
         for item in objects:
-            item["metadata"]["namespace"] = namespace
+            if not item["kind"].startswith("Cluster"):
+                item["metadata"]["namespace"] = namespace
             for subject in item.get("subjects", ()):
                 subject["namespace"] = namespace
     return objects

@@ -332,7 +332,8 @@ def test_every_variant_is_in_the_table() -> None:
 
 def test_the_example_of_a_combination_renders(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "kubernetes.md").read_text()
-    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (block,) = [block for block in blocks if "components:" in block]
     head = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
     absolute = block.replace("../..", str(ROOT / "config" / "kubernetes"))
     (tmp_path / "kustomization.yaml").write_text(head + absolute)

@@ -240,7 +240,7 @@ def test_the_sidecars_admin_is_where_the_probes_ask() -> None:
 
 def options(command: str) -> set[str]:
     found = get_command(app).commands[command]  # type: ignore[attr-defined]
-    return {option for param in found.params for option in param.opts}
+    return {option for param in found.params for option in param.opts + param.secondary_opts}
 
 
 @pytest.mark.parametrize("name", INSTALLS)

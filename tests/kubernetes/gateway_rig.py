@@ -36,13 +36,11 @@ class Rig:
     missing: str | None = None
     news: asyncio.Event = field(default_factory=asyncio.Event)
     results: list[WriteResult] = field(default_factory=list)
-    acknowledges: bool = True
-    """Whether Envoy acknowledges each table at once."""
+    acknowledged: bool | None = True
+    """Whether Envoy has each table at once."""
 
     def serve(self, table: GatewayTable | None) -> None:
         self.tables.append(table)
-        if table is not None and self.acknowledges:
-            asyncio.get_running_loop().call_soon(self.gateway.acknowledged, table)
         self.news.set()
 
     def listed(self, missing: str) -> None:
@@ -103,7 +101,11 @@ async def following(
         PoolSettings(),
         clock,
         lambda result: rig.results.append(result),
-        GatewayUse(lambda table: rig.serve(table), lambda missing: rig.listed(missing)),
+        GatewayUse(
+            lambda table: rig.serve(table),
+            lambda: rig.acknowledged,
+            lambda missing: rig.listed(missing),
+        ),
         AT_ONCE,
         QUICK,
         patience,

@@ -97,7 +97,7 @@ async def test_the_gateway_of_another_implementation_is_not_served(
 ) -> None:
     async with following(server, api, controller_name="example.com/other") as rig:
         await rig.until(lambda: rig.missing == "")
-        assert rig.tables == [None]
+        assert rig.tables == [GatewayTable(GatewayName(server.namespace, "edge"))]
         assert rig.followed() == {GATEWAY, GATEWAY_CLASS}
 
 
@@ -107,7 +107,7 @@ async def test_a_gateway_that_appears_later_is_served_and_one_that_goes_is_not(
     await server.delete(GATEWAY, "edge")
     async with following(server, api) as rig:
         await rig.until(lambda: rig.tables)
-        assert rig.tables == [None]
+        assert rig.tables == [GatewayTable(GatewayName(server.namespace, "edge"))]
         await make_gateway(server)
         await rig.until(lambda: rig.table is not None and rig.table.listeners)
         await server.delete(GATEWAY, "edge")

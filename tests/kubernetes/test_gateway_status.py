@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from epp_client.gateway.table import GatewayName, GatewayTable
 from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.client.resources import (
     GATEWAY,
@@ -122,7 +121,15 @@ async def test_an_entry_goes_with_the_reference_and_others_stay(
     other = {
         "parentRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "other"},
         "controllerName": "example.com/gw",
-        "conditions": [],
+        "conditions": [
+            {
+                "type": "Accepted",
+                "status": "True",
+                "reason": "Accepted",
+                "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
     }
     await server.patch(HTTP_ROUTE, "home", {"status": {"parents": [other]}}, "status")
     async with following(server, api) as rig:
@@ -146,19 +153,20 @@ async def test_nothing_is_programmed_before_envoy_has_it(
     server: ApiServer, api: KubernetesApi
 ) -> None:
     async with following(server, api) as rig:
-        rig.acknowledges = False
+        rig.acknowledged = False
         found = await rig.status(GATEWAY, "edge", lambda s: said(s, "Accepted")[0] == "True")
         assert said(found, "Programmed") == ("False", "Pending", 1)
         assert said(found["listeners"][0], "Programmed")[:2] == ("False", "Pending")
-        assert rig.table is not None
-        rig.gateway.acknowledged(rig.table)
+        rig.acknowledged = True
+        rig.gateway.told()
         await rig.status(GATEWAY, "edge", lambda s: said(s, "Programmed")[0] == "True")
 
 
 async def test_the_class_can_be_left_to_a_controller(server: ApiServer, api: KubernetesApi) -> None:
     async with following(server, api, gateway_class_status=False) as rig:
         await rig.status(GATEWAY, "edge", lambda s: said(s, "Accepted")[0] == "True")
-        assert not (await server.get(GATEWAY_CLASS, class_name(server))).get("status")
+        found = (await server.get(GATEWAY_CLASS, class_name(server))).get("status", {})
+        assert said(found, "Accepted")[0] != "True"
 
 
 async def test_for_the_gateway_of_another_only_pools_are_reported(
@@ -190,23 +198,26 @@ async def test_of_a_reference_that_cannot_be_read_nothing_is_said_yet(
 
 # --- what Envoy has ---
 
-TABLE, NEXT = (GatewayTable(GatewayName("infra", name)) for name in ("a", "b"))
-
 
 async def test_a_new_generation_waits_for_envoy_and_not_forever() -> None:
-    changed = asyncio.Event()
-    found = Acknowledgement(changed.set, grace=0.05)
-    found.published(TABLE, 1)
+    changed, newest = asyncio.Event(), False
+    found = Acknowledgement(lambda: newest, changed.set, grace=0.05)
+    found.published(1)
     assert found.state() is None
     await changed.wait()
     assert found.state() is False
-    found.acknowledged(NEXT)
-    assert found.state() is False
-    found.acknowledged(TABLE)
+    newest = True
+    found.told()
     assert found.state() is True
     # Routes change without the Gateway: it stays programmed.
-    found.published(NEXT, 1)
+    newest = False
+    found.told()
+    found.published(1)
     assert found.state() is True
-    found.published(TABLE, 2)
+    found.published(2)
     assert found.state() is None
+    # A generation that changes nothing for Envoy.
+    newest = True
+    found.published(3)
+    assert found.state() is True
     found.stop()

@@ -74,9 +74,9 @@ class GatewaySource:
         patience: float = FIRST_PUBLICATION,
     ) -> None:
         """`pools` returns the InferencePools that exist, None before they have been listed, and `synced`
-        whether the endpoints of one are known. `publish` gets
-        None while the Gateway is not ours. `listed` is called after every turn with a text of what is
-        missing for the first table. A new reference is waited for `patience` seconds at most."""
+        whether the endpoints of one are known. `publish` gets a table without listeners while the Gateway
+        is not ours, and None if that is not known for sure. `listed` is called after every turn with a text
+        of what is missing for the first table. A new reference is waited for `patience` seconds at most."""
         self.name = name
         self.controller = controller
         self.standing = Standing.UNKNOWN
@@ -155,8 +155,12 @@ class GatewaySource:
     @property
     def disowned(self) -> bool:
         """Whether the API server says that there is no such Gateway, or that it is another's."""
+        return self.standing is Standing.FOREIGN and self._denied
+
+    @property
+    def _denied(self) -> bool:
         root = self._reflectors.get(self._root)
-        if self.standing is not Standing.FOREIGN or root is None or not root.listed:
+        if root is None or not root.listed:
             return False
         return self.gateway is None or self.gateway_class is not None
 
@@ -301,9 +305,11 @@ class GatewaySource:
         served = self.resolution is not None
         self.resolution = self._draft = None
         self._resolved, self._waiting, self._complete = {}, {}, False
-        if served or not self._published:
-            # A Gateway that was served gets an empty table: its listeners go.
-            self._put(GatewayTable(self.name) if served else None)
+        if served or self._denied:
+            # Its listeners go.
+            self._put(GatewayTable(self.name))
+        elif not self._published:
+            self._put(None)
         gateway = self.gateway
         classes = [] if gateway is None else [class_query(gateway)]
         self._reflectors.release(self.name, exclude=[self._root, *classes])

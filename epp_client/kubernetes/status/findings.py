@@ -71,7 +71,9 @@ class PoolWanted(NamedTuple):
 
 def said_of_pools(inputs: Inputs, parent: Parent) -> Said:
     """What is wanted of the InferencePools."""
-    pools = inputs.pools() or {}
+    pools = inputs.pools()
+    if not pools:
+        return Said({}, {})
     subjects = {name: Subject(INFERENCE_POOL, name.namespace, name.name) for name in pools}
     found = findings(inputs, pools, parent.gateway)
     return Said(

@@ -87,9 +87,11 @@ class Reporting:
         *,
         named: tuple[PoolName, ...] = (),
         gateway: GatewaySource | None = None,
+        acknowledged: Callable[[], bool | None] = lambda: None,
     ) -> None:
         """`count` is called for each write, `leads` for each gain or loss of the Lease. `named` are pools
-        that the command line names. Whoever builds it runs `source`, `routes` and `gateway`."""
+        that the command line names. `acknowledged` is whether Envoy has the newest table. Whoever builds it
+        runs `source`, `routes` and `gateway`."""
         self._leads_changed = leads
         self._role = role
         self._holder = LeaseHolder(
@@ -100,7 +102,7 @@ class Reporting:
         self._inputs = Inputs(store, defaults, lambda: source.pools, self._listed_routes, named)
         self._reporter = StatusReporter(api, self._said, lambda: self._holder.holds, count, pace)
         self._store = store
-        self.acknowledgement = Acknowledgement(self._wake)
+        self.acknowledgement = Acknowledgement(acknowledged, self._wake)
         self._ends: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         source.pools_changed.append(self._wake)
@@ -141,9 +143,8 @@ class Reporting:
 
     def _gateway_changed(self) -> None:
         source = self._gateway
-        if source is not None and source.table is not None and source.resolution is not None:
-            generation = source.resolution.statuses.gateway.generation
-            self.acknowledgement.published(source.table, generation)
+        if source is not None and source.resolution is not None:
+            self.acknowledgement.published(source.resolution.statuses.gateway.generation)
         self._wake()
 
     def _listed_routes(self) -> Collection[Object] | None:

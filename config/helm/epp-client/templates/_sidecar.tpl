@@ -134,6 +134,7 @@ imagePullPolicy: {{ . }}
 {{- else }}
 - --gateway=$(NAMESPACE)/{{ include "epp-client.fullname" . }}
 {{- end }}
+- --no-serve-gateway
 {{- with .Values.status.controllerName }}
 - --controller-name={{ . }}
 {{- end }}
