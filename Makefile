@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test repeat test-slow test-cluster check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release audit transparency bench \
+.PHONY: help venv demo test repeat test-slow test-cluster cluster conformance check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release audit transparency bench \
   bench-cluster bench-micro chaos soak quiet stopped figures clean matrix coverage
 
 help: ## Show the targets
@@ -41,6 +41,12 @@ transparency: venv ## Compare Envoy with and without the sidecar, field by field
 
 test-cluster: venv ## Run the tests against a real API server and real pickers (built once, needs Go)
 	$(BIN)/python -m tests.cluster
+
+cluster: venv ## Run a Kubernetes cluster of one machine until Ctrl-C, to try things by hand (needs root and Go)
+	$(BIN)/python -m testbed.cluster
+
+conformance: venv ## Run the official conformance suites; SUITE=gaie|gateway-http RUN=TestName (needs root and Go)
+	$(BIN)/python -m testbed.conformance $(if $(SUITE),--suite $(SUITE)) $(if $(RUN),--run $(RUN)) $(CONFORMANCE)
 
 build/compiled/built: .venv/installed setup.py $(shell find epp_client -name '*.py')
 	@rm -rf build/compiled && mkdir -p build/compiled

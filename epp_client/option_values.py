@@ -4,6 +4,7 @@ A validator returns the value. The text of its ValueError follows the name of th
 """
 
 import re
+from ipaddress import ip_address
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -54,6 +55,13 @@ def _host_name(text: str) -> str:
     if not text or any(sign in text for sign in "/@ *") or text.count(":") == 1:
         raise ValueError("is not a host name or an address (give it without a port)")
     return text
+
+
+def _ip_address(text: str) -> str:
+    try:
+        return str(ip_address(text.strip("[]")))
+    except ValueError:
+        raise ValueError("is not an IP address") from None
 
 
 def _full_name(text: str) -> str:
@@ -130,3 +138,5 @@ CheckKind = Annotated[str, Field(pattern=r"^(off|tcp|http:/[!-~]*)$")]
 CheckInterval = Annotated[float, Field(gt=0, le=3600)]
 CheckTimeout = Annotated[float, Field(gt=0, le=60)]
 CheckThreshold = Annotated[int, Field(ge=1, le=100)]
+IpAddress = Annotated[str, AfterValidator(_ip_address)]
+"""An IP address."""

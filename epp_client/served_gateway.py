@@ -1,22 +1,34 @@
-"""ServedGateway: the Gateway of a sidecar, between the API server, Envoy, readiness and the admin page.
+"""ServedGateway: the Gateway of a sidecar, between its source, Envoy, readiness and the admin page.
 
 It holds no logic of the parts themselves.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from epp_client.admin.server import Readiness
-from epp_client.gateway.table import GatewayTable
+from epp_client.gateway.table import GatewayName, GatewayTable
 
 if TYPE_CHECKING:
     # They take 70 MB: imported only if used.
+    from epp_client.envoy.edge import GatewayEdge
     from epp_client.gateway.world import GatewayResolution
     from epp_client.kubernetes.gateway import GatewayUse, KubernetesGateway
-
-Serve = Callable[[GatewayTable | None], None]
+    from epp_client.settings import GatewaySettings
 
 NOT_KNOWN = "the Gateway has not been read yet"
+_NO_GATEWAY = GatewayTable(GatewayName("", ""))
+"""Without listeners: for an Envoy that takes listeners from us although no Gateway is ours."""
+
+
+class Envoys(Protocol):
+    """Whoever configures Envoys."""
+
+    def serve_gateway(self, table: GatewayTable | None) -> None:
+        """Serve this table from now on."""
+
+    @property
+    def gateway_acknowledged(self) -> bool | None:
+        """Whether every Envoy has it; None: no Envoy asks for it."""
 
 
 class ServedGateway:
@@ -24,21 +36,29 @@ class ServedGateway:
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
-        self._serve: Serve = lambda _: None
-        self._acknowledged: Callable[[], bool | None] = lambda: None
+        self._envoys: Envoys | None = None
         self._source: KubernetesGateway | None = None
+        self._resolution: GatewayResolution | None = None
 
-    def connect(self, serve: Serve, acknowledged: Callable[[], bool | None]) -> None:
-        """Give tables to `serve` from now on. `acknowledged` is whether Envoy has the newest one."""
-        self._serve, self._acknowledged = serve, acknowledged
+    def connect(self, envoys: Envoys) -> None:
+        """Give tables to `envoys` from now on."""
+        self._envoys = envoys
+
+    def told(self) -> None:
+        """What Envoys have acknowledged has changed."""
+        if self._source is not None:
+            self._source.told()
+
+    def _acknowledged(self) -> bool | None:
+        return self._envoys.gateway_acknowledged if self._envoys is not None else None
+
+    # --- a Gateway from an API server ---
 
     def use(self) -> "GatewayUse":
         """Where the source's tables go. Not ready until the first one is known."""
         from epp_client.kubernetes.gateway import GatewayUse
 
-        return GatewayUse(
-            lambda table: self._serve(table), lambda: self._acknowledged(), self._listed
-        )
+        return GatewayUse(self._serve, self._acknowledged, self._listed)
 
     def follow(self, source: "KubernetesGateway | None") -> None:
         """Note the source of the table; None without --gateway."""
@@ -46,15 +66,35 @@ class ServedGateway:
         if source is not None and source.source is not None:
             self._readiness.set("gateway", ok=False, reason=NOT_KNOWN)
 
-    def told(self) -> None:
-        """Note that what Envoy has acknowledged has changed."""
-        if self._source is not None:
-            self._source.told()
+    def _listed(self, missing: str) -> None:
+        self._readiness.set("gateway", ok=not missing, reason=missing)
+
+    # --- a Gateway from files ---
+
+    def read(self, resolution: "GatewayResolution | None") -> None:
+        """Serve the one Gateway of the manifests; None: there is none."""
+        self._resolution = resolution
+        self._serve(None if resolution is None else resolution.table)
+
+    # --- both ---
 
     @property
     def resolution(self) -> "GatewayResolution | None":
         """What is served; None without a Gateway of ours."""
-        return self._source.resolution if self._source is not None else None
+        return self._resolution if self._source is None else self._source.resolution
 
-    def _listed(self, missing: str) -> None:
-        self._readiness.set("gateway", ok=not missing, reason=missing)
+    def _serve(self, table: GatewayTable | None) -> None:
+        if self._envoys is not None:
+            self._envoys.serve_gateway(table or _NO_GATEWAY)
+
+
+def edge_of(settings: "GatewaySettings", *, retries: bool) -> "GatewayEdge":
+    """What Envoy's listeners are to be like. `retries`: whether Envoy can try another endpoint."""
+    from epp_client.envoy.edge import Edge, GatewayEdge
+
+    edge = Edge(
+        idle_timeout=settings.gateway_idle_timeout,
+        request_timeout=settings.gateway_request_timeout,
+        upgrades=() if settings.gateway_upgrades == ("none",) else settings.gateway_upgrades,
+    )
+    return GatewayEdge(edge, settings.gateway_listen, retries=retries)

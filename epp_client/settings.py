@@ -23,6 +23,7 @@ from epp_client.option_values import (
     EndpointKeys,
     FullName,
     HostName,
+    IpAddress,
     LabelSelector,
     PickerAddress,
     TargetPorts,
@@ -291,6 +292,24 @@ class SourceSettings(BaseModel):
         return self
 
 
+class GatewaySettings(BaseModel):
+    """How Envoy serves the ports of a Gateway, which it gets from the sidecar. Times are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    gateway_listen: IpAddress = "0.0.0.0"
+    """IP address on which Envoy listens on the ports of a Gateway; `::` for IPv4 and IPv6."""
+    gateway_idle_timeout: Annotated[float, Field(ge=0)] = 7200.0
+    """Seconds without a byte in either direction after which Envoy ends a stream through a Gateway; 0: no
+    limit."""
+    gateway_request_timeout: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds from the end of a request through a Gateway to the end of its response, unless the route says
+    otherwise; 0: no limit."""
+    gateway_upgrades: tuple[str, ...] = ("websocket",)
+    """Protocol that clients of a Gateway may upgrade to, repeatable; `none`: no upgrades. Default:
+    websocket."""
+
+
 class ServeSettings(SourceSettings):
     """Settings of `epp-client serve`. Times are in seconds, sizes in bytes."""
 
@@ -309,6 +328,7 @@ class ServeSettings(SourceSettings):
     admin_hosts: tuple[HostName, ...] = ()
     """Additional name that the `Host` header of a request to the admin page may have, repeatable. Always
     allowed: localhost, the address that the request came to, the host of --admin, this machine's name."""
+    gateway_edge: GatewaySettings = GatewaySettings()
     transport: TransportName = TransportName.NATIVE
     """gRPC implementation of the relay: our own, or the grpcio library."""
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST

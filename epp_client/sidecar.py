@@ -20,7 +20,7 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.known import Known
 from epp_client.pool.source import PoolSource
 from epp_client.pool.store import PoolStore
-from epp_client.served_gateway import ServedGateway
+from epp_client.served_gateway import ServedGateway, edge_of
 from epp_client.settings import ServeSettings, UpstreamMode
 from epp_client.wire.socket_names import SocketNames
 from epp_client.workers.claims import Claims
@@ -108,13 +108,7 @@ class Sidecar:
             self._claim()
             self.admin_address = await self.admin.start()
             if settings.xds_socket is not None:
-                self._ads = AdsServer(
-                    self.store,
-                    str(settings.xds_socket),
-                    settings.upstream_mode,
-                    self.metrics,
-                    self._followed,
-                )
+                self._ads = self._made_ads(str(settings.xds_socket))
                 await self._ads.start()
             self._follow_pools()
             asking = asyncio.create_task(self._known_before())
@@ -136,6 +130,26 @@ class Sidecar:
         self._keep_names()
         collector.settle()
         log.info("serving", sockets=[*map(str, settings.sockets)], admin=self.admin_address)
+
+    def _made_ads(self, socket: str) -> AdsServer:
+        settings = self.settings
+        retries = settings.upstream_mode is not UpstreamMode.ORIGINAL_DST
+        kubernetes = settings.kubernetes
+        gateways = settings.pools is not None or (
+            kubernetes is not None and kubernetes.may_serve_gateway
+        )
+        ads = AdsServer(
+            self.store,
+            socket,
+            settings.upstream_mode,
+            self.metrics,
+            self._followed,
+            edge_of(settings.gateway_edge, retries=retries) if gateways else None,
+            self.gateway.told,
+        )
+        if gateways:
+            self.gateway.connect(ads)
+        return ads
 
     def _keep_names(self) -> None:
         relay = self.relay
@@ -208,7 +222,9 @@ class Sidecar:
             return EndpointSource(settings.endpoints, self.store, defaults, clock, self._listed)
         if settings.kubernetes is None:
             assert settings.pools is not None
-            return ManifestSource(settings.pools, self.store, defaults, clock, self._listed)
+            return ManifestSource(
+                settings.pools, self.store, defaults, clock, self._listed, self.gateway.read
+            )
         # It takes 70 MB: imported only if used.
         from epp_client.kubernetes.pools import KubernetesPools
 

@@ -15,7 +15,7 @@ Edge = tuple[ExchangePhase, ExchangePhase]
 _HEAD: Final = """\
 # The exchange
 
-An exchange is what the sidecar knows and does about one request. It is in one of eight phases. An event is a message
+An exchange is what the sidecar knows and does about one request. It is in one of nine phases. An event is a message
 of Envoy's, a message of the picker's, or a signal. `epp_client/relay/transitions.py` is the table of events and phases;
 this page and its picture are drawn from it, and a test compares it with what an exchange really does.
 [How it works](../how-it-works.md#the-life-of-a-request) shows where an exchange stands.
@@ -34,13 +34,25 @@ _PLACES: Final = {
     _P.RELAYING: (800, 180),
     _P.WAITING_FOR_ENDPOINT: (380, 330),
     _P.WAITING_WITHOUT_PICKER: (380, 480),
+    _P.WAITING_FOR_END: (380, 630),
     _P.PASSING: (800, 480),
 }
 _HALF_WIDTH: Final = 105
 _HALF_HEIGHT: Final = 26
 # Ways that are not a straight line between the boxes: points, and where the number is.
 _BENT: Final = {
-    (_P.NEW, _P.PASSING): ([(110, 206), (110, 560), (800, 560), (800, 506)], (455, 560)),
+    (_P.NEW, _P.PASSING): ([(130, 206), (130, 560), (780, 560), (780, 506)], (600, 560)),
+    (_P.NEW, _P.WAITING_FOR_END): ([(90, 206), (90, 640), (275, 640)], (90, 420)),
+    (_P.PICKING, _P.WAITING_FOR_END): (
+        [(295, 206), (295, 255), (215, 255), (215, 630), (275, 630)],
+        (215, 420),
+    ),
+    (_P.WAITING_FOR_ENDPOINT, _P.WAITING_FOR_END): (
+        [(275, 330), (245, 330), (245, 620), (275, 620)],
+        (245, 470),
+    ),
+    (_P.WAITING_WITHOUT_PICKER, _P.WAITING_FOR_END): ([(380, 506), (380, 604)], (380, 532)),
+    (_P.WAITING_FOR_END, _P.PASSING): ([(485, 630), (820, 630), (820, 506)], (650, 630)),
     (_P.PICKING, _P.WAITING_FOR_ENDPOINT): ([(350, 206), (350, 304)], (350, 255)),
     (_P.WAITING_FOR_ENDPOINT, _P.PICKING): ([(410, 304), (410, 206)], (410, 255)),
     (_P.WAITING_FOR_ENDPOINT, _P.ANSWERING): ([(470, 304), (560, 86)], (515, 195)),
@@ -82,13 +94,13 @@ def exchange() -> str:
 def picture() -> str:
     """The phases and the ways between them, as SVG."""
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 920 590" font-family="sans-serif" '
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 920 680" font-family="sans-serif" '
         'font-size="13">',
         "<title>The phases of an exchange</title>",
         '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" '
         'markerHeight="8" orient="auto-start-reverse"><path d="M0 0L10 5L0 10z" fill="#5c6b7a"/>'
         "</marker></defs>",
-        '<rect width="920" height="590" fill="#ffffff"/>',
+        '<rect width="920" height="680" fill="#ffffff"/>',
     ]
     ways = [edge for edge in _ways() if ExchangePhase.CLOSED not in edge]
     for number, edge in enumerate(ways, 1):

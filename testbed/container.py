@@ -1,5 +1,5 @@
 """Runs a command as a container does, without a container runtime: as process 1 of a PID namespace, on a
-read-only root file system, as a user without privileges, with no variable of ours.
+root file system of its own, as a user without privileges, with no variable of ours.
 
 The base image is the host's: its folders of programs are mounted. It needs root, util-linux and coreutils.
 """
@@ -23,7 +23,7 @@ BASE = ("/bin", "/lib", "/lib64", "/sbin", "/usr")
 FILES = ("/etc/hosts", "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/resolv.conf")
 _SCRIPT = r"""
 set -eu
-root=$1 user=$2; shift 2
+root=$1 user=$2 groups=$3 kind_of_root=$4; shift 4
 mount -t tmpfs -o mode=0755 tmpfs "$root"
 while [ "$1" != -- ]; do
   kind=$1 source=$2 target=$root$3; shift 3
@@ -35,10 +35,11 @@ while [ "$1" != -- ]; do
 done
 shift
 mkdir -p "$root/proc"
+[ -e "$root/tmp" ] || mkdir -m 1777 "$root/tmp"
 mount -t proc proc "$root/proc"
-mount -o remount,ro "$root"
+[ "$kind_of_root" = rw ] || mount -o remount,ro "$root"
 # A change of the user clears the signal of --kill-child.
-exec chroot --userspec="$user" --groups= "$root" setpriv --pdeathsig KILL "$@"
+exec chroot --userspec="$user" --groups="$groups" "$root" setpriv --pdeathsig KILL "$@"
 """
 
 
@@ -52,6 +53,11 @@ class Container:
     """Paths in the container, and what is mounted there."""
     writable: Mapping[str, Path] = field(default_factory=dict)
     user: str = "65532:65532"
+    groups: Sequence[int] = ()
+    """More groups of the user."""
+    read_only_root: bool = True
+    network: Path | None = None
+    """The network namespace of its Pod; by default it is in ours."""
 
 
 def unavailable() -> str:
@@ -108,8 +114,11 @@ def prepared(container: Container) -> Iterator[list[str]]:
         # runc sets HOME of a user who is not in /etc/passwd.
         variables = {"HOME": "/", **container.environment}
         environment = [f"{name}={value}" for name, value in variables.items()]
+        groups = ",".join(map(str, container.groups))
+        kind_of_root = "ro" if container.read_only_root else "rw"
+        entered = ["nsenter", f"--net={container.network}"] if container.network else []
         yield [
-            *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
-            *("sh", "-c", _SCRIPT, "sh", root, container.user, *mounts, "--"),
+            *(*entered, "unshare", "--mount", "--pid", "--fork", "--kill-child"),
+            *("sh", "-c", _SCRIPT, "sh", root, container.user, groups, kind_of_root, *mounts, "--"),
             *("env", "-i", *environment, *container.command),
         ]

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from epp_client.envoy.bootstrap import envoy_config
-from epp_client.envoy.inference_listener import EDGE, Edge
+from epp_client.envoy.edge import EDGE, Edge
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.parse import API_VERSION
 from epp_client.pool.settings import ResponseMode

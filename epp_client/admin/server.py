@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
-from epp_client.admin import dashboard, gateway_page, summary
+from epp_client.admin import dashboard, summary
 from epp_client.admin.hosts import only_for
 from epp_client.admin.patience import Door, punctual
 from epp_client.metrics.counters import Counters
@@ -205,7 +205,10 @@ class AdminServer:
         resolution = self._gateway_served()
         if resolution is None:
             return web.json_response({"error": "no Gateway is served"}, status=404)
-        return await _written(request, gateway_page.pieces(resolution))
+        # Its imports are needed only with a Gateway.
+        from epp_client.gateway.as_json import pieces
+
+        return await _written(request, pieces(resolution))
 
     def _pieces(self, health: Mapping[str, Mapping[str, Health]]) -> Iterator[str]:
         store = self._store

@@ -10,6 +10,7 @@ from epp_client.cli.envoy_config import envoy_config
 from epp_client.cli.hold import hold
 from epp_client.cli.init import init
 from epp_client.cli.pick import pick
+from epp_client.cli.routes import routes
 from epp_client.cli.serve import serve
 from epp_client.cli.standalone import CONTEXT, standalone
 from epp_client.cli.up import up
@@ -29,6 +30,7 @@ for name, command in {
     "serve": serve,
     "hold": hold,
     "check": check,
+    "routes": routes,
     "pick": pick,
     "envoy-config": envoy_config,
 }.items():

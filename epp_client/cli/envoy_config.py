@@ -20,7 +20,7 @@ from epp_client.settings import (
 )
 
 if TYPE_CHECKING:
-    from epp_client.envoy.inference_listener import Edge
+    from epp_client.envoy.edge import Edge
     from epp_client.envoy.routes import Route
     from epp_client.pool.inference_pool import InferencePool, PoolName
     from epp_client.pool.problems import Problem
@@ -58,6 +58,12 @@ class EnvoySettings(BaseModel):
     Prometheus on other hosts."""
 
 
+_WITH_GATEWAY = {
+    *("gateway", "socket", "workers", "xds_socket", "output"),
+    *("envoy_admin", "status_listen", "max_connections"),
+}
+
+
 class EnvoyConfigSettings(EnvoySettings):
     """Settings of `epp-client envoy-config`."""
 
@@ -77,11 +83,21 @@ class EnvoyConfigSettings(EnvoySettings):
     """How Envoy reaches the destination endpoint, as given to `serve`."""
     response_mode: ResponseMode = ResponseMode.RELAY
     """Response mode of pools without the annotation, as given to `serve`."""
+    gateway: bool = False
+    """For `serve --gateway`: listeners, routes and certificates come from the sidecar, so the bootstrap
+    has none, and the options for them are those of `serve`."""
     output: Path | None = None
     """File to write the bootstrap to. Default: standard output."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
+        if self.gateway:
+            if self.model_fields_set - _WITH_GATEWAY:
+                raise ValueError(
+                    "--gateway: goes with --socket, --workers, --xds-socket, --envoy-admin, "
+                    "--status-listen, --max-connections and --output alone; `serve` knows the rest"
+                )
+            return self
         self.endpoints.check_source(
             self.pools is not None,
             bool(self.named_pools),
@@ -100,10 +116,33 @@ class EnvoyConfigSettings(EnvoySettings):
 @settings_as_options(given=EnvoyConfigSettings)
 def envoy_config(given: dict[str, Any]) -> None:
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets no route."""
+    settings = valid(EnvoyConfigSettings, given)
+    text = _for_gateway(settings) if settings.gateway else _for_pools(settings)
+    if settings.output is None:
+        typer.echo(text)
+        return
+    try:
+        settings.output.write_text(text)
+    except OSError as error:
+        raise SettingsError(f"--output: cannot be written: {error}") from error
+
+
+def _for_gateway(settings: EnvoyConfigSettings) -> str:
+    from epp_client.envoy.bootstrap import gateway_config
+
+    return gateway_config(
+        edge=edge_of(settings),
+        admin=address_of(settings.envoy_admin),
+        status=address_of(settings.status_listen) if settings.status_listen else None,
+        ext_proc_sockets=worker_sockets(settings.socket, settings.workers),
+        ads_socket=settings.xds_socket,
+    )
+
+
+def _for_pools(settings: EnvoyConfigSettings) -> str:
     from epp_client.envoy.bootstrap import envoy_config as render
     from epp_client.envoy.routes import default_routes, without_root
 
-    settings = valid(EnvoyConfigSettings, given)
     pools = _pools(settings)
     modes = {name: pool.settings.response_mode for name, pool in pools.items()}
     modes |= dict(_named(text, settings.response_mode) for text in settings.named_pools)
@@ -125,20 +164,14 @@ def envoy_config(given: dict[str, Any]) -> None:
     if not settings.routes and (hint := without_root(routes)):
         # A comment, for those who take standard error along.
         typer.echo(f"# {hint}", err=True)
-    if settings.output is None:
-        typer.echo(text)
-        return
-    try:
-        settings.output.write_text(text)
-    except OSError as error:
-        raise SettingsError(f"--output: cannot be written: {error}") from error
+    return text
 
 
 def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     """The pools that have no error. Errors are printed."""
     from epp_client.endpoints.source import load as load_endpoints
     from epp_client.manifests.files import load
-    from epp_client.manifests.world import build_world
+    from epp_client.manifests.world import contents_of
 
     if settings.named_pools:
         return {}
@@ -153,9 +186,9 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
         _show_errors(problems)
         return {one.pool.name: one.pool for one in listed or ()}
     loaded = load(settings.pools)
-    world, faults = build_world(loaded, defaults, {})
-    _show_errors((*loaded.problems, *faults))
-    return world.pools
+    contents = contents_of(loaded, defaults, {})
+    _show_errors((*loaded.problems, *contents.problems))
+    return contents.world.pools
 
 
 def _named(text: str, default: ResponseMode) -> "tuple[PoolName, ResponseMode]":
@@ -190,7 +223,7 @@ def edge_of(settings: EnvoySettings) -> "Edge":
     Raises:
         SettingsError: a certificate without its key.
     """
-    from epp_client.envoy.inference_listener import Edge
+    from epp_client.envoy.edge import Edge
 
     certificate, key = settings.tls_cert, settings.tls_key
     if (certificate is None) != (key is None):

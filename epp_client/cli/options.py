@@ -21,6 +21,7 @@ _SPELLINGS: Final = {
     "named_pools": "--pool",
     "admin_hosts": "--admin-host",
     "gateway_addresses": "--gateway-address",
+    "gateway_upgrades": "--gateway-upgrade",
     "routes": "--route",
     "upgrades": "--upgrade",
     # TLS of pickers.

@@ -341,7 +341,7 @@ class Session(StreamEvents):
             self._endpoint = exchange.result.endpoint
             if self._endpoint is not None:
                 in_flight.begin(self._endpoint)
-        if self._pick_seconds is None and exchange.result.outcome is not None:
+        if self._pick_seconds is None and exchange.settled:
             self._pick_seconds = (
                 0.0 if self._ended_at is None else self._loop.time() - self._ended_at
             )

@@ -10,14 +10,16 @@ import betterproto2
 import envoy_data_plane.envoy.config.bootstrap.v3 as bootstrap_v3
 import envoy_data_plane.envoy.config.cluster.v3 as cluster_v3
 import envoy_data_plane.envoy.config.core.v3 as core_v3
+import envoy_data_plane.envoy.config.listener.v3 as listener_v3
 import yaml
 from envoy_data_plane.google.protobuf import Struct
 
 from epp_client.envoy.clusters import pool_cluster, socket_address
-from epp_client.envoy.inference_listener import EDGE, Edge, connection_limit, inference_listener
+from epp_client.envoy.edge import EDGE, RETRY_BODY_LIMIT, Edge, Terms
+from epp_client.envoy.inference_listener import connection_limit, inference_listener
 from epp_client.envoy.node import CLUSTER, EDITION, EDITION_KEY
 from epp_client.envoy.own_clusters import ads_cluster, dynamic_resources, sidecar_cluster
-from epp_client.envoy.routes import Route, Terms, default_routes, route_configuration
+from epp_client.envoy.routes import Route, default_routes, route_configuration
 from epp_client.envoy.status_listener import admin_cluster, status_listener
 from epp_client.errors import SettingsError
 from epp_client.pool.inference_pool import AppProtocol, PoolName
@@ -40,7 +42,7 @@ def envoy_config(
     app_protocols: Mapping[PoolName, AppProtocol] | None = None,
     node_id: str = "envoy",
     access_log: bool = True,
-    retry_body_limit: int = 16 * 1024 * 1024,
+    retry_body_limit: int = RETRY_BODY_LIMIT,
 ) -> str:
     """Render a bootstrap that Envoy 1.36 to 1.40 accepts, as YAML.
 
@@ -56,36 +58,97 @@ def envoy_config(
     """
     routes = default_routes(pools) if routes is None else routes
     _check(pools, routes, ext_proc_sockets, ads_socket, upstream_mode)
-    if status is not None and admin is None:
-        raise SettingsError("envoy-config: the status listener needs Envoy's admin listener")
     clusters = [sidecar_cluster(ext_proc_sockets)]
     if ads_socket is not None:
         clusters.append(ads_cluster(ads_socket))
     else:
         clusters += _pool_clusters(pools, app_protocols or {}, upstream_mode)
-    if status is not None and admin is not None:
-        clusters.append(admin_cluster(admin))
     terms = Terms(
         idle_timeout=edge.idle_timeout,
         request_timeout=edge.request_timeout,
         retry_body_limit=retry_body_limit,
         retries=upstream_mode is UpstreamMode.OVERRIDE_HOST,
-        modes=response_modes or {},
+        skip=[pool for pool, mode in (response_modes or {}).items() if mode is ResponseMode.SKIP],
     )
     configuration = route_configuration(routes, terms, validate_clusters=ads_socket is None)
     listeners = [inference_listener(listener, edge, configuration, access_log=access_log)]
+    return _yaml(
+        _bootstrap(
+            listeners,
+            clusters,
+            edge=edge,
+            admin=admin,
+            status=status,
+            node_id=node_id,
+            dynamic=dynamic_resources(gateway=False) if ads_socket is not None else None,
+        )
+    )
+
+
+def gateway_config(
+    *,
+    edge: Edge = EDGE,
+    admin: tuple[str, int] | None = ("127.0.0.1", 9901),
+    status: tuple[str, int] | None = None,
+    ext_proc_sockets: Sequence[Path],
+    ads_socket: Path,
+    node_id: str = "envoy",
+) -> str:
+    """Render a bootstrap as `envoy_config`, without listener and routes: the sidecar sends those of its
+    Gateway. Of `edge` it has `max_connections`.
+
+    Raises:
+        SettingsError: `status` without `admin`.
+    """
+    clusters = [sidecar_cluster(ext_proc_sockets), ads_cluster(ads_socket)]
+    bootstrap = _bootstrap(
+        [],
+        clusters,
+        edge=edge,
+        admin=admin,
+        status=status,
+        node_id=node_id,
+        dynamic=dynamic_resources(gateway=True),
+    )
+    bootstrap.layered_runtime = bootstrap_v3.LayeredRuntime(
+        layers=[
+            bootstrap_v3.RuntimeLayer(
+                name="gateway", static_layer=Struct.from_dict({_REGEX_SIZE: MAX_REGEX_SIZE})
+            )
+        ]
+    )
+    return _yaml(bootstrap)
+
+
+_REGEX_SIZE = "re2.max_program_size.error_level"
+MAX_REGEX_SIZE = 10_000
+"""Size of the compiled program of a regular expression in a route. Envoy's default is 100."""
+
+
+def _bootstrap(
+    listeners: list[listener_v3.Listener],
+    clusters: list[cluster_v3.Cluster],
+    *,
+    edge: Edge,
+    admin: tuple[str, int] | None,
+    status: tuple[str, int] | None,
+    node_id: str,
+    dynamic: bootstrap_v3.BootstrapDynamicResources | None,
+) -> bootstrap_v3.Bootstrap:
     if status is not None:
+        if admin is None:
+            raise SettingsError("envoy-config: the status listener needs Envoy's admin listener")
+        clusters.append(admin_cluster(admin))
         listeners.append(status_listener(status))
-    bootstrap = bootstrap_v3.Bootstrap(
+    return bootstrap_v3.Bootstrap(
         node=_node(node_id),
         admin=bootstrap_v3.Admin(address=socket_address(*admin)) if admin else None,
         static_resources=bootstrap_v3.BootstrapStaticResources(
             listeners=listeners, clusters=clusters
         ),
         overload_manager=connection_limit(edge),
-        dynamic_resources=dynamic_resources() if ads_socket is not None else None,
+        dynamic_resources=dynamic,
     )
-    return _yaml(bootstrap)
 
 
 def _node(name: str) -> core_v3.Node:

@@ -45,21 +45,7 @@ def pool_cluster(
     connect_timeout: float = UPSTREAM_CONNECT_TIMEOUT,
 ) -> cluster_v3.Cluster:
     """The pool's cluster. `connect_timeout` in seconds."""
-    cluster = cluster_v3.Cluster(
-        name=cluster_name(pool),
-        connect_timeout=timedelta(seconds=connect_timeout),
-        circuit_breakers=raised_circuit_breakers(),
-        typed_extension_protocol_options={
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(
-                _http_options(app_protocol)
-            )
-        },
-        upstream_connection_options=cluster_v3.UpstreamConnectionOptions(
-            tcp_keepalive=core_v3.TcpKeepalive(
-                keepalive_probes=3, keepalive_time=30, keepalive_interval=10
-            )
-        ),
-    )
+    cluster = _upstream(cluster_name(pool), app_protocol, connect_timeout)
     match mode:
         case UpstreamMode.OVERRIDE_HOST:
             cluster.type = cluster_v3.ClusterDiscoveryType.EDS
@@ -76,6 +62,33 @@ def pool_cluster(
                 metadata_key=_metadata_key(DESTINATION)
             )
     return cluster
+
+
+def service_cluster(name: str, app_protocol: AppProtocol) -> cluster_v3.Cluster:
+    """The cluster of a Service, whose endpoints Envoy balances over."""
+    cluster = _upstream(name, app_protocol, UPSTREAM_CONNECT_TIMEOUT)
+    cluster.type = cluster_v3.ClusterDiscoveryType.EDS
+    cluster.eds_cluster_config = cluster_v3.ClusterEdsClusterConfig(eds_config=over_ads())
+    cluster.lb_policy = cluster_v3.ClusterLbPolicy.LEAST_REQUEST
+    return cluster
+
+
+def _upstream(name: str, app_protocol: AppProtocol, connect_timeout: float) -> cluster_v3.Cluster:
+    return cluster_v3.Cluster(
+        name=name,
+        connect_timeout=timedelta(seconds=connect_timeout),
+        circuit_breakers=raised_circuit_breakers(),
+        typed_extension_protocol_options={
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(
+                _http_options(app_protocol)
+            )
+        },
+        upstream_connection_options=cluster_v3.UpstreamConnectionOptions(
+            tcp_keepalive=core_v3.TcpKeepalive(
+                keepalive_probes=3, keepalive_time=30, keepalive_interval=10
+            )
+        ),
+    )
 
 
 def over_ads() -> core_v3.ConfigSource:

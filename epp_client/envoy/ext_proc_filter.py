@@ -14,20 +14,13 @@ import envoy_data_plane.envoy.type.v3 as type_v3
 from envoy_data_plane.google.protobuf import Any
 
 from epp_client.envoy.own_clusters import SIDECAR_CLUSTER
-from epp_client.ext_proc.messages import POOL_KEY
+from epp_client.envoy.route_parts import EXT_PROC_FILTER, processing_mode
 from epp_client.ext_proc.replies import MARKS_NAMESPACE
 from epp_client.picker.protocol import LB_NAMESPACE, SUBSET_NAMESPACE
-from epp_client.pool.inference_pool import PoolName
-from epp_client.pool.settings import ResponseMode
-
-EXT_PROC_FILTER = "envoy.filters.http.ext_proc"
 
 # Retry the ext_proc call if the sidecar has not begun to answer because it crashed (reset) or drains (the
 # statuses, with grpcio). Envoy keeps 64 KiB of the stream for a retry.
 _PICK_RETRIES = "connect-failure,refused-stream,reset,unavailable,cancelled"
-
-_Mode = ext_proc_v3.ProcessingModeBodySendMode
-_Send = ext_proc_v3.ProcessingModeHeaderSendMode
 
 
 def ext_proc_filter() -> hcm_v3.HttpFilter:
@@ -45,7 +38,9 @@ def ext_proc_filter() -> hcm_v3.HttpFilter:
                 # Envoy applies it only to directions that are not full-duplex (`skip`).
                 message_timeout=timedelta(seconds=10),
                 status_on_error=type_v3.HttpStatus(code=type_v3.StatusCode.ServiceUnavailable),
-                processing_mode=_processing_mode(ResponseMode.RELAY),
+                processing_mode=ext_proc_v3.ProcessingMode.parse(
+                    processing_mode(skip=False).SerializeToString()
+                ),
                 response_attributes=["upstream.address"],
                 metadata_options=ext_proc_v3.MetadataOptions(
                     forwarding_namespaces=ext_proc_v3.MetadataOptionsMetadataNamespaces(
@@ -57,29 +52,6 @@ def ext_proc_filter() -> hcm_v3.HttpFilter:
                 ),
             )
         ),
-    )
-
-
-def of_pool(pool: PoolName, mode: ResponseMode) -> dict[str, Any]:
-    """A route's `typed_per_filter_config`, which enables the filter for `pool`. With `skip` the body of a
-    response is not sent to the sidecar, which saves a message per chunk."""
-    overrides = ext_proc_v3.ExtProcOverrides(
-        grpc_initial_metadata=[core_v3.HeaderValue(key=POOL_KEY, value=str(pool))]
-    )
-    if mode is ResponseMode.SKIP:
-        overrides.processing_mode = _processing_mode(mode)
-    return {EXT_PROC_FILTER: Any.pack(ext_proc_v3.ExtProcPerRoute(overrides=overrides))}
-
-
-def _processing_mode(mode: ResponseMode) -> ext_proc_v3.ProcessingMode:
-    skip = mode is ResponseMode.SKIP
-    return ext_proc_v3.ProcessingMode(
-        request_header_mode=_Send.SEND,
-        response_header_mode=_Send.SEND,
-        request_body_mode=_Mode.FULL_DUPLEX_STREAMED,
-        response_body_mode=_Mode.NONE if skip else _Mode.FULL_DUPLEX_STREAMED,
-        request_trailer_mode=_Send.SEND,
-        response_trailer_mode=_Send.SKIP if skip else _Send.SEND,
     )
 
 

@@ -18,6 +18,7 @@ import envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 as tls_v3
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from epp_client.envoy.clusters import MAX_HEADERS, MAX_HEADERS_KB
+from epp_client.envoy.edge import Edge
 from epp_client.envoy.ext_proc_filter import ext_proc_filter
 from epp_client.envoy.listener import http_listener
 from epp_client.envoy.local_replies import local_replies
@@ -25,23 +26,17 @@ from epp_client.ext_proc.replies import MARKS_NAMESPACE, PICKER_SAID_MARK
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
 
 
-class Edge(NamedTuple):
-    """Limits and features for clients. Times are in seconds; 0 is no limit."""
+class Named(NamedTuple):
+    """Names that differ by what the routes are."""
 
-    idle_timeout: float = 7200.0
-    """Time without a byte in either direction after which a stream ends. Longer than the longest
-    prefill."""
-    request_timeout: float = 0.0
-    """Time from the end of a request to the end of its response."""
-    upgrades: tuple[str, ...] = ("websocket",)
-    """Protocols that a client may upgrade its request to."""
-    tls: tuple[Path, Path] | None = None
-    """Paths of the PEM certificate chain and key on Envoy's host; None for plaintext."""
-    max_connections: int = 50_000
-    """Client connections at once."""
+    stat_prefix: str = "inference"
+    subject: str = "InferencePool %ROUTE_NAME%"
+    """How a local reply begins."""
+    log_key: str = "pool"
+    """Key of the route's name in the access log."""
 
 
-EDGE = Edge()
+NAMED = Named()
 
 
 def inference_listener(
@@ -52,7 +47,9 @@ def inference_listener(
     access_log: bool,
 ) -> listener_v3.Listener:
     """The listener at `address` (host, port)."""
-    listener = http_listener("inference", address, _manager(edge, routes, access_log))
+    listener = http_listener(
+        "inference", address, connection_manager(edge, routes, access_log=access_log)
+    )
     if edge.tls is not None:
         [chain] = listener.filter_chains
         chain.transport_socket = _tls(*edge.tls)
@@ -93,13 +90,19 @@ def connection_limit(edge: Edge) -> overload_v3.OverloadManager | None:
     )
 
 
-def _manager(
-    edge: Edge, routes: route_v3.RouteConfiguration, access_log: bool
+def connection_manager(
+    edge: Edge,
+    routes: route_v3.RouteConfiguration | hcm_v3.Rds,
+    *,
+    access_log: bool,
+    named: Named = NAMED,
 ) -> hcm_v3.HttpConnectionManager:
+    """What serves the connections of clients."""
     return hcm_v3.HttpConnectionManager(
         codec_type=hcm_v3.HttpConnectionManagerCodecType.AUTO,
-        stat_prefix="inference",
-        route_config=routes,
+        stat_prefix=named.stat_prefix,
+        route_config=routes if isinstance(routes, route_v3.RouteConfiguration) else None,
+        rds=routes if isinstance(routes, hcm_v3.Rds) else None,
         http_filters=[
             ext_proc_filter(),
             hcm_v3.HttpFilter(
@@ -125,12 +128,12 @@ def _manager(
             initial_stream_window_size=1024 * 1024,
             initial_connection_window_size=16 * 1024 * 1024,
         ),
-        local_reply_config=local_replies(),
-        access_log=[_access_log()] if access_log else [],
+        local_reply_config=local_replies(named.subject),
+        access_log=[_access_log(named.log_key)] if access_log else [],
     )
 
 
-def _access_log() -> accesslog_v3.AccessLog:
+def _access_log(log_key: str) -> accesslog_v3.AccessLog:
     # REQ and RESP instead of their longer names, which Envoy 1.36 does not know.
     fields: Mapping[str, object] = {
         "time": "%START_TIME%",
@@ -142,7 +145,7 @@ def _access_log() -> accesslog_v3.AccessLog:
         "details": "%RESPONSE_CODE_DETAILS%",
         "error": "%RESP(X-INFERENCE-ERROR)%",
         "fallback": "%RESP(X-INFERENCE-FALLBACK)%",
-        "pool": "%ROUTE_NAME%",
+        log_key: "%ROUTE_NAME%",
         "picker_said": f"%DYNAMIC_METADATA({MARKS_NAMESPACE}:{PICKER_SAID_MARK})%",
         "picked": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{DESTINATION})%",
         "served": f"%DYNAMIC_METADATA({LB_NAMESPACE}:{SERVED})%",

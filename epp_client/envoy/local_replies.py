@@ -34,15 +34,17 @@ FAILURES: Final = (
 """The first match applies: UF can occur together with URX, or with the UC of an earlier try."""
 
 
-def local_replies() -> hcm_v3.LocalReplyConfig:
-    """Replaces Envoy's answers about an endpoint. As in the sidecar's own refusals, a gRPC client gets the
-    sentence as `grpc-message`, other clients JSON in the OpenAI shape."""
+def local_replies(subject: str) -> hcm_v3.LocalReplyConfig:
+    """Replaces Envoy's answers about an endpoint. Each begins with `subject`. As in the sidecar's own
+    refusals, a gRPC client gets the sentence as `grpc-message`, other clients JSON in the OpenAI shape."""
     return hcm_v3.LocalReplyConfig(
         mappers=[
             hcm_v3.ResponseMapper(
                 filter=_all_of(_steered(), _flags(failure.flags), _grpc(grpc)),
                 headers_to_add=[_header(ERROR_HEADER, str(failure.reason))],
-                body_format_override=_grpc_body(failure.reason) if grpc else _body(failure.reason),
+                body_format_override=_grpc_body(subject, failure.reason)
+                if grpc
+                else _body(subject, failure.reason),
             )
             for failure in FAILURES
             for grpc in (False, True)
@@ -93,13 +95,13 @@ def _header(name: str, value: str) -> core_v3.HeaderValueOption:
     )
 
 
-def _message(reason: Reason) -> str:
-    return f"InferencePool %ROUTE_NAME%: {describe(reason)} (%RESPONSE_FLAGS%)"
+def _message(subject: str, reason: Reason) -> str:
+    return f"{subject}: {describe(reason)} (%RESPONSE_FLAGS%)"
 
 
-def _body(reason: Reason) -> core_v3.SubstitutionFormatString:
+def _body(subject: str, reason: Reason) -> core_v3.SubstitutionFormatString:
     error = {
-        "message": _message(reason),
+        "message": _message(subject, reason),
         "type": kind_of(reason),
         "code": "%RESPONSE_CODE%",
         "param": None,
@@ -107,7 +109,7 @@ def _body(reason: Reason) -> core_v3.SubstitutionFormatString:
     return core_v3.SubstitutionFormatString(json_format=Struct.from_dict({"error": error}))
 
 
-def _grpc_body(reason: Reason) -> core_v3.SubstitutionFormatString:
+def _grpc_body(subject: str, reason: Reason) -> core_v3.SubstitutionFormatString:
     return core_v3.SubstitutionFormatString(
-        text_format_source=core_v3.DataSource(inline_string=_message(reason))
+        text_format_source=core_v3.DataSource(inline_string=_message(subject, reason))
     )

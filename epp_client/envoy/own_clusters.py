@@ -31,10 +31,11 @@ def ads_cluster(socket: Path) -> cluster_v3.Cluster:
     return _socket_cluster(ADS_CLUSTER, [socket], _ADS_SILENCE)
 
 
-def dynamic_resources() -> bootstrap_v3.BootstrapDynamicResources:
-    """Clusters and endpoints from the sidecar, over ADS."""
+def dynamic_resources(*, gateway: bool) -> bootstrap_v3.BootstrapDynamicResources:
+    """Clusters and endpoints from the sidecar, over ADS; for a `gateway` its listeners too."""
     return bootstrap_v3.BootstrapDynamicResources(
         cds_config=over_ads(),
+        lds_config=over_ads() if gateway else None,
         ads_config=core_v3.ApiConfigSource(
             api_type=core_v3.ApiConfigSourceApiType.GRPC,
             transport_api_version=core_v3.ApiVersion.V3,

@@ -46,6 +46,7 @@ FALLBACK: Final = "x-inference-fallback"
 """Response header with the reason why a request was served without its picker."""
 MARKS_NAMESPACE: Final = "epp-client"
 REQUEST_TRAILERS_MARK: Final = "request-trailers"
+"""Key of the mark of a request that has trailers, or may have some."""
 PICKER_SAID_MARK: Final = "picker-said"
 """Key of a rejected pick in the dynamic metadata, for Envoy's access log."""
 

@@ -7,7 +7,7 @@ from epp_client.gateway.hostnames import intersections
 from epp_client.gateway.http_route import HttpRoute, ParentRef
 from epp_client.gateway.listeners import ROUTE_KIND, ListenerFacts
 from epp_client.gateway.statuses import Condition
-from epp_client.pool.problems import Fault, Severity, dotted
+from epp_client.pool.problems import Fault, dotted
 
 
 class Attached(NamedTuple):
@@ -26,10 +26,8 @@ def attach(
 ) -> Attached:
     """Attach a route to listeners of its Gateway. `labels` are those of the route's namespace; None: not
     known."""
-    if route.faults:
-        return _refused("UnsupportedValue", _listed(route.faults))
-    if route.rules and all(rule.broken for rule in route.rules):
-        return _refused("UnsupportedValue", _listed(errors_of(route)))
+    if route.rules and all(rule.faults for rule in route.rules):
+        return _refused("UnsupportedValue", listed(errors_of(route)))
     named = [
         listener
         for listener in listeners
@@ -59,8 +57,7 @@ def attach(
         theirs = ", ".join(dict.fromkeys(listener.hostname for listener in allowed))
         text = f"none of {', '.join(route.hostnames)} is served by {theirs}"
         return _refused("NoMatchingListenerHostname", text)
-    ignored = [fault for fault in _faults(route) if fault.severity is Severity.WARNING]
-    text = f"Ignored: {_listed(ignored)}" if ignored else ""
+    text = f"Ignored: {listed(route.ignored)}" if route.ignored else ""
     return Attached(Condition("Accepted", "True", "Accepted", text), hostnames)
 
 
@@ -68,18 +65,14 @@ def partially_invalid(route: HttpRoute) -> Condition | None:
     """The condition PartiallyInvalid, if some rules cannot be served as they are written; their requests
     get status 500."""
     errors = errors_of(route)
-    if not errors or all(rule.broken for rule in route.rules):
+    if not errors or all(rule.faults for rule in route.rules):
         return None
-    text = f"Requests get status 500: {_listed(errors)}"
+    text = f"Requests get status 500: {listed(errors)}"
     return Condition("PartiallyInvalid", "True", "UnsupportedValue", text)
 
 
 def errors_of(route: HttpRoute) -> list[Fault]:
     """Why rules of the route cannot be served as they are written."""
-    return [fault for fault in _faults(route) if fault.severity is Severity.ERROR]
-
-
-def _faults(route: HttpRoute) -> list[Fault]:
     return [fault for rule in route.rules for fault in rule.faults]
 
 
@@ -87,5 +80,6 @@ def _refused(reason: str, text: str) -> Attached:
     return Attached(Condition("Accepted", "False", reason, text), {})
 
 
-def _listed(faults: Sequence[Fault]) -> str:
+def listed(faults: Sequence[Fault]) -> str:
+    """Faults in one text, for a condition."""
     return "; ".join(f"{dotted(fault.path)}: {fault.text}" for fault in faults)

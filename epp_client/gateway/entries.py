@@ -78,8 +78,8 @@ def _action(
         elif target is not None:
             text = "mirrors to an InferencePool are not supported; a Service is"
             why = Unresolved("InvalidKind", text)
-            found.unresolved.append((why, Fault(mirror.path, text)))
-    if rule.broken:
+            found.unresolved.append((why, Fault(mirror.path, text, why.severity)))
+    if rule.faults:
         return Forward()
     if rule.redirect is not None:
         return rule.redirect
@@ -102,7 +102,7 @@ def _target(
 ) -> PoolName | ServicePort | None:
     target = backends.resolve(route.name, reference)
     if isinstance(target, Unresolved):
-        found.unresolved.append((target, Fault(path, target.text)))
+        found.unresolved.append((target, Fault(path, target.text, target.severity)))
         return None
     return target
 

@@ -23,6 +23,11 @@ from epp_client.pool.problems import Fault, Path
 
 REDIRECTS = (301, 302, 303, 307, 308)
 _DENOMINATORS = (100, 10_000, 1_000_000)
+_SCHEMES = ("", "http", "https")
+TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""Names of headers and methods, by RFC 9110."""
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+PATH = re.compile(r"/[^?#\s]*")
 _DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
 _PART = re.compile(r"([0-9]+)(ms|h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -59,9 +64,9 @@ def read_filters(shapes: Sequence[FilterShape], path: Path, *, of_backend: bool 
         place: Path = (*path, index)
         match shape.type:
             case "RequestHeaderModifier" if shape.request_header_modifier is not None:
-                found.request_headers = _headers(shape.request_header_modifier)
+                found.request_headers = _headers(shape.request_header_modifier, place, found)
             case "ResponseHeaderModifier" if shape.response_header_modifier is not None:
-                found.response_headers = _headers(shape.response_header_modifier)
+                found.response_headers = _headers(shape.response_header_modifier, place, found)
             case "RequestRedirect" if shape.request_redirect is not None and not of_backend:
                 _redirect(shape.request_redirect, (*place, "requestRedirect"), found)
             case "URLRewrite" if shape.url_rewrite is not None and not of_backend:
@@ -78,8 +83,19 @@ def read_filters(shapes: Sequence[FilterShape], path: Path, *, of_backend: bool 
     return found
 
 
-def _headers(shape: HeaderFilter) -> HeaderChange:
-    return HeaderChange(_pairs(shape.set), _pairs(shape.add), tuple(shape.remove))
+def _headers(shape: HeaderFilter, path: Path, found: Filters) -> HeaderChange:
+    change = HeaderChange(_pairs(shape.set), _pairs(shape.add), tuple(shape.remove))
+    pairs = (*change.set, *change.add)
+    for name in (*(name for name, _ in pairs), *change.remove):
+        if not TOKEN.fullmatch(name):
+            found.faults.append(Fault(path, f"{name[:80]!r} is not the name of a header"))
+        elif name.lower() == "host":
+            # Envoy rejects it: Host decides about the route.
+            found.faults.append(Fault(path, "Host cannot be changed here; use a URLRewrite"))
+    for name, value in pairs:
+        if _CONTROL.search(value):
+            found.faults.append(Fault(path, f"the value of {name[:80]} has control characters"))
+    return change
 
 
 def _pairs(shapes: Iterable[HeaderShape]) -> tuple[tuple[str, str], ...]:
@@ -95,6 +111,9 @@ def _redirect(shape: RedirectFilter, path: Path, found: Filters) -> None:
         text = f"{shape.status_code} is not one of {', '.join(map(str, REDIRECTS))}"
         found.faults.append(Fault((*path, "statusCode"), text))
         return
+    if shape.scheme not in _SCHEMES:
+        text = f"{shape.scheme!r} is not supported; http and https are"
+        found.faults.append(Fault((*path, "scheme"), text))
     change = _path(shape.path, (*path, "path"), found)
     found.redirect = Redirect(shape.status_code, shape.scheme, shape.hostname, shape.port, change)
 
@@ -102,12 +121,18 @@ def _redirect(shape: RedirectFilter, path: Path, found: Filters) -> None:
 def _path(shape: PathModifier | None, path: Path, found: Filters) -> PathChange | None:
     if shape is None:
         return None
-    if shape.type == "ReplaceFullPath":
-        return PathChange(shape.replace_full_path or "/", whole=True)
-    if shape.type == "ReplacePrefixMatch":
-        return PathChange(shape.replace_prefix_match or "/", whole=False)
-    found.faults.append(Fault((*path, "type"), f"{shape.type!r} is not supported"))
-    return None
+    match shape.type:
+        case "ReplaceFullPath":
+            key, value, whole = "replaceFullPath", shape.replace_full_path or "/", True
+        case "ReplacePrefixMatch":
+            key, value, whole = "replacePrefixMatch", shape.replace_prefix_match or "/", False
+        case _:
+            found.faults.append(Fault((*path, "type"), f"{shape.type!r} is not supported"))
+            return None
+    if not PATH.fullmatch(value):
+        found.faults.append(Fault((*path, key), f"{value[:80]!r} is not a path"))
+        return None
+    return PathChange(value, whole)
 
 
 def _mirror(shape: MirrorFilter, path: Path, found: Filters) -> None:
@@ -120,6 +145,10 @@ def _mirror(shape: MirrorFilter, path: Path, found: Filters) -> None:
             denominator = 1_000_000
     elif shape.percent is not None:
         numerator = shape.percent
+    if not 0 <= numerator <= denominator:
+        text = f"{numerator}/{denominator} is not a share from 0 to 1"
+        found.faults.append(Fault(path, text))
+        return
     found.mirrors.append(
         MirrorRef(shape.backend_ref, (*path, "backendRef"), numerator, denominator)
     )

@@ -4,12 +4,12 @@ Rules come from `gateway.networking.k8s.io/v1`.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError as PydanticError
 
-from epp_client.gateway.filters import MirrorRef, read_filters, seconds
+from epp_client.gateway.filters import PATH, TOKEN, MirrorRef, read_filters, seconds
 from epp_client.gateway.regex import regex_fault
 from epp_client.gateway.shapes import (
     GATEWAY_GROUP,
@@ -18,8 +18,10 @@ from epp_client.gateway.shapes import (
     ParentReference,
     PathShape,
     RouteShape,
+    RouteSpec,
     RuleShape,
     ValueShape,
+    ignored_fields,
 )
 from epp_client.gateway.statuses import RouteName
 from epp_client.gateway.table import (
@@ -33,7 +35,7 @@ from epp_client.gateway.table import (
     Redirect,
     ValueMatch,
 )
-from epp_client.pool.problems import Fault, Path, Severity
+from epp_client.pool.problems import Fault, Path
 from epp_client.pool.shapes import faults_of
 
 Object = Mapping[str, Any]
@@ -79,12 +81,7 @@ class Rule:
     timeout: float | None = None
     backend_timeout: float | None = None
     faults: tuple[Fault, ...] = ()
-    """With an error the rule cannot be served as it is written: its requests get status 500."""
-
-    @property
-    def broken(self) -> bool:
-        """Whether it cannot be served as it is written."""
-        return any(fault.severity is Severity.ERROR for fault in self.faults)
+    """Why it cannot be served as it is written: its requests get status 500."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +95,10 @@ class HttpRoute:
     hostnames: tuple[str, ...] = ()
     parents: tuple[ParentRef, ...] = ()
     rules: tuple[Rule, ...] = ()
-    faults: tuple[Fault, ...] = field(default=())
+    faults: tuple[Fault, ...] = ()
     """Of its structure. With them it has no rules."""
+    ignored: tuple[Fault, ...] = ()
+    """Fields that are not supported. The route is served without them."""
 
 
 def read_route(data: Object) -> HttpRoute:
@@ -118,6 +117,7 @@ def read_route(data: Object) -> HttpRoute:
         tuple(shape.spec.hostnames),
         tuple(_parents(shape.spec.parent_refs, references, name.namespace)),
         tuple(_rule(rule, ("spec", "rules", at)) for at, rule in enumerate(shape.spec.rules)),
+        ignored=ignored_fields(RouteSpec, data),
     )
 
 
@@ -144,10 +144,6 @@ def _rule(shape: RuleShape, path: Path) -> Rule:
         backends.append(
             BackendRef(backend, place, backend.weight, own.request_headers, own.response_headers)
         )
-    for name in ("retry", "session_persistence"):
-        if getattr(shape, name) is not None:
-            camel = "retry" if name == "retry" else "sessionPersistence"
-            faults.append(Fault((*path, camel), "is not supported and ignored", Severity.WARNING))
     times = [
         _timeout(text, (*path, "timeouts", name), faults)
         for name, text in (
@@ -181,6 +177,8 @@ def _timeout(text: str, path: Path, faults: list[Fault]) -> float | None:
 
 
 def _match(shape: MatchShape, path: Path, faults: list[Fault]) -> Match:
+    if shape.method and not TOKEN.fullmatch(shape.method):
+        faults.append(Fault((*path, "method"), f"{shape.method[:80]!r} is not a method"))
     return Match(
         _path(shape.path, (*path, "path"), faults),
         shape.method,
@@ -193,6 +191,9 @@ def _path(shape: PathShape, path: Path, faults: list[Fault]) -> PathMatch:
     kind = _PATH_KINDS.get(shape.type)
     if kind is None:
         faults.append(Fault((*path, "type"), f"{shape.type!r} is not supported"))
+        return PathMatch()
+    if kind is not PathKind.REGEX and not PATH.fullmatch(shape.value):
+        faults.append(Fault((*path, "value"), f"{shape.value[:80]!r} is not a path"))
         return PathMatch()
     if kind is PathKind.PREFIX:
         return PathMatch(kind, shape.value.rstrip("/") or "/")
@@ -211,6 +212,8 @@ def _values(
     for at, shape in enumerate(shapes):
         if shape.type not in ("Exact", "RegularExpression"):
             faults.append(Fault((*path, at, "type"), f"{shape.type!r} is not supported"))
+        if lower and not TOKEN.fullmatch(shape.name):
+            faults.append(Fault((*path, at, "name"), f"{shape.name[:80]!r} is not a header name"))
         name = shape.name.lower() if lower else shape.name
         regex = shape.type == "RegularExpression"
         if regex and (why := regex_fault(shape.value)):

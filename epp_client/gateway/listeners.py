@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from epp_client.gateway.hostnames import ANY
 from epp_client.gateway.references import Certificates, Unresolved
 from epp_client.gateway.shapes import GATEWAY_GROUP, LabelSelector, ListenerShape
 from epp_client.gateway.statuses import Condition
@@ -120,7 +121,7 @@ def _listener(
         shape.name,
         shape.port,
         shape.protocol,
-        shape.hostname,
+        shape.hostname or ANY,
         kinds,
         _allowed(shape, gateway),
         secrets,
@@ -136,8 +137,8 @@ def _clash(shape: ListenerShape, earlier: Sequence[ListenerFacts]) -> tuple[str,
         if other.protocol != shape.protocol:
             text = f"port {shape.port} is {other.protocol} by listener {other.name}"
             return "ProtocolConflict", text
-        if other.hostname == shape.hostname:
-            text = f"port {shape.port} has the hostname {shape.hostname} by listener {other.name}"
+        if other.hostname == (shape.hostname or ANY):
+            text = f"port {shape.port} has the hostname {other.hostname} by listener {other.name}"
             return "HostnameConflict", text
     return None
 

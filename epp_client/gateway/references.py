@@ -11,6 +11,7 @@ from epp_client.gateway.statuses import RouteName
 from epp_client.gateway.table import Certificate, SecretName, Service, ServicePort
 from epp_client.gateway.world import GatewayWorld
 from epp_client.pool.inference_pool import AppProtocol, PoolName
+from epp_client.pool.problems import Severity
 from epp_client.pool.service_addresses import ready_addresses, service_port, tcp_ports
 
 Object = Mapping[str, Any]
@@ -35,6 +36,12 @@ class Unresolved(NamedTuple):
     reason: str
     """A reason of the condition ResolvedRefs."""
     text: str
+
+    @property
+    def severity(self) -> Severity:
+        """ERROR if no other object can make it right."""
+        never = self.reason in ("InvalidKind", "UnsupportedProtocol")
+        return Severity.ERROR if never else Severity.WARNING
 
 
 class _Grant(NamedTuple):

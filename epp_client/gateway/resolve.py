@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError as PydanticError
 
-from epp_client.gateway.attach import attach, errors_of, partially_invalid
+from epp_client.gateway.attach import attach, errors_of, listed, partially_invalid
 from epp_client.gateway.entries import RouteEntries, entries_of
 from epp_client.gateway.hosts import Candidate, build_hosts
 from epp_client.gateway.http_route import HttpRoute, read_route
 from epp_client.gateway.listeners import ListenerFacts, read_listeners
 from epp_client.gateway.references import Backends, Certificates, Grants
-from epp_client.gateway.shapes import GatewayShape
+from epp_client.gateway.shapes import GatewayShape, GatewaySpec, ignored_fields
 from epp_client.gateway.statuses import (
     Condition,
     GatewayStatus,
@@ -80,14 +80,19 @@ def resolve_gateway(world: GatewayWorld, previous: GatewayResolution | None) -> 
         work.say(f"Gateway {name}", faults)
     read = _read(world.routes, previous)
     for _, route in read.values():
-        if any(parent.gateway == name for parent in route.parents):
+        if route.faults:
+            # Whose route it is cannot be told, so it has no status.
+            work.say(f"HTTPRoute {route.name}", route.faults)
+        elif any(parent.gateway == name for parent in route.parents):
             _add(work, route)
     table = _table(work, certificates)
+    ignored = ignored_fields(GatewaySpec, world.gateway)
+    work.say(f"Gateway {name}", ignored)
     parameters = _parameters(shape, world)
     status = GatewayStatus(
         name,
         shape.metadata.generation,
-        _gateway_conditions(listeners, parameters[1], table),
+        _gateway_conditions(listeners, parameters[1], ignored, table),
         tuple(_listener_status(one, len(work.attached[one.name])) for one in listeners),
     )
     references = References(
@@ -124,8 +129,8 @@ def _add(work: _Work, route: HttpRoute) -> None:
     """Attach a route, and note its status."""
     subject = f"HTTPRoute {route.name}"
     entries = entries_of(route, work.backends)
-    work.say(subject, route.faults)
-    work.say(subject, [fault for rule in route.rules for fault in rule.faults])
+    work.say(subject, route.ignored)
+    work.say(subject, errors_of(route))
     work.say(subject, [fault for _, fault in entries.unresolved])
     labels = work.world.namespaces.get(route.name.namespace)
     partial = partially_invalid(route)
@@ -140,7 +145,7 @@ def _add(work: _Work, route: HttpRoute) -> None:
         parents.append(ParentStatus(parent.reference, tuple(conditions)))
         if found.hostnames:
             _attach(work, entries, found.hostnames)
-        elif not (route.faults or errors_of(route)):
+        elif not errors_of(route):
             work.say(subject, [Fault(("spec", "parentRefs"), found.accepted.message)])
     work.statuses[route.name] = RouteStatus(route.generation, tuple(parents))
 
@@ -224,7 +229,10 @@ def _parameters(shape: GatewayShape, world: GatewayWorld) -> tuple[frozenset[tup
 
 
 def _gateway_conditions(
-    listeners: Sequence[ListenerFacts], parameters: str, table: GatewayTable
+    listeners: Sequence[ListenerFacts],
+    parameters: str,
+    ignored: Sequence[Fault],
+    table: GatewayTable,
 ) -> tuple[Condition, ...]:
     bad = [listener for listener in listeners if not listener.accepted]
     names = ", ".join(listener.name for listener in bad)
@@ -235,7 +243,8 @@ def _gateway_conditions(
         text = f"Not valid: listener {names}"
         accepted = Condition("Accepted", str(usable), "ListenersNotValid", text)
     else:
-        accepted = Condition("Accepted", "True", "Accepted")
+        text = f"Ignored: {listed(ignored)}" if ignored else ""
+        accepted = Condition("Accepted", "True", "Accepted", text)
     if table.listeners and accepted.status == "True":
         programmed = Condition("Programmed", "True", "Programmed")
     else:

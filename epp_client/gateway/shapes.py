@@ -4,12 +4,15 @@ Only fields that mean something to us. Objects from an API server have been vali
 are validated here.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictInt, StrictStr
 from pydantic.alias_generators import to_camel
 
-from epp_client.pool.shapes import Raw
+from epp_client.pool.problems import Fault, Severity
+from epp_client.pool.shapes import Raw, unknown_fields
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 
@@ -18,6 +21,21 @@ class Shape(Raw):
     """Fields are in camel case outside."""
 
     model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
+
+
+MAX_IGNORED = 20
+"""Fields of one object that are said to be ignored."""
+
+
+def ignored_fields(shape: type[Shape], data: Mapping[str, Any]) -> tuple[Fault, ...]:
+    """A warning for each field of `spec` that means nothing here: of a feature that is not supported, or
+    misspelt."""
+    found: list[Fault] = []
+    for path, meant in unknown_fields(shape, data.get("spec")):
+        hint = f"; did you mean {meant}?" if meant else ""
+        text = f"is not supported and ignored{hint}"
+        found.append(Fault(("spec", *path), text, Severity.WARNING))
+    return tuple(found[:MAX_IGNORED])
 
 
 def _port(value: int) -> int:
@@ -29,7 +47,12 @@ def _port(value: int) -> int:
 Port = Annotated[StrictInt, AfterValidator(_port)]
 
 
+_HOSTNAME = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+
 def _hostname(value: str) -> str:
+    if value and not _HOSTNAME.fullmatch(value.lower()):
+        raise ValueError(f"{value[:80]!r} is not a hostname; write a.example.com or *.example.com")
     return value.lower()
 
 
@@ -99,7 +122,6 @@ class ListenerTls(Shape):
 
     mode: StrictStr = "Terminate"
     certificate_refs: list[SecretReference] = Field(default_factory=list)
-    options: dict[StrictStr, Any] = Field(default_factory=dict)
 
 
 class ListenerShape(Shape):
@@ -108,7 +130,7 @@ class ListenerShape(Shape):
     name: StrictStr
     port: Port
     protocol: StrictStr
-    hostname: Hostname = "*"
+    hostname: Hostname = ""
     allowed_routes: AllowedRoutes = AllowedRoutes()
     tls: ListenerTls | None = None
 
@@ -122,8 +144,10 @@ class ParametersReference(Shape):
 
 
 class Infrastructure(Shape):
-    """What the Gateway's own objects are like."""
+    """What the Gateway's own objects are like. Labels and annotations are for the controller."""
 
+    labels: Any = None
+    annotations: Any = None
     parameters_ref: ParametersReference | None = None
 
 
@@ -230,6 +254,12 @@ class BackendReference(Shape):
     port: StrictInt | None = None
 
 
+def _weight(value: int) -> int:
+    if not 0 <= value <= 1_000_000:
+        raise ValueError(f"{value} is not in 0..1000000")
+    return value
+
+
 class Fraction(Shape):
     """A share."""
 
@@ -259,7 +289,7 @@ class FilterShape(Shape):
 class WeightedBackend(BackendReference):
     """A `backendRef` of a rule."""
 
-    weight: StrictInt = 1
+    weight: Annotated[StrictInt, AfterValidator(_weight)] = 1
     filters: list[FilterShape] = Field(default_factory=list)
 
 
@@ -278,8 +308,6 @@ class RuleShape(Shape):
     filters: list[FilterShape] = Field(default_factory=list)
     backend_refs: list[WeightedBackend] = Field(default_factory=list)
     timeouts: Timeouts = Timeouts()
-    retry: Any = None
-    session_persistence: Any = None
 
 
 class RouteSpec(Shape):

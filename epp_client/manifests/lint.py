@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from epp_client.files import Read, read_file
+from epp_client.gateway.resolve import resolve_gateway
 from epp_client.manifests.files import load
-from epp_client.manifests.world import Loaded, build_world, placed
+from epp_client.manifests.world import Loaded, contents_of, placed
 from epp_client.pool.findings import Findings
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.resolve import resolve
@@ -24,8 +25,9 @@ def lint(
         {name: found for one in loads for name, found in one.objects.items()},
         tuple(dict.fromkeys(problem for one in loads for problem in one.problems)),
     )
-    world, faults = build_world(loaded, defaults, {})
-    problems = [*loaded.problems, *faults]
+    contents = contents_of(loaded, defaults, {})
+    world = contents.world
+    problems = [*loaded.problems, *contents.problems]
     resolution = resolve(world, None, 0.0)
     doubts = list(resolution.problems)
     for name, snapshot in resolution.snapshots.items():
@@ -44,8 +46,14 @@ def lint(
             doubt._replace(severity=Severity.ERROR) if doubt.subject in pools else doubt
             for doubt in doubts
         ]
+    gateways = [resolve_gateway(one, None) for one in contents.gateways.values()]
+    doubts += dict.fromkeys(problem for found in gateways for problem in found.problems)
     problems += placed(doubts, loaded)
     if not world.pools and not any(p.severity is Severity.ERROR for p in problems):
         where = ", ".join(loaded.objects) or "these paths"
         problems.append(Problem(Severity.ERROR, f"no InferencePool found in {where}"))
-    return Findings(tuple(problems), resolution.snapshots)
+    others: dict[str, int] = {}
+    if gateways:
+        routes = sum(1 for found in gateways for _ in found.table.entries())
+        others = {"Gateway": len(gateways), "route": routes}
+    return Findings(tuple(problems), resolution.snapshots, others)

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from epp_client.files import log_new, watch
+from epp_client.gateway.resolve import resolve_gateway
+from epp_client.gateway.world import GatewayResolution
 from epp_client.manifests.files import load
-from epp_client.manifests.world import Loaded, build_world, placed
-from epp_client.pool.problems import Problem
-from epp_client.pool.resolve import Resolution, World, resolve
+from epp_client.manifests.world import Contents, Loaded, contents_of, placed
+from epp_client.pool.problems import Problem, Severity
+from epp_client.pool.resolve import Resolution, resolve
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.source import Listed, LocalSource
 from epp_client.pool.store import PoolStore
@@ -30,16 +32,20 @@ class ManifestSource(LocalSource):
         defaults: PoolSettings,
         clock: Callable[[], float],
         listed: Listed = lambda _: None,
+        gateway_changed: Callable[[GatewayResolution | None], None] = lambda _: None,
     ) -> None:
+        """`gateway_changed` gets the one Gateway of the manifests after each load; None: there is none."""
         self._listed = listed
+        self._gateway_changed = gateway_changed
         self._path = path
         self._store = store
         self._defaults = defaults
         self._clock = clock
         self._loaded = Loaded({})
         self._last: Resolution | None = None
-        self._world = World()
+        self._contents = Contents()
         self._faults: tuple[Problem, ...] = ()
+        self._gateway: GatewayResolution | None = None
 
     def reload(self) -> None:
         """Read everything and publish it."""
@@ -53,21 +59,35 @@ class ManifestSource(LocalSource):
                 name: found for name, found in self._loaded.objects.items() if name in loaded.failed
             }
         self._loaded = Loaded({**loaded.objects, **kept})
-        self._world, faults = build_world(self._loaded, self._defaults, self._world.pools)
-        self._faults = (*loaded.problems, *faults)
+        pools = self._contents.world.pools
+        self._contents = contents_of(self._loaded, self._defaults, pools)
+        self._faults = (*loaded.problems, *self._contents.problems)
         self.resolve()
 
     def resolve(self) -> None:
         """Resolve the loaded objects at the current time, and publish."""
-        self._last = resolve(self._world, self._last, self._clock())
-        problems = (*self._faults, *placed(self._last.problems, self._loaded))
+        self._last = resolve(self._contents.world, self._last, self._clock())
+        found = (*self._last.problems, *self._resolve_gateway())
+        problems = (*self._faults, *placed(found, self._loaded))
         log_new(problems, self._store, "problem in a manifest")
         if not (self._loaded.objects or self._store.synced) and self._faults:
             # Nothing could be read: unknown pools are not deleted pools.
             self._store.problems = problems
         else:
             self._store.publish(self._last.snapshots, problems)
+            self._gateway_changed(self._gateway)
             self._listed("")
+
+    def _resolve_gateway(self) -> tuple[Problem, ...]:
+        """Resolve the Gateway, if there is one; returns its problems."""
+        worlds = [*self._contents.gateways.values()]
+        if len(worlds) > 1:
+            names = ", ".join(map(str, self._contents.gateways))
+            text = f"{self._path} has {len(worlds)} Gateways ({names}); one sidecar serves one"
+            self._gateway = None
+            return (Problem(Severity.ERROR, text),)
+        self._gateway = resolve_gateway(worlds[0], self._gateway) if worlds else None
+        return self._gateway.problems if self._gateway is not None else ()
 
     # --- as a PoolSource ---
 

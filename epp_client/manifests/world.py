@@ -1,25 +1,44 @@
-"""Sorts the objects of manifests into a `World`: pools, and the objects that they need. Pure."""
+"""Sorts the objects of manifests: pools and Gateways, and the objects that they need. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from epp_client.documents.located import Located
+from epp_client.gateway.shapes import GATEWAY_GROUP
+from epp_client.gateway.table import GatewayName
+from epp_client.gateway.world import GatewayWorld
+from epp_client.manifests.gateways import gateway_worlds, grant_faults
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.parse import API_VERSION, parse_inference_pool
 from epp_client.pool.pods import pod_facts
 from epp_client.pool.problems import Fault, Problem, Severity
 from epp_client.pool.resolve import World
 from epp_client.pool.settings import PoolSettings
-from epp_client.pool.shapes import shape_faults
+from epp_client.pool.shapes import SHAPED, shape_faults
 
 _GROUPS = {
     "InferencePool": "inference.networking.k8s.io",
     "Pod": "",
     "Service": "",
     "EndpointSlice": "discovery.k8s.io",
+    "Gateway": GATEWAY_GROUP,
+    "HTTPRoute": GATEWAY_GROUP,
+    "ReferenceGrant": GATEWAY_GROUP,
+    "Secret": "",
+    "ConfigMap": "",
+    "Namespace": "",
 }
 """API group of each kind that is read. A kind of another group is not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What manifests say together."""
+
+    world: World = field(default_factory=World)
+    gateways: Mapping[GatewayName, GatewayWorld] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +52,9 @@ class Loaded:
     """Files that exist and could not be read."""
 
 
-def build_world(
+def contents_of(
     loaded: Loaded, defaults: PoolSettings, last_good: Mapping[PoolName, InferencePool]
-) -> tuple[World, list[Problem]]:
+) -> Contents:
     """Parse the pools and sort the other objects by kind.
 
     An invalid pool is taken from `last_good` if it is there.
@@ -58,7 +77,7 @@ def build_world(
         # Duplicate keys are ambiguous; `kubectl apply` refuses them as well.
         faults = [Fault(path, "is a duplicate key") for path in found.repeated]
         if kind := _other_kind(found):
-            faults += shape_faults(kind, found.data)
+            faults += _shape_faults(kind, found.data)
             if not faults:
                 others[kind].append(found.data)
         else:
@@ -72,7 +91,7 @@ def build_world(
         problems += [found.problem(fault) for fault in faults]
     pods = [pod_facts(pod) for pod in others["Pod"]]
     world = World(pools, pods, others["Service"], others["EndpointSlice"])
-    return world, problems
+    return Contents(world, gateway_worlds(others, world), tuple(problems))
 
 
 def _ours(loaded: Loaded) -> Iterable[Located]:
@@ -105,6 +124,14 @@ def _not_read(loaded: Loaded) -> Iterable[Problem]:
         # The subject must differ from that of an InferencePool with the same name.
         subject = found.subject.replace(kind, f"{kind}.{group}" if group else kind, 1)
         yield found.problem(fault)._replace(subject=subject)
+
+
+def _shape_faults(kind: str, data: Mapping[str, Any]) -> list[Fault]:
+    """Faults in the types of an object. Those of Gateways and HTTPRoutes are found when they are
+    resolved."""
+    if kind in SHAPED:
+        return shape_faults(kind, data)
+    return grant_faults(data) if kind == "ReferenceGrant" else []
 
 
 def _other_kind(found: Located) -> str | None:

@@ -1,7 +1,7 @@
 """What a check of files has found. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.problems import Problem
@@ -16,6 +16,8 @@ class Findings:
     """Errors and warnings with their places."""
     snapshots: Mapping[PoolName, PoolSnapshot]
     """The pools as they would be served."""
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of other things that would be served, by their names: `{"Gateway": 1, "route": 5}`."""
 
     @classmethod
     def of(cls, parts: Sequence["Findings"]) -> "Findings":
@@ -23,6 +25,7 @@ class Findings:
         return cls(
             tuple(problem for part in parts for problem in part.problems),
             {name: snapshot for part in parts for name, snapshot in part.snapshots.items()},
+            {name: count for part in parts for name, count in part.others.items()},
         )
 
     def __str__(self) -> str:
@@ -39,6 +42,7 @@ class Findings:
             parts.append(f"{_count(unresolved, 'picker')} without an address")
         if without := sum(s.picker is None for s in found):
             parts.append(f"{without} without a picker")
+        parts += [_count(count, name) for name, count in self.others.items()]
         return ", ".join(parts)
 
 

@@ -92,10 +92,11 @@ def unknown_fields(
     ""."""
     if not isinstance(data, dict):
         return
+    fields = {field.alias or name: field for name, field in shape.model_fields.items()}
     for key, value in data.items():
-        known = shape.model_fields.get(key)
+        known = fields.get(key)
         if known is None:
-            yield (*path, str(key)), nearest(str(key), shape.model_fields) or ""
+            yield (*path, str(key)), nearest(str(key), fields) or ""
             continue
         if (inner := _shape_within(known.annotation)) is None:
             continue
@@ -222,6 +223,9 @@ _SHAPES: Mapping[str, type[Raw]] = {
     "Service": _Service,
     "EndpointSlice": _EndpointSlice,
 }
+
+SHAPED = frozenset(_SHAPES)
+"""Kinds that `shape_faults` knows."""
 
 
 def shape_faults(kind: str, data: Mapping[str, Any]) -> list[Fault]:

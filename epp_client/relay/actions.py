@@ -22,6 +22,8 @@ class Timer(IntEnum):
     """The time without progress of the response while the picker owes an answer to it."""
     TRAILERS = 3
     """The wait for the answer to trailers, after everything before them is answered."""
+    END = 4
+    """The wait for the end of a request that is decided and could be released."""
 
 
 @final

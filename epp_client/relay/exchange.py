@@ -40,6 +40,7 @@ _TIMER_SIGNALS: Final = {
     Timer.ENDPOINT: Signal.ENDPOINT_RANG,
     Timer.RESPONSE: Signal.RESPONSE_RANG,
     Timer.TRAILERS: Signal.TRAILERS_RANG,
+    Timer.END: Signal.END_RANG,
 }
 
 
@@ -73,6 +74,12 @@ class Exchange:
     def closed(self) -> bool:
         """Whether the exchange is over."""
         return self.state.phase is ExchangePhase.CLOSED
+
+    @property
+    def settled(self) -> bool:
+        """Whether the picker's answer, or its failure, has decided the request."""
+        state = self.state
+        return state.result.outcome is not None or state.phase is ExchangePhase.WAITING_FOR_END
 
     @property
     def request_ended(self) -> bool:

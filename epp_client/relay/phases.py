@@ -15,13 +15,15 @@ class ExchangePhase(IntEnum):
     """The pick names an endpoint that the table or Envoy does not have yet."""
     WAITING_WITHOUT_PICKER = 3
     """The same, after the picker has ended its stream."""
-    RELAYING = 4
+    WAITING_FOR_END = 4
+    """A local pick waits for the end of the request: only then does Envoy know whether it may retry."""
+    RELAYING = 5
     """The request is steered. The picker gets the rest of it, and the response."""
-    PASSING = 5
+    PASSING = 6
     """Decided, and without a picker: every message from Envoy is answered unchanged."""
-    ANSWERING = 6
+    ANSWERING = 7
     """The picker answers the client, message by message (StreamedImmediateResponse)."""
-    CLOSED = 7
+    CLOSED = 8
     """Over."""
 
 
@@ -46,11 +48,13 @@ class Signal(IntEnum):
     """The response has made no progress for a quarter of its deadline."""
     TRAILERS_RANG = 8
     """The picker has not answered trailers in time."""
-    POOL_CHANGED = 9
+    END_RANG = 9
+    """The wait for the end of the request is over."""
+    POOL_CHANGED = 10
     """The pool has a newer snapshot."""
-    ENVOY_CLOSED = 10
+    ENVOY_CLOSED = 11
     """Envoy has half-closed or reset its stream."""
 
 
-UNDECIDED: Final = tuple(phase <= ExchangePhase.WAITING_WITHOUT_PICKER for phase in ExchangePhase)
+UNDECIDED: Final = tuple(phase <= ExchangePhase.WAITING_FOR_END for phase in ExchangePhase)
 """By phase: whether a newer snapshot of the pool can change the decision."""

@@ -2,7 +2,7 @@
 
 Everything is held back until the pick is judged. If the request has ended, the release also waits for the
 picker's complete answer, including all its body chunks. If the picker dies in the middle of it, the
-original body can still be sent. A request that is still being sent streams through.
+original body can still be sent. A request that does not end within a moment streams through.
 """
 
 from typing import Final
@@ -21,7 +21,13 @@ from epp_client.relay.outcome import Outcome
 from epp_client.relay.phases import ExchangePhase
 from epp_client.relay.response_phase import owed_trailers, response_progress
 from epp_client.relay.state import QUARTERS, State
-from epp_client.relay.without_picker import drop_picker, go_local, pass_both, without_picker
+from epp_client.relay.without_picker import (
+    drop_picker,
+    end_came,
+    go_local,
+    pass_both,
+    without_picker,
+)
 
 ACKNOWLEDGEMENT_WAIT: Final = 5.0
 """Shortest wait for Envoy to acknowledge an endpoint that the table has, in seconds; `endpoint_wait` may be
@@ -56,10 +62,18 @@ def begin(state: State, message: Message) -> None:
 def relay_request(state: State, message: Message) -> None:
     """Send a further part of the body, or trailers, to the picker."""
     lane = state.request
+    if state.awaiting_end and not lane.has_room(message):
+        answer_waited(state, None)
     pass_request(state, message)
     state.request_quiet = 0
-    if state.upgrade or lane.answered_whole:
-        return
+    if not (state.upgrade or lane.answered_whole):
+        _tell_picker(state, message)
+    if state.awaiting_end and lane.ended:
+        answer_waited(state, None)
+
+
+def _tell_picker(state: State, message: Message) -> None:
+    lane = state.request
     if message.phase is Phase.REQUEST_TRAILERS:
         # GAIE's picker picks at the end of the body and ignores trailers.
         if not lane.passing:
@@ -82,6 +96,17 @@ def pass_request(state: State, message: Message) -> None:
     state.request.put(message)
 
 
+def keep_request(state: State, message: Message) -> None:
+    """Keep a further part of the body, or trailers, while a local pick waits for the end of the request."""
+    if not state.request.has_room(message):
+        end_came(state)
+    if state.phase is ExchangePhase.CLOSED:
+        return
+    pass_request(state, message)
+    if state.request.ended and not state.request.passing:
+        end_came(state)
+
+
 # --- the picker's stream ---
 
 
@@ -91,6 +116,7 @@ def _ask(state: State) -> None:
     state.phase, state.stalled = ExchangePhase.PICKING, False
     state.attempts += 1
     state.growth.forget()
+    state.disarm(Timer.END)
     state.header_reply, state.pick, state.keys = None, None, ()
     state.out.add(OpenPicker())
     state.out.add(ToPicker(state.headers.raw))
@@ -206,8 +232,14 @@ def _progress(state: State) -> None:
             return
         if not _judge(state, last=full is not None):
             return
-    if not lane.ended or lane.staged_whole or full:
+    if full or (lane.staged_whole if lane.ended else not state.waits_for_end()):
         _release(state)
+
+
+def answer_waited(state: State, _: Reason | None) -> None:
+    """The request has ended, or the picker's answer must not wait for its end any longer."""
+    state.end_awaited = True
+    _progress(state)
 
 
 def _under_way(state: State) -> None:
@@ -309,6 +341,7 @@ def _release(state: State) -> None:
         _release_upgrade(state)
         return
     state.phase = ExchangePhase.RELAYING
+    state.disarm(Timer.END)
     state.request.answer_headers(state.marked(_steered(state)))
     state.arm_pick()
     _under_way(state)

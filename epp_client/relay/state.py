@@ -27,10 +27,14 @@ from epp_client.relay.retention import RetentionBudget
 QUARTERS: Final = 4
 """A deadline for time without progress rings in four parts. A message only sets a count to zero, which is
 cheaper than a new timer. Such a deadline is never early, and at most a quarter late."""
+END_PATIENCE: Final = 0.25
+"""Longest wait for the end of a request that could be released, in seconds. Most bodies arrive within
+milliseconds, but a client may also wait for the response before it ends its request."""
 
 _TIMERS: Final = tuple(Timer)
 # An int, because an enum is a slow index in compiled code, and every message needs it.
 _RESPONSE: Final = int(Timer.RESPONSE)
+_END: Final = int(Timer.END)
 _NAMED: Final = PICK_REASONS - {Reason.PICK_MISSING, Reason.PICK_DISAGREES}
 
 
@@ -91,6 +95,10 @@ class State:
         """The same for the response."""
         self.endpoint_wait = 0.0
         """Seconds for which Timer.ENDPOINT was armed."""
+        self.end_awaited = False
+        """The wait for the end of the request is over, or not worth it."""
+        self.local: tuple[Outcome, Reason | None] | None = None
+        """The outcome, and the reason for it, of a local pick that waits for the end of the request."""
 
     @property
     def picker_open(self) -> bool:
@@ -104,6 +112,11 @@ class State:
         )
 
     # --- timers ---
+
+    @property
+    def awaiting_end(self) -> bool:
+        """Whether the header answer waits for the end of the request."""
+        return self.armed[_END]
 
     @property
     def response_armed(self) -> bool:
@@ -147,6 +160,15 @@ class State:
             self.request_quiet = 0
             self.arm(Timer.PICK, timeout / QUARTERS)
 
+    def waits_for_end(self) -> bool:
+        """Whether the header answer should wait for the end of the request; starts the timer of the wait.
+        Envoy retries only requests whose end came before the answer, see `with_trailers_mark`."""
+        if not self.request.open or self.request.lost or self.upgrade or self.end_awaited:
+            return False
+        if not self.armed[_END]:
+            self.arm(Timer.END, END_PATIENCE)
+        return True
+
     # --- the result ---
 
     def decide(self, outcome: Outcome, keys: tuple[str, ...]) -> None:
@@ -161,8 +183,11 @@ class State:
             self.result.misread = quotable(self.pick.text)
 
     def marked(self, headers: bytes) -> bytes:
-        """The header answer. It is marked for Envoy if the request is known to have trailers."""
-        return with_trailers_mark(headers) if self.request.has_trailers else headers
+        """The header answer. It is marked for Envoy if the request has trailers or may still have some.
+        None follow an upgrade."""
+        request = self.request
+        marks = request.has_trailers or (request.open and not self.upgrade)
+        return with_trailers_mark(headers) if marks else headers
 
     # --- the end ---
 

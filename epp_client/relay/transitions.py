@@ -21,8 +21,10 @@ from epp_client.relay.answering import (
 from epp_client.relay.ending import answer_broke_off, answer_dropped, envoy_closed
 from epp_client.relay.phases import ExchangePhase, Signal
 from epp_client.relay.request_phase import (
+    answer_waited,
     begin,
     endpoint_rang,
+    keep_request,
     pass_request,
     pick_rang,
     picker_died,
@@ -46,6 +48,7 @@ from epp_client.relay.response_phase import (
     trailers_rang,
 )
 from epp_client.relay.state import State
+from epp_client.relay.without_picker import end_came
 
 OnMessage = Callable[[State, Message], None]
 OnReply = Callable[[State, Reply], None]
@@ -56,6 +59,7 @@ NEW: Final = ExchangePhase.NEW
 PICKING: Final = ExchangePhase.PICKING
 WAITING: Final = ExchangePhase.WAITING_FOR_ENDPOINT
 ALONE: Final = ExchangePhase.WAITING_WITHOUT_PICKER
+ENDING: Final = ExchangePhase.WAITING_FOR_END
 RELAYING: Final = ExchangePhase.RELAYING
 PASSING: Final = ExchangePhase.PASSING
 ANSWERING: Final = ExchangePhase.ANSWERING
@@ -76,42 +80,50 @@ def out_of_order(_: State, message: Message) -> None:
 # violation, which closes the exchange or drops the picker.
 
 FROM_ENVOY: Final[list[tuple[tuple[Phase, ...], Phases, OnMessage, Phases]]] = [
-    ((Phase.REQUEST_HEADERS,), (NEW,), begin, (PICKING, PASSING, CLOSED)),
-    (REQUEST, (PICKING, WAITING, RELAYING), relay_request, (CLOSED,)),
+    ((Phase.REQUEST_HEADERS,), (NEW,), begin, (PICKING, ENDING, PASSING, CLOSED)),
+    (REQUEST, (PICKING,), relay_request, (RELAYING, PASSING, CLOSED)),
+    (REQUEST, (WAITING, RELAYING), relay_request, (CLOSED,)),
     (REQUEST, (ALONE, PASSING), pass_request, (CLOSED,)),
-    ((Phase.RESPONSE_HEADERS,), (NEW, PICKING, WAITING, ALONE), local_reply, (PASSING,)),
+    (REQUEST, (ENDING,), keep_request, (PASSING, CLOSED)),
+    ((Phase.RESPONSE_HEADERS,), (NEW, PICKING, WAITING, ALONE, ENDING), local_reply, (PASSING,)),
     (RESPONSE, (RELAYING,), relay_response, (CLOSED,)),
     (RESPONSE, (PASSING,), pass_response, (CLOSED,)),
     (
         (Phase.REQUEST_HEADERS,),
-        (PICKING, WAITING, ALONE, RELAYING, PASSING),
+        (PICKING, WAITING, ALONE, ENDING, RELAYING, PASSING),
         out_of_order,
         (CLOSED,),
     ),
     (REQUEST, (NEW,), out_of_order, (CLOSED,)),
-    (RESPONSE[1:], (NEW, PICKING, WAITING, ALONE), out_of_order, (CLOSED,)),
+    (RESPONSE[1:], (NEW, PICKING, WAITING, ALONE, ENDING), out_of_order, (CLOSED,)),
 ]
 
 FROM_PICKER: Final[list[tuple[tuple[Answer, ...], Phases, OnReply, Phases]]] = [
-    (REQUEST_REPLY, (PICKING,), request_reply, (WAITING, RELAYING, PASSING, CLOSED)),
-    (REQUEST_REPLY, (WAITING,), request_reply, (RELAYING, PASSING, CLOSED)),
+    (REQUEST_REPLY, (PICKING,), request_reply, (WAITING, ENDING, RELAYING, PASSING, CLOSED)),
+    (REQUEST_REPLY, (WAITING,), request_reply, (ENDING, RELAYING, PASSING, CLOSED)),
     (REQUEST_REPLY, (RELAYING,), request_reply, (PASSING, CLOSED)),
-    (RESPONSE_REPLY, (PICKING, WAITING), response_too_early, (PASSING, CLOSED)),
+    (RESPONSE_REPLY, (PICKING, WAITING), response_too_early, (ENDING, PASSING, CLOSED)),
     (RESPONSE_REPLY, (RELAYING,), response_reply, (PASSING, CLOSED)),
-    ((Answer.IMMEDIATE,), (PICKING, WAITING), refused_by_picker, (PASSING, CLOSED)),
+    ((Answer.IMMEDIATE,), (PICKING, WAITING), refused_by_picker, (ENDING, PASSING, CLOSED)),
     ((Answer.IMMEDIATE,), (RELAYING,), evicted, (PASSING, CLOSED)),
-    ((Answer.STREAMED_IMMEDIATE,), (PICKING, WAITING), answer_begun, (ANSWERING, PASSING, CLOSED)),
+    (
+        (Answer.STREAMED_IMMEDIATE,),
+        (PICKING, WAITING),
+        answer_begun,
+        (ANSWERING, ENDING, PASSING, CLOSED),
+    ),
     ((Answer.STREAMED_IMMEDIATE,), (RELAYING,), answer_too_late, (PASSING, CLOSED)),
     ((Answer.STREAMED_IMMEDIATE,), (ANSWERING,), answer_continued, (CLOSED,)),
 ]
 """MORE_TIME is ignored: in full-duplex mode Envoy has no deadline that could be extended."""
 
 SIGNALS: Final[list[tuple[tuple[Signal, ...], Phases, OnSignal, Phases]]] = [
-    ((Signal.PICKER_ENDED,), (PICKING,), picker_left_early, (PASSING, CLOSED)),
+    ((Signal.PICKER_ENDED,), (PICKING,), picker_left_early, (ENDING, PASSING, CLOSED)),
     ((Signal.PICKER_ENDED,), (WAITING,), picker_left_waiting, (ALONE,)),
     ((Signal.PICKER_ENDED,), (RELAYING,), picker_left, (PASSING, CLOSED)),
-    ((Signal.PICKER_FAILED,), (PICKING, WAITING, RELAYING), picker_failed, (PASSING, CLOSED)),
-    ((Signal.PICKER_DIED,), (PICKING, WAITING), picker_died, (PICKING, PASSING, CLOSED)),
+    ((Signal.PICKER_FAILED,), (PICKING, WAITING), picker_failed, (ENDING, PASSING, CLOSED)),
+    ((Signal.PICKER_FAILED,), (RELAYING,), picker_failed, (PASSING, CLOSED)),
+    ((Signal.PICKER_DIED,), (PICKING, WAITING), picker_died, (PICKING, ENDING, PASSING, CLOSED)),
     ((Signal.PICKER_DIED,), (RELAYING,), picker_failed, (PASSING, CLOSED)),
     (
         (Signal.PICKER_ENDED, Signal.PICKER_FAILED, Signal.PICKER_DIED),
@@ -122,16 +134,24 @@ SIGNALS: Final[list[tuple[tuple[Signal, ...], Phases, OnSignal, Phases]]] = [
     ((Signal.PICKER_STALLED,), (PICKING, WAITING, RELAYING), picker_stalled, ()),
     ((Signal.PICKER_SILENT,), (RELAYING,), picker_silent, (PASSING, CLOSED)),
     ((Signal.PICKER_SILENT,), (ANSWERING,), answer_dropped, (CLOSED,)),
-    ((Signal.PICK_RANG,), (PICKING, RELAYING), pick_rang, (PASSING, CLOSED)),
-    ((Signal.ENDPOINT_RANG,), (WAITING,), endpoint_rang, (PICKING, RELAYING, PASSING, CLOSED)),
-    ((Signal.ENDPOINT_RANG,), (ALONE,), endpoint_rang, (PASSING, CLOSED)),
+    ((Signal.PICK_RANG,), (PICKING,), pick_rang, (ENDING, PASSING, CLOSED)),
+    ((Signal.PICK_RANG,), (RELAYING,), pick_rang, (PASSING, CLOSED)),
+    (
+        (Signal.ENDPOINT_RANG,),
+        (WAITING,),
+        endpoint_rang,
+        (PICKING, ENDING, RELAYING, PASSING, CLOSED),
+    ),
+    ((Signal.ENDPOINT_RANG,), (ALONE,), endpoint_rang, (ENDING, PASSING, CLOSED)),
     ((Signal.RESPONSE_RANG,), (RELAYING,), response_rang, ()),
     ((Signal.TRAILERS_RANG,), (RELAYING,), trailers_rang, ()),
+    ((Signal.END_RANG,), (PICKING,), answer_waited, (RELAYING,)),
+    ((Signal.END_RANG,), (ENDING,), end_came, (PASSING, CLOSED)),
     ((Signal.POOL_CHANGED,), (WAITING,), table_changed, (PICKING, RELAYING, PASSING, CLOSED)),
     ((Signal.POOL_CHANGED,), (ALONE,), table_changed, (PASSING, CLOSED)),
     (
         (Signal.ENVOY_CLOSED,),
-        (NEW, PICKING, WAITING, ALONE, RELAYING, PASSING, ANSWERING),
+        (NEW, PICKING, WAITING, ALONE, ENDING, RELAYING, PASSING, ANSWERING),
         envoy_closed,
         (CLOSED,),
     ),

@@ -5,7 +5,7 @@ from epp_client.errors import EnvoyViolation, EppClientError, Reason
 from epp_client.ext_proc.replies import fallback_mark
 from epp_client.picker.steering import destination_reply
 from epp_client.pool.inference_pool import FailureMode
-from epp_client.relay.actions import CancelPicker
+from epp_client.relay.actions import CancelPicker, Timer
 from epp_client.relay.ending import answer_dropped, refuse
 from epp_client.relay.growth import Overgrown
 from epp_client.relay.lane import NotRetained
@@ -73,9 +73,14 @@ def pass_both(state: State, headers: bytes | None = None) -> None:
 
 
 def go_local(state: State, outcome: Outcome, reason: Reason | None) -> None:
-    """Send the original request to a local pick."""
+    """Send the original request to a local pick, as soon as it has ended."""
     assert state.headers is not None
     state.request.discard_staged()
+    if state.waits_for_end():
+        state.phase, state.local = ExchangePhase.WAITING_FOR_END, (outcome, reason)
+        state.disarm(Timer.PICK)
+        state.disarm(Timer.ENDPOINT)
+        return
     # A pick that was judged valid is used, even if the rest of the picker's answer is missing.
     keys = state.keys or state.local_pick(state.snapshot, state.headers.subset)
     keys = keys[: state.destinations]
@@ -88,3 +93,10 @@ def go_local(state: State, outcome: Outcome, reason: Reason | None) -> None:
         state.response.pass_with(fallback_mark(reason))
     steered = destination_reply(keys, state.headers.stripped, state.result.misread)
     pass_both(state, state.marked(steered))
+
+
+def end_came(state: State, _: Reason | None = None) -> None:
+    """The request of a local pick has ended, or must not wait for its end any longer."""
+    assert state.local is not None
+    state.end_awaited = True
+    go_local(state, *state.local)

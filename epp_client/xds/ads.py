@@ -1,4 +1,7 @@
-"""The ADS server: sends CDS and EDS to Envoy over a Unix socket. `state` decides what to send."""
+"""The ADS server: configures Envoy over a Unix socket. `state` decides what to send.
+
+Clusters and endpoints of pools; with a Gateway also its listeners, routes, certificates and Services.
+"""
 
 import asyncio
 import contextlib
@@ -10,12 +13,15 @@ import grpc
 import structlog
 from grpc import aio
 
+from epp_client.envoy.edge import GatewayEdge
 from epp_client.envoy.node import outdated, untried
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, Node
 from epp_client.envoy.pool_clusters import cluster_name, serialized_cluster
+from epp_client.gateway.table import GatewayTable, Listener
 from epp_client.metrics.registry import Metrics
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.known import Known
+from epp_client.pool.settings import ResponseMode
 from epp_client.pool.store import PoolStore
 from epp_client.settings import UpstreamMode
 from epp_client.wire.grpcio import UNLIMITED_PINGS, start_on_socket
@@ -23,7 +29,8 @@ from epp_client.wire.socket_file import SocketFile
 from epp_client.wire.socket_names import SocketName
 from epp_client.xds.assignments import Assignments
 from epp_client.xds.cooldowns import Cooldowns
-from epp_client.xds.state import CDS, EDS, EnvoyState, Resource
+from epp_client.xds.gateway import GatewayResources
+from epp_client.xds.state import CDS, EDS, LDS, RDS, SDS, EnvoyState, Resource, Resources
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +38,7 @@ METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregate
 UNNAMED = 3600.0
 """Seconds until the streams of a socket that lost its name are closed; then Envoy connects to the new
 socket."""
-_LABELS = {CDS: "cds", EDS: "eds"}
+_LABELS = {CDS: "cds", EDS: "eds", SDS: "sds", LDS: "lds", RDS: "rds"}
 
 
 class _Stream:
@@ -61,8 +68,15 @@ async def _nothing() -> None:
     """For a relay in this process, which reads the store itself."""
 
 
+def _write_listener(listener: Listener, edge: GatewayEdge) -> tuple[str, bytes]:
+    # It takes 50 MB: imported only if used.
+    from epp_client.envoy.gateway_listeners import serialized_listener
+
+    return serialized_listener(listener, edge)
+
+
 class AdsServer:
-    """Serves the pools of a store as clusters and endpoints."""
+    """Serves the pools of a store as clusters and endpoints, and the table of a Gateway."""
 
     def __init__(
         self,
@@ -71,8 +85,12 @@ class AdsServer:
         mode: UpstreamMode,
         metrics: Metrics,
         followed: Callable[[], Awaitable[None]] = _nothing,
+        gateway: GatewayEdge | None = None,
+        gateway_told: Callable[[], None] = lambda: None,
     ) -> None:
-        """`followed` returns once every relay has the state that the store had at the call."""
+        """`followed` returns once every relay has the state that the store had at the call.
+        With a `gateway`, nothing is sent before its first table. `gateway_told` is called when
+        `gateway_acknowledged` has changed."""
         self._followed = followed
         self._expiring: asyncio.Task[None] | None = None
         self._store = store
@@ -83,6 +101,9 @@ class AdsServer:
         self._built: dict[str, tuple[PoolName, AppProtocol]] = {}
         self._clusters: dict[str, Resource] = {}
         self._assignments = Assignments(asyncio.get_running_loop().time)
+        self._gateway = None if gateway is None else GatewayResources(gateway, _write_listener)
+        self._gateway_told = gateway_told
+        self._gateway_acknowledged: bool | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._begun = False
         self._told = asyncio.Event()
@@ -132,6 +153,48 @@ class AdsServer:
         self._assignments.inherit({cluster_name(pool): table for pool, table in known.items()})
         self._begun = True
         self._tell({})
+
+    def serve_gateway(self, table: GatewayTable | None) -> None:
+        """Serve this table from now on. None: it is not known, and Envoy keeps what it has. A Gateway that
+        was deleted has a table without listeners."""
+        assert self._gateway is not None, "the server was made without a gateway"
+        if table is not None:
+            self._tell(self._gateway.put(table, self._skipping()))
+            self._note_gateway()
+
+    @property
+    def gateway_acknowledged(self) -> bool | None:
+        """Whether every Envoy that takes its listeners from us has accepted the newest table. None: there
+        is no such Envoy."""
+        return self._gateway_acknowledged
+
+    def _note_gateway(self) -> None:
+        gateway, now = self._gateway, None
+        if gateway is None:
+            return
+        states = [s.state for s in self._streams if s.state.follows_type(LDS)]
+        if states:
+            now = gateway.table is not None and all(map(gateway.acknowledged, states))
+        if now != self._gateway_acknowledged:
+            self._gateway_acknowledged = now
+            self._gateway_told()
+
+    def _skipping(self) -> frozenset[PoolName]:
+        pools = (snapshot.pool for snapshot in self._store.snapshots.values())
+        return frozenset(
+            pool.name for pool in pools if pool.settings.response_mode is ResponseMode.SKIP
+        )
+
+    def _resources(self) -> Mapping[str, Resources]:
+        if self._gateway is None:
+            return {CDS: self._clusters, EDS: self._assignments}
+        return self._gateway.beside(self._clusters, self._assignments)
+
+    @property
+    def _known(self) -> bool:
+        """Whether all is known that Envoy is to be told. What is not sent, Envoy would remove."""
+        tabled = self._gateway is None or self._gateway.table is not None
+        return self._begun and self._store.synced and tabled
 
     @property
     def connected(self) -> int:
@@ -188,6 +251,9 @@ class AdsServer:
                 touched.setdefault(CDS, set()).add(name)
             if self._assignments.put(name, snapshot):
                 touched.setdefault(EDS, set()).add(name)
+        if self._gateway is not None:
+            for url, names in self._gateway.skip(self._skipping()).items():
+                touched.setdefault(url, set()).update(names)
         self._tell(touched)
 
     def _expire_in_time(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -233,16 +299,17 @@ class AdsServer:
             while not reader.done():
                 await stream.wake.wait()
                 stream.wake.clear()
-                if not (self._begun and self._store.synced):
-                    # Nothing is sent before the pools are known; `begin` and the first publication wake us.
+                if not self._known:
+                    # `begin`, the first publication and the first table wake us.
                     continue
-                resources = {CDS: self._clusters, EDS: self._assignments}
+                resources = self._resources()
                 responses = stream.state.responses(resources, stream.cooldowns.cooling(loop.time()))
                 stream.wake_after_cooldown(loop)
+                self._note_gateway()
                 if any(response.type_url == EDS for response in responses):
                     self._expire_in_time(loop)
-                    told = stream.state.told
-                    sizes = {name: len(self._assignments[name].value) for name in told}
+                    told, known = stream.state.told, resources[EDS]
+                    sizes = {name: len(known[name].value) for name in told if name in known}
                     stream.cooldowns.pushed(sizes, loop.time())
                 if stream.state.current:
                     self._told.set()
@@ -259,6 +326,7 @@ class AdsServer:
             # Without another subscriber the store keeps the acknowledgements, as Envoy keeps its endpoints.
             others = (other.state.follows for other in self._streams)
             self._acknowledge(stream.state.follows & frozenset().union(*others))
+            self._note_gateway()
             log.info("Envoy has disconnected")
 
     async def _read(self, stream: _Stream, requests: AsyncIterator[bytes]) -> None:
@@ -272,16 +340,23 @@ class AdsServer:
                     stream.cooldowns.acknowledged(news, asyncio.get_running_loop().time())
                     self._acknowledge(news)
                 if request.HasField("error_detail"):
-                    label = _LABELS.get(request.type_url, "other")
-                    self._metrics.xds_nacks.labels(label).inc()
-                    log.error(
-                        "Envoy rejected a configuration",
-                        type=label,
-                        message=request.error_detail.message[:1000],
-                    )
+                    self._rejected(request, stream.state)
+                if request.type_url != EDS:
+                    self._note_gateway()
                 stream.wake.set()
         finally:
             stream.wake.set()
+
+    def _rejected(self, request: DiscoveryRequest, state: EnvoyState) -> None:
+        label = _LABELS.get(request.type_url, "other")
+        self._metrics.xds_nacks.labels(label).inc()
+        more: dict[str, object] = {}
+        if request.type_url in _LABELS and request.type_url not in (CDS, EDS):
+            more["resources"] = sorted(state.told_of(request.type_url))
+        if request.type_url == RDS and self._gateway is not None:
+            more["one_of"] = self._gateway.sources()
+        message = request.error_detail.message[:1000]
+        log.error("Envoy rejected a configuration", type=label, message=message, **more)
 
     def _check_node(self, node: Node) -> None:
         """Warn once of each problem of Envoy. It sends its node on every stream."""

@@ -1,7 +1,7 @@
-"""A client of the API server for tests, with calls like kubectl's. It never watches."""
+"""A client of the API server for tests, with calls like kubectl's. To follow objects: `watch`."""
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,8 @@ import yaml
 Object = dict[str, Any]
 
 MERGE = "application/merge-patch+json"
+_LINE = 4 * 1024 * 1024
+"""Bytes of the longest event of a watch."""
 STATUS = "status"
 
 
@@ -61,6 +63,16 @@ class Kubeconfig:
         if self.cert_file is not None:
             context.load_cert_chain(self.cert_file, self.key_file)
         return context
+
+
+def read_kubeconfig(path: Path) -> Kubeconfig:
+    """The access that `Kubeconfig.write` has written."""
+    text = yaml.safe_load(path.read_text())
+    cluster, user = text["clusters"][0]["cluster"], text["users"][0]["user"]
+    files = [user.get(key) for key in ("client-certificate", "client-key")]
+    cert, key = (Path(name) if name else None for name in files)
+    authority = Path(cluster["certificate-authority"])
+    return Kubeconfig(cluster["server"], authority, cert, key, user.get("token"))
 
 
 @dataclass
@@ -113,6 +125,21 @@ class Api:
             if "json" in answer.content_type:
                 return await answer.json()
             return await answer.text()
+
+    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """The lines of an answer as they come, such as those of a watch.
+
+        Raises:
+            ApiError: the server refused it.
+        """
+        forever = aiohttp.ClientTimeout(total=None, sock_connect=5)
+        async with self._session.get(
+            self.identity.server + path, params=query, timeout=forever, read_bufsize=_LINE
+        ) as answer:
+            if answer.status >= 400:
+                raise ApiError(answer.status, await answer.text())
+            async for line in answer.content:
+                yield line
 
     async def _collection(self, item: Object) -> str:
         """The path of an object's collection, from discovery."""

@@ -1,7 +1,8 @@
 """The programs and CRDs of the cluster tests, found or built once from Go modules into a cache.
 
 Versions are pinned by the go.mod files under `go/`: one for etcd, kube-apiserver and kustomize, one for
-helm, and one for each real picker, as those are versions of one module. Nothing is started here.
+kube-controller-manager, one for helm, one for each real picker, as those are versions of one module, and
+one for the conformance suites and their echo server. Nothing is started here.
 """
 
 import fcntl
@@ -11,12 +12,13 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 MODULES = Path(__file__).parent / "go"
 GAIE = "sigs.k8s.io/gateway-api-inference-extension"
+GATEWAY_API = "sigs.k8s.io/gateway-api"
 PROGRAMS = {
     "etcd": ("kubernetes", "go.etcd.io/etcd/server/v3"),
     "kube-apiserver": ("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -25,22 +27,38 @@ PROGRAMS = {
     "lwepp": ("lwepp", f"{GAIE}/cmd/lwepp"),
     "epp": ("epp", f"{GAIE}/cmd/epp"),
     "epp-1.2": ("epp-1.2", f"{GAIE}/cmd/epp"),
+    "kube-controller-manager": (
+        "kube-controller-manager",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+    ),
+    "echo-basic": ("conformance", f"{GATEWAY_API}/conformance/echo-basic"),
+    "gaie.test": ("conformance", f"{GAIE}/conformance"),
+    "gateway-api.test": ("conformance", f"{GATEWAY_API}/conformance"),
 }
-"""The directory under `go/` and the main package of each program."""
+"""The directory under `go/` and the package of each program: its main package, or that of its tests."""
+TIER = ("etcd", "kube-apiserver", "kustomize", "helm", "lwepp", "epp", "epp-1.2")
+"""What the tests against a real API server need."""
+MACHINE = ("etcd", "kube-apiserver", "kube-controller-manager", "lwepp", "echo-basic")
+"""What a cluster of one machine needs (`testbed.cluster.machine`)."""
 CRDS = {
     f"{GAIE}@v1.6.0": ("config/crd/bases/inference.networking.k8s.io_inferencepools.yaml",),
-    # What epp v1.5.0 watches beside InferencePools.
+    # The version that GAIE's suite v1.6.0 is linked with: the suites compare.
+    f"{GATEWAY_API}@v1.6.1": tuple(
+        f"config/crd/standard/gateway.networking.k8s.io_{kinds}.yaml"
+        for kinds in (
+            "backendtlspolicies", "gatewayclasses", "gateways", "grpcroutes", "httproutes",
+            "listenersets", "referencegrants", "tcproutes", "tlsroutes", "udproutes",
+        )
+    ),
+}  # fmt: skip
+"""By module and version. The standard channel, and InferencePools."""
+EPP_CRDS = {
     f"{GAIE}@v1.5.0": (
         "config/crd/bases/inference.networking.x-k8s.io_inferencemodelrewrites.yaml",
         "config/crd/bases/inference.networking.x-k8s.io_inferenceobjectives.yaml",
     ),
-    "sigs.k8s.io/gateway-api@v1.6.3": (
-        "config/crd/standard/gateway.networking.k8s.io_gatewayclasses.yaml",
-        "config/crd/standard/gateway.networking.k8s.io_gateways.yaml",
-        "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
-        "config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml",
-    ),
 }
+"""What epp v1.5.0 watches beside InferencePools. GAIE's suite refuses CRDs of two versions."""
 LDFLAGS = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3"
 """Linker flags. Without gitVersion kube-apiserver would report v0.0.0."""
 _CHARTUTIL = "helm.sh/helm/v3/pkg/chartutil.k8sVersion"
@@ -86,13 +104,14 @@ def binary(name: str) -> Path:
     raise Unavailable(f"there is no {_cached(name)}: run `make test-cluster`")
 
 
-def crds() -> list[Path]:
-    """The manifests of the CRDs.
+def crds(*, of_epp: bool = True) -> list[Path]:
+    """The manifests of the CRDs, by default with those of epp v1.5.0.
 
     Raises:
         Unavailable: they are not in the cache.
     """
-    found = [_manifest(module, path) for module, paths in CRDS.items() for path in paths]
+    sets = (CRDS, EPP_CRDS) if of_epp else (CRDS,)
+    found = [_manifest(module, p) for crds in sets for module, paths in crds.items() for p in paths]
     if missing := [path for path in found if not path.exists()]:
         raise Unavailable(f"there is no {missing[0]}: run `make test-cluster`")
     return found
@@ -102,8 +121,8 @@ def _manifest(module: str, path: str) -> Path:
     return cache_folder() / module.replace("/", "-") / Path(path).name
 
 
-def ensure() -> None:
-    """Build what is missing. A lock lets one process build at a time.
+def ensure(programs: Iterable[str] = TIER) -> None:
+    """Build what is missing of `programs`, and get the CRDs. A lock lets one process build at a time.
 
     Raises:
         Unavailable: something is missing, and Go is not installed or fails.
@@ -111,10 +130,10 @@ def ensure() -> None:
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock"):
-        for name in PROGRAMS:
+        for name in programs:
             if not _there(name):
                 _build(name, _cached(name))
-        for module, paths in CRDS.items():
+        for module, paths in (CRDS | EPP_CRDS).items():
             missing = [path for path in paths if not _manifest(module, path).exists()]
             if missing:
                 source = _downloaded(module)
@@ -147,10 +166,11 @@ def _go() -> str:
 def _build(name: str, target: Path) -> None:
     print(f"{name}: building (once, some minutes) ...", flush=True)
     module, package = PROGRAMS[name]
+    verb = ("test", "-c") if name.endswith(".test") else ("build",)
     new = target.with_name(f"{target.name}.new")
     started = told = time.monotonic()
     with subprocess.Popen(
-        (_go(), "build", "-v", "-trimpath", f"-ldflags={_ldflags(name)}", "-o", str(new), package),
+        (_go(), *verb, "-v", "-trimpath", f"-ldflags={_ldflags(name)}", "-o", str(new), package),
         cwd=MODULES / module,
         env={**os.environ, "CGO_ENABLED": "0"},
         stdout=subprocess.PIPE,

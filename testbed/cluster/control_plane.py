@@ -1,7 +1,8 @@
 """etcd and kube-apiserver as child processes, with RBAC, without anonymous access, in a temporary
 directory.
 
-There is no kubelet, scheduler or controller: tests write the status of Pods.
+By default there is no kubelet, scheduler or controller: tests write the status of Pods. With
+`workloads`, kube-controller-manager runs, so that Deployments get Pods and Services get EndpointSlices.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import json
 import signal
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,8 @@ from testbed.stack import free_ports
 HOST = "127.0.0.20"
 START_TIMEOUT = 90.0
 """Seconds from the start of kube-apiserver to its readiness, on a busy machine."""
+CLUSTER_IPS = "198.51.100.0/25"
+"""Addresses of Services (RFC 5737)."""
 ADMIN_GROUP = "system:masters"
 AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
@@ -38,6 +41,12 @@ AUDIT = {
     ],
 }
 """Logs requests of ServiceAccounts and their results; watches also when they begin."""
+CONTROLLERS = (
+    "deployment-controller", "replicaset-controller", "disruption-controller",
+    "endpointslice-controller", "serviceaccount-controller", "namespace-controller",
+    "garbage-collector-controller", "root-ca-certificate-publisher-controller",
+)  # fmt: skip
+"""What Deployments, Services and ServiceAccounts need of kube-controller-manager."""
 
 
 class Asked(NamedTuple):
@@ -100,8 +109,11 @@ class ControlPlane:
 
 
 @asynccontextmanager
-async def running_control_plane(*, with_crds: bool = True) -> AsyncIterator[ControlPlane]:
-    """etcd and kube-apiserver on loopback, by default with the CRDs established.
+async def running_control_plane(
+    *, with_crds: bool = True, host: str = HOST, workloads: bool = False
+) -> AsyncIterator[ControlPlane]:
+    """etcd and kube-apiserver at `host`, by default with the CRDs established. With `workloads` also
+    kube-controller-manager, and every Pod has a ServiceAccount; CRDs are those of the conformance suites.
 
     Raises:
         Unavailable: the programs are missing.
@@ -109,30 +121,32 @@ async def running_control_plane(*, with_crds: bool = True) -> AsyncIterator[Cont
     """
     with tempfile.TemporaryDirectory(prefix="epp-client-cluster-") as name:
         folder = Path(name)
-        port, etcd_port = free_ports(HOST, 2)
-        admin = _certificates(folder, f"https://{HOST}:{port}")
-        etcd = await _start_etcd(folder, etcd_port)
+        (port,) = free_ports(host, 1)
+        (etcd_port,) = free_ports(HOST, 1)
+        admin = _certificates(folder, host, f"https://{host}:{port}")
         (folder / "audit.yaml").write_text(yaml.safe_dump(AUDIT))
-        command = _api_server(folder, port, etcd_port)
-        try:
+        command = _api_server(folder, host, port, etcd_port, workloads=workloads)
+        async with AsyncExitStack() as owner:
+            etcd = await _start_etcd(folder, etcd_port)
+            owner.push_async_callback(etcd.kill)
             plane = ControlPlane(folder, admin, etcd, command, await Process.start(*command))
-            try:
-                await _ready(plane.server, admin)
-                if with_crds:
-                    async with Api(admin) as api:
-                        await _install_crds(api)
-                yield plane
-            finally:
-                await plane.server.kill()
-        finally:
-            await etcd.kill()
+            # The server may be another one by then.
+            owner.push_async_callback(plane.kill)
+            await _ready(plane.server, admin)
+            if with_crds:
+                async with Api(admin) as api:
+                    await _install_crds(api, crds(of_epp=not workloads))
+            if workloads:
+                controllers = await _start_controllers(folder, admin)
+                owner.push_async_callback(controllers.kill)
+            yield plane
 
 
-def _certificates(folder: Path, server: str) -> Kubeconfig:
+def _certificates(folder: Path, host: str, server: str) -> Kubeconfig:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.crt"))
     leafs = {
-        "server": authority.issue_cert(HOST),
+        "server": authority.issue_cert(host),
         "admin": authority.issue_cert("admin", common_name="admin", organization_name=ADMIN_GROUP),
     }
     for name, leaf in leafs.items():
@@ -159,12 +173,34 @@ async def _start_etcd(folder: Path, port: int) -> Process:
     )
 
 
-def _api_server(folder: Path, port: int, etcd_port: int) -> tuple[str, ...]:
+async def _start_controllers(folder: Path, admin: Kubeconfig) -> Process:
+    return await Process.start(
+        str(binary("kube-controller-manager")),
+        f"--kubeconfig={admin.write(folder / 'controllers.kubeconfig')}",
+        f"--controllers={','.join(CONTROLLERS)}",
+        f"--service-account-private-key-file={folder}/server.key",
+        f"--root-ca-file={folder}/ca.crt",
+        f"--cert-dir={folder}/controllers",
+        "--leader-elect=false",
+        # Nobody asks it anything.
+        "--secure-port=0",
+        # A Deployment of many Pods is ready sooner.
+        "--kube-api-qps=200",
+        "--kube-api-burst=400",
+        "--v=0",
+    )
+
+
+def _api_server(
+    folder: Path, host: str, port: int, etcd_port: int, *, workloads: bool
+) -> tuple[str, ...]:
+    # Without controllers nobody creates the `default` ServiceAccounts that every Pod would need.
+    without = () if workloads else ("--disable-admission-plugins=ServiceAccount",)
     return (
         str(binary("kube-apiserver")),
         f"--etcd-servers=http://{HOST}:{etcd_port}",
-        f"--bind-address={HOST}",
-        f"--advertise-address={HOST}",
+        f"--bind-address={host}",
+        f"--advertise-address={host}",
         f"--secure-port={port}",
         f"--client-ca-file={folder}/ca.crt",
         f"--tls-cert-file={folder}/server.crt",
@@ -174,9 +210,8 @@ def _api_server(folder: Path, port: int, etcd_port: int) -> tuple[str, ...]:
         f"--service-account-key-file={folder}/server.key",
         f"--service-account-signing-key-file={folder}/server.key",
         "--service-account-issuer=https://kubernetes.default.svc",
-        "--service-cluster-ip-range=10.0.0.0/24",
-        # No controller creates the `default` ServiceAccounts that every Pod would need.
-        "--disable-admission-plugins=ServiceAccount",
+        f"--service-cluster-ip-range={CLUSTER_IPS}",
+        *without,
         f"--audit-policy-file={folder}/audit.yaml",
         f"--audit-log-path={folder}/audit.log",
         "--endpoint-reconciler-type=none",
@@ -199,8 +234,8 @@ async def _ready(server: Process, admin: Kubeconfig) -> None:
     raise server.failed("did not become ready")
 
 
-async def _install_crds(api: Api) -> None:
-    definitions = [d for path in crds() for d in yaml.safe_load_all(path.read_text()) if d]
+async def _install_crds(api: Api, manifests: list[Path]) -> None:
+    definitions = [d for path in manifests for d in yaml.safe_load_all(path.read_text()) if d]
     for definition in definitions:
         # The generator of the CRDs writes an empty status.
         definition.pop("status", None)

@@ -1,4 +1,4 @@
-"""Runs the cluster tests in a network namespace without connections to the outside.
+"""Runs the cluster tests in a network namespace without connections to the outside, with mounts of its own.
 
 The API server accepts no loopback address in an EndpointSlice, and the real pickers listen on all
 addresses. In a namespace, a documentation address (RFC 5737) on `lo` solves both.
@@ -26,7 +26,7 @@ def enter(module: str) -> None:
         return
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         raise Unavailable("a network namespace needs unshare (util-linux) and ip (iproute2)")
-    unshare = ["unshare", "--net", *([] if os.getuid() == 0 else ["--map-root-user"])]
+    unshare = ["unshare", "--net", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"])]
     tried = subprocess.run([*unshare, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
         raise Unavailable(f"cannot create a network namespace: {tried.stderr.strip()}")

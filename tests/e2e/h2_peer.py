@@ -1,7 +1,7 @@
 """HTTP/2 peers that see and send trailers, which neither httpx nor ASGI servers do."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,11 +35,20 @@ class _Peer:
         self.h2.initiate_connection()
         self.messages: dict[int, Message] = {}
 
-    async def send(self, stream: int, headers: list[tuple[str, str]], message: Message) -> None:
+    async def send(
+        self,
+        stream: int,
+        headers: list[tuple[str, str]],
+        message: Message,
+        before_trailers: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         self.h2.send_headers(stream, [*headers, *message.headers.items()])
         # Small bodies: within the initial window.
         self.h2.send_data(stream, message.body, end_stream=not message.trailers)
         if message.trailers:
+            if before_trailers is not None:
+                await self.flush()
+                await before_trailers()
             self.h2.send_headers(stream, list(message.trailers.items()), end_stream=True)
         await self.flush()
 
@@ -47,8 +56,10 @@ class _Peer:
         self.writer.write(self.h2.data_to_send())
         await self.writer.drain()
 
-    async def receive(self) -> AsyncIterator[tuple[int, Message]]:
-        """Whole messages as they end."""
+    async def receive(
+        self, on_data: Callable[[Message], None] | None = None
+    ) -> AsyncIterator[tuple[int, Message]]:
+        """Whole messages as they end. `on_data` is called with each one that gets a part of its body."""
         await self.flush()
         while data := await self.reader.read(65_536):
             for event in self.h2.receive_data(data):
@@ -58,7 +69,10 @@ class _Peer:
                     case h2.events.TrailersReceived():
                         self._message(event.stream_id).trailers = dict[Any, Any](event.headers)
                     case h2.events.DataReceived():
-                        self._message(event.stream_id).body += event.data
+                        message = self._message(event.stream_id)
+                        message.body += event.data
+                        if on_data is not None:
+                            on_data(message)
                         self.h2.acknowledge_received_data(
                             event.flow_controlled_length, event.stream_id
                         )
@@ -73,14 +87,17 @@ class _Peer:
 
 
 @asynccontextmanager
-async def h2_server(host: str, answer: Message) -> AsyncIterator[tuple[int, list[Message]]]:
-    """Serve h2c on any port; gives every request `answer`. The port, and the requests seen."""
+async def h2_server(
+    host: str, answer: Message, on_data: Callable[[Message], None] | None = None
+) -> AsyncIterator[tuple[int, list[Message]]]:
+    """Serve h2c on any port; gives every request `answer`. The port, and the requests seen. `on_data` is
+    called with each request that gets a part of its body."""
     seen: list[Message] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = _Peer(reader, writer, client=False)
         try:
-            async for stream, request in peer.receive():
+            async for stream, request in peer.receive(on_data):
                 seen.append(request)
                 await peer.send(stream, [(":status", "200")], answer)
         except (ConnectionError, h2.exceptions.ProtocolError):
@@ -96,8 +113,14 @@ async def h2_server(host: str, answer: Message) -> AsyncIterator[tuple[int, list
         server.close()
 
 
-async def h2_request(host: str, port: int, path: str, request: Message) -> Message:
-    """POST over h2c with prior knowledge, trailers and all."""
+async def h2_request(
+    host: str,
+    port: int,
+    path: str,
+    request: Message,
+    before_trailers: Callable[[], Awaitable[object]] | None = None,
+) -> Message:
+    """POST over h2c with prior knowledge, trailers and all. Trailers are sent after `before_trailers`."""
     reader, writer = await asyncio.open_connection(host, port)
     peer = _Peer(reader, writer, client=True)
     pseudo = [
@@ -109,7 +132,7 @@ async def h2_request(host: str, port: int, path: str, request: Message) -> Messa
     ]
     try:
         async with asyncio.timeout(60):
-            await peer.send(1, pseudo, request)
+            await peer.send(1, pseudo, request, before_trailers)
             async for _, answer in peer.receive():
                 return answer
         raise ConnectionError("the connection ended before its answer")

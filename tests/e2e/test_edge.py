@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 import trustme
 
-from epp_client.envoy.inference_listener import Edge
+from epp_client.envoy.edge import Edge
 from epp_client.settings import TransportName
 from testbed.stack import HOSTS, Stack, inference_pool, pod, running_stack
 

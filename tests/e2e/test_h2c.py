@@ -1,5 +1,7 @@
 """HTTP/2 from end to end: trailers both ways, and gRPC."""
 
+import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -34,7 +36,7 @@ ANSWER = Message(
 MODES = {"relay-t": "relay", "observe-t": "observe", "skip-t": "skip"}
 
 
-def h2c_pool(name: str, port: int, picker: str, mode: str, app: str) -> dict[str, Any]:
+def h2c_pool(name: str, port: int, picker: str | None, mode: str, app: str) -> dict[str, Any]:
     """A FailClose pool over h2c whose Pods are labelled `app`."""
     return inference_pool(
         name,
@@ -56,16 +58,24 @@ class Peers:
         self.records = records
         self.grpc_endpoint = ""
         self.grpc_records: list[Record] = []
+        self.begun: defaultdict[str, asyncio.Event]
+        """Set when the upstream has got a part of the body of the request with this `x-mark`."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def peers(transport: TransportName) -> AsyncIterator[Peers]:
     async with AsyncExitStack() as owner:
-        port, requests = await owner.enter_async_context(h2_server("127.0.0.21", ANSWER))
+        begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        port, requests = await owner.enter_async_context(
+            h2_server(
+                "127.0.0.21", ANSWER, lambda seen: begun[seen.headers.get("x-mark", "")].set()
+            )
+        )
         grpc_endpoint = await owner.enter_async_context(running_grpc_model("127.0.0.22:0"))
         stack = await owner.enter_async_context(
             running_stack(
-                transport=transport, routes_to=[*MODES, "trailers-open", "grpc", "grpc-open"]
+                transport=transport,
+                routes_to=[*MODES, "trailers-open", "trailers-local", "grpc", "grpc-open"],
             )
         )
         picker, records = await owner.enter_async_context(
@@ -93,6 +103,7 @@ async def peers(transport: TransportName) -> AsyncIterator[Peers]:
                     for pool, mode in MODES.items()
                 ),
                 h2c_pool("grpc", grpc_port, "grpc-picker", "relay", "grpc"),
+                h2c_pool("trailers-local", port, None, "relay", "trailers"),
                 *open_pools,
             ],
         )
@@ -100,6 +111,7 @@ async def peers(transport: TransportName) -> AsyncIterator[Peers]:
             for pool in MODES:
                 await until(client, stack, pool, lambda answer: answer.status_code == 200)
         made = Peers(stack, requests, records)
+        made.begun = begun
         made.grpc_endpoint = grpc_endpoint
         made.grpc_records = grpc_records
         yield made
@@ -132,6 +144,32 @@ async def test_a_failing_picker_loses_no_trailers(peers: Peers) -> None:
     answer = await h2_request(url.hostname or "", url.port or 0, f"{url.path}/echo", request)
     assert (answer.body, answer.trailers) == (ANSWER.body, ANSWER.trailers)
     [seen] = [item for item in peers.requests if item.headers.get("x-mark") == "replayed"]
+    assert (seen.body, seen.trailers) == (request.body, request.trailers)
+
+
+@pytest.mark.parametrize(
+    ("pool", "dialect"),
+    [
+        ("relay-t", "streaming"),
+        ("trailers-open", "close-before-pick"),
+        ("trailers-open", "silent"),
+        ("trailers-local", "streaming"),
+    ],
+)
+async def test_trailers_that_come_after_the_body_has_arrived_do_not_repeat_it(
+    peers: Peers, pool: str, dialect: str
+) -> None:
+    """Envoy sends what a route with retries has kept again, when it continues with the trailers."""
+    mark = f"late-{pool}-{dialect}"
+    request = Message(
+        {"x-picker-dialect": dialect, "x-mark": mark}, b"a prompt", {"x-request-checksum": "123"}
+    )
+    url = urlsplit(peers.stack.pool_url(pool))
+    answer = await h2_request(
+        url.hostname or "", url.port or 0, f"{url.path}/echo", request, peers.begun[mark].wait
+    )
+    assert answer.body == ANSWER.body
+    [seen] = [item for item in peers.requests if item.headers.get("x-mark") == mark]
     assert (seen.body, seen.trailers) == (request.body, request.trailers)
 
 

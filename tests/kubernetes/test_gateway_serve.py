@@ -108,9 +108,16 @@ async def test_a_sidecar_is_not_ready_before_its_table_is_known(
     server: ApiServer, tmp_path: Path
 ) -> None:
     served: list[GatewayTable | None] = []
+
+    class Envoys:
+        gateway_acknowledged = None
+
+        def serve_gateway(self, table: GatewayTable | None) -> None:
+            served.append(table)
+
     fault = server.double.fail(listing(GATEWAY), times=10**9, code=500)
     async with running(settings(server, tmp_path)) as sidecar:
-        sidecar.gateway.connect(served.append, lambda: True)
+        sidecar.gateway.connect(Envoys())
         async with asyncio.timeout(20):
             while "gateway" not in sidecar.readiness.reasons or sidecar.readiness.reasons.keys() - {
                 "gateway"

@@ -6,6 +6,7 @@ from typing import Any
 
 from epp_client.ext_proc.messages import Answer, BodyForm, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from epp_client.ext_proc.replies import MARKS_NAMESPACE, REQUEST_TRAILERS_MARK
 from epp_client.picker.preparation import Subset
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE
 from epp_client.pool.endpoints import Endpoint, EndpointTable
@@ -286,7 +287,16 @@ class Envoy:
         else:
             if not has_trailers:
                 raise IllegalReply("a trailers reply nobody asked for")
+            if requests and not self.marked:
+                raise IllegalReply("with a route that retries, Envoy sends the body a second time")
             side.ended = True
+
+    @property
+    def marked(self) -> bool:
+        """Whether the header answer makes Envoy choose the route without retries."""
+        assert self.request.headers is not None
+        marks = self.request.headers.dynamic_metadata.fields[MARKS_NAMESPACE].struct_value
+        return marks.fields[REQUEST_TRAILERS_MARK].bool_value
 
     @property
     def destination(self) -> str | None:

@@ -43,6 +43,7 @@ def test_an_open_request_that_stands_still_ends_by_the_failure_mode(mode: Failur
     envoy.send(request_headers(), body(b"one"))
     envoy.silence(Timer.PICK)
     if mode is FailureMode.FAIL_OPEN:
+        envoy.ring(Timer.END)
         assert envoy.exchange.result.outcome is Outcome.FAILED_OPEN
         assert (envoy.destination, envoy.request.body) == (A, b"one")
         envoy.send(body(b"two", end=True))
@@ -88,6 +89,7 @@ def test_a_picker_that_withholds_the_body_of_an_open_request_has_a_deadline(resp
     envoy = conversation(snapshot(FailureMode.FAIL_CLOSE))
     envoy.send(request_headers())
     envoy.picker(picked(B))
+    envoy.ring(Timer.END)
     envoy.send(body(b"one"))
     if response == "flowing":
         envoy.send(response_headers())
@@ -106,6 +108,7 @@ def test_an_open_request_that_the_picker_has_answered_so_far_may_be_silent_for_e
     envoy = conversation(snapshot(FailureMode.FAIL_CLOSE))
     envoy.send(request_headers())
     envoy.picker(picked(B))
+    envoy.ring(Timer.END)
     envoy.send(body(b"one"))
     envoy.picker(streamed(b"one"))
     for _ in range(3):
@@ -262,6 +265,7 @@ def test_a_silent_picker_holds_up_no_request_that_it_has_begun_to_answer() -> No
     envoy = conversation(snapshot(FailureMode.FAIL_CLOSE))
     envoy.send(request_headers())
     envoy.picker(picked(B))
+    envoy.ring(Timer.END)
     envoy.send(body(b"one"), body(b"two", end=True))
     envoy.picker(streamed(b"one"))
     envoy.do(envoy.exchange.picker_silent())

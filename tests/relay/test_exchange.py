@@ -95,6 +95,7 @@ def test_a_request_still_being_sent_streams_through() -> None:
     envoy = conversation()
     envoy.send(request_headers())
     envoy.picker(picked(B))
+    envoy.ring(Timer.END)
     envoy.send(body(b"one"))
     envoy.picker(streamed(b"one"))
     assert envoy.request.body == b"one"
@@ -516,6 +517,7 @@ def test_a_picker_that_is_passed_by_has_its_say_in_a_request_under_way() -> None
     envoy = conversation()
     envoy.send(request_headers())
     envoy.picker(picked(B))
+    envoy.ring(Timer.END)
     envoy.send(body(b"one"), response_headers())
     envoy.picker(streamed(b"one"))
     envoy.silence(Timer.RESPONSE)

@@ -118,7 +118,7 @@ def test_every_interleaving_is_legal_and_loses_nothing(data: st.DataObject) -> N
             envoy.ring(data.draw(st.sampled_from(Timer)))
     for message in waiting:
         envoy.send(message)
-    for timer in (Timer.ENDPOINT, Timer.PICK, Timer.TRAILERS):
+    for timer in (Timer.ENDPOINT, Timer.PICK, Timer.TRAILERS, Timer.END):
         envoy.silence(timer)
     if envoy.refusal is None:
         assert envoy.request.ended, "Envoy would wait for ever"

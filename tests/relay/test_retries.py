@@ -137,6 +137,7 @@ def test_an_answer_that_was_released_is_final() -> None:
     envoy = conversation(snapshot(CLOSE))
     envoy.send(request_headers(), body(b"one"))
     envoy.picker(picked(B), streamed(b"one"))
+    envoy.ring(Timer.END)
     assert envoy.request.headers is not None
     die(envoy)
     assert envoy.opened == 1
@@ -194,6 +195,7 @@ def test_a_picker_that_stalls_after_its_pick_has_a_deadline() -> None:
     envoy = conversation(snapshot(CLOSE))
     envoy.send(request_headers())
     envoy.picker(picked(B))
+    envoy.ring(Timer.END)
     envoy.send(body(b"hello"))
     envoy.do(envoy.exchange.picker_stalled(True))
     envoy.ring(Timer.PICK)
@@ -210,6 +212,7 @@ def test_a_stall_outlasts_the_wait_for_an_endpoint() -> None:
     envoy.do(envoy.exchange.picker_stalled(True))
     assert envoy.armed == {Timer.ENDPOINT}
     envoy.do(envoy.exchange.pool_changed(replace(behind, acknowledged=1)))
+    envoy.ring(Timer.END)
     assert envoy.destination == B
     assert envoy.armed == {Timer.PICK}
 

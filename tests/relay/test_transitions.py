@@ -77,7 +77,7 @@ OF_PICKER = (
     answering("body", end=True),
 )
 EVENTS: tuple[bytes | Signal | Timer, ...] = (*OF_ENVOY, *OF_PICKER, *Signal, *Timer)
-BEGINNINGS: tuple[tuple[bytes | Signal, ...], ...] = (
+BEGINNINGS: tuple[tuple[bytes | Signal | Timer, ...], ...] = (
     (),
     (request_headers(),),
     (request_headers(end=True),),
@@ -85,8 +85,17 @@ BEGINNINGS: tuple[tuple[bytes | Signal, ...], ...] = (
     (request_headers(connection="upgrade", upgrade="websocket"), picked(OUTSIDE), body(b"abc")),
     (request_headers(), picked(A)),
     (request_headers(), picked(A), body(b"abc")),
+    (request_headers(), picked(A), Timer.END),
+    (request_headers(), picked(A), streamed(b"abc", end=True)),
+    (request_headers(), picked(A), Timer.END, body(b"abc"), Signal.PICKER_STALLED),
+    (
+        request_headers(connection="upgrade", upgrade="websocket"),
+        *(picked(OUTSIDE), body(b"abc"), body(b"abc")),
+    ),
+    (request_headers(end=True), Signal.PICKER_DIED, Signal.PICKER_DIED, picked(OUTSIDE)),
     (request_headers(), picked(OUTSIDE)),
     (request_headers(), picked(OUTSIDE), body(b"abc"), Signal.PICKER_ENDED),
+    (request_headers(), picked(OUTSIDE), body(b"abc"), body(b"abc"), Signal.PICKER_ENDED),
     (request_headers(), Signal.PICKER_DIED, Signal.PICKER_DIED, picked(OUTSIDE)),
 )
 """Where a walk begins, so that it gets far in few steps."""
@@ -95,6 +104,7 @@ SIGNAL_OF = {
     Timer.ENDPOINT: Signal.ENDPOINT_RANG,
     Timer.RESPONSE: Signal.RESPONSE_RANG,
     Timer.TRAILERS: Signal.TRAILERS_RANG,
+    Timer.END: Signal.END_RANG,
 }
 
 

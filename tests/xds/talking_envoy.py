@@ -1,10 +1,11 @@
 """An ADS server, and the Envoy end of a stream to it: one request and one response at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import envoy_data_plane.envoy.config.endpoint.v3 as endpoint_v3
 from grpc import aio
@@ -42,10 +43,9 @@ async def serving(
     store: PoolStore,
     path: Path,
     mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST,
-    followed: Callable[[], Awaitable[None]] | None = None,
+    **more: Any,
 ) -> AsyncIterator[AdsServer]:
-    """A server that has not begun to tell anything."""
-    more = {} if followed is None else {"followed": followed}
+    """A server that has not begun to tell anything. `more`: see AdsServer."""
     server = AdsServer(store, str(path), mode, Metrics(transport="native"), **more)
     await server.start()
     try:

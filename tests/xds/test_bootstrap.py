@@ -11,7 +11,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.clusters import pool_cluster
-from epp_client.envoy.inference_listener import Edge
+from epp_client.envoy.edge import Edge
 from epp_client.envoy.pool_clusters import cluster_name, serialized_cluster
 from epp_client.envoy.routes import Route, default_routes, without_root
 from epp_client.errors import SettingsError

@@ -1,8 +1,8 @@
-"""The data of /gateway: the route table of the Gateway as rows. Plain values in and out; no HTTP."""
+"""A resolved Gateway as JSON, for `/gateway` of the admin page and `epp-client routes -o json`. Pure."""
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from epp_client.gateway.table import (
     Backend,
@@ -16,13 +16,12 @@ from epp_client.gateway.table import (
     ServicePort,
     ValueMatch,
 )
+from epp_client.gateway.world import GatewayResolution
+from epp_client.pool.endpoints import endpoint_key
 from epp_client.pool.inference_pool import PoolName
 
-if TYPE_CHECKING:
-    from epp_client.gateway.world import GatewayResolution
 
-
-def pieces(resolution: "GatewayResolution") -> Iterator[str]:
+def pieces(resolution: GatewayResolution) -> Iterator[str]:
     """The JSON of a resolution in pieces, one for each hostname."""
     table = resolution.table
     head = json.dumps({"gateway": str(table.gateway), "listeners": _listeners(table)})
@@ -33,7 +32,7 @@ def pieces(resolution: "GatewayResolution") -> Iterator[str]:
             yield comma + row
             comma = ", "
     services = {
-        str(port): [f"{ip}:{number}" for ip, number in service.endpoints]
+        str(port): [endpoint_key(ip, number) for ip, number in service.endpoints]
         for port, service in table.services.items()
     }
     problems = [str(problem) for problem in resolution.problems]
