@@ -109,7 +109,8 @@ check: venv protos reference ## Check lint, types, import contracts, generated c
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	git diff --exit-code -- epp_client/ext_proc/pb epp_client/envoy/pb docs/reference docs/images/exchange.svg
+	git diff --exit-code -- epp_client/ext_proc/pb epp_client/envoy/pb docs/reference docs/images/exchange.svg \
+	  epp_client/controller/template.yaml
 
 protos: venv ## Compile protos/, and serialize the clusters of pools
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=epp_client/ext_proc/pb \

@@ -8,7 +8,7 @@ import sys
 
 from epp_client import signals
 
-LONG_RUNNING = ("serve", "hold", "up", "standalone")
+LONG_RUNNING = ("serve", "hold", "up", "standalone", "controller")
 
 
 def main() -> None:

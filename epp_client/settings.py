@@ -60,6 +60,7 @@ _CONTROLLER = (
     r"/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+$"
 )
 """The pattern of `controllerName` in the Gateway API's CRDs."""
+ControllerName = Annotated[str, Field(max_length=253, pattern=_CONTROLLER)]
 
 
 class KubernetesSettings(BaseModel):
@@ -87,7 +88,7 @@ class KubernetesSettings(BaseModel):
     gateway_addresses: tuple[HostName, ...] = ()
     """Address or host name at which clients reach the Gateway, for its `status.addresses`, repeatable.
     Default: $POD_IP if it is set; else `status.addresses` is left as it is."""
-    controller_name: Annotated[str, Field(max_length=253, pattern=_CONTROLLER)] = DEFAULT_CONTROLLER
+    controller_name: ControllerName = DEFAULT_CONTROLLER
     """Controller name: of the GatewayClass whose Gateway this sidecar serves itself, and in the entries of
     `status.parents` that it writes."""
     lease_namespace: Annotated[str, Field(min_length=1)] | None = None

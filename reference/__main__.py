@@ -1,4 +1,4 @@
-"""Writes every page of docs/reference anew."""
+"""Writes every page of docs/reference anew, and the template of the controller."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Final
 from reference.annotations import annotations
 from reference.answers import answer_fields
 from reference.command_line import command_line
+from reference.controller_template import TEMPLATE, controller_template
 from reference.endpoints import endpoints_schema
 from reference.exchange import exchange, picture
 from reference.helm_values import helm_values
@@ -37,6 +38,7 @@ def main() -> None:
         (FOLDER / name).write_text(HEAD + page())
     PICTURE.write_text(picture())
     SCHEMA.write_text(endpoints_schema())
+    TEMPLATE.write_text(controller_template())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from epp_client.cli.check import check
+from epp_client.cli.controller import controller
 from epp_client.cli.envoy_config import envoy_config
 from epp_client.cli.hold import hold
 from epp_client.cli.init import init
@@ -33,6 +34,7 @@ for name, command in {
     "routes": routes,
     "pick": pick,
     "envoy-config": envoy_config,
+    "controller": controller,
 }.items():
     app.command(name)(command)
 app.command("standalone", context_settings=CONTEXT)(standalone)

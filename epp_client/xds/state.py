@@ -221,7 +221,8 @@ class EnvoyState:
         self.changed(EDS, changed)
         self._awaited |= self.follows & set(changed)
         old = self._types[RDS]
-        replaced = old.waiting or old.rejected is not None or old.stale & routes.keys()
+        # Rejected ones are stale.
+        replaced = old.waiting or old.stale & routes.keys()
         self._kept = before.keys() - wanted.keys() if replaced else set()
         self._clusters = {**wanted, **{name: before[name] for name in self._kept}}
         return self._clusters

@@ -4,6 +4,7 @@ Everything is in the network namespace of this process, which `testbed.cluster.n
 gets in or out. It needs root and the programs `MACHINE` of `binaries`.
 """
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -66,10 +67,10 @@ async def running_machine() -> AsyncIterator[Machine]:
         api = await owner.enter_async_context(Api(plane.admin))
         kubeconfig = plane.admin.write(folder / "admin.kubeconfig")
         access = ("--kubeconfig", str(kubeconfig))
-        services, _ = await Process.python("testbed.cluster.services", *access)
-        owner.push_async_callback(services.stop)
-        kubelet, _ = await Process.python(
-            "testbed.cluster.kubelet", *access, "--folder", str(folder)
+        (services, _), (kubelet, _) = await asyncio.gather(
+            Process.python("testbed.cluster.services", *access),
+            Process.python("testbed.cluster.kubelet", *access, "--folder", str(folder)),
         )
+        owner.push_async_callback(services.stop)
         owner.push_async_callback(kubelet.stop, _STOP)
         yield Machine(plane, api, kubeconfig, folder, kubelet, services)

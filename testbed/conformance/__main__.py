@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -93,7 +94,9 @@ async def _run_suite(
 
 
 async def _run(options: argparse.Namespace) -> int:
-    clock = Clock()
+    clock, own = Clock(), asyncio.current_task()
+    assert own is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, own.cancel)
     LOGS.mkdir(parents=True, exist_ok=True)
     passed = True
     async with running_machine() as machine:
@@ -133,7 +136,7 @@ def main() -> int:
         skipped = shutil.which("go") is None or os.getuid() != 0
         print(f"{'SKIPPED' if skipped else 'FAILED'}: {error}", flush=True)
         return 0 if skipped else 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
 
 

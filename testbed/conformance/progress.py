@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 _ROOT = "TestConformance"
 _RESULT = re.compile(r"^\s*--- (PASS|FAIL|SKIP): (\S+) \(([\d.]+)s\)")
 _BEGIN = re.compile(rf"^=== RUN\s+({_ROOT}/\S+)")
+_MARK = "\x16"
+"""Begins each line about a test, with -test.v=test2json."""
 _SETUP = re.compile(r"Test Setup: (.*)")
-_WAITING = re.compile(r"\d\dZ: (.*(?: yet|not ready).*)")
+_SKIPPED = re.compile(r"Skipping |--- SKIP: ")
+_WAITING = re.compile(r"\dZ: (.* yet)$")
 _FAILURE = re.compile(r"^\s+(?:Error|Messages):\s+(?!Received unexpected error)(\S.*)")
 
 
@@ -42,7 +45,9 @@ class Progress:
     """What failed assertions said, outside of tests too."""
     finished: bool = False
     """Whether the suite came to its end."""
-    _waiting: str = ""
+    _begun: str = ""
+    """A test that has begun and is not shown yet: it may be skipped at once."""
+    _waiting: set[str] = field(default_factory=set)
 
     def count(self, outcome: str) -> int:
         """How many tests ended so."""
@@ -50,17 +55,22 @@ class Progress:
 
     def read(self, line: str) -> Iterator[str]:
         """Take a line of output; what to show for it."""
+        line = line.replace(_MARK, "")
+        if self._begun and not _SKIPPED.search(line):
+            yield f"{self._begun} ..."
+            self._begun = ""
         if match := _SETUP.search(line):
             yield f"set-up: {match[1]}"
         elif match := _BEGIN.match(line):
             if match[1].count("/") == 1:
-                yield f"{match[1].removeprefix(_ROOT + '/')} ..."
+                self._begun = match[1].removeprefix(_ROOT + "/")
         elif match := _RESULT.match(line):
             yield from self._ended(Result(match[2], match[1], float(match[3])))
-        elif (match := _WAITING.search(line)) and match[1] != self._waiting and not self.results:
-            # Only the set-up: a test that waits says so in its own words.
-            self._waiting = match[1]
-            yield f"set-up: {match[1]}"
+        elif (match := _WAITING.search(line)) and match[1] not in self._waiting:
+            self._waiting.add(match[1])
+            # Only of the set-up: a test that waits says so in its log.
+            if not self.results:
+                yield f"set-up: {match[1]}"
         elif (match := _FAILURE.match(line)) and match[1] not in self.failures:
             self.failures.append(match[1])
 
@@ -71,6 +81,10 @@ class Progress:
                 yield f"FAIL outside of tests: {'; '.join(self.failures[-3:])}"
         elif result.depth == 1:
             self.results.append(result)
+            if result.outcome == "SKIP":
+                # For most: it is of a feature that is not declared.
+                self._begun = ""
+                return
             passed, failed = self.count("PASS"), self.count("FAIL")
             yield (
                 f"{result.outcome} {result.short} in {result.seconds:.1f} s "

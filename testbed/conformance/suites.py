@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from epp_client.gateway.features import SUPPORTED
 from epp_client.version import VERSION
 
 GATEWAY_CLASS = "epp-client"
-CORE = ("Gateway", "HTTPRoute", "ReferenceGrant")
-EXTENDED: tuple[str, ...] = ()
-"""Extended features of GATEWAY-HTTP that work, such as `HTTPRouteMethodMatching`."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,8 @@ class Suite:
     ) -> list[str]:
         """The flags of its program. `run` is one test, by its short name."""
         flags = [
-            "-test.v",
+            # Without test2json, results of tests come at the end of all.
+            "-test.v=test2json",
             # The package has tests of its own.
             "-test.run=^TestConformance$",
             "-test.timeout=60m",
@@ -61,6 +60,6 @@ class Suite:
 
 SUITES = (
     Suite("gaie", "gaie.test", "v1.6.0", "Gateway", 14),
-    Suite("gateway-http", "gateway-api.test", "v1.6.1", "GATEWAY-HTTP", 37, (*CORE, *EXTENDED)),
+    Suite("gateway-http", "gateway-api.test", "v1.6.1", "GATEWAY-HTTP", 37, SUPPORTED),
 )
 """The Inference Extension's suite, and the core of HTTP of Gateway API's."""

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 
-from testbed.cluster.binaries import Unavailable, ensure
+from testbed.cluster.binaries import MACHINE, TIER, Unavailable, ensure
 from testbed.cluster.control_plane import running_control_plane
 from testbed.cluster.network import enter
 
@@ -41,7 +41,7 @@ async def _run(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     try:
-        ensure()
+        ensure((*TIER, *MACHINE))
     except Unavailable as error:
         # Where Go is, this is no gap but a failure.
         skipped = shutil.which("go") is None

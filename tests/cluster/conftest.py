@@ -1,5 +1,7 @@
 """One API server and one set of model servers for all tests; a namespace and a gateway for each."""
 
+import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from testbed.cluster import objects
-from testbed.cluster.api import Api, Object
+from testbed.cluster.api import Api, ApiError, Object
 from testbed.cluster.control_plane import ControlPlane, running_control_plane
 from testbed.cluster.gateway import (
     MODEL_HOSTS,
@@ -20,6 +22,7 @@ from testbed.cluster.gateway import (
     running_gateway,
     running_models,
 )
+from testbed.cluster.machine import Machine, missing, running_machine
 from testbed.cluster.network import ADDRESS
 from testbed.cluster.pickers import Picker, running_picker
 from testbed.process import Process
@@ -42,6 +45,29 @@ async def api(plane: ControlPlane) -> AsyncIterator[Api]:
     """The administrator."""
     async with Api(plane.admin) as client:
         yield client
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def machine() -> AsyncIterator[Machine]:
+    """A cluster of its own, with a kubelet."""
+    if why := missing():
+        pytest.skip(f"no kubelet: {why}")
+    async with running_machine() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def own_namespace(machine: Machine) -> str:
+    """A namespace of `machine` for one test, whose Pods can have their ServiceAccount."""
+    name = f"test-{secrets.token_hex(3)}"
+    await machine.api.create(objects.namespace(name))
+    path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(ApiError):
+                await machine.api.call("GET", path)
+                return name
+            await asyncio.sleep(0.05)
 
 
 @dataclass

@@ -14,10 +14,12 @@ ask() { # METHOD PATH: prints the answer
 }
 
 open_requests() { # prints their number; nothing when Envoy does not answer
-  local name value
+  local name value sum=
   while IFS=': ' read -r name value; do
-    [[ $name == http.inference.downstream_rq_active ]] && printf '%s' "$value"
-  done < <(ask GET '/stats?filter=^http\.inference\.downstream_rq_active$' 2>/dev/null)
+    # `gateway` are the listeners of a Gateway, `inference` is that of a printed bootstrap.
+    [[ $name == http.*.downstream_rq_active ]] && sum=$((sum + value))
+  done < <(ask GET '/stats?filter=^http\.(inference|gateway)\.downstream_rq_active$' 2>/dev/null)
+  printf '%s' "$sum"
 }
 
 ask POST /healthcheck/fail >/dev/null 2>&1 || { echo "drain: Envoy does not answer" >&2; exit 0; }

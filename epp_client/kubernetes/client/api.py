@@ -38,6 +38,7 @@ _USER_AGENT = f"epp-client/{VERSION}"
 
 
 _MERGE_PATCH = "application/merge-patch+json"
+_APPLY_PATCH = "application/apply-patch+yaml"
 
 
 class Page(NamedTuple):
@@ -186,6 +187,24 @@ class KubernetesApi:
             query["fieldValidation"] = "Strict"
         call = Call("patch", resource, namespace, name, subresource)
         return await self._call(call, "PATCH", query=query, body=data, content_type=_MERGE_PATCH)
+
+    async def apply(
+        self, resource: Resource, name: str, data: Object, namespace: str | None, manager: str
+    ) -> Object:
+        """Server-side apply: create the object or set the fields in `data`, and remove those that `manager`
+        applied before and `data` no longer has. Fields that others have changed are taken back."""
+        query = {"fieldManager": manager, "force": "true"}
+        call = Call("patch", resource, namespace, name)
+        return await self._call(call, "PATCH", query=query, body=data, content_type=_APPLY_PATCH)
+
+    async def delete(
+        self, resource: Resource, name: str, namespace: str | None = None, *, uid: str = ""
+    ) -> None:
+        """Delete an object, and in the background what it owns; CONFLICT when it has another `uid`."""
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        await self._call(Call("delete", resource, namespace, name), "DELETE", body=options)
 
     async def _call(
         self,

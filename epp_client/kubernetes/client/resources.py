@@ -50,3 +50,24 @@ REFERENCE_GRANT = Resource(
 """Every release of the Gateway API up to 1.6 serves and stores v1beta1. v1 has the same fields, and older
 releases do not serve it."""
 LEASE = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+DEPLOYMENT = Resource("apps", "v1", "deployments", "Deployment")
+SERVICE_ACCOUNT = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+ROLE = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
+ROLE_BINDING = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+CLUSTER_ROLE_BINDING = Resource(
+    "rbac.authorization.k8s.io",
+    "v1",
+    "clusterrolebindings",
+    "ClusterRoleBinding",
+    namespaced=False,
+)
+POD_DISRUPTION_BUDGET = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+AUTOSCALER = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+NODE = Resource("", "v1", "nodes", "Node", namespaced=False)
+DEFINITION = Resource(
+    "apiextensions.k8s.io",
+    "v1",
+    "customresourcedefinitions",
+    "CustomResourceDefinition",
+    namespaced=False,
+)

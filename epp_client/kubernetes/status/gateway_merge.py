@@ -133,10 +133,20 @@ class ClassWanted(NamedTuple):
 
 def before_acknowledgement(status: GatewayStatus) -> GatewayStatus:
     """The status while no Envoy has acknowledged the table: nothing is programmed yet."""
+    text = "No Envoy has acknowledged the configuration yet"
+    return unprogrammed(status, Condition("Programmed", "False", "Pending", text))
+
+
+def unprogrammed(status: GatewayStatus, why: Condition) -> GatewayStatus:
+    """The status of a Gateway that could be programmed, and is not. `why` is its condition Programmed; its
+    listeners are pending."""
+    pending = why._replace(reason="Pending")
     listeners = tuple(
-        listener._replace(conditions=_pending(listener.conditions)) for listener in status.listeners
+        listener._replace(conditions=_instead(listener.conditions, pending))
+        for listener in status.listeners
     )
-    return GatewayStatus(status.gateway, status.generation, _pending(status.conditions), listeners)
+    conditions = _instead(status.conditions, why)
+    return GatewayStatus(status.gateway, status.generation, conditions, listeners)
 
 
 def summary_of(conditions: Sequence[Condition]) -> str:
@@ -144,12 +154,9 @@ def summary_of(conditions: Sequence[Condition]) -> str:
     return ", ".join(f"{c.type}={c.status} ({c.reason})" for c in conditions)
 
 
-def _pending(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
-    text = "No Envoy has acknowledged the configuration yet"
+def _instead(conditions: tuple[Condition, ...], why: Condition) -> tuple[Condition, ...]:
     return tuple(
-        Condition("Programmed", "False", "Pending", text)
-        if (condition.type, condition.status) == ("Programmed", "True")
-        else condition
+        why if (condition.type, condition.status) == (why.type, "True") else condition
         for condition in conditions
     )
 

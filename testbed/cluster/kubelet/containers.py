@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-import psutil
 
 from testbed.cluster.api import Object
 from testbed.cluster.kubelet.images import PATH, Image
@@ -22,6 +21,8 @@ from testbed.process import Process
 BACK_OFF = 1.0
 """Seconds before the second restart, doubled for each one after it. A kubelet begins with 10."""
 MOST_BACK_OFF = 60.0
+_BEFORE = ("chroot", "setpriv", "env")
+"""Programs that execute the container's own one after the other."""
 _EXEC = ("nsenter", "--mount", "--pid", "--net", "--root", "--wd")
 
 
@@ -112,6 +113,8 @@ class ContainerLife:
         since = now()
         with prepared(self._container()) as command:
             self._process = await Process.start(*command, log=self.place.log)
+            while self._process.running and self._init() is None:
+                await asyncio.sleep(0.01)
             self.status.state = Running(since)
             probing = asyncio.create_task(self._probe())
             try:
@@ -208,13 +211,16 @@ class ContainerLife:
                 await Prober(self.spec, self.place.address, self.execute).http(hook["httpGet"])
 
     def _init(self) -> int | None:
-        """Process 1 of the container; None until it has its root file system, and after its end."""
-        with contextlib.suppress(psutil.Error, OSError, AttributeError):
-            assert self._process is not None
-            children = psutil.Process(self._process.pid).children()
-            # Only `unshare` has a child, and it has a root of its own once all is mounted.
-            if len(children) == 1 and os.readlink(f"/proc/{children[0].pid}/root") != "/":
-                return children[0].pid
+        """Process 1 of the container; None until its own program runs, and after its end."""
+        if self._process is None:
+            return None
+        pid = self._process.pid
+        with contextlib.suppress(OSError, ValueError):
+            # Only `unshare` has a child. That has a root of its own once all is mounted.
+            child = int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+            program = Path(os.readlink(f"/proc/{child}/exe")).name
+            if os.readlink(f"/proc/{child}/root") != "/" and program not in _BEFORE:
+                return child
         return None
 
     def _environment(self) -> dict[str, str]:

@@ -16,8 +16,10 @@ from testbed.cluster.kubelet.images import NoImage, image
 from testbed.cluster.kubelet.sandbox import NODE, Addresses, NetworkFailed, running_sandbox
 from testbed.cluster.kubelet.spec import BadSpec, identity, variables
 from testbed.cluster.kubelet.status import Conditions, ContainerStatus, Waiting, now, pod_status
-from testbed.cluster.kubelet.volumes import Contents, until_there
+from testbed.cluster.kubelet.volumes import Contents, keep_fresh, until_there
 
+_LEAST_GRACE = 2.0
+"""Seconds for a sidecar, even if the main containers took the whole grace: as a kubelet does."""
 _RETRY = 1.0
 """Seconds before an unknown image or a bad spec is tried again."""
 
@@ -97,6 +99,8 @@ class PodLife:
         contents = Contents(self.node.api)
         folder = self.node.folder / "volumes" / metadata["uid"]
         folders = await until_there(owner, self.pod, contents, folder)
+        fresh = asyncio.create_task(keep_fresh(self.pod, contents, folders))
+        owner.callback(fresh.cancel)
         spec = self.pod["spec"]
         for container in spec.get("initContainers") or ():
             name = container["name"]
@@ -197,7 +201,8 @@ class PodLife:
     async def _end_sidecars(self, deadline: float) -> None:
         for container in reversed(self.pod["spec"].get("initContainers") or ()):
             if container["name"] in self._lives:
-                await self._lives[container["name"]].end(deadline)
+                least = asyncio.get_running_loop().time() + _LEAST_GRACE
+                await self._lives[container["name"]].end(max(deadline, least))
 
     async def _finished(self) -> None:
         """Say how it ended, and that it has."""

@@ -6,6 +6,7 @@ mount namespace of its own.
 
 import asyncio
 import base64
+import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
@@ -13,10 +14,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
+
 from testbed.cluster.api import Api, ApiError, Object
 from testbed.cluster.kubelet.sandbox import run
 from testbed.cluster.kubelet.spec import BadSpec, field
 
+REFRESH = 60.0
+"""Seconds between two readings of ConfigMaps, Secrets and tokens."""
 _DEFAULT_MODE = 0o644
 _PRIVATE = 0o600
 """Of a ServiceAccount token whose Pod has an fsGroup."""
@@ -114,7 +119,7 @@ class Contents:
         return files
 
     async def _token(self, asked: Object, pod: Object) -> str:
-        """By TokenRequest, bound to the Pod. It is not renewed: it lasts for an hour."""
+        """By TokenRequest, bound to the Pod."""
         metadata = pod["metadata"]
         account = pod["spec"].get("serviceAccountName", "default")
         bound = {
@@ -155,7 +160,7 @@ async def mounted_volumes(
         Missing: see `Contents.files`; nothing is left then.
         BadSpec: as there.
     """
-    group = (pod["spec"].get("securityContext") or {}).get("fsGroup")
+    group = _group(pod)
     folders: dict[str, Path] = {}
     async with AsyncExitStack() as owner:
         owner.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -172,18 +177,37 @@ async def mounted_volumes(
         yield folders
 
 
+def _group(pod: Object) -> int | None:
+    group: int | None = (pod["spec"].get("securityContext") or {}).get("fsGroup")
+    return group
+
+
+async def keep_fresh(pod: Object, contents: Contents, folders: Mapping[str, Path]) -> None:
+    """Read the contents of volumes again and again: tokens expire, ConfigMaps and Secrets change. Files
+    whose key is gone stay. Ends when it is cancelled."""
+    while True:
+        await asyncio.sleep(REFRESH)
+        for volume in pod["spec"].get("volumes") or ():
+            # A source that is gone, or an API server that is away: what was read stays.
+            with contextlib.suppress(Missing, ApiError, aiohttp.ClientError, TimeoutError):
+                if files := await contents.files(volume, pod):
+                    _fill(folders[volume["name"]], files, _group(pod))
+
+
 def _fill(path: Path, files: Mapping[str, File] | None, group: int | None) -> None:
     if files is None:
         path.chmod(0o777)
     for name, file in (files or {}).items():
-        target = path / name
+        target, new = path / name, path / f"{name}.new"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.content)
-        target.chmod(file.mode)
+        new.write_bytes(file.content)
+        new.chmod(file.mode)
         if group is not None:
-            os.chown(target, -1, group)
+            os.chown(new, -1, group)
             # What the owner may read, the group may read.
-            target.chmod(file.mode | (file.mode & 0o400) >> 3)
+            new.chmod(file.mode | (file.mode & 0o400) >> 3)
+        # A reader sees the old content or the new one.
+        new.rename(target)
     if group is not None:
         os.chown(path, -1, group)
         path.chmod(path.stat().st_mode & 0o777 | 0o2070)
