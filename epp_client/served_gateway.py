@@ -97,4 +97,6 @@ def edge_of(settings: "GatewaySettings", *, retries: bool) -> "GatewayEdge":
         request_timeout=settings.gateway_request_timeout,
         upgrades=() if settings.gateway_upgrades == ("none",) else settings.gateway_upgrades,
     )
-    return GatewayEdge(edge, settings.gateway_listen, retries=retries)
+    return GatewayEdge(
+        edge, settings.gateway_listen, access_log=settings.gateway_access_log, retries=retries
+    )

@@ -138,9 +138,7 @@ class LeaseHolder:
     def _complain(self, error: ApiError | TimeoutError) -> None:
         text = str(error) or "the API server does not answer in time"
         if (count := self._repeats.due(text)) is not None:
-            log.warning(
-                "the Lease for status cannot be read or written", error=text, count=count
-            )
+            log.warning("the Lease for status cannot be read or written", error=text, count=count)
 
     async def _release(self) -> None:
         """Release the Lease, so that another replica takes it at once instead of after its duration."""
