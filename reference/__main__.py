@@ -12,6 +12,7 @@ from reference.endpoints import endpoints_schema
 from reference.exchange import exchange, picture
 from reference.helm_values import helm_values
 from reference.metrics import metrics
+from reference.parameters import parameters
 from reference.reasons import picker_states, reasons
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
@@ -25,6 +26,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "answer-fields.md": answer_fields,
     "exchange.md": exchange,
     "helm-values.md": helm_values,
+    "gateway-parameters.md": parameters,
 }
 PICTURE: Final = FOLDER.parent / "images" / "exchange.svg"
 

@@ -23,7 +23,7 @@ MERGE_KEYS = {
     "ports": "containerPort",
 }
 """Lists that a strategic merge patch merges item by item."""
-CLUSTER_SCOPED = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+CLUSTER_SCOPED = {"Namespace", "ClusterRole", "ClusterRoleBinding", "GatewayClass"}
 HASHED = "-hash"
 """What stands here for kustomize's hash of a generated ConfigMap."""
 
@@ -63,6 +63,8 @@ def _build(folder: Path, objects: list[Object]) -> list[Object]:
         for container in _containers(mine):
             if container["image"] == item["name"]:
                 container["image"] = f"{item['newName']}:{item['newTag']}"
+    for item in spec.pop("replacements", []):
+        _replace(mine, item)
     if (namespace := spec.pop("namespace", None)) is not None:
         for made in mine:
             if made["kind"] not in CLUSTER_SCOPED:
@@ -114,6 +116,38 @@ def _patch(objects: list[Object], item: Object, folder: Path) -> None:
             made.clear()
             made.update(merged)
             made["metadata"]["name"] = name
+
+
+def _replace(objects: list[Object], item: Object) -> None:
+    """Copy a field of one object into others."""
+    source = item["source"]
+    at, field = _field(_selected(objects, source), source["fieldPath"])
+    for target in item["targets"]:
+        for path in target["fieldPaths"]:
+            into, last = _field(_selected(objects, target["select"]), path)
+            into[last] = at[field]
+
+
+def _selected(objects: list[Object], by: Object) -> Object:
+    [found] = [
+        made
+        for made in objects
+        if (made["kind"], made["metadata"]["name"]) == (by["kind"], by["name"])
+    ]
+    return found
+
+
+def _field(made: Object, path: str) -> tuple[Object, str]:
+    """The object that has the field of `a.b.[name=x].c`, and the field's name."""
+    *way, last = path.split(".")
+    at: Any = made
+    for step in way:
+        if step.startswith("["):
+            key, _, value = step.strip("[]").partition("=")
+            [at] = [one for one in at if one[key] == value]
+        else:
+            at = at[step]
+    return at, last
 
 
 def _json_patch(made: Object, operation: Object) -> None:

@@ -12,13 +12,16 @@ import sys
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 import yaml
 from typer.main import get_command
 
 from epp_client.cli import app
+from epp_client.controller.app import template
+from epp_client.controller.objects import Images, Plane, objects_of
+from epp_client.controller.parameters import Parameters, read_parameters
 from epp_client.pool.parse import settings_from
 from epp_client.pool.settings import ANNOTATION_PREFIX, PoolSettings
 from reference.__main__ import FOLDER, HEAD, PAGES
@@ -73,6 +76,20 @@ CLUSTER = [
     for name in ("base", "example", "overlays/existing-envoy", "models/vllm")
     for made in RENDERED[name]
 ]
+KUBERNETES = ROOT / "config" / "kubernetes"
+GATEWAY = [made for name in ("controller", "gateway") for made in render(KUBERNETES / name)]
+PARAMETERS = yaml.safe_load((KUBERNETES / "gateway" / "parameters.yaml").read_text())
+
+
+def made_by_the_controller() -> list[Any]:
+    """The objects of the Gateway in config/kubernetes/gateway."""
+    [gateway] = [made for made in GATEWAY if made["kind"] == "Gateway"]
+    gateway["metadata"]["uid"] = "any"
+    plane = Plane(gateway, Parameters(), Images("sidecar", "envoy"))
+    return list(objects_of(plane, template()).values())
+
+
+CLUSTER += [*GATEWAY, *made_by_the_controller()]
 EXIST = {(made["kind"].lower(), made["metadata"]["name"]) for made in CLUSTER}
 IMAGE = yaml.safe_load((ROOT / "config/kubernetes/base/kustomization.yaml").read_text())["images"][
     0
@@ -93,7 +110,8 @@ PORTS |= {port["containerPort"] for port in LLM_D["ports"]}
 def written(page: str) -> set[str]:
     """What the page's commands write."""
     text = (ROOT / page).read_text()
-    return {word for line in commands(text) for word in re.findall(r" > (\S+)", line)}
+    how = r" (?:>|-out|-keyout) (\S+)"
+    return {word for line in commands(text) for word in re.findall(how, line)}
 
 
 def output_of(*command: str) -> str:
@@ -157,6 +175,10 @@ def kubectl(line: Line) -> None:
 
 def curl(line: Line) -> None:
     """Its address is one of ours, and its path exists there."""
+    if "--connect-to" in line.words:
+        # Of a Gateway: tests/cluster/test_gateway_page.py sends it.
+        assert re.search(r"https?://llama\.example\.com/v1/completions", line.text)
+        return
     [(port, path)] = re.findall(r"(?:127\.0\.0\.1|localhost):(\d+)(/[\w/]*)", line.text)
     admin = (ROOT / "epp_client" / "admin" / "server.py").read_text()
     paths = {
@@ -246,6 +268,7 @@ CHECKS: Final[Mapping[str, Callable[[Line], None]]] = {
 }
 NOT_OURS: Final = (
     *("export", "kill", "mkdir", "sudo", "git", "kind create"),
+    *("cloud-provider-kind", "openssl", "sleep"),
     *("POOL=", ".venv/bin/locust", ".venv/bin/pre-commit", "benchmarks/vegeta/run.sh"),
 )
 """Begin commands that name nothing of ours but files."""
@@ -359,6 +382,16 @@ def test_the_picture_of_the_packages_is_true() -> None:
         ):
             if mine in layer and other in layer and (mine, other) != ("metrics", "relay"):
                 assert layer[mine] <= layer[other], f"{mine} imports {other}"
+
+
+def test_the_parameters_on_the_page_are_those_of_the_file_and_can_be_used() -> None:
+    [shown] = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs" / "controller.md").read_text(), re.DOTALL
+    )
+    assert yaml.safe_load(shown) == PARAMETERS
+    found = read_parameters(PARAMETERS)
+    assert isinstance(found, Parameters), found
+    assert found.replicas == 1
 
 
 def test_the_values_on_the_page_are_those_of_the_file() -> None:
