@@ -333,7 +333,8 @@ def test_the_patch_for_an_existing_envoy_gets_its_name() -> None:
 
 
 def test_the_sed_of_the_image_changes_the_image() -> None:
-    [line] = [line for line in LINES if line.words[0] == "sed" and "-i" in line.words]
+    page = "docs/getting-started/kubernetes.md"
+    [line] = [line for line in LINES if line.page == page and line.words[:2] == ["sed", "-i"]]
     made = yaml.safe_load(output_of("sed", *line.words[-2:]))["images"]
     [push] = [line for line in LINES if line.words[:2] == ["docker", "push"]]
     assert push.words[-1] == f"{made[0]['newName']}:{made[0]['newTag']}"
