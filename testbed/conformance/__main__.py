@@ -25,6 +25,8 @@ from testbed.process import Process
 
 LOGS = PROJECT / "build" / "conformance"
 REPORTS = PROJECT / "conformance" / "reports"
+_SILENCE = 15.0
+"""Seconds after which the tests that run are named."""
 
 
 class Clock:
@@ -71,14 +73,18 @@ async def _run_suite(
     )
     progress, exited = Progress(), asyncio.create_task(process.exited())
     with log.open() as lines:
-        rest = ""
+        rest, told = "", time.monotonic()
         while True:
             ended = exited.done()
             rest += lines.read()
             *whole, rest = rest.split("\n")
             for line in whole:
                 for text in progress.read(line):
+                    told = time.monotonic()
                     clock.say(f"  {text}")
+            if time.monotonic() - told > _SILENCE and progress.running:
+                told = time.monotonic()
+                clock.say(f"  running: {', '.join(progress.running)}")
             if ended:
                 break
             await asyncio.wait({exited}, timeout=0.5)
@@ -86,7 +92,7 @@ async def _run_suite(
     passed = exited.result() == 0 and progress.count("FAIL") == 0
     clock.say(
         f"{suite.name}: {'passed' if passed else 'FAILED'}: {progress.count('PASS')} passed, "
-        f"{progress.count('FAIL')} failed, {progress.count('SKIP')} skipped of {suite.tests}"
+        f"{progress.count('FAIL')} failed; {progress.count('SKIP')} are of features that are not declared"
     )
     if passed and report is not None:
         clock.say(f"{suite.name}: report in {report}")

@@ -106,12 +106,15 @@ async def _serve(api: Api, gateway: Object) -> None:
         return
     if "deletionTimestamp" in gateway["metadata"]:
         return
-    with contextlib.suppress(ApiError):
-        # It can be deleted at the same moment.
+    try:
         service = pairs.service(gateway)
         await api.apply([service])
         address = await _address(api, service)
         await api.apply(pairs.objects(gateway, address))
+    except ApiError as error:
+        # 404: it was deleted at the same moment.
+        if error.status != 404:
+            print(f"pairs: {gateway['metadata']['name']}: {error}", flush=True)
 
 
 async def _address(api: Api, service: Object) -> str:

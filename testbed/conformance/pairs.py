@@ -1,10 +1,20 @@
 """The objects that serve one Gateway without a controller: a Deployment of Envoy and the sidecar, a Service
 and rights. Nothing is sent from here."""
 
+import hashlib
+
 from testbed.cluster.api import Object
 
 ADMIN_PORT = 9902
 ENVOY_ADMIN_PORT = 9901
+
+
+def name_of(gateway: Object) -> str:
+    """The name of the objects of a Gateway: that of a Service has room for 63 characters."""
+    name = f"epp-client-{gateway['metadata']['name']}"
+    if len(name) <= 63:
+        return name
+    return f"{name[:54]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _owned(gateway: Object, kind: str, version: str, **more: object) -> Object:
@@ -20,7 +30,7 @@ def _owned(gateway: Object, kind: str, version: str, **more: object) -> Object:
         "apiVersion": version,
         "kind": kind,
         "metadata": {
-            "name": f"epp-client-{metadata['name']}",
+            "name": name_of(gateway),
             "namespace": metadata["namespace"],
             "ownerReferences": [owner],
         },
@@ -43,7 +53,7 @@ def service(gateway: Object) -> Object:
 def objects(gateway: Object, address: str) -> list[Object]:
     """What serves the Gateway at `address`."""
     metadata = gateway["metadata"]
-    name, namespace = f"epp-client-{metadata['name']}", metadata["namespace"]
+    name, namespace = name_of(gateway), metadata["namespace"]
     account = _owned(gateway, "ServiceAccount", "v1")
     # These are test clusters: the least rights are shown elsewhere.
     binding = {
@@ -98,7 +108,7 @@ def _deployment(gateway: Object, address: str) -> Object:
         "volumeMounts": [config, sockets],
     }
     pod = {
-        "serviceAccountName": f"epp-client-{metadata['name']}",
+        "serviceAccountName": name_of(gateway),
         "securityContext": {"fsGroup": 65532},
         "initContainers": [bootstrap, sidecar],
         "containers": [envoy],

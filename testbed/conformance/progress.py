@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 
 _ROOT = "TestConformance"
 _RESULT = re.compile(r"^\s*--- (PASS|FAIL|SKIP): (\S+) \(([\d.]+)s\)")
-_BEGIN = re.compile(rf"^=== RUN\s+({_ROOT}/\S+)")
+_STEP = re.compile(rf"^=== (RUN|PAUSE|CONT)\s+{_ROOT}/([^/\s]+)$")
 _MARK = "\x16"
 """Begins each line about a test, with -test.v=test2json."""
 _SETUP = re.compile(r"Test Setup: (.*)")
-_SKIPPED = re.compile(r"Skipping |--- SKIP: ")
 _WAITING = re.compile(r"\dZ: (.* yet)$")
 _FAILURE = re.compile(r"^\s+(?:Error|Messages):\s+(?!Received unexpected error)(\S.*)")
 
@@ -45,8 +44,8 @@ class Progress:
     """What failed assertions said, outside of tests too."""
     finished: bool = False
     """Whether the suite came to its end."""
-    _begun: str = ""
-    """A test that has begun and is not shown yet: it may be skipped at once."""
+    running: list[str] = field(default_factory=list)
+    """The tests that run now. Those that may run in parallel are paused at first."""
     _waiting: set[str] = field(default_factory=set)
 
     def count(self, outcome: str) -> int:
@@ -56,14 +55,13 @@ class Progress:
     def read(self, line: str) -> Iterator[str]:
         """Take a line of output; what to show for it."""
         line = line.replace(_MARK, "")
-        if self._begun and not _SKIPPED.search(line):
-            yield f"{self._begun} ..."
-            self._begun = ""
         if match := _SETUP.search(line):
             yield f"set-up: {match[1]}"
-        elif match := _BEGIN.match(line):
-            if match[1].count("/") == 1:
-                self._begun = match[1].removeprefix(_ROOT + "/")
+        elif match := _STEP.match(line):
+            if match[2] in self.running:
+                self.running.remove(match[2])
+            if match[1] != "PAUSE":
+                self.running.append(match[2])
         elif match := _RESULT.match(line):
             yield from self._ended(Result(match[2], match[1], float(match[3])))
         elif (match := _WAITING.search(line)) and match[1] not in self._waiting:
@@ -81,9 +79,10 @@ class Progress:
                 yield f"FAIL outside of tests: {'; '.join(self.failures[-3:])}"
         elif result.depth == 1:
             self.results.append(result)
+            if result.short in self.running:
+                self.running.remove(result.short)
             if result.outcome == "SKIP":
                 # For most: it is of a feature that is not declared.
-                self._begun = ""
                 return
             passed, failed = self.count("PASS"), self.count("FAIL")
             yield (

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from testbed.conformance.pairs import objects, service
+from testbed.cluster.api import Object
+from testbed.conformance.pairs import name_of, objects, service
 from testbed.conformance.progress import Progress
 from testbed.conformance.suites import SUITES
 
@@ -22,7 +23,6 @@ OUTPUT = """\
         --- FAIL: TestConformance/Two/0_request (2.00s)
     --- FAIL: TestConformance/Two (2.10s)
 === RUN   TestConformance/Three
-    suite.go:1: Skipping Three: suite does not support Four
     --- SKIP: TestConformance/Three (0.00s)
 """
 
@@ -31,14 +31,12 @@ def _shown(progress: Progress, output: str) -> list[str]:
     return [text for line in output.splitlines() for text in progress.read(line)]
 
 
-def test_each_test_that_is_not_skipped_has_a_line_when_it_begins_and_when_it_ends() -> None:
+def test_each_test_that_is_not_skipped_has_a_line_when_it_ends() -> None:
     progress = Progress()
     assert _shown(progress, OUTPUT) == [
         "set-up: Applying base manifests",
         "set-up: infra/a Gateway not Accepted yet",
-        "One ...",
         "PASS One in 1.5 s (1 passed, 0 failed)",
-        "Two ...",
         "  FAIL Two/0_request",
         "FAIL Two in 2.1 s (1 passed, 1 failed)",
     ]
@@ -47,6 +45,18 @@ def test_each_test_that_is_not_skipped_has_a_line_when_it_begins_and_when_it_end
     assert not progress.finished
     assert _shown(progress, "--- FAIL: TestConformance (9.00s)") == []
     assert progress.finished
+
+
+def test_a_test_that_is_paused_does_not_run() -> None:
+    progress = Progress()
+    steps = ("RUN   A", "PAUSE A", "RUN   B", "CONT  A", "RUN   A/part")
+    seen = []
+    for step in steps:
+        _shown(progress, f"=== {step[:6]}TestConformance/{step[6:]}")
+        seen.append(list(progress.running))
+    assert seen == [["A"], [], ["B"], ["B", "A"], ["B", "A"]]
+    _shown(progress, "    --- PASS: TestConformance/B (1.00s)")
+    assert progress.running == ["A"]
 
 
 def test_a_failure_of_the_set_up_is_shown_with_what_it_said() -> None:
@@ -65,11 +75,14 @@ def test_a_suite_is_told_its_class_its_report_and_one_test() -> None:
 
 
 def test_a_pair_has_the_ports_of_the_listeners_and_goes_with_its_gateway() -> None:
-    gateway = {
+    gateway: Object = {
         "metadata": {"name": "g", "namespace": "n", "uid": "u"},
         "spec": {"listeners": [{"port": 443}, {"port": 80}, {"port": 443}]},
     }
     assert [port["port"] for port in service(gateway)["spec"]["ports"]] == [80, 443]
+    long = {**gateway, "metadata": {**gateway["metadata"], "name": "g" * 60}}
+    assert len(name_of(long)) == len(service(long)["metadata"]["name"]) == 63
+    assert name_of({"metadata": {"name": "g" * 61}}) != name_of(long)
     owned = [
         item for item in objects(gateway, "198.51.100.130") if item["kind"] != "ClusterRoleBinding"
     ]
