@@ -7,7 +7,7 @@ import structlog
 
 from epp_client import signals
 from epp_client.controller.names import bounded
-from epp_client.controller.objects import Images, Template, bootstrap, read_template
+from epp_client.controller.objects import Defaults, Template, bootstrap, read_template
 from epp_client.controller.operator import Identity, Operator
 from epp_client.controller.pages import Pages
 from epp_client.controller.ports import OwnPorts
@@ -43,7 +43,7 @@ async def control(settings: ControllerSettings) -> None:
             api,
             identity_of(settings),
             template(),
-            images_of(settings),
+            defaults_of(settings),
             asyncio.get_running_loop().time,
         )
         pages = Pages(settings.admin, operator, settings.admin_hosts)
@@ -79,10 +79,11 @@ def identity_of(settings: ControllerSettings) -> Identity:
     return Identity(controller, namespace, lease, own_identity())
 
 
-def images_of(settings: ControllerSettings) -> Images:
-    """The images of the data planes."""
+def defaults_of(settings: ControllerSettings) -> Defaults:
+    """What data planes have by default."""
     (envoy,) = template().objects["Deployment"]["spec"]["template"]["spec"]["containers"]
-    return Images(settings.image, settings.envoy_image or str(envoy["image"]))
+    envoy_image = settings.envoy_image or str(envoy["image"])
+    return Defaults(settings.image, envoy_image, settings.replicas)
 
 
 def template() -> Template:

@@ -50,11 +50,13 @@ _UNPRIVILEGED = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
 `restricted` allows it."""
 
 
-class Images(NamedTuple):
-    """Images of the containers."""
+class Defaults(NamedTuple):
+    """What a data plane has unless the parameters of its Gateway say otherwise."""
 
-    sidecar: str
-    envoy: str
+    image: str
+    """Of the sidecar and the holder."""
+    envoy_image: str
+    replicas: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Plane:
 
     gateway: Object
     parameters: Parameters
-    images: Images
+    defaults: Defaults
     secrets: frozenset[SecretName] = frozenset()
     """Secrets that the listeners may refer to."""
     config_maps: frozenset[Place] = frozenset()
@@ -86,6 +88,12 @@ class Plane:
         """The Gateway's."""
         metadata = self.gateway["metadata"]
         return GatewayName(str(metadata["namespace"]), str(metadata["name"]))
+
+    @property
+    def replicas(self) -> int:
+        """The number of Pods, or the smallest one."""
+        given = self.parameters.replicas
+        return self.defaults.replicas if given is None else given
 
     @property
     def gateway_class(self) -> str:
@@ -210,7 +218,7 @@ def _deployment(
     parameters = plane.parameters
     spec = deployment["spec"]
     if parameters.max_replicas is None:
-        spec["replicas"] = parameters.replicas
+        spec["replicas"] = plane.replicas
     spec["selector"]["matchLabels"] = dict(selector_of(plane.name))
     metadata = deployment["metadata"]
     content = "\0".join(config["data"].values())
@@ -232,7 +240,7 @@ def _deployment(
             volume["configMap"]["name"] = config["metadata"]["name"]
     _placed(of_pod, parameters)
     for container in of_pod["initContainers"]:
-        container["image"] = parameters.image or plane.images.sidecar
+        container["image"] = parameters.image or plane.defaults.image
         if container["name"] == "epp-client":
             _sidecar(container, plane, ports)
     (envoy,) = of_pod["containers"]
@@ -276,7 +284,7 @@ def _sidecar(container: dict[str, Any], plane: Plane, ports: OwnPorts) -> None:
 
 def _envoy(container: dict[str, Any], plane: Plane, ports: OwnPorts) -> None:
     parameters = plane.parameters
-    container["image"] = parameters.envoy_image or plane.images.envoy
+    container["image"] = parameters.envoy_image or plane.defaults.envoy_image
     # Ports of listeners are not declared: another listener would be another Pod template, and a rollout.
     container["ports"] = [{"name": "envoy-status", "containerPort": ports.envoy_status}]
     if parameters.envoy_concurrency is not None:
@@ -296,7 +304,7 @@ def _autoscaler(plane: Plane, template: Template, most: int) -> dict[str, Any]:
     autoscaler = _of(template, AUTOSCALER, plane)
     spec = autoscaler["spec"]
     spec["scaleTargetRef"]["name"] = plane.objects_name
-    spec["minReplicas"], spec["maxReplicas"] = max(1, plane.parameters.replicas), most
+    spec["minReplicas"], spec["maxReplicas"] = min(max(1, plane.replicas), most), most
     return autoscaler
 
 

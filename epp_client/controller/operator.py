@@ -19,7 +19,7 @@ from epp_client.controller.classes import class_problem, class_wanted, is_ours
 from epp_client.controller.followed import Followed
 from epp_client.controller.grants import Account, readers_binding
 from epp_client.controller.names import READERS
-from epp_client.controller.objects import GATEWAY_ANNOTATION, Images, Plane, Template, objects_of
+from epp_client.controller.objects import GATEWAY_ANNOTATION, Defaults, Plane, Template, objects_of
 from epp_client.controller.parameters import DEFAULTS, Parameters, read_parameters
 from epp_client.controller.said import departed, join
 from epp_client.controller.standing import Running
@@ -92,20 +92,20 @@ class Operator:
         api: KubernetesApi,
         identity: Identity,
         template: Template,
-        images: Images,
+        defaults: Defaults,
         clock: Callable[[], float],
         paces: Paces = PACES,
     ) -> None:
         self._api = api
         self._identity = identity
         self._template = template
-        self._images = images
+        self._defaults = defaults
         self._clock = clock
         self._pace = paces.reflector
         self._wake = asyncio.Event()
         self._store = PoolStore()
-        defaults = PoolSettings()
-        self._pools = KubernetesSource(api, Scope(), self._store, defaults, clock)
+        of_pools = PoolSettings()
+        self._pools = KubernetesSource(api, Scope(), self._store, of_pools, clock)
         self.asked = self._pools.asked
         self._routes = RouteSource(api, Scope(), self.asked, paces.reflector, clock)
         self._watching = Watching(api, self._changed, self.asked, clock, paces.reflector)
@@ -122,7 +122,7 @@ class Operator:
         self._reporter = StatusReporter(
             api, self._said, lambda: self.holder.holds, self._written, paces.status
         )
-        self._inputs = Inputs(self._store, defaults, lambda: self._pools.pools, self._listed_routes)
+        self._inputs = Inputs(self._store, of_pools, lambda: self._pools.pools, self._listed_routes)
         self.followed: dict[GatewayName, Followed] = {}
         self._left: set[GatewayName] = set()
         """Gateways that were ours and are another implementation's now."""
@@ -161,7 +161,6 @@ class Operator:
             try:
                 delay = await self._turn()
             except Exception:
-                # One object of an unforeseen form must not end the work on all others.
                 log.exception("a turn of the controller failed; trying again")
                 delay = APPLY_PACE.longest
 
@@ -260,24 +259,36 @@ class Operator:
         """The objects of each Gateway of which it is known what is wanted."""
         planned: dict[GatewayName, dict[Subject, Object]] = {}
         for name, gateway in ours.items():
-            one = self.followed[name]
-            parameters = self._parameters(gateway, classes[class_name(gateway)])
-            one.parameters = parameters if isinstance(parameters, str) else ""
-            if not isinstance(parameters, Parameters) or one.references is None:
+            try:
+                objects = self._objects(self.followed[name], gateway, classes)
+            except Exception:
+                # A Gateway of an unforeseen form must not end the work on all others.
+                log.exception("cannot tell the objects of a Gateway", gateway=str(name))
                 continue
-            if gateway["metadata"].get("deletionTimestamp"):
-                continue
-            controller = self._identity.controller
-            plane = Plane(
-                gateway,
-                parameters,
-                self._images,
-                one.references.secrets,
-                one.references.config_maps,
-                "" if controller == DEFAULT_CONTROLLER else controller,
-            )
-            planned[name] = objects_of(plane, self._template)
+            if objects is not None:
+                planned[name] = objects
         return planned
+
+    def _objects(
+        self, one: Followed, gateway: Object, classes: Mapping[str, Object]
+    ) -> dict[Subject, Object] | None:
+        """The objects of a Gateway; None while it is not known what is wanted."""
+        parameters = self._parameters(gateway, classes[class_name(gateway)])
+        one.parameters = parameters if isinstance(parameters, str) else ""
+        if not isinstance(parameters, Parameters) or one.references is None:
+            return None
+        if gateway["metadata"].get("deletionTimestamp"):
+            return None
+        controller = self._identity.controller
+        plane = Plane(
+            gateway,
+            parameters,
+            self._defaults,
+            one.references.secrets,
+            one.references.config_maps,
+            "" if controller == DEFAULT_CONTROLLER else controller,
+        )
+        return objects_of(plane, self._template)
 
     def _parameters(self, gateway: Object, gateway_class: Object) -> Parameters | str | None:
         """The parameters of a Gateway, or what is wrong with them, or None while they are not known."""
@@ -352,8 +363,11 @@ class Operator:
         if watching.missing or routes is None or pools is None:
             return Said({}, {})
         said = [self._said_of_classes()]
-        for one in self.followed.values():
-            said += one.said(self._inputs, routes)
+        for name, one in self.followed.items():
+            try:
+                said += one.said(self._inputs, routes)
+            except Exception:
+                log.exception("cannot tell the status of a Gateway", gateway=str(name))
         said.append(
             departed(routes, pools, self._identity.controller, self._left, watching.gateways.keys())
         )

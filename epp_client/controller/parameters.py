@@ -24,6 +24,7 @@ _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
 Quantity = Annotated[str, Field(pattern=_QUANTITY)]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9./_-]+$", max_length=317)]
 
+MAX_REPLICAS = 1000
 MAX_PROBLEM = 1000
 """Characters of the text about a ConfigMap."""
 
@@ -70,9 +71,9 @@ class Parameters(BaseModel):
         alias_generator=AliasGenerator(validation_alias=to_camel),
     )
 
-    replicas: Annotated[int, Field(ge=0, le=1000)] = 2
-    """Number of Pods; with `maxReplicas` the smallest number."""
-    max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] | None = None
+    """Number of Pods; with `maxReplicas` the smallest. Default: `--replicas` of the controller, 2."""
+    max_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] | None = None
     """Largest number of Pods of a HorizontalPodAutoscaler. Default: there is none."""
     service_type: Literal["LoadBalancer", "NodePort", "ClusterIP"] = "LoadBalancer"
     """Type of the Service."""
@@ -103,7 +104,7 @@ class Parameters(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.max_replicas is not None and self.max_replicas < max(1, self.replicas):
+        if self.max_replicas is not None and self.max_replicas < max(1, self.replicas or 1):
             raise ValueError(f"maxReplicas: {self.max_replicas} is less than replicas")
         if self.service_type == "ClusterIP" and self.external_traffic_policy is not None:
             raise ValueError("externalTrafficPolicy: needs serviceType LoadBalancer or NodePort")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from epp_client.controller.parameters import MAX_REPLICAS
 from epp_client.option_values import BoundAddress, HostName
 from epp_client.settings import DEFAULT_CONTROLLER, ControllerName
 from epp_client.version import VERSION
@@ -25,6 +26,8 @@ class ControllerSettings(BaseModel):
     """Image of the sidecar in the data planes. It should have the controller's version."""
     envoy_image: Annotated[str, Field(min_length=1)] | None = None
     """Image of Envoy in the data planes. Default: that of config/kubernetes in this version."""
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 2
+    """Number of Pods of a data plane whose Gateway has no parameter `replicas`."""
     lease_namespace: Annotated[str, Field(min_length=1)] | None = None
     """Namespace of the Lease that elects the replica which writes. Default: the Pod's, else
     `epp-client-system`."""

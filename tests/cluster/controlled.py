@@ -9,7 +9,7 @@ from typing import Any
 
 from epp_client.controller.app import template
 from epp_client.controller.applying import Pace as ApplyPace
-from epp_client.controller.objects import Images
+from epp_client.controller.objects import Defaults
 from epp_client.controller.operator import Identity, Operator, Paces
 from epp_client.kubernetes.client.access import Access
 from epp_client.kubernetes.client.api import KubernetesApi
@@ -59,7 +59,7 @@ async def controlling(kubeconfig: Path, name: str = "one") -> AsyncIterator[Oper
         api,
         identity,
         template(),
-        Images("epp-client:test", "envoyproxy/envoy:test"),
+        Defaults("epp-client:test", "envoyproxy/envoy:test"),
         asyncio.get_running_loop().time,
         QUICK,
     )

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from epp_client.controller.operator import Operator
+from epp_client.controller.pages import Pages
 from epp_client.gateway.features import SUPPORTED
 from testbed.cluster import objects
 from testbed.cluster.api import Api, ApiError, Object
@@ -312,6 +313,26 @@ async def test_another_replica_takes_over_and_does_what_was_left(
                 await asyncio.sleep(0.02)
         await world.api.delete(world.object("Service"))
         await until_exists(world.api, world.object("Service"))
+
+
+async def test_its_pages_say_what_it_does(operator: Operator) -> None:
+    await until_leads(operator)
+    pages = Pages("127.0.0.1:0", operator)
+    root = f"http://{await pages.start()}"
+    try:
+        async with aiohttp.ClientSession() as session:
+            for path, said in (("livez", "ok\n"), ("readyz", "ok\nleader\n")):
+                async with session.get(f"{root}/{path}") as answer:
+                    assert (answer.status, await answer.text()) == (200, said)
+            async with session.get(f"{root}/metrics") as answer:
+                text = await answer.text()
+            assert "epp_client_controller_leader 1.0" in text
+            assert 'epp_client_controller_writes_total{result="written"}' in text
+            assert 'epp_client_status_writes_total{result="written"}' in text
+            async with session.get(f"{root}/readyz", headers={"host": "example.com"}) as answer:
+                assert answer.status == 403
+    finally:
+        await pages.close()
 
 
 async def until_leads(operator: Operator) -> None:

@@ -36,6 +36,20 @@ GATEWAY: Object = {
 }
 
 
+ROUTE: Object = {
+    **GATEWAY,
+    "kind": "HTTPRoute",
+    "metadata": {**GATEWAY["metadata"], "name": "llama"},
+}
+
+
+def _is_judged(route: Object) -> bool:
+    """Whether its status is about its newest generation."""
+    [parent] = route["status"]["parents"]
+    generation = route["metadata"]["generation"]
+    return all(one["observedGeneration"] == generation for one in parent["conditions"])
+
+
 def plain(line: str) -> str:
     """Without numbers, ages and addresses."""
     line = re.sub(r"\d[\d:.TZsmh-]*", "0", line)
@@ -119,12 +133,7 @@ async def _serves_without_its_controller(shell: Shell, machine: Machine, folder:
     await machine.api.patch(CONTROLLER, {"spec": {"replicas": 2}})
     await until(machine.api, CONTROLLER, lambda data: data["status"].get("availableReplicas") == 2)
     # The new leader has written the status of the changed route.
-    async with asyncio.timeout(PATIENCE):
-        while "2" not in await shell.run(
-            "kubectl -n inference get httproute llama -o jsonpath="
-            "'{.status.parents[0].conditions[0].observedGeneration}'"
-        ):
-            await asyncio.sleep(0.2)
+    await until(machine.api, ROUTE, _is_judged)
     stop.set()
     await load
     assert len(answers) > 50

@@ -17,7 +17,7 @@ from epp_client.controller.names import (
     object_name,
     selector_of,
 )
-from epp_client.controller.objects import GATEWAY_ANNOTATION, OWNED, objects_of
+from epp_client.controller.objects import GATEWAY_ANNOTATION, OWNED, Defaults, objects_of
 from epp_client.controller.parameters import Parameters, read_parameters
 from epp_client.controller.ports import OwnPorts, own_ports
 from epp_client.gateway.table import GatewayName, SecretName
@@ -319,3 +319,13 @@ def test_a_wrong_parameter_is_named(data: dict[str, str], said: str) -> None:
 
 def test_a_config_map_without_data_changes_nothing() -> None:
     assert read_parameters({}) == Parameters()
+
+
+def test_the_number_of_pods_is_the_controllers_unless_the_gateway_says_another() -> None:
+    few = Defaults("epp-client:test", "envoy:test", 1)
+    assert _one(DEPLOYMENT, _objects(defaults=few))["spec"]["replicas"] == 1
+    more = _objects(defaults=few, parameters=_parameters(replicas="3"))
+    assert _one(DEPLOYMENT, more)["spec"]["replicas"] == 3
+    # More than the largest number by the controller's default.
+    one = _objects(parameters=_parameters(maxReplicas="1"))
+    assert _one(AUTOSCALER, one)["spec"]["minReplicas"] == 1

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import epp_client.controller
-from epp_client.controller.objects import Images, Plane, Template, read_template
+from epp_client.controller.objects import Defaults, Plane, Template, read_template
 from epp_client.controller.parameters import DEFAULTS
 from epp_client.gateway.world import Object
 
 TEMPLATE: Template = read_template(
     (Path(epp_client.controller.__file__).parent / "template.yaml").read_text()
 )
-IMAGES = Images("epp-client:test", "envoy:test")
+DEFAULTS_OF_ALL = Defaults("epp-client:test", "envoy:test")
 
 
 def listener(port: int = 80, protocol: str = "HTTP", **more: Any) -> dict[str, Any]:
@@ -34,7 +34,8 @@ def gateway(*listeners: Object, name: str = "edge", uid: str = "uid-1", **spec: 
 def plane(data: Object | None = None, **more: Any) -> Plane:
     """A data plane."""
     more.setdefault("parameters", DEFAULTS)
-    return Plane(data or gateway(), images=IMAGES, **more)
+    more.setdefault("defaults", DEFAULTS_OF_ALL)
+    return Plane(data or gateway(), **more)
 
 
 def stored(data: Object, version: str = "1", **status: Any) -> Object:

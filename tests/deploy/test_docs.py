@@ -20,7 +20,7 @@ from typer.main import get_command
 
 from epp_client.cli import app
 from epp_client.controller.app import template
-from epp_client.controller.objects import Images, Plane, objects_of
+from epp_client.controller.objects import Defaults, Plane, objects_of
 from epp_client.controller.parameters import Parameters, read_parameters
 from epp_client.pool.parse import settings_from
 from epp_client.pool.settings import ANNOTATION_PREFIX, PoolSettings
@@ -85,7 +85,7 @@ def made_by_the_controller() -> list[Any]:
     """The objects of the Gateway in config/kubernetes/gateway."""
     [gateway] = [made for made in GATEWAY if made["kind"] == "Gateway"]
     gateway["metadata"]["uid"] = "any"
-    plane = Plane(gateway, Parameters(), Images("sidecar", "envoy"))
+    plane = Plane(gateway, Parameters(), Defaults("sidecar", "envoy"))
     return list(objects_of(plane, template()).values())
 
 
@@ -152,7 +152,9 @@ def our_own(line: Line) -> None:
 
 def kubectl(line: Line) -> None:
     text = line.text
-    for kind, thing in re.findall(r"\b(deploy|deployment|service|inferencepool)[/ ]([\w-]+)", text):
+    for kind, thing in re.findall(
+        r"\b(deploy|deployment|service|inferencepool)[/ ](\w[\w-]*)", text
+    ):
         assert ("deployment" if kind == "deploy" else kind, thing) in EXIST
     if "port-forward" in text:
         last = int(line.words[-1].rpartition(":")[2])
