@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 NOT_KNOWN = "the Gateway has not been read yet"
 _NO_GATEWAY = GatewayTable(GatewayName("", ""))
-"""Without listeners: for an Envoy that takes listeners from us although no Gateway is ours."""
+"""Without listeners: for an Envoy that takes listeners from us although the files have no Gateway."""
 
 
 class Envoys(Protocol):
     """Whoever configures Envoys."""
 
     def serve_gateway(self, table: GatewayTable | None) -> None:
-        """Serve this table from now on."""
+        """Serve this table from now on. None: it is not known, and Envoy keeps what it has."""
 
     @property
     def gateway_acknowledged(self) -> bool | None:
@@ -74,7 +74,7 @@ class ServedGateway:
     def read(self, resolution: "GatewayResolution | None") -> None:
         """Serve the one Gateway of the manifests; None: there is none."""
         self._resolution = resolution
-        self._serve(None if resolution is None else resolution.table)
+        self._serve(_NO_GATEWAY if resolution is None else resolution.table)
 
     # --- both ---
 
@@ -85,7 +85,7 @@ class ServedGateway:
 
     def _serve(self, table: GatewayTable | None) -> None:
         if self._envoys is not None:
-            self._envoys.serve_gateway(table or _NO_GATEWAY)
+            self._envoys.serve_gateway(table)
 
 
 def edge_of(settings: "GatewaySettings", *, retries: bool) -> "GatewayEdge":
@@ -97,4 +97,6 @@ def edge_of(settings: "GatewaySettings", *, retries: bool) -> "GatewayEdge":
         request_timeout=settings.gateway_request_timeout,
         upgrades=() if settings.gateway_upgrades == ("none",) else settings.gateway_upgrades,
     )
-    return GatewayEdge(edge, settings.gateway_listen, retries=retries)
+    return GatewayEdge(
+        edge, settings.gateway_listen, access_log=settings.gateway_access_log, retries=retries
+    )

@@ -306,6 +306,8 @@ class GatewaySettings(BaseModel):
     gateway_request_timeout: Annotated[float, Field(ge=0)] = 0.0
     """Seconds from the end of a request through a Gateway to the end of its response, unless the route says
     otherwise; 0: no limit."""
+    gateway_access_log: bool = True
+    """Have Envoy log each request through a Gateway, to standard output."""
     gateway_upgrades: tuple[str, ...] = ("websocket",)
     """Protocol that clients of a Gateway may upgrade to, repeatable; `none`: no upgrades. Default:
     websocket."""

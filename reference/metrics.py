@@ -64,7 +64,7 @@ def metrics() -> str:
         "- `state` of `epp_client_endpoints`: `ready`, or `draining` (no longer ready, still a valid pick "
         "for `drain-grace`).\n"
         "- `severity` of `epp_client_problems`: `error` or `warning`.\n"
-        "- `type` of `epp_client_xds_*`: `cds` or `eds`.\n"
+        "- `type` of `epp_client_xds_*`: `cds`, `eds`, and for a Gateway `lds`, `rds` and `sds`.\n"
         "- `verb` of `epp_client_api_requests_total`: `list` or `watch`.\n"
     )
     return "\n".join(sections)

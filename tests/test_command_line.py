@@ -91,6 +91,17 @@ def test_envoy_has_a_route_for_each_pool_by_its_name(
     assert (tmp_path / "e.yaml").read_text() + "\n" == expected
 
 
+def test_a_bootstrap_for_gateways_has_no_listener_and_no_route(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "envoy-config --gateway --workers 2 --status-listen 0.0.0.0:9903") == 0
+    text = capsys.readouterr().out
+    assert "lds_config:" in text
+    # that of the status listener
+    assert text.count("route_config:") == 1
+    assert text.count("/run/epp-client/ext-proc-") == 2
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
@@ -178,6 +189,7 @@ def test_a_port_that_is_taken_is_named(
         ("pick a/b --endpoint 127.0.0.1:1", "no InferencePool a/b in the options"),
         ("pick a/b", "exactly one source of pools"),
         ("envoy-config", "exactly one source of pools"),
+        ("envoy-config --gateway --listen 0.0.0.0:1", "--gateway: goes with --socket, --workers"),
         ("hold --patience 0", "--patience"),
         (f"serve --pools {EXAMPLE} --log-level loud", "log_level: 'loud'"),
         (

@@ -15,7 +15,7 @@ from epp_client.settings import ServeSettings, UpstreamMode, serve_settings, val
 
 if TYPE_CHECKING:
     from epp_client.envoy.routes import Route
-    from epp_client.up.admin import Pool
+    from epp_client.up.admin import Gateway, Pool, Served
 
 _ENVOY_LOG = '{"timestamp": "%Y-%m-%dT%T.%fZ", "level": "%l", "logger": "envoy.%n", "event": "%j"}'
 """Envoy's log lines as JSON, with the keys of ours."""
@@ -63,6 +63,7 @@ def up(
                 "log_format": form,
             }
             given |= own
+            _beside(given, settings, form)
             serving = serve_settings(given)
             configure(form, serving.log_level)
             check_free(_addresses(settings, serving))
@@ -89,6 +90,14 @@ def up(
     except OSError as error:
         raise SettingsError(f"cannot start: {error}") from error
     raise typer.Exit(code)
+
+
+def _beside(given: dict[str, Any], settings: UpSettings, form: str) -> None:
+    """Ports of a Gateway are as those of --listen, unless options say otherwise."""
+    host, _ = address_of(settings.listen)
+    edge = given.setdefault("gateway_edge", {})
+    edge.setdefault("gateway_listen", host)
+    edge.setdefault("gateway_access_log", form == "json")
 
 
 def _warm_up() -> None:
@@ -134,12 +143,31 @@ class Shown:
         self._given_routes = [route_of(text) for text in settings.routes]
         self._routes: Sequence[Route] = self._given_routes
 
-    def bootstrap(self, pools: "Sequence[Pool]") -> str:
-        """The bootstrap.
+    def bootstrap(self, served: "Served") -> str:
+        """The bootstrap. For a Gateway it has no routes: they come from the sidecar.
 
         Raises:
-            SettingsError: a route to an unknown pool.
+            SettingsError: a route to an unknown pool, or routes beside those of a Gateway.
         """
+        if served.gateway is None:
+            return self._for_pools(served.pools)
+        from epp_client.envoy.bootstrap import gateway_config
+
+        settings, serving = self._settings, self._serving
+        name = served.gateway.name
+        if settings.routes or settings.tls_cert:
+            raise SettingsError(f"--route and --tls-cert: Gateway {name} has routes and listeners")
+        if serving.xds_socket is None or serving.upstream_mode is UpstreamMode.ORIGINAL_DST:
+            raise SettingsError(f"Gateway {name} needs --upstream-mode override_host, and ADS")
+        return gateway_config(
+            edge=self._edge,
+            admin=address_of(settings.envoy_admin),
+            status=address_of(settings.status_listen) if settings.status_listen else None,
+            ext_proc_sockets=serving.sockets,
+            ads_socket=serving.xds_socket,
+        )
+
+    def _for_pools(self, pools: "Sequence[Pool]") -> str:
         from epp_client.envoy.bootstrap import envoy_config
         from epp_client.envoy.routes import default_routes
         from epp_client.pool.inference_pool import AppProtocol, PoolName
@@ -164,8 +192,40 @@ class Shown:
             access_log=not self._terminal,
         )
 
-    def announce(self, pools: "Sequence[Pool]") -> None:
+    def announce(self, served: "Served") -> None:
         """Tell that the gateway serves: as text on a terminal, else as a log line."""
+        if served.gateway is None:
+            self._announce_pools(served.pools)
+        else:
+            self._announce_gateway(served.gateway, served.pools)
+
+    def _announce_gateway(self, gateway: "Gateway", pools: "Sequence[Pool]") -> None:
+        import structlog
+
+        host, _ = address_of(self._serving.gateway_edge.gateway_listen + ":0")
+        urls = [
+            f"{'https' if one.tls else 'http'}://{_reachable(f'{host}:{one.port}')}"
+            for one in gateway.listeners
+        ]
+        admin = f"http://{_reachable(self._serving.admin)}"
+        states = {f"{pool.namespace}/{pool.name}": _state(pool) for pool in pools}
+        if not self._terminal:
+            structlog.get_logger(__name__).info(
+                "the gateway serves",
+                gateway=gateway.name,
+                urls=urls,
+                admin=admin,
+                routes=gateway.routes,
+                pools=states,
+            )
+            return
+        lines = [f"Gateway {gateway.name} serves at {', '.join(urls) or 'no port'}"]
+        lines += [f"  pool {name}: {state}" for name, state in states.items()]
+        lines.append(f"Routes: {admin}/gateway ({gateway.routes}), and `epp-client routes`")
+        lines.append(f"Admin page: {admin}")
+        typer.echo("\n".join(lines), err=True)
+
+    def _announce_pools(self, pools: "Sequence[Pool]") -> None:
         import structlog
 
         from epp_client.envoy.routes import without_root

@@ -35,6 +35,8 @@ MAX_PENDING: Final = 256 * 1024
 MAX_PENDING_COPIES: Final = 1024 * 1024
 """Bytes of copies that may wait for a slow picker. Above it, the session closes the picker's stream."""
 
+# A constant, because the length of an enum is a call of Python.
+_TIMERS: Final = len(Timer)
 _BROKEN: Final = Status(INTERNAL, "the message has begun and cannot be completed")
 
 
@@ -68,7 +70,7 @@ class Session(StreamEvents):
         # Whether reading from Envoy is paused, because the backlog to the picker is full.
         self._holding = False
         self._copied = 0
-        self._timers: list[Deadline | None] = [None] * len(Timer)
+        self._timers: list[Deadline | None] = [None] * _TIMERS
         self._ended_at: float | None = None
         self._pick_seconds: float | None = None
         self._endpoint: str | None = None
@@ -232,15 +234,18 @@ class Session(StreamEvents):
 
     def _arm(self, timer: Timer, seconds: float) -> None:
         self._disarm(timer)
-        self._timers[timer] = self._shared.deadlines.arm(self, timer, seconds)
+        # As int: an enum is a slow index in compiled code.
+        number: int = timer
+        self._timers[number] = self._shared.deadlines.arm(self, timer, seconds)
         if timer is Timer.ENDPOINT:
             self._shared.wait_for_pool(self, self.pool)
 
     def _disarm(self, timer: Timer) -> None:
-        deadline = self._timers[timer]
+        number: int = timer
+        deadline = self._timers[number]
         if deadline is not None:
             deadline.owner = None
-            self._timers[timer] = None
+            self._timers[number] = None
             if timer is Timer.ENDPOINT:
                 self._shared.stop_waiting(self)
 

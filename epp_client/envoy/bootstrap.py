@@ -17,7 +17,7 @@ from envoy_data_plane.google.protobuf import Struct
 from epp_client.envoy.clusters import pool_cluster, socket_address
 from epp_client.envoy.edge import EDGE, RETRY_BODY_LIMIT, Edge, Terms
 from epp_client.envoy.inference_listener import connection_limit, inference_listener
-from epp_client.envoy.node import CLUSTER, EDITION, EDITION_KEY
+from epp_client.envoy.node import CLUSTER, EDITION, EDITION_KEY, GATEWAY_KEY
 from epp_client.envoy.own_clusters import ads_cluster, dynamic_resources, sidecar_cluster
 from epp_client.envoy.routes import Route, default_routes, route_configuration
 from epp_client.envoy.status_listener import admin_cluster, status_listener
@@ -79,7 +79,7 @@ def envoy_config(
             edge=edge,
             admin=admin,
             status=status,
-            node_id=node_id,
+            node=_node(node_id, gateway=False),
             dynamic=dynamic_resources(gateway=False) if ads_socket is not None else None,
         )
     )
@@ -107,14 +107,18 @@ def gateway_config(
         edge=edge,
         admin=admin,
         status=status,
-        node_id=node_id,
+        node=_node(node_id, gateway=True),
         dynamic=dynamic_resources(gateway=True),
     )
     bootstrap.layered_runtime = bootstrap_v3.LayeredRuntime(
         layers=[
             bootstrap_v3.RuntimeLayer(
                 name="gateway", static_layer=Struct.from_dict({_REGEX_SIZE: MAX_REGEX_SIZE})
-            )
+            ),
+            # What Envoy has by default: its admin page can change flags.
+            bootstrap_v3.RuntimeLayer(
+                name="admin", admin_layer=bootstrap_v3.RuntimeLayerAdminLayer()
+            ),
         ]
     )
     return _yaml(bootstrap)
@@ -132,7 +136,7 @@ def _bootstrap(
     edge: Edge,
     admin: tuple[str, int] | None,
     status: tuple[str, int] | None,
-    node_id: str,
+    node: core_v3.Node,
     dynamic: bootstrap_v3.BootstrapDynamicResources | None,
 ) -> bootstrap_v3.Bootstrap:
     if status is not None:
@@ -141,7 +145,7 @@ def _bootstrap(
         clusters.append(admin_cluster(admin))
         listeners.append(status_listener(status))
     return bootstrap_v3.Bootstrap(
-        node=_node(node_id),
+        node=node,
         admin=bootstrap_v3.Admin(address=socket_address(*admin)) if admin else None,
         static_resources=bootstrap_v3.BootstrapStaticResources(
             listeners=listeners, clusters=clusters
@@ -151,9 +155,11 @@ def _bootstrap(
     )
 
 
-def _node(name: str) -> core_v3.Node:
-    metadata = Struct.from_dict({EDITION_KEY: EDITION})
-    return core_v3.Node(id=name, cluster=CLUSTER, metadata=metadata)
+def _node(name: str, *, gateway: bool) -> core_v3.Node:
+    known: dict[str, object] = {EDITION_KEY: EDITION}
+    if gateway:
+        known[GATEWAY_KEY] = True
+    return core_v3.Node(id=name, cluster=CLUSTER, metadata=Struct.from_dict(known))
 
 
 def _pool_clusters(

@@ -11,6 +11,15 @@ EDITION_KEY: Final = "epp-client.dev/bootstrap"
 EDITION: Final = "2"
 """Edition of the bootstrap. Bootstraps without one set a runtime flag with which Envoy crashes."""
 
+GATEWAY_KEY: Final = "epp-client.dev/gateway"
+"""Key in `node.metadata` of an Envoy that takes its listeners from us."""
+
+
+def takes_listeners(node: Node) -> bool:
+    """Whether its bootstrap is that of `envoy-config --gateway`. Its subscriptions tell too late: an Envoy
+    asks for clusters before listeners."""
+    return GATEWAY_KEY in node.metadata.fields
+
 
 def outdated(node: Node) -> str | None:
     """What is wrong with an outdated bootstrap of `envoy-config`; None if it is current, or written by

@@ -94,7 +94,8 @@ _UPGRADE: Final = b"\n\x07upgrade"
 
 def is_upgrade(message: Message) -> bool:
     """Whether the request headers ask for an upgrade. After them comes no body, and no end of a body."""
-    return not message.end_of_stream and _UPGRADE in message.raw
+    # Not `in`, which raises an error within, to find out that the operand is no int.
+    return not message.end_of_stream and message.raw.find(_UPGRADE) >= 0
 
 
 def without_body(raw: bytes) -> bytes:
@@ -162,7 +163,7 @@ _ENDPOINT_FAILURES: Final = {str(reason): reason for reason in ENDPOINT_REASONS}
 def read_endpoint_failure(raw: bytes) -> Reason | None:
     """Why Envoy answered instead of the endpoint. `raw` is a response-headers message. Our configuration
     (`envoy.local_replies`) adds a header with the reason to such answers."""
-    if _ERROR not in raw:
+    if raw.find(_ERROR) < 0:
         return None
     for header in parse_request(raw).response_headers.headers.headers:
         if header.key == ERROR_HEADER:

@@ -121,7 +121,10 @@ class Exchange:
         state.growth.tell(len(raw))
         try:
             message = read_message(raw)
-            ON_MESSAGE[message.phase][state.phase](state, message)
+            # As int: compiled code needs ten times as long to index with a member of an enum.
+            kind: int = message.phase
+            phase: int = state.phase
+            ON_MESSAGE[kind][phase](state, message)
         except VIOLATIONS as error:
             blame(state, error)
         return state.out.take()
@@ -143,7 +146,9 @@ class Exchange:
                 answer is Answer.REQUEST_BODY or answer is Answer.RESPONSE_BODY
             ):
                 raise PickerViolation("an answer of more than 1 MiB that is not about a body")
-            ON_REPLY[answer][state.phase](state, reply)
+            kind: int = answer
+            phase: int = state.phase
+            ON_REPLY[kind][phase](state, reply)
         except VIOLATIONS as error:
             blame(state, error)
         return state.out.take()
@@ -189,7 +194,9 @@ class Exchange:
     def _signal(self, signal: Signal, reason: Reason | None = None) -> list[Action]:
         state = self.state
         try:
-            ON_SIGNAL[signal][state.phase](state, reason)
+            kind: int = signal
+            phase: int = state.phase
+            ON_SIGNAL[kind][phase](state, reason)
         except VIOLATIONS as error:
             blame(state, error)
         return state.out.take()

@@ -35,6 +35,10 @@ longer. A busy Envoy needs time, and answers 503 as long as it does not have the
 MAX_ATTEMPTS: Final = 3
 """Streams that one request may open. In a rolling restart of the picker it needs one or two more."""
 
+# Constants, because a member of an enum that is not compiled costs two look-ups for each request.
+_STEERED: Final = Outcome.STEERED
+_SKIP: Final = ResponseMode.SKIP
+
 
 # --- from Envoy ---
 
@@ -331,7 +335,7 @@ def _steered(state: State) -> bytes:
     """The picker's header answer with the judged pick in it."""
     assert state.header_reply is not None
     assert state.headers is not None
-    state.decide(Outcome.STEERED, state.keys)
+    state.decide(_STEERED, state.keys)
     return state.header_reply.steered(state.keys, state.headers.stripped)
 
 
@@ -345,7 +349,7 @@ def _release(state: State) -> None:
     state.request.answer_headers(state.marked(_steered(state)))
     state.arm_pick()
     _under_way(state)
-    if state.settings.response_mode is ResponseMode.SKIP and state.request.complete:
+    if state.request.complete and state.settings.response_mode is _SKIP:
         state.out.add(FinishPicker())
         pass_both(state)
 

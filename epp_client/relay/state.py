@@ -32,7 +32,8 @@ END_PATIENCE: Final = 0.25
 milliseconds, but a client may also wait for the response before it ends its request."""
 
 _TIMERS: Final = tuple(Timer)
-# An int, because an enum is a slow index in compiled code, and every message needs it.
+# As int, because an enum is a slow index in compiled code.
+_PICK: Final = int(Timer.PICK)
 _RESPONSE: Final = int(Timer.RESPONSE)
 _END: Final = int(Timer.END)
 _NAMED: Final = PICK_REASONS - {Reason.PICK_MISSING, Reason.PICK_DISAGREES}
@@ -85,7 +86,7 @@ class State:
         self.stalled = False
         """The backlog to the picker is full, so reading from Envoy is paused."""
 
-        self.armed = [False] * len(Timer)
+        self.armed = [False] * len(_TIMERS)
         """By timer: whether it runs."""
         self.watching = False
         """Timer.PICK counts the silence of a request that is still being sent."""
@@ -125,20 +126,22 @@ class State:
 
     def arm(self, timer: Timer, seconds: float) -> None:
         """Start or restart a timer."""
-        self.armed[timer] = True
+        number: int = timer
+        self.armed[number] = True
         self.out.add(Arm(timer, seconds))
 
     def disarm(self, timer: Timer) -> None:
         """Stop a timer, if it runs."""
-        if self.armed[timer]:
-            self.armed[timer] = False
+        number: int = timer
+        if self.armed[number]:
+            self.armed[number] = False
             self.out.add(Disarm(timer))
 
     def disarm_all(self) -> None:
         """Stop every timer that runs."""
-        for timer in _TIMERS:
-            if self.armed[timer]:
-                self.disarm(timer)
+        for number, runs in enumerate(self.armed):
+            if runs:
+                self.disarm(_TIMERS[number])
 
     def arm_pick(self, *, anew: bool = False) -> None:
         """Start the pick's deadline. While Envoy is sending the request, it counts the time without
@@ -155,7 +158,7 @@ class State:
         if self.request.ended or self.stalled:
             self.watching = False
             self.arm(Timer.PICK, timeout)
-        elif anew or not (self.watching and self.armed[Timer.PICK]):
+        elif anew or not (self.watching and self.armed[_PICK]):
             self.watching = True
             self.request_quiet = 0
             self.arm(Timer.PICK, timeout / QUARTERS)

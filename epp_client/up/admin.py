@@ -10,8 +10,8 @@ from epp_client.up.supervision import Clients
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 _ALIVE_TIMEOUT: Final = aiohttp.ClientTimeout(total=3)
-_REQUESTS: Final = "http.inference.downstream_rq_active"
-_CONNECTIONS: Final = "http.inference.downstream_cx_active"
+_PREFIXES: Final = ("http.inference", "http.gateway")
+"""Of Envoy's counters: routes of pools, and of a Gateway."""
 
 
 class Pool(NamedTuple):
@@ -27,6 +27,33 @@ class Pool(NamedTuple):
     """The states of its picker's addresses."""
 
 
+class Listener(NamedTuple):
+    """A port of a Gateway, as the sidecar reports it."""
+
+    port: int
+    tls: bool
+
+
+class Gateway(NamedTuple):
+    """The Gateway that the sidecar serves."""
+
+    name: str
+    """`namespace/name`."""
+    listeners: tuple[Listener, ...]
+    routes: int
+    """Rows of its route table."""
+
+
+class Served(NamedTuple):
+    """What the sidecar serves."""
+
+    pools: tuple[Pool, ...] = ()
+    gateway: Gateway | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.pools) or self.gateway is not None
+
+
 class NoAnswer(Exception):
     """The process does not answer, or not as expected."""
 
@@ -39,6 +66,36 @@ async def unready(sidecar: str) -> str:
     """
     status, text = await _ask("GET", f"http://{sidecar}/readyz")
     return "" if status == 200 else "; ".join(text.split("\n")).strip("; ")
+
+
+async def served(sidecar: str) -> Served:
+    """What the sidecar at this host:port serves.
+
+    Raises:
+        NoAnswer: it does not answer.
+    """
+    return Served(tuple(await pools(sidecar)), await gateway(sidecar))
+
+
+async def gateway(sidecar: str) -> Gateway | None:
+    """The Gateway of the sidecar at this host:port; None if it has none.
+
+    Raises:
+        NoAnswer: it does not answer.
+    """
+    async with (
+        _session() as session,
+        _errors(),
+        session.get(f"http://{sidecar}/gateway", headers={"accept": "application/json"}) as answer,
+    ):
+        if answer.status == 404:
+            return None
+        found = await answer.json()
+        listeners = tuple(
+            Listener(one["port"], any(chain["certificates"] for chain in one["chains"]))
+            for one in found["listeners"]
+        )
+        return Gateway(found["gateway"], listeners, len(found["routes"]))
 
 
 async def pools(sidecar: str) -> list[Pool]:
@@ -120,20 +177,24 @@ async def close_listeners(envoy: str) -> None:
 
 
 async def clients(envoy: str) -> Clients:
-    """What clients have open at the listener.
+    """What clients have open at the listeners.
 
     Raises:
         NoAnswer: it does not answer.
     """
     _, text = await _ask(
-        "GET", f"http://{envoy}/stats?filter=^http.inference.downstream_.._active$"
+        "GET", f"http://{envoy}/stats?filter=^http.(inference|gateway).downstream_.._active$"
     )
     async with _errors():
         values = {
             name: int(value)
             for name, _, value in (line.partition(": ") for line in text.splitlines())
         }
-    return Clients(values.get(_REQUESTS, 0), values.get(_CONNECTIONS, 0))
+    requests, connections = (
+        sum(values.get(f"{prefix}.downstream_{what}_active", 0) for prefix in _PREFIXES)
+        for what in ("rq", "cx")
+    )
+    return Clients(requests, connections)
 
 
 async def _ask(method: str, url: str, timeout: aiohttp.ClientTimeout = _TIMEOUT) -> tuple[int, str]:

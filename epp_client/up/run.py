@@ -11,7 +11,7 @@ import structlog
 
 from epp_client import signals
 from epp_client.up import admin, orphans
-from epp_client.up.admin import NoAnswer, Pool
+from epp_client.up.admin import NoAnswer, Pool, Served
 from epp_client.up.child import Child
 from epp_client.up.supervision import (
     Action,
@@ -49,11 +49,11 @@ class Plan(NamedTuple):
     commands: Mapping[Part, Sequence[str]]
     bootstrap: Path
     """File that Envoy's command names."""
-    render: Callable[[Sequence[Pool]], str]
+    render: Callable[[Served], str]
     """Makes the bootstrap. May raise EppClientError."""
     warm_up: Callable[[], None]
     """Imports what `render` needs, in a thread, while the sidecar starts."""
-    announce: Callable[[Sequence[Pool]], None]
+    announce: Callable[[Served], None]
     """Called once, when the gateway serves."""
     sidecar_admin: str
     envoy_admin: str
@@ -70,8 +70,8 @@ class Gateway:
         self._children: dict[Part, Child] = {}
         self._runs: dict[Part, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._routed: tuple[Pool, ...] = ()
-        """The pools in Envoy's bootstrap."""
+        self._routed = Served()
+        """What Envoy's bootstrap was made of."""
         self._announced = False
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -180,10 +180,10 @@ class Gateway:
     async def _announce(self) -> None:
         if not self._announced:
             self._announced = True
-            pools: Sequence[Pool] = self._routed
+            served = self._routed
             with contextlib.suppress(NoAnswer):
-                pools = await admin.pools(self._plan.sidecar_admin)
-            self._plan.announce(pools)
+                served = await admin.served(self._plan.sidecar_admin)
+            self._plan.announce(served)
 
     async def _ask_alive(self, part: Part) -> None:
         """Check repeatedly that the process answers, until it hangs."""
@@ -235,7 +235,7 @@ class Gateway:
 
     async def _has_pools(self) -> str:
         with contextlib.suppress(NoAnswer):
-            self._routed = tuple(await admin.pools(self._plan.sidecar_admin))
+            self._routed = await admin.served(self._plan.sidecar_admin)
         return "" if self._routed else "there is no InferencePool yet, so Envoy has no route"
 
     async def _configure(self) -> None:
@@ -244,8 +244,11 @@ class Gateway:
         self._carry_out(self._supervision.configured())
 
     async def _watch_routes(self) -> None:
-        """Log the pools that were added or removed since Envoy's routes were made."""
-        routed = {_full_name(pool) for pool in self._routed}
+        """Log the pools that were added or removed since Envoy's routes were made. Those of a Gateway
+        follow it."""
+        if self._routed.gateway is not None:
+            return
+        routed = {_full_name(pool) for pool in self._routed.pools}
         told: set[str] = set()
         while True:
             await asyncio.sleep(WATCH_INTERVAL)

@@ -14,7 +14,7 @@ import structlog
 from grpc import aio
 
 from epp_client.envoy.edge import GatewayEdge
-from epp_client.envoy.node import outdated, untried
+from epp_client.envoy.node import outdated, takes_listeners, untried
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, Node
 from epp_client.envoy.pool_clusters import cluster_name, serialized_cluster
 from epp_client.gateway.table import GatewayTable, Listener
@@ -47,6 +47,8 @@ class _Stream:
     def __init__(self) -> None:
         self.state = EnvoyState()
         self.cooldowns = Cooldowns()
+        self.takes_listeners = False
+        """Whether it has the bootstrap of a Gateway."""
         self.wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -89,7 +91,7 @@ class AdsServer:
         gateway_told: Callable[[], None] = lambda: None,
     ) -> None:
         """`followed` returns once every relay has the state that the store had at the call.
-        With a `gateway`, nothing is sent before its first table. `gateway_told` is called when
+        Before the first table, an Envoy of a `gateway` is sent nothing. `gateway_told` is called when
         `gateway_acknowledged` has changed."""
         self._followed = followed
         self._expiring: asyncio.Task[None] | None = None
@@ -186,15 +188,14 @@ class AdsServer:
         )
 
     def _resources(self) -> Mapping[str, Resources]:
-        if self._gateway is None:
+        if self._gateway is None or self._gateway.table is None:
             return {CDS: self._clusters, EDS: self._assignments}
         return self._gateway.beside(self._clusters, self._assignments)
 
-    @property
-    def _known(self) -> bool:
+    def _may_tell(self, stream: _Stream) -> bool:
         """Whether all is known that Envoy is to be told. What is not sent, Envoy would remove."""
         tabled = self._gateway is None or self._gateway.table is not None
-        return self._begun and self._store.synced and tabled
+        return self._begun and self._store.synced and (tabled or not stream.takes_listeners)
 
     @property
     def connected(self) -> int:
@@ -299,7 +300,7 @@ class AdsServer:
             while not reader.done():
                 await stream.wake.wait()
                 stream.wake.clear()
-                if not self._known:
+                if not self._may_tell(stream):
                     # `begin`, the first publication and the first table wake us.
                     continue
                 resources = self._resources()
@@ -335,6 +336,7 @@ class AdsServer:
                 request = DiscoveryRequest.FromString(raw)
                 if request.HasField("node"):
                     self._check_node(request.node)
+                    stream.takes_listeners = takes_listeners(request.node)
                 news = stream.state.receive(request)
                 if news:
                     stream.cooldowns.acknowledged(news, asyncio.get_running_loop().time())

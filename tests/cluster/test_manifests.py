@@ -30,7 +30,9 @@ async def test_the_api_server_accepts_it(api: Api, applied: set[str], folder: st
     await api.apply(made, dry_run=True)
 
 
-@pytest.mark.parametrize("folder", [f for f in folders() if f.startswith(("base", "overlays"))])
+@pytest.mark.parametrize(
+    "folder", [f for f in folders() if f.startswith(("base", "overlays", "controller"))]
+)
 async def test_its_pods_pass_the_restricted_pod_security_standard(api: Api, folder: str) -> None:
     namespace = objects.namespace("restricted-" + folder.rpartition("/")[2])
     namespace["metadata"]["labels"] = RESTRICTED

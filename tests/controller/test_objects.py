@@ -107,6 +107,13 @@ def test_the_name_is_that_of_the_gateway_and_its_class() -> None:
     assert foreign_name(GatewayName("web", "edge"), "epp-client") == "edge-epp-client-web"
 
 
+def test_a_long_name_is_cut_and_stays_its_own() -> None:
+    one, other = (object_name("x" * 80 + end, "epp-client") for end in "ab")
+    assert one != other
+    assert {len(one), len(other)} == {MAX_LABEL}
+    assert object_name("1.a", "epp-client").startswith("g-1-a-epp-client-")
+
+
 def test_the_service_has_the_ports_of_the_listeners_once() -> None:
     listeners = (
         listener(443, "HTTPS"),

@@ -33,7 +33,8 @@ def gateway(*listeners: Object, name: str = "edge", uid: str = "uid-1", **spec: 
 
 def plane(data: Object | None = None, **more: Any) -> Plane:
     """A data plane."""
-    return Plane(data or gateway(), **({"parameters": DEFAULTS, "images": IMAGES} | more))
+    more.setdefault("parameters", DEFAULTS)
+    return Plane(data or gateway(), images=IMAGES, **more)
 
 
 def stored(data: Object, version: str = "1", **status: Any) -> Object:

@@ -89,7 +89,7 @@ async def test_an_exchange_whose_picker_says_nothing_without_end_is_ended_with_a
             await add_loud_pool(made, ready["address"])
             calls = [ask_loud(made) for _ in range(20)]
             seen = made.counters.pool(LOUD)
-            await until(lambda: all(exchange_of(call).result.failure for call in calls))
+            await until(lambda: all(exchange_of(call).result.outcome for call in calls))
             for call in calls:
                 call.events.half_closed()
             assert seen.failed_open == {Reason.PICKER_PROTOCOL: 20}

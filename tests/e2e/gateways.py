@@ -5,7 +5,7 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -59,7 +59,11 @@ class RunningGateway:
     store: PoolStore
     ports: tuple[int, int]
     """Free ports: for plaintext, and for TLS."""
-    services: dict[ServicePort, Service]
+    socket: Path
+    """Of the ADS server."""
+    services: dict[ServicePort, Service] = field(default_factory=dict)
+    seen: list[tuple[str, str]] = field(default_factory=list)
+    """Service and path of each request that has reached one."""
 
     @property
     def url(self) -> str:
@@ -94,6 +98,11 @@ class RunningGateway:
             while not self.server.gateway_acknowledged:
                 await asyncio.sleep(0.005)
 
+    async def replace_server(self) -> None:
+        """A new sidecar's ADS server takes the place of this one's. It knows no table yet."""
+        await self.server.close()
+        self.server = await _serving(self.store, self.socket)
+
     async def stats(self, *names: str) -> list[int]:
         """Values of Envoy's statistics."""
         async with httpx.AsyncClient() as client:
@@ -110,40 +119,50 @@ async def running_gateway(
     Nothing is served yet."""
     async with contextlib.AsyncExitStack() as owner:
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-")))
-        services = {EMPTY: Service()}
-        for service in (ECHO, OTHER):
-            address = await owner.enter_async_context(echoing(service.name))
-            services[service] = Service((address,))
-        server = AdsServer(
-            store,
-            str(folder / "xds.sock"),
-            UpstreamMode.OVERRIDE_HOST,
-            Metrics(transport="native"),
-            gateway=GatewayEdge(address=ENVOY_HOST, access_log=False),
-        )
-        await server.start()
-        owner.push_async_callback(server.close)
-        server.begin({})
+        socket = folder / "xds.sock"
         plain, encrypted, admin = free_ports(ENVOY_HOST, 3)
         bootstrap = gateway_config(
             admin=(ENVOY_HOST, admin),
             ext_proc_sockets=[*ext_proc_sockets] or [folder / "ext-proc.sock"],
-            ads_socket=folder / "xds.sock",
+            ads_socket=socket,
         )
-        # Without a table Envoy would wait for its clusters, and not be ready.
+        server = await _serving(store, socket)
+        # Envoy waits for its clusters before it is ready.
         server.serve_gateway(GatewayTable(GATEWAY))
         envoy = await owner.enter_async_context(running_envoy(bootstrap, (ENVOY_HOST, admin)))
-        yield RunningGateway(server, envoy, store, (plain, encrypted), services)
+        made = RunningGateway(server, envoy, store, (plain, encrypted), socket)
+        made.services[EMPTY] = Service()
+        for service in (ECHO, OTHER):
+            address = await owner.enter_async_context(echoing(service.name, made.seen))
+            made.services[service] = Service((address,))
+        try:
+            yield made
+        finally:
+            await made.server.close()
+
+
+async def _serving(store: PoolStore, socket: Path) -> AdsServer:
+    server = AdsServer(
+        store,
+        str(socket),
+        UpstreamMode.OVERRIDE_HOST,
+        Metrics(transport="native"),
+        gateway=GatewayEdge(address=ENVOY_HOST, access_log=False),
+    )
+    await server.start()
+    server.begin({})
+    return server
 
 
 @asynccontextmanager
-async def echoing(name: str) -> AsyncIterator[tuple[str, int]]:
+async def echoing(name: str, seen: list[tuple[str, str]]) -> AsyncIterator[tuple[str, int]]:
     """An HTTP server on a free port: what it answers is JSON of the path and the headers it has got."""
 
     async def answer(request: web.Request) -> web.Response:
+        seen.append((name, request.raw_path))
         headers = [[key.lower(), value] for key, value in request.headers.items()]
-        seen = {"service": name, "path": request.raw_path, "headers": headers}
-        return web.json_response(seen, headers={"x-removed": "1", "x-kept": "1"})
+        told = {"service": name, "path": request.raw_path, "headers": headers}
+        return web.json_response(told, headers={"x-removed": "1", "x-kept": "1"})
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)

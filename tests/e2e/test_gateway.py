@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -229,13 +230,16 @@ async def test_a_mirror_gets_copies_and_its_answers_are_dropped(gateway: Running
     await gateway.serve(gateway.table(Host("*", (row,))))
     async with httpx.AsyncClient() as client:
         answer = await get(client, gateway, "a", "/mirrored")
-        assert answer.json()["service"] == "echo"
+    assert answer.json()["service"] == "echo"
+    async with asyncio.timeout(60):
+        while ("other", "/mirrored") not in gateway.seen:
+            await asyncio.sleep(0.01)
+    assert gateway.seen.count(("echo", "/mirrored")) == 1
 
 
 async def test_no_request_is_lost_while_routes_and_services_change(gateway: RunningGateway) -> None:
     """Each change replaces the Service and with it the cluster; the one before is removed."""
     address = gateway.services[ECHO].endpoints
-    statuses, ended = Counter[int](), asyncio.Event()
 
     def change(number: int) -> None:
         service = ServicePort("default", f"service-{number}", 80)
@@ -243,34 +247,57 @@ async def test_no_request_is_lost_while_routes_and_services_change(gateway: Runn
         row = entry("/", to(Backend(service)))
         gateway.server.serve_gateway(gateway.table(Host("*", (row,))))
 
-    async def load() -> None:
-        async with httpx.AsyncClient(timeout=30) as client:
-            while not ended.is_set():
-                answer = await get(client, gateway, "a", "/")
-                statuses[answer.status_code] += 1
-
     before = gateway.services
     try:
         change(0)
         await gateway.acknowledged()
-        stats = ("listener_manager.listener_modified", "listener_manager.total_listeners_draining")
-        unchanged = await gateway.stats(*stats)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(4):
-                group.create_task(load())
+        async with under_load(gateway):
             for number in range(1, 60):
                 change(number)
                 # some changes overtake the ones before
                 await asyncio.sleep(0.03 if number % 3 else 0)
                 if not number % 10:
                     await gateway.acknowledged()
-            ended.set()
-        assert statuses.keys() == {200}
-        assert statuses[200] > 100
-        assert await gateway.stats(*stats) == unchanged
-        assert unchanged[1] == 0
     finally:
         gateway.services = before
+
+
+async def test_a_new_sidecar_takes_nothing_away(gateway: RunningGateway) -> None:
+    """Envoy connects to it before it knows the table, and keeps its clusters, routes and listeners."""
+    await gateway.serve(gateway.table(Host("*", (entry("/", TO_ECHO),))))
+    async with under_load(gateway):
+        await gateway.replace_server()
+        async with asyncio.timeout(60):
+            while gateway.server.gateway_acknowledged is None:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        assert gateway.server.gateway_acknowledged is False
+        await gateway.serve(gateway.table(Host("*", (entry("/", TO_ECHO),))))
+        await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def under_load(gateway: RunningGateway) -> AsyncIterator[None]:
+    """Requests go on meanwhile. None of them may fail, and no listener may change."""
+    statuses, ended = Counter[int](), asyncio.Event()
+
+    async def load() -> None:
+        async with httpx.AsyncClient(timeout=30) as client:
+            while not ended.is_set():
+                answer = await get(client, gateway, "a", "/")
+                statuses[answer.status_code] += 1
+
+    stats = ("listener_manager.listener_modified", "listener_manager.total_listeners_draining")
+    unchanged = await gateway.stats(*stats)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(load())
+        yield
+        ended.set()
+    assert statuses.keys() == {200}
+    assert statuses[200] > 50
+    assert await gateway.stats(*stats) == unchanged
+    assert unchanged[1] == 0
 
 
 def certificate(authority: trustme.CA) -> Certificate:

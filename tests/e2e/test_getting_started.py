@@ -14,7 +14,7 @@ from testbed.stack import free_ports
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "getting-started"
-PAGES = ("this-machine.md", "without-kubernetes.md")
+PAGES = ("this-machine.md", "without-kubernetes.md", "gateway-in-files.md")
 DEFAULTS = {
     "epp-client up": (
         "epp-client up --log-format console --listen 127.0.0.1:8080 --admin 127.0.0.1:9902"
@@ -115,7 +115,7 @@ async def test_every_step_prints_what_the_page_says(tmp_path: Path, page: str) -
         await asyncio.wait_for(shell.wait(), 40)
 
 
-@pytest.mark.parametrize(("page", "least"), [*zip(PAGES, (8, 6), strict=True)])
+@pytest.mark.parametrize(("page", "least"), [*zip(PAGES, (8, 6, 7), strict=True)])
 def test_a_page_has_steps_and_what_they_print(page: str, least: int) -> None:
     found = steps((FOLDER / page).read_text())
     assert len(found) >= least

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from epp_client.kubernetes.status.findings import Finding, Inputs, findings
+from epp_client.kubernetes.client.resources import INFERENCE_POOL
+from epp_client.kubernetes.status.findings import Finding, Inputs, findings, said_of_pools
+from epp_client.kubernetes.status.merge import Parent
+from epp_client.kubernetes.status.subjects import Said, Subject
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.parse import parse_inference_pool
 from epp_client.pool.resolve import World, resolve
@@ -74,3 +77,34 @@ def test_a_pool_that_cannot_be_read_has_conditions_at_once() -> None:
     assert wanted is not None
     assert wanted.conditions
     assert {condition.status for condition in wanted.conditions} >= {"False"}
+
+
+def said(pools: dict[PoolName, Any] | None, routes: Any = NO_ROUTES) -> Said:
+    store = PoolStore()
+    parsed, _ = parse_inference_pool(pool(), PoolSettings())
+    assert parsed is not None
+    store.publish(resolve(World({parsed.name: parsed}), None, 0.0).snapshots)
+    inputs = Inputs(store, PoolSettings(), lambda: pools, lambda: routes)
+    return said_of_pools(inputs, Parent(GATEWAY, "epp-client.dev/gateway"))
+
+
+def test_before_pools_are_listed_nothing_is_said() -> None:
+    assert said(None) == Said({}, {})
+
+
+def test_what_is_wanted_of_a_pool_goes_into_its_status() -> None:
+    found = said({POOL: pool()}, REFERRING)
+    subject = Subject(INFERENCE_POOL, *POOL)
+    assert [*found.objects] == [*found.wanted] == [subject]
+    want = found.wanted[subject]
+    assert want.generation == 1
+    written = want.merged(pool(), "2026-01-01T00:00:00Z")
+    assert written.changed
+    (entry,) = written.status["parents"]
+    assert entry["controllerName"] == "epp-client.dev/gateway"
+    assert "Accepted=" in want.summary()
+    # Its route goes: so does the entry.
+    gone = said({POOL: pool()}).wanted[subject]
+    data = pool() | {"status": written.status}
+    assert gone.merged(data, "2026-01-01T00:00:00Z").status == {"parents": []}
+    assert "removed" in gone.summary()

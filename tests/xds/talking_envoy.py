@@ -10,6 +10,7 @@ from typing import Any
 import envoy_data_plane.envoy.config.endpoint.v3 as endpoint_v3
 from grpc import aio
 
+from epp_client.envoy.node import GATEWAY_KEY
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryResponse as Response
 from epp_client.envoy.pool_clusters import cluster_name
@@ -57,13 +58,20 @@ async def serving(
 class TalkingEnvoy:
     """Says what the test wants it to say."""
 
-    def __init__(self, call: "aio.StreamStreamCall", said: "asyncio.Queue[bytes]") -> None:
+    def __init__(
+        self, call: "aio.StreamStreamCall", said: "asyncio.Queue[bytes]", *, gateway: bool
+    ) -> None:
         self._call = call
+        self._gateway = gateway
         self._said = said
 
-    def say(self, url: str, *names: str, nonce: str = "") -> None:
-        """Subscribe, or acknowledge the response of that nonce."""
+    def say(self, url: str, *names: str, nonce: str = "", error: str = "") -> None:
+        """Subscribe, or acknowledge the response of that nonce, or reject it with an `error`."""
         request = DiscoveryRequest(type_url=url, resource_names=names, response_nonce=nonce)
+        if self._gateway:
+            request.node.metadata[GATEWAY_KEY] = True
+        if error:
+            request.error_detail.message = error
         self._said.put_nowait(request.SerializeToString())
 
     async def hears(self, url: str) -> Response:
@@ -88,8 +96,8 @@ def read_assignment(value: bytes) -> tuple[str, list[tuple[str, int | None]]]:
 
 
 @asynccontextmanager
-async def talking_envoy(path: Path) -> AsyncIterator[TalkingEnvoy]:
-    """Connected until the end of the block."""
+async def talking_envoy(path: Path, *, gateway: bool = False) -> AsyncIterator[TalkingEnvoy]:
+    """Connected until the end of the block. `gateway`: its bootstrap is one for Gateways."""
     said = asyncio.Queue[bytes]()
 
     async def requests() -> AsyncIterator[bytes]:
@@ -100,6 +108,6 @@ async def talking_envoy(path: Path) -> AsyncIterator[TalkingEnvoy]:
     async with aio.insecure_channel(f"unix:{path}", options=options) as channel:
         call = channel.stream_stream(METHOD)(requests())
         try:
-            yield TalkingEnvoy(call, said)
+            yield TalkingEnvoy(call, said, gateway=gateway)
         finally:
             call.cancel()

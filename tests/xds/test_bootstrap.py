@@ -9,7 +9,7 @@ import pytest
 import yaml
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 
-from epp_client.envoy.bootstrap import envoy_config
+from epp_client.envoy.bootstrap import envoy_config, gateway_config
 from epp_client.envoy.clusters import pool_cluster
 from epp_client.envoy.edge import Edge
 from epp_client.envoy.pool_clusters import cluster_name, serialized_cluster
@@ -115,6 +115,23 @@ def _parts(**more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     text = envoy_config([LLAMA], ext_proc_sockets=EXT_PROC, ads_socket=XDS, **more)
     document = yaml.safe_load(text)
     return {item["name"]: item for item in document["static_resources"]["listeners"]}, document
+
+
+def test_envoy_accepts_a_bootstrap_for_gateways(tmp_path: Path) -> None:
+    text = gateway_config(
+        ext_proc_sockets=EXT_PROC, ads_socket=XDS, status=("0.0.0.0", 9903), edge=Edge()
+    )
+    path = tmp_path / "envoy.yaml"
+    path.write_text(text)
+    command = [envoy_binary(), "--mode", "validate", "-l", "error", "-c", str(path)]
+    done = subprocess.run(
+        [*command, "--use-dynamic-base-id"], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    document = yaml.safe_load(text)
+    assert "lds_config" in document["dynamic_resources"]
+    assert [one["name"] for one in document["static_resources"]["listeners"]] == ["status"]
+    assert "overload_manager" in document
 
 
 def test_clients_may_come_over_tls() -> None:

@@ -27,7 +27,12 @@ from epp_client.kubernetes.client.resources import (
 )
 from epp_client.kubernetes.follow.cache import Key
 from epp_client.kubernetes.follow.gateway_queries import class_query, gateway_query, referred
-from epp_client.kubernetes.follow.gateway_world import Own, pools_of, world_of
+from epp_client.kubernetes.follow.gateway_world import (
+    Own,
+    pools_of,
+    with_known_certificates,
+    world_of,
+)
 from epp_client.kubernetes.follow.last_known import Memory
 from epp_client.kubernetes.follow.queries import Query, Scope, kept
 from epp_client.kubernetes.follow.reflector import PACE, Asked, Pace, Reflector
@@ -387,7 +392,7 @@ class GatewaySource:
                     emit("problem in an object", problem=str(problem))
             self.resolution = draft
             self._resolved = self._route_specs.generations
-        self._put(draft.table)
+        self._put(with_known_certificates(draft.table))
 
     def _put(self, table: GatewayTable | None) -> None:
         if not self._published or table != self.table:

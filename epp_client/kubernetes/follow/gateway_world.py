@@ -1,6 +1,7 @@
 """Collects the objects that a Gateway refers to from their reflectors. Decides nothing."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from epp_client.gateway.table import Certificate, Forward, GatewayTable, SecretName
@@ -19,6 +20,11 @@ from epp_client.pool.inference_pool import PoolName
 
 Find = Callable[[Query], Reflector[Any] | None]
 """The reflector of a query; None before it is followed."""
+
+
+UNKNOWN = Certificate(b"", b"")
+"""The certificate of a Secret that the API server has not answered for. Its listener is served: Envoy keeps
+the certificate that it has, or waits."""
 
 
 class Own(NamedTuple):
@@ -44,6 +50,14 @@ def world_of(own: Own, references: References, find: Find) -> GatewayWorld:
         config_maps=_config_maps(references, find),
         namespaces=_namespaces(references, find),
     )
+
+
+def with_known_certificates(table: GatewayTable) -> GatewayTable:
+    """The table without the certificates that are not known."""
+    if UNKNOWN not in table.certificates.values():
+        return table
+    known = {name: found for name, found in table.certificates.items() if found != UNKNOWN}
+    return replace(table, certificates=known)
 
 
 def pools_of(table: GatewayTable) -> set[PoolName]:
@@ -77,9 +91,10 @@ def _services(
 def _secrets(references: References, find: Find) -> dict[SecretName, Certificate | str]:
     secrets: dict[SecretName, Certificate | str] = {}
     for name in references.secrets:
-        if (found := find(secret_query(name))) is None:
-            continue
-        if (secret := found.objects.get(Key(*name))) is not None:
+        found = find(secret_query(name))
+        if found is None or not found.answered:
+            secrets[name] = UNKNOWN
+        elif (secret := found.objects.get(Key(*name))) is not None:
             secrets[name] = secret
         elif found.failure is not None and not found.synced:
             secrets[name] = str(found.failure)

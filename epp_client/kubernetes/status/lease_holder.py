@@ -123,14 +123,14 @@ class LeaseHolder:
         # The Lease may have run out since the last renewal.
         first, self._until = not self.holds, until
         if first:
-            log.info("this replica reports the status of pools", lease="/".join(self._place))
+            log.info("this replica reports status", lease="/".join(self._place))
             self._changed()
 
     def _lost(self, why: str) -> None:
         if self._until is not None:
             self._until = None
             log.warning(
-                "this replica has lost the Lease: another may report the status of pools",
+                "this replica has lost the Lease: another may report status",
                 reason=why,
             )
             self._changed()
@@ -138,9 +138,7 @@ class LeaseHolder:
     def _complain(self, error: ApiError | TimeoutError) -> None:
         text = str(error) or "the API server does not answer in time"
         if (count := self._repeats.due(text)) is not None:
-            log.warning(
-                "the Lease for pool status cannot be read or written", error=text, count=count
-            )
+            log.warning("the Lease for status cannot be read or written", error=text, count=count)
 
     async def _release(self) -> None:
         """Release the Lease, so that another replica takes it at once instead of after its duration."""
