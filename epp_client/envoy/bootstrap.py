@@ -22,6 +22,7 @@ from epp_client.envoy.own_clusters import ads_cluster, dynamic_resources, sideca
 from epp_client.envoy.routes import Route, default_routes, route_configuration
 from epp_client.envoy.status_listener import admin_cluster, status_listener
 from epp_client.errors import SettingsError
+from epp_client.gateway.regex import MAX_PROGRAM_SIZE
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.settings import ResponseMode
 from epp_client.settings import UpstreamMode
@@ -113,7 +114,7 @@ def gateway_config(
     bootstrap.layered_runtime = bootstrap_v3.LayeredRuntime(
         layers=[
             bootstrap_v3.RuntimeLayer(
-                name="gateway", static_layer=Struct.from_dict({_REGEX_SIZE: MAX_REGEX_SIZE})
+                name="gateway", static_layer=Struct.from_dict({_REGEX_SIZE: MAX_PROGRAM_SIZE})
             ),
             # What Envoy has by default: its admin page can change flags.
             bootstrap_v3.RuntimeLayer(
@@ -125,8 +126,6 @@ def gateway_config(
 
 
 _REGEX_SIZE = "re2.max_program_size.error_level"
-MAX_REGEX_SIZE = 10_000
-"""Size of the compiled program of a regular expression in a route. Envoy's default is 100."""
 
 
 def _bootstrap(

@@ -5,8 +5,9 @@ Envoy rejects a whole route configuration for one bad expression, so it must not
 
 import re2
 
-MAX_PROGRAM_SIZE = 100
-"""The size of a compiled expression from which Envoy rejects it (`re2.max_program_size.error_level`)."""
+MAX_PROGRAM_SIZE = 10_000
+"""Size of a compiled expression from which Envoy rejects it: `re2.max_program_size.error_level` in the
+bootstrap. Envoy's default of 100 is too low for `[a-z0-9-]{1,63}`."""
 MAX_LENGTH = 4096
 
 _OPTIONS = re2.Options()

@@ -26,4 +26,14 @@ def manifests() -> list[Object]:
         raise Unavailable(f"there is no {FOLDER}: nothing to install")
     command = (str(binary("kustomize")), "build", str(FOLDER))
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [item for item in yaml.safe_load_all(text) if item]
+    return [_small(item) for item in yaml.safe_load_all(text) if item]
+
+
+def _small(item: Object) -> Object:
+    """One Pod of the controller, and one for each Gateway: a suite has twenty Gateways at once on one
+    machine."""
+    if item["kind"] == "Deployment":
+        item["spec"]["replicas"] = 1
+        [container] = item["spec"]["template"]["spec"]["containers"]
+        container["args"].append("--replicas=1")
+    return item

@@ -39,6 +39,9 @@ class Suite:
             "-test.v=test2json",
             # The package has tests of its own.
             "-test.run=^TestConformance$",
+            # Gateway API's suite would run GatewaySecretMissingReferenceGrant beside
+            # GatewaySecretReferenceGrantSpecific, which grants what must be missing.
+            "-test.parallel=1",
             "-test.timeout=60m",
             f"-gateway-class={GATEWAY_CLASS}",
             f"-conformance-profiles={self.profile}",
