@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     # They take 70 MB: imported only if used.
     from epp_client.envoy.edge import GatewayEdge
     from epp_client.gateway.world import GatewayResolution
+    from epp_client.gateway_settings import GatewaySettings
     from epp_client.kubernetes.gateway import GatewayUse, KubernetesGateway
-    from epp_client.settings import GatewaySettings
 
 NOT_KNOWN = "the Gateway has not been read yet"
 _NO_GATEWAY = GatewayTable(GatewayName("", ""))

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from epp_client.errors import SettingsError
+from epp_client.gateway_settings import GatewaySettings
 from epp_client.option_values import (
     BoundAddress,
     CheckInterval,
@@ -23,7 +24,6 @@ from epp_client.option_values import (
     EndpointKeys,
     FullName,
     HostName,
-    IpAddress,
     LabelSelector,
     PickerAddress,
     TargetPorts,
@@ -291,26 +291,6 @@ class SourceSettings(BaseModel):
         if self.endpoints.selects and self.kubernetes is not None:
             self.kubernetes.check_alone()
         return self
-
-
-class GatewaySettings(BaseModel):
-    """How Envoy serves the ports of a Gateway, which it gets from the sidecar. Times are in seconds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    gateway_listen: IpAddress = "0.0.0.0"
-    """IP address on which Envoy listens on the ports of a Gateway; `::` for IPv4 and IPv6."""
-    gateway_idle_timeout: Annotated[float, Field(ge=0)] = 7200.0
-    """Seconds without a byte in either direction after which Envoy ends a stream through a Gateway; 0: no
-    limit."""
-    gateway_request_timeout: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds from the end of a request through a Gateway to the end of its response, unless the route says
-    otherwise; 0: no limit."""
-    gateway_access_log: bool = True
-    """Have Envoy log each request through a Gateway, to standard output."""
-    gateway_upgrades: tuple[str, ...] = ("websocket",)
-    """Protocol that clients of a Gateway may upgrade to, repeatable; `none`: no upgrades. Default:
-    websocket."""
 
 
 class ServeSettings(SourceSettings):
