@@ -7,6 +7,7 @@ commands block their signals before anything else is imported.
 import sys
 
 from epp_client import signals
+from epp_client.imports import structlog_without_rich
 
 LONG_RUNNING = ("serve", "hold", "up", "standalone", "controller")
 
@@ -15,6 +16,7 @@ def main() -> None:
     """Entry point."""
     if sys.argv[1:2] and sys.argv[1] in LONG_RUNNING:
         signals.block()
+        structlog_without_rich()
     from epp_client import cli
 
     cli.main()

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
@@ -16,6 +14,8 @@ from epp_client.settings import SourceSettings, valid
 from epp_client.tls_settings import ClientTls
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from epp_client.picker.ask import PickReport
     from epp_client.pool.snapshot import PoolSnapshot
     from epp_client.pool.store import PoolStore
@@ -46,6 +46,8 @@ def pick(
     ] = 10.0,
 ) -> None:
     """Ask a pool's picker once and print the endpoints, the mutations and the latency."""
+    from rich.console import Console
+
     from epp_client.logs import configure
     from epp_client.picker.ask import ask_picker
     from epp_client.wire.native import NativeTransport
@@ -130,7 +132,9 @@ async def _follow(settings: SourceSettings, store: "PoolStore", defaults: PoolSe
         raise SettingsError(f"the pools cannot be read: {missing}")
 
 
-def _table(pool: str, snapshot: "PoolSnapshot", report: "PickReport", content: bytes) -> Table:
+def _table(pool: str, snapshot: "PoolSnapshot", report: "PickReport", content: bytes) -> "Table":
+    from rich.table import Table
+
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("pool", pool)
     table.add_row("picker", ", ".join(snapshot.picker.addresses) if snapshot.picker else "-")

@@ -277,7 +277,7 @@ def _started(channel: int, *passed: int) -> "tuple[subprocess.Popen[bytes], asyn
     loop = asyncio.get_running_loop()
     code: asyncio.Future[int] = loop.create_future()
     process = subprocess.Popen(
-        [sys.executable, "-m", "epp_client.workers.worker", str(channel)],
+        [sys.executable, "-m", "epp_client.workers", str(channel)],
         stdin=subprocess.DEVNULL,
         pass_fds=(channel, *passed),
         # Ctrl-C in a terminal signals the control process only.

@@ -8,10 +8,8 @@ import asyncio
 import contextlib
 import signal
 import socket
-import sys
 
 import structlog
-import uvloop
 
 from epp_client import collector, signals
 from epp_client.data_plane.plane import DataPlane
@@ -173,7 +171,3 @@ async def run(descriptor: int) -> int:
         return 0
     configure(order.settings.log_format, order.settings.log_level, worker=order.worker)
     return await Worker(channel, order).run()
-
-
-if __name__ == "__main__":
-    sys.exit(uvloop.run(run(int(sys.argv[1]))))

@@ -49,6 +49,14 @@ def missing() -> str:
     return next((f"there is no {p} on PATH" for p in programs if shutil.which(p) is None), "")
 
 
+async def _unmount_below(folder: Path) -> None:
+    """Unmount what is mounted in a folder."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for path in reversed([path for path in mounts if path.startswith(f"{folder}/")]):
+        process = await asyncio.create_subprocess_exec("umount", "-l", path)
+        await process.wait()
+
+
 @asynccontextmanager
 async def running_machine() -> AsyncIterator[Machine]:
     """Run the cluster until the end of the block. Then all its processes, mounts and links are gone.
@@ -61,6 +69,8 @@ async def running_machine() -> AsyncIterator[Machine]:
     await make_bridge()
     async with AsyncExitStack() as owner:
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-pods-")))
+        # A kubelet that had to be killed leaves its mounts.
+        owner.push_async_callback(_unmount_below, folder)
         # Users of containers pass through it.
         folder.chmod(0o755)
         plane = await owner.enter_async_context(running_control_plane(host=NODE, workloads=True))
