@@ -10,6 +10,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -18,14 +19,21 @@ from cryptography.hazmat.primitives.serialization import (
 
 from epp_client.gateway.table import Certificate
 
+TLS_TYPE = "kubernetes.io/tls"
 CERTIFICATE_KEY = "tls.crt"
 PRIVATE_KEY = "tls.key"
+MIN_RSA_BITS = 2048
 MAX_SIZE = 1024 * 1024
 """Bytes of a Secret, by the Kubernetes API."""
 
 
 def read_certificate(secret: Mapping[str, Any]) -> Certificate | str:
-    """The certificate of a Secret, or why it cannot be used. The text has nothing of its content."""
+    """The certificate of a Secret, or why it cannot be used. The text has nothing of its content.
+
+    Validity dates are not checked: an expired certificate is served, as it was the moment before.
+    """
+    if (kind := secret.get("type", "Opaque")) != TLS_TYPE:
+        return f"its type is {str(kind)[:80]}, not {TLS_TYPE}"
     found: dict[str, bytes] = {}
     for key in (CERTIFICATE_KEY, PRIVATE_KEY):
         content = _content(secret, key)
@@ -40,7 +48,7 @@ def _content(secret: Mapping[str, Any], key: str) -> bytes | str:
     if plain is not None:
         return str(plain).encode()
     encoded = (secret.get("data") or {}).get(key)
-    if encoded is None:
+    if not encoded:
         return f"{key} is missing"
     if len(str(encoded)) > 2 * MAX_SIZE:
         return f"{key} is too large"
@@ -60,6 +68,8 @@ def _checked(chain: bytes, key: bytes) -> Certificate | str:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # TypeError: the key is encrypted.
         return f"{PRIVATE_KEY} has no unencrypted PEM key"
+    if isinstance(private, RSAPrivateKey) and private.key_size < MIN_RSA_BITS:
+        return f"{PRIVATE_KEY} has {private.key_size} bits, and Envoy takes RSA from {MIN_RSA_BITS}"
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     try:
         theirs = leaf.public_key().public_bytes(*form)

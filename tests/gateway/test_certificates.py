@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
@@ -26,28 +28,40 @@ ENCRYPTED = load_pem_private_key(KEY, None).private_bytes(
 )
 
 
+SHORT_KEY = generate_private_key(65537, 1024).private_bytes(
+    Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+)
+
+
 def secret(chain: bytes | None = CHAIN, key: bytes | None = KEY) -> Mapping[str, Any]:
     found = {"tls.crt": chain, "tls.key": key}
-    return {"data": {k: base64.b64encode(v).decode() for k, v in found.items() if v is not None}}
+    data = {k: base64.b64encode(v).decode() for k, v in found.items() if v is not None}
+    return {"type": "kubernetes.io/tls", "data": data}
 
 
 def test_a_certificate_with_its_key() -> None:
     assert read_certificate(secret()) == Certificate(CHAIN, KEY)
-    plain = {"stringData": {"tls.crt": CHAIN.decode(), "tls.key": KEY.decode()}}
+    plain = {
+        "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": CHAIN.decode(), "tls.key": KEY.decode()},
+    }
     assert read_certificate(plain) == Certificate(CHAIN, KEY)
 
 
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({}, "tls.crt is missing"),
+        ({}, "its type is Opaque, not kubernetes.io/tls"),
+        ({**secret(), "type": "Opaque"}, "its type is Opaque, not kubernetes.io/tls"),
+        (secret(chain=b""), "tls.crt is missing"),
         (secret(key=None), "tls.key is missing"),
-        ({"data": {"tls.crt": "%%%", "tls.key": "%%%"}}, "tls.crt is not base64"),
-        ({"data": {"tls.crt": "a" * (2 * MAX_SIZE + 1)}}, "tls.crt is too large"),
+        ({**secret(), "data": {"tls.crt": "%%%", "tls.key": "%%%"}}, "tls.crt is not base64"),
+        ({**secret(), "data": {"tls.crt": "a" * (2 * MAX_SIZE + 1)}}, "tls.crt is too large"),
         (secret(chain=b"Hello world\n"), "tls.crt has no PEM certificate"),
         (secret(chain=KEY), "tls.crt has no PEM certificate"),
         (secret(key=CHAIN), "tls.key has no unencrypted PEM key"),
         (secret(key=ENCRYPTED), "tls.key has no unencrypted PEM key"),
+        (secret(key=SHORT_KEY), "tls.key has 1024 bits, and Envoy takes RSA from 2048"),
         (secret(key=OTHER_KEY), "tls.key is not the key of the first certificate in tls.crt"),
     ],
 )

@@ -10,11 +10,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from epp_client.gateway.table import Certificate, GatewayName, SecretName
+from epp_client.gateway.table import GatewayName, SecretName
 from epp_client.gateway.world import References
 from epp_client.kubernetes.client.resources import HTTP_ROUTE
 from epp_client.kubernetes.follow.cache import Key
-from epp_client.kubernetes.follow.certificates import certificate
 from epp_client.kubernetes.follow.gateway_queries import (
     MANY,
     by_service,
@@ -52,35 +51,6 @@ def key_pair(name: str = "gw.example.com", password: bytes | None = None) -> tup
 def secret(chain: bytes, key: bytes, type: str = "kubernetes.io/tls") -> dict[str, Any]:
     data = {"tls.crt": base64.b64encode(chain).decode(), "tls.key": base64.b64encode(key).decode()}
     return {"metadata": {"name": "tls"}, "type": type, "data": data}
-
-
-# --- certificates ---
-
-
-def test_a_secret_becomes_its_certificate() -> None:
-    chain, key = key_pair()
-    issuer, _ = key_pair("ca")
-    assert certificate(secret(chain + issuer, key)) == Certificate(chain + issuer, key)
-    assert key.decode() not in repr(certificate(secret(chain, key)))
-
-
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        (secret(*key_pair(), type="Opaque"), "type is 'Opaque', not kubernetes.io/tls"),
-        ({"type": "kubernetes.io/tls"}, "has no tls.crt"),
-        (secret(key_pair()[0], b""), "has no tls.key"),
-        (secret(b"hello", key_pair()[1]), "tls.crt is not a chain"),
-        (secret(key_pair()[0], b"hello"), "tls.key is not a PEM private key"),
-        (secret(key_pair()[0], key_pair()[1]), "tls.key is not the key of the first certificate"),
-        (secret(key_pair()[0], key_pair(password=b"x")[1]), "tls.key is encrypted"),
-        ({"type": "kubernetes.io/tls", "data": {"tls.crt": "*"}}, "tls.crt is not base64"),
-    ],
-)
-def test_an_unusable_secret_says_why(found: dict[str, Any], words: str) -> None:
-    said = certificate(found)
-    assert isinstance(said, str)
-    assert words in said
 
 
 # --- queries ---

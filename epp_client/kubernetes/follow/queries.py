@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from epp_client.gateway.certificates import read_certificate
 from epp_client.kubernetes.client.resources import (
     CONFIG_MAP,
     ENDPOINT_SLICE,
@@ -23,7 +24,6 @@ from epp_client.kubernetes.client.resources import (
     Resource,
 )
 from epp_client.kubernetes.follow.cache import Object
-from epp_client.kubernetes.follow.certificates import certificate
 from epp_client.pool.inference_pool import InferencePool, PoolName
 from epp_client.pool.picker_target import supported
 from epp_client.pool.pods import pod_facts
@@ -135,5 +135,5 @@ _KEPT: Mapping[str, Callable[[Object], Any]] = {
     # That it exists is all that matters.
     CONFIG_MAP.kind: lambda _: {},
     # Nothing of a Secret but its certificate is kept.
-    SECRET.kind: certificate,
+    SECRET.kind: read_certificate,
 }
