@@ -27,7 +27,7 @@ TESTS = (
     *("tests/kubernetes/test_status_merge.py", "tests/kubernetes/test_status_routes.py"),
     *("tests/workers/test_delta.py", "tests/admin/test_metrics.py", "tests/e2e/test_answers.py"),
     *("tests/up/test_standing_in.py", "tests/up/test_supervision.py"),
-    "tests/kubernetes/test_given_pool.py",
+    *("tests/kubernetes/test_given_pool.py", "tests/test_option_values.py"),
     "tests/controller",
     *("tests/kubernetes/test_gateway_findings.py", "tests/kubernetes/test_gateway_merge.py"),
     "tests/kubernetes/test_gateway_parts.py",
