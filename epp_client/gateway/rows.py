@@ -62,10 +62,10 @@ def _value(one: ValueMatch) -> str:
 def _action(action: Forward | Redirect) -> str:
     if isinstance(action, Redirect):
         port = f":{action.port}" if action.port is not None else ""
-        host = f"//{action.hostname}" if action.hostname else ""
+        host = f"{action.hostname or '…'}{port}"
         scheme = f"{action.scheme}:" if action.scheme else ""
-        where = "".join((scheme, host, port, *_path(action.path)))
-        return f"redirect {action.status} {where}".rstrip()
+        where = f"{scheme}//{host}" if scheme or action.hostname or port else ""
+        return " ".join(["redirect", str(action.status), "".join((where, *_path(action.path)))])
     total = sum(backend.weight for backend in action.backends)
     shares = [_share(backend, total, len(action.backends)) for backend in action.backends]
     parts = [", ".join(shares) or "500"]
