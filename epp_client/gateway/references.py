@@ -153,7 +153,8 @@ class Backends:
         target = ServicePort(namespace, reference.name, reference.port)
         if target not in self.services:
             slices = self._world.slices.get(place, ())
-            addresses = sorted(ready_addresses(service, port, slices, self._world.pods))
+            pods = [pod for pod in self._world.pods if pod.namespace == namespace]
+            addresses = sorted(ready_addresses(service, port, slices, pods))
             self.services[target] = Service(tuple(addresses), protocol)
         return target
 

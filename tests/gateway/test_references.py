@@ -6,6 +6,7 @@ import pytest
 
 from epp_client.gateway.table import Backend, Forward, Service, ServicePort
 from epp_client.pool.inference_pool import AppProtocol, PoolName
+from epp_client.pool.pods import PodFacts, pod_facts
 from tests.gateway.objects import (
     POOL,
     POOL_REF,
@@ -21,6 +22,7 @@ from tests.gateway.objects import (
 
 WEB = {"name": "web", "port": 80}
 WEB_PORT = ServicePort("default", "web", 80)
+PORT = {"port": 80, "targetPort": 3000}
 
 
 def backends(found: Any) -> tuple[Backend, ...]:
@@ -181,3 +183,18 @@ def test_only_services_that_are_served_are_in_the_table() -> None:
         services={("default", "web"): service(80)},
     )
     assert found.table.services == {}
+
+
+def pod(namespace: str, ip: str) -> PodFacts:
+    status = {"podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]}
+    metadata = {"name": ip, "namespace": namespace, "labels": {"app": "web"}}
+    return pod_facts({"metadata": metadata, "status": status})
+
+
+def test_without_slices_a_service_selects_among_the_pods_of_its_namespace_alone() -> None:
+    found = resolve(
+        route(rule(to=[WEB])),
+        services={("default", "web"): {"spec": {"selector": {"app": "web"}, "ports": [PORT]}}},
+        pods=[pod("default", "10.0.0.1"), pod("away", "10.0.0.2")],
+    )
+    assert found.table.services[WEB_PORT].endpoints == (("10.0.0.1", 3000),)
