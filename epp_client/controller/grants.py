@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from epp_client.controller.names import READERS, foreign_name, object_name
 from epp_client.gateway.table import GatewayName, SecretName
-from epp_client.gateway.world import Object, Place
+from epp_client.gateway.world import Object
 from epp_client.kubernetes.client.resources import (
     CLUSTER_ROLE_BINDING,
     ROLE,
@@ -16,6 +16,7 @@ from epp_client.kubernetes.client.resources import (
     SERVICE_ACCOUNT,
     Resource,
 )
+from epp_client.pool.service_addresses import Place
 
 _GROUP = ROLE.group
 _VERBS = ["list", "watch"]

@@ -20,7 +20,7 @@ from epp_client.controller.parameters import Parameters
 from epp_client.controller.ports import OwnPorts, listener_ports, own_ports
 from epp_client.envoy.bootstrap import gateway_config
 from epp_client.gateway.table import GatewayName, SecretName
-from epp_client.gateway.world import Object, Place
+from epp_client.gateway.world import Object
 from epp_client.kubernetes.client.resources import (
     AUTOSCALER,
     CONFIG_MAP,
@@ -34,6 +34,7 @@ from epp_client.kubernetes.client.resources import (
     Resource,
 )
 from epp_client.kubernetes.status.subjects import Subject
+from epp_client.pool.service_addresses import Place
 
 GATEWAY_ANNOTATION = "epp-client.dev/gateway"
 """`namespace/name` of the Gateway of an object."""

@@ -26,7 +26,7 @@ from epp_client.controller.standing import Running
 from epp_client.controller.watching import Watching
 from epp_client.errors import ApiError
 from epp_client.gateway.table import GatewayName
-from epp_client.gateway.world import Object, Place
+from epp_client.gateway.world import Object
 from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.client.resources import (
     CLUSTER_ROLE_BINDING,
@@ -49,6 +49,7 @@ from epp_client.kubernetes.status.report import PACE as STATUS_PACE
 from epp_client.kubernetes.status.report import Pace as StatusPace
 from epp_client.kubernetes.status.report import StatusReporter, WriteResult
 from epp_client.kubernetes.status.subjects import Said, Subject
+from epp_client.pool.service_addresses import Place
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from epp_client.settings import DEFAULT_CONTROLLER

@@ -9,7 +9,7 @@ from epp_client.controller.names import MANAGED_LABEL, MANAGER, READERS
 from epp_client.controller.objects import OWNED
 from epp_client.errors import ApiError
 from epp_client.gateway.table import GatewayName
-from epp_client.gateway.world import Object, Place
+from epp_client.gateway.world import Object
 from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.client.resources import (
     CLUSTER_ROLE_BINDING,
@@ -24,6 +24,7 @@ from epp_client.kubernetes.follow.queries import Query
 from epp_client.kubernetes.follow.reflector import PACE, Asked, Pace, Reflector
 from epp_client.kubernetes.follow.reflectors import Reflectors, failures, stale, unlisted
 from epp_client.kubernetes.status.subjects import Subject
+from epp_client.pool.service_addresses import Place
 
 _NODES = Query(NODE)
 _KINDS = (GATEWAY_CLASS, GATEWAY)

@@ -36,6 +36,7 @@ from epp_client.envoy.route_parts import (
 )
 from epp_client.envoy.service_clusters import service_cluster_name
 from epp_client.gateway.table import (
+    DEFAULT_PORTS,
     Backend,
     Entry,
     Forward,
@@ -54,7 +55,6 @@ _NOT_FOUND_IS_500 = 2
 _OVERWRITE = 2
 _REDIRECTS = {301: 0, 302: 1, 303: 2, 307: 3, 308: 4}
 _DENOMINATORS = {100: 0, 10_000: 1, 1_000_000: 2}
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def encode(entry: Entry, hostname: str, terms: Terms) -> list[bytes]:
@@ -190,7 +190,7 @@ def _substitute(pattern: str, value: str) -> RegexMatchAndSubstitute:
 
 def _redirects(route: Route, action: Redirect, path: PathMatch, hostname: str) -> list[bytes]:
     route.redirect.CopyFrom(_redirect(action, path))
-    default = _DEFAULT_PORTS.get(action.scheme)
+    default = DEFAULT_PORTS.get(action.scheme)
     if action.port is not None and action.port != default:
         route.redirect.port_redirect = action.port
     elif not action.hostname and "*" not in hostname:

@@ -10,11 +10,17 @@ from epp_client.gateway.listeners import ListenerFacts
 from epp_client.gateway.references import Backends, Unresolved
 from epp_client.gateway.shapes import BackendReference
 from epp_client.gateway.statuses import Condition
-from epp_client.gateway.table import Backend, Entry, Forward, Mirror, Redirect, ServicePort
+from epp_client.gateway.table import (
+    DEFAULT_PORTS,
+    Backend,
+    Entry,
+    Forward,
+    Mirror,
+    Redirect,
+    ServicePort,
+)
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.problems import Fault, Path, dotted
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class _Row(NamedTuple):
@@ -114,4 +120,4 @@ def _redirect(redirect: Redirect, listener: ListenerFacts) -> Redirect:
     if port is None and not redirect.scheme:
         port = listener.port
     scheme = redirect.scheme or listener.protocol.lower()
-    return redirect._replace(port=None if port == _DEFAULT_PORTS.get(scheme) else port)
+    return redirect._replace(port=None if port == DEFAULT_PORTS.get(scheme) else port)

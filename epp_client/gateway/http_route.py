@@ -36,6 +36,7 @@ from epp_client.gateway.table import (
     ValueMatch,
 )
 from epp_client.pool.problems import Fault, Path
+from epp_client.pool.service_addresses import place_of
 from epp_client.pool.shapes import faults_of
 
 Object = Mapping[str, Any]
@@ -103,8 +104,7 @@ class HttpRoute:
 
 def read_route(data: Object) -> HttpRoute:
     """Read an HTTPRoute. Nothing is raised: faults are part of it."""
-    metadata = data.get("metadata") or {}
-    name = RouteName(str(metadata.get("namespace") or "default"), str(metadata.get("name")))
+    name = RouteName(*place_of(data))
     try:
         shape = RouteShape.model_validate(data)
     except PydanticError as error:

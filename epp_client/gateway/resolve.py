@@ -5,7 +5,7 @@ is kept, so that a change of one route costs the reading of one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError as PydanticError
 
@@ -37,6 +37,7 @@ from epp_client.gateway.table import (
 )
 from epp_client.gateway.world import GatewayResolution, GatewayWorld, Object, References
 from epp_client.pool.problems import Fault, Problem, Severity, dotted
+from epp_client.pool.service_addresses import place_of
 from epp_client.pool.shapes import faults_of
 
 
@@ -64,8 +65,7 @@ class _Work:
 
 def resolve_gateway(world: GatewayWorld, previous: GatewayResolution | None) -> GatewayResolution:
     """Resolve the Gateway of `world`. `previous` is its last resolution, if there is one."""
-    metadata = world.gateway.get("metadata") or {}
-    name = GatewayName(str(metadata.get("namespace") or "default"), str(metadata.get("name")))
+    name = GatewayName(*place_of(world.gateway))
     try:
         shape = GatewayShape.model_validate(world.gateway)
     except PydanticError as error:
@@ -116,8 +116,7 @@ def _read(
     before = previous.read if previous is not None else {}
     found: dict[RouteName, tuple[Object, HttpRoute]] = {}
     for data in objects:
-        metadata = data.get("metadata") or {}
-        name = RouteName(str(metadata.get("namespace") or "default"), str(metadata.get("name")))
+        name = RouteName(*place_of(data))
         known = before.get(name)
         if known is None or known[0] is not data:
             known = (data, read_route(data))
@@ -184,19 +183,12 @@ def _table(work: _Work, certificates: Certificates) -> GatewayTable:
         tuple(Listener(port, tuple(chains)) for port, chains in ports.items()),
         routes,
     )
-    services = set(_services(table.entries()))
-    secrets = {
-        secret
-        for listener in table.listeners
-        for chain in listener.chains
-        for secret in chain.certificates
-    }
-    return GatewayTable(
-        work.name,
-        table.listeners,
-        routes,
-        {port: work.backends.services[port] for port in sorted(services)},
-        {secret: certificates.found[secret] for secret in sorted(secrets)},
+    services = sorted(set(_services(table.entries())))
+    secrets = sorted({secret for listener in served for secret in listener.certificates})
+    return replace(
+        table,
+        services={port: work.backends.services[port] for port in services},
+        certificates={secret: certificates.found[secret] for secret in secrets},
     )
 
 

@@ -100,6 +100,10 @@ class PathChange(NamedTuple):
     """True: `value` replaces the whole path. False: it replaces the matched prefix."""
 
 
+DEFAULT_PORTS: Mapping[str, int] = {"http": 80, "https": 443}
+"""By scheme. A URL does not write them."""
+
+
 class Redirect(NamedTuple):
     """A RequestRedirect. Empty fields keep what the request has."""
 

@@ -10,10 +10,9 @@ from epp_client.gateway.table import Certificate, GatewayTable, SecretName
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.pods import PodFacts
 from epp_client.pool.problems import Problem
+from epp_client.pool.service_addresses import Place
 
 Object = Mapping[str, Any]
-Place = tuple[str, str]
-"""Namespace and name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from epp_client.pool.inference_pool import ACTIVE_PORTS_ANNOTATION, InferencePoo
 from epp_client.pool.picker_target import picker_target
 from epp_client.pool.pods import PodFacts
 from epp_client.pool.problems import Problem, Severity
+from epp_client.pool.service_addresses import place_of, slices_by_service
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 
 Object = Mapping[str, Any]
@@ -241,12 +242,8 @@ class _Index:
             for key, value in pod.labels.items():
                 if (place := (pod.namespace, key, value)) in wanted:
                     self.by_pair.setdefault(place, []).append(pod)
-        self.services = {(_namespace(s), _metadata(s).get("name")): s for s in world.services}
-        self.slices: dict[tuple[str, str], list[Object]] = {}
-        for item in world.slices:
-            service = (_metadata(item).get("labels") or {}).get("kubernetes.io/service-name")
-            if service is not None:
-                self.slices.setdefault((_namespace(item), service), []).append(item)
+        self.services = {place_of(service): service for service in world.services}
+        self.slices = slices_by_service(world.slices)
 
     def candidates(self, pool: InferencePool) -> Sequence[PodFacts]:
         """Pods that may match the pool's selector; an empty selector matches the whole namespace."""
@@ -274,11 +271,3 @@ def resolve(world: World, previous: Resolution | None, now: float) -> Resolution
 
 def _first_pair(pool: InferencePool) -> tuple[str, str]:
     return pool.match_labels[0] if pool.match_labels else ("", "")
-
-
-def _metadata(item: Object) -> Object:
-    return item.get("metadata") or {}
-
-
-def _namespace(item: Object) -> str:
-    return str(_metadata(item).get("namespace") or "default")

@@ -1,12 +1,34 @@
-"""The addresses behind a port of a Service: of its EndpointSlices, or of the Pods that it selects. Pure."""
+"""Services as plain objects, and the addresses behind their ports: of EndpointSlices, or of selected Pods.
+Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from epp_client.pool.endpoints import canonical_ip, endpoint_key
 from epp_client.pool.pods import PodFacts
 
 Object = Mapping[str, Any]
+
+
+Place = tuple[str, str]
+"""Namespace and name."""
+
+
+def place_of(item: Object) -> Place:
+    """Namespace and name of an object. Files may leave the namespace out."""
+    metadata = item.get("metadata") or {}
+    return str(metadata.get("namespace") or "default"), str(metadata.get("name"))
+
+
+def slices_by_service(slices: Iterable[Object]) -> dict[Place, list[Object]]:
+    """EndpointSlices by namespace and name of their Service."""
+    found: dict[Place, list[Object]] = {}
+    for item in slices:
+        labels = (item.get("metadata") or {}).get("labels") or {}
+        service = labels.get("kubernetes.io/service-name")
+        if service is not None:
+            found.setdefault((place_of(item)[0], str(service)), []).append(item)
+    return found
 
 
 class Address(NamedTuple):

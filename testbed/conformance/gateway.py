@@ -10,13 +10,13 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
+from epp_client.settings import DEFAULT_CONTROLLER
 from testbed.cluster.api import Api, ApiError, Object
 from testbed.cluster.machine import Machine
 from testbed.cluster.watch import Changed, Gone, Listed, watch
 from testbed.conformance import controller, pairs
 from testbed.conformance.suites import GATEWAY_CLASS
 
-CONTROLLER_NAME = "epp-client.dev/gateway"
 _GATEWAYS = "/apis/gateway.networking.k8s.io/v1/gateways"
 
 
@@ -26,7 +26,7 @@ def gateway_class() -> Object:
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "GatewayClass",
         "metadata": {"name": GATEWAY_CLASS},
-        "spec": {"controllerName": CONTROLLER_NAME},
+        "spec": {"controllerName": DEFAULT_CONTROLLER},
     }
 
 

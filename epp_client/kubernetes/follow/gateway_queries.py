@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from epp_client.gateway.table import GatewayName, SecretName
-from epp_client.gateway.world import Object, Place, References
+from epp_client.gateway.world import Object, References
 from epp_client.kubernetes.client.resources import (
     CONFIG_MAP,
     ENDPOINT_SLICE,
@@ -22,6 +22,7 @@ from epp_client.kubernetes.client.resources import (
 )
 from epp_client.kubernetes.follow.queries import SERVICE_NAME, Query
 from epp_client.kubernetes.follow.standing import class_name
+from epp_client.pool.service_addresses import Place
 
 MANY = 16
 """Services of one namespace from which on the whole namespace is followed."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from epp_client.gateway.table import Certificate, Forward, GatewayTable, SecretName
-from epp_client.gateway.world import GatewayWorld, Object, Place, References
+from epp_client.gateway.world import GatewayWorld, Object, References
 from epp_client.kubernetes.follow.cache import Key
 from epp_client.kubernetes.follow.gateway_queries import (
     NAMESPACES,
@@ -17,6 +17,7 @@ from epp_client.kubernetes.follow.gateway_queries import (
 from epp_client.kubernetes.follow.queries import Query
 from epp_client.kubernetes.follow.reflector import Reflector
 from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.service_addresses import Place
 
 Find = Callable[[Query], Reflector[Any] | None]
 """The reflector of a query; None before it is followed."""
