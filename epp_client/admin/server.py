@@ -14,7 +14,8 @@ from aiohttp import web
 
 from epp_client.admin import dashboard, summary
 from epp_client.admin.hosts import only_for
-from epp_client.admin.patience import Door, punctual
+from epp_client.admin.listening import Listening
+from epp_client.admin.patience import punctual
 from epp_client.metrics.counters import Counters
 from epp_client.metrics.registry import Metrics, current
 from epp_client.option_values import host_port
@@ -29,7 +30,6 @@ from epp_client.version import VERSION
 if TYPE_CHECKING:
     from epp_client.gateway.world import GatewayResolution
 
-MAX_HEADER_BYTES = 8192
 """Limit of a request line, and of one header field."""
 
 ENDPOINTS_AT_ONCE = 500
@@ -91,7 +91,6 @@ class AdminServer:
         """`hosts` are additional allowed names of the `Host` header, see `only_for`. `gateway` returns what
         is served for the Gateway; None without one."""
         self._gateway_served = gateway
-        self._address = address
         self._store = store
         self._metrics = metrics
         self._counters = counters
@@ -108,16 +107,7 @@ class AdminServer:
         application.router.add_get("/pools", self._pools)
         application.router.add_get("/pools/{namespace}/{name}", self._pool)
         application.router.add_get("/gateway", self._gateway)
-        self._listener: asyncio.Server | None = None
-        self._runner = web.AppRunner(
-            application,
-            access_log=None,
-            keepalive_timeout=15,
-            shutdown_timeout=1,
-            lingering_time=1,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-        )
+        self._listening = Listening(application, address)
 
     async def start(self) -> str:
         """Bind, and return the bound `host:port`.
@@ -125,20 +115,11 @@ class AdminServer:
         Raises:
             OSError: the address cannot be bound.
         """
-        host, port = host_port(self._address)
-        await self._runner.setup()
-        server = self._runner.server
-        assert server is not None
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(Door(server), host, port)
-        shown = self._address.rpartition(":")[0]
-        return f"{shown}:{self._listener.sockets[0].getsockname()[1]}"
+        return await self._listening.start()
 
     async def close(self) -> None:
         """Stop listening and close open connections."""
-        if self._listener is not None:
-            self._listener.close()
-        await self._runner.cleanup()
+        await self._listening.close()
 
     async def _index(self, _: web.Request) -> web.Response:
         page = self._dashboard

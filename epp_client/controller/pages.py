@@ -1,6 +1,5 @@
 """The HTTP server of the controller: probes and metrics. Read-only."""
 
-import asyncio
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from epp_client.admin.hosts import only_for
+from epp_client.admin.listening import Listening
 from epp_client.option_values import host_port
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ class Pages:
 
     def __init__(self, address: str, operator: "Operator", hosts: Collection[str] = ()) -> None:
         """`hosts` are additional allowed names of the `Host` header, see `only_for`."""
-        self._address = address
         self._operator = operator
         self._registry = CollectorRegistry()
         self._registry.register(OperatorCollector(operator))
@@ -72,8 +71,7 @@ class Pages:
         application.router.add_get("/livez", self._livez)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
-        self._listener: asyncio.Server | None = None
+        self._listening = Listening(application, address)
 
     async def start(self) -> str:
         """Bind, and return the bound `host:port`.
@@ -81,19 +79,11 @@ class Pages:
         Raises:
             OSError: the address cannot be bound.
         """
-        host, port = host_port(self._address)
-        await self._runner.setup()
-        server = self._runner.server
-        assert server is not None
-        self._listener = await asyncio.get_running_loop().create_server(server, host, port)
-        shown = self._address.rpartition(":")[0]
-        return f"{shown}:{self._listener.sockets[0].getsockname()[1]}"
+        return await self._listening.start()
 
     async def close(self) -> None:
         """Stop listening and close open connections."""
-        if self._listener is not None:
-            self._listener.close()
-        await self._runner.cleanup()
+        await self._listening.close()
 
     async def _livez(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")

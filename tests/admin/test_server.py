@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp_client.admin.server import MAX_HEADER_BYTES, AdminServer, Readiness
+from epp_client.admin.listening import MAX_HEADER_BYTES
+from epp_client.admin.server import AdminServer, Readiness
 from epp_client.metrics.counters import Counters
 from epp_client.metrics.registry import Metrics
 from epp_client.pool.endpoints import Endpoint, EndpointTable
