@@ -12,121 +12,115 @@ from typing import Final
 class Reason(StrEnum):
     """Why a request was refused or served without its picker.
 
-    The docstring of a member is its text in docs/reference/reasons.md: what has happened, and in a
-    second paragraph what to do.
+    The docstring of a member is its text in docs/reference/reasons.md: what has happened. `ADVICE` says
+    what to do.
     """
 
     # The pool, as this sidecar knows it.
     POOL_NOT_NAMED = "pool_not_named"
-    """Envoy's route sets no `x-inference-pool`.
-
-    Generate the bootstrap with `epp-client envoy-config`."""
+    """Envoy's route sets no `x-inference-pool`."""
     POOL_UNKNOWN = "pool_unknown"
-    """The route names a pool that this sidecar does not know.
-
-    Create the pool, correct the route, or check `--namespace` and `--pool`."""
+    """The route names a pool that this sidecar does not know."""
     POOL_NOT_SYNCED = "pool_not_synced"
-    """The pools have not been read yet.
-
-    Wait a few seconds. If it lasts, look at `/readyz`, the RBAC rules and the API server."""
+    """The pools have not been read yet."""
     NO_READY_ENDPOINT = "no_ready_endpoint"
-    """No Pod of the pool is Ready.
-
-    Look at the Pods that the pool's selector matches."""
+    """No Pod of the pool is Ready."""
     SUBSET_EMPTY = "subset_empty"
-    """No endpoint in the subset hint is in the pool.
-
-    Whoever sets `x-gateway-destination-endpoint-subset` has an old list."""
+    """No endpoint in the subset hint is in the pool."""
 
     # The picker, as a peer.
     PICKER_UNRESOLVED = "picker_unresolved"
-    """The picker's Service is missing, is of type ExternalName or of another kind, lacks the port,
-    or has no ready address.
-
-    `/pools` and `epp-client check` say which."""
+    """The picker's Service is missing, is of type ExternalName or of another kind, lacks the port, or has
+    no ready address."""
     PICKER_UNREACHABLE = "picker_unreachable"
-    """No connection to the picker within `connect-timeout`.
-
-    Check the NetworkPolicy, the port and the TLS mode of the pool."""
+    """No connection to the picker within `connect-timeout`."""
     PICKER_UNHEALTHY = "picker_unhealthy"
-    """No replica of the picker can be asked: each is a standby, answers nothing, or fails its
-    picks.
-
-    `/pools` shows the state of each replica. Read the picker's log. The sidecar keeps checking
-    it."""
+    """No replica of the picker can be asked: each is a standby, answers nothing, or fails its picks."""
     PICKER_TIMEOUT = "picker_timeout"
-    """The picker made no pick within `pick-timeout`.
-
-    The picker is overloaded, or `pick-timeout` is shorter than its queue. The log line has a
-    `hint`."""
+    """The picker made no pick within `pick-timeout`."""
     PICKER_ERROR = "picker_error"
-    """The picker ended the stream with a gRPC error. Some pickers report "no endpoints" this way.
-
-    The log line has the gRPC status. Read the picker's log."""
+    """The picker ended the stream with a gRPC error. Some pickers report "no endpoints" this way."""
     PICKER_CLOSED = "picker_closed"
-    """The picker closed the stream before it made a pick.
-
-    The picker restarts, or the Service does not lead to an endpoint picker."""
+    """The picker closed the stream before it made a pick."""
     PICKER_PROTOCOL = "picker_protocol"
-    """The picker broke the ext_proc protocol, or answered more than `max-body-growth` allows (the
-    log line then has a `hint`).
-
-    Ask it with `epp-client pick`. Check that the port is the ext_proc port."""
+    """The picker broke the ext_proc protocol, or answered more than `max-body-growth` allows (the log line
+    then has a `hint`)."""
 
     # The pick, as a value.
     PICK_MISSING = "pick_missing"
-    """The picker's answer names no endpoint.
-
-    Check the picker's configuration."""
+    """The picker's answer names no endpoint."""
     PICK_MALFORMED = "pick_malformed"
-    """The picker's answer names something that is not `ip:port`.
-
-    The picker must name addresses, not host names."""
+    """The picker's answer names something that is not `ip:port`."""
     PICK_DISAGREES = "pick_disagrees"
-    """The header and the metadata of the picker's answer name different endpoints.
-
-    This is a bug of the picker."""
+    """The header and the metadata of the picker's answer name different endpoints."""
     PICK_OUTSIDE_POOL = "pick_outside_pool"
-    """The picker named an endpoint that is not in the pool.
-
-    The picker watches other Pods (check its `--pool-name`), or its view is old. Compare with
-    `/pools`."""
+    """The picker named an endpoint that is not in the pool."""
     PICK_OUTSIDE_SUBSET = "pick_outside_subset"
-    """The picker named an endpoint that the subset hint excludes.
-
-    The picker ignores the hint."""
+    """The picker named an endpoint that the subset hint excludes."""
 
     # The chosen endpoints, as Envoy reports them.
     ENDPOINT_UNREACHABLE = "endpoint_unreachable"
-    """No endpoint of the pick accepted a connection. No model server has seen the request.
-
-    Look at the Pod that the access log names in `served`."""
+    """No endpoint of the pick accepted a connection. No model server has seen the request."""
     ENDPOINT_BROKE_OFF = "endpoint_broke_off"
-    """The endpoint closed or reset the connection before it answered, or its answer was not HTTP.
-    It may have worked on the request.
-
-    Read the log of the Pod that the access log names in `served`."""
+    """The endpoint closed or reset the connection before it answered, or its answer was not HTTP. It may
+    have worked on the request."""
     ENDPOINT_TIMEOUT = "endpoint_timeout"
-    """No answer within one of Envoy's timeouts.
-
-    Look at the model server, or raise `envoy-config --request-timeout` or `--idle-timeout`."""
+    """No answer within one of Envoy's timeouts."""
 
     # This sidecar and its Envoy.
     BODY_NOT_RETAINED = "body_not_retained"
-    """The picker failed, and the request body was not retained: it was larger than `max-retained-body`,
-    or `--max-retained-total` was used up.
-
-    Raise them, and the memory limit with them."""
+    """The picker failed, and the request body was not retained: it was larger than `max-retained-body`, or
+    `--max-retained-total` was used up."""
     OVERLOADED = "overloaded"
     """One worker has more than `--max-exchanges` requests, or the memory for bodies is used up
-    (`epp_client_retained_bytes`).
-
-    Add workers or gateways."""
+    (`epp_client_retained_bytes`)."""
     ENVOY_PROTOCOL = "envoy_protocol"
-    """Envoy's ext_proc filter is not in full-duplex mode, or the peer is not Envoy.
+    """Envoy's ext_proc filter is not in full-duplex mode, or the peer is not Envoy."""
 
-    Generate the bootstrap with `epp-client envoy-config`."""
 
+ADVICE: Final = {
+    Reason.POOL_NOT_NAMED: "Generate the bootstrap with `epp-client envoy-config`.",
+    Reason.POOL_UNKNOWN: "Create the pool, correct the route, or check `--namespace` and `--pool`.",
+    Reason.POOL_NOT_SYNCED: (
+        "Wait a few seconds. If it lasts, look at `/readyz`, the RBAC rules and the API server."
+    ),
+    Reason.NO_READY_ENDPOINT: "Look at the Pods that the pool's selector matches.",
+    Reason.SUBSET_EMPTY: "Whoever sets `x-gateway-destination-endpoint-subset` has an old list.",
+    Reason.PICKER_UNRESOLVED: "`/pools` and `epp-client check` say which.",
+    Reason.PICKER_UNREACHABLE: "Check the NetworkPolicy, the port and the TLS mode of the pool.",
+    Reason.PICKER_UNHEALTHY: (
+        "`/pools` shows the state of each replica. Read the picker's log. The sidecar keeps "
+        "checking it."
+    ),
+    Reason.PICKER_TIMEOUT: (
+        "The picker is overloaded, or `pick-timeout` is shorter than its queue. The log line "
+        "has a `hint`."
+    ),
+    Reason.PICKER_ERROR: "The log line has the gRPC status. Read the picker's log.",
+    Reason.PICKER_CLOSED: (
+        "The picker restarts, or the Service does not lead to an endpoint picker."
+    ),
+    Reason.PICKER_PROTOCOL: (
+        "Ask it with `epp-client pick`. Check that the port is the ext_proc port."
+    ),
+    Reason.PICK_MISSING: "Check the picker's configuration.",
+    Reason.PICK_MALFORMED: "The picker must name addresses, not host names.",
+    Reason.PICK_DISAGREES: "This is a bug of the picker.",
+    Reason.PICK_OUTSIDE_POOL: (
+        "The picker watches other Pods (check its `--pool-name`), or its view is old. Compare "
+        "with `/pools`."
+    ),
+    Reason.PICK_OUTSIDE_SUBSET: "The picker ignores the hint.",
+    Reason.ENDPOINT_UNREACHABLE: "Look at the Pod that the access log names in `served`.",
+    Reason.ENDPOINT_BROKE_OFF: "Read the log of the Pod that the access log names in `served`.",
+    Reason.ENDPOINT_TIMEOUT: (
+        "Look at the model server, or raise `envoy-config --request-timeout` or `--idle- timeout`."
+    ),
+    Reason.BODY_NOT_RETAINED: "Raise them, and the memory limit with them.",
+    Reason.OVERLOADED: "Add workers or gateways.",
+    Reason.ENVOY_PROTOCOL: "Generate the bootstrap with `epp-client envoy-config`.",
+}
+"""What to do about each reason, for a person."""
 
 PICK_REASONS: Final = frozenset(reason for reason in Reason if reason.startswith("pick_"))
 """The sidecar refuses the pick, but the picker has answered, so it works."""

@@ -321,6 +321,11 @@ class ServeSettings(SourceSettings):
     """Exchanges open at once in one worker. Requests above the limit get a 503 with `retry-after`."""
     max_retained_total: Annotated[int, Field(ge=0)] = 512 * 1024 * 1024
     """Bytes of request bodies that one worker keeps for replays, over all its exchanges."""
+    decision_samples: Annotated[int, Field(ge=0, le=10_000)] = 10
+    """Requests without a failure that each process records a second, for the page, `epp-client tap` and the
+    decision log. Failures are always recorded."""
+    log_decisions: bool = False
+    """Write a log line for every recorded decision."""
     drain_timeout: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     """Seconds that open streams have to finish after SIGTERM."""
     pool_defaults: PoolSettings = PoolSettings()

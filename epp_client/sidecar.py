@@ -75,6 +75,8 @@ class Sidecar:
             self.readiness,
             settings.admin_hosts,
             lambda: self.gateway.resolution,
+            serves_xds=settings.xds_socket is not None,
+            log_decisions=settings.log_decisions,
         )
         self.admin_address = ""
         self._ads: AdsServer | None = None

@@ -1,6 +1,6 @@
 """docs/reference/reasons.md and picker-states.md."""
 
-from epp_client.errors import Reason
+from epp_client.errors import ADVICE, Reason
 from epp_client.ext_proc.replies import status_of
 from epp_client.picker.health import USABLE, Health
 from reference.text import code, member_docs, table
@@ -33,8 +33,8 @@ def reasons() -> str:
     """Every reason: the HTTP status, what has happened, what to do."""
     rows = []
     for value, text in member_docs(Reason).items():
-        happened, _, todo = text.partition("\n\n")
-        rows.append([code(value), str(status_of(Reason(value))), happened, todo])
+        reason = Reason(value)
+        rows.append([code(value), str(status_of(reason)), text, ADVICE[reason]])
     return _REASONS + table(["reason", "status", "what has happened", "what to do"], rows)
 
 

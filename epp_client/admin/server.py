@@ -16,8 +16,12 @@ from epp_client.admin import dashboard, summary
 from epp_client.admin.hosts import only_for
 from epp_client.admin.listening import Listening
 from epp_client.admin.patience import punctual
+from epp_client.admin.streams import Streams
+from epp_client.admin.watching import Relays, Watching
 from epp_client.metrics.counters import Counters
 from epp_client.metrics.registry import Metrics, current
+from epp_client.observe.interval import total
+from epp_client.observe.judge import as_json
 from epp_client.option_values import host_port
 from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint
@@ -36,7 +40,7 @@ ENDPOINTS_AT_ONCE = 500
 """Endpoints written per turn of the event loop, which with `--workers 0` relays requests as well."""
 
 
-class CounterSource(Protocol):
+class CounterSource(Relays, Protocol):
     """Source of the request counters: the relay of this process, or the worker processes."""
 
     async def totals(self) -> Counters:
@@ -87,9 +91,12 @@ class AdminServer:
         readiness: Readiness,
         hosts: Collection[str] = (),
         gateway: "Callable[[], GatewayResolution | None]" = lambda: None,
+        *,
+        serves_xds: bool = False,
+        log_decisions: bool = False,
     ) -> None:
         """`hosts` are additional allowed names of the `Host` header, see `only_for`. `gateway` returns what
-        is served for the Gateway; None without one."""
+        is served for the Gateway; None without one. `serves_xds`, `log_decisions`: see Watching."""
         self._gateway_served = gateway
         self._store = store
         self._metrics = metrics
@@ -97,6 +104,11 @@ class AdminServer:
         self._readiness = readiness
         self._dashboard = dashboard.load()
         self._started = time.monotonic()
+        self.watching = watching = Watching(
+            store, metrics, counters, readiness, serves_xds=serves_xds, log_decisions=log_decisions
+        )
+        self._looking: asyncio.Task[None] | None = None
+        self._streams = Streams(watching, self._head)
         bound, _ = host_port(address)
         application = web.Application(middlewares=[punctual, only_for(bound, hosts)])
         application.router.add_get("/", self._index)
@@ -107,6 +119,10 @@ class AdminServer:
         application.router.add_get("/pools", self._pools)
         application.router.add_get("/pools/{namespace}/{name}", self._pool)
         application.router.add_get("/gateway", self._gateway)
+        application.router.add_get("/status", self._status)
+        application.router.add_get("/events", self._events)
+        application.router.add_get("/live", self._streams.live)
+        application.router.add_get("/decisions", self._streams.decisions)
         self._listening = Listening(application, address)
 
     async def start(self) -> str:
@@ -115,10 +131,16 @@ class AdminServer:
         Raises:
             OSError: the address cannot be bound.
         """
-        return await self._listening.start()
+        address = await self._listening.start()
+        self._looking = asyncio.create_task(self.watching.run())
+        return address
 
     async def close(self) -> None:
         """Stop listening and close open connections."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+        await self._streams.close()
         await self._listening.close()
 
     async def _index(self, _: web.Request) -> web.Response:
@@ -148,33 +170,58 @@ class AdminServer:
     async def _summary(self, request: web.Request) -> web.Response:
         """The data of the dashboard. Its size is bounded for any number of pools and endpoints."""
         counters = await self._counters.totals()
-        store, metrics = self._store, self._metrics
+        store, observer = self._store, self.watching.observer
         pools = summary.pools_page(
             store.snapshots.values(),
             store.problems,
             counters,
+            observer.minute,
+            observer.judgement,
             query=request.query.get("q", ""),
             offset=_number(request, "offset", 0),
             limit=_number(request, "limit", summary.MAX_POOLS),
         )
-        return web.json_response(
-            {
-                "version": VERSION,
-                "uptime": time.monotonic() - self._started,
-                "reasons": self._readiness.reasons,
-                "synced": store.synced,
-                "problems": summary.problems_page(store.problems),
-                "workers": current(metrics.workers),
-                "restarts": counters.restarts,
-                "retainedBytes": counters.retained_bytes,
-                "envoys": current(metrics.envoys),
-                "nacks": current(metrics.xds_nacks),
-                "pickBounds": summary.pick_bounds(),
-                "totals": summary.totals(counters),
-                "pools": pools,
-            },
-            headers=_JSON_HEADERS,
-        )
+        judged = as_json(observer.judgement)
+        said = {**self._head_of(counters), "judgement": judged, "pools": pools}
+        return web.json_response(said, headers=_JSON_HEADERS)
+
+    def _head(self) -> dict[str, Any]:
+        """What belongs to no pool, at the last look."""
+        look = self.watching.observer.look
+        return {} if look is None else self._head_of(look.counters)
+
+    def _head_of(self, counters: Counters) -> dict[str, Any]:
+        store, metrics = self._store, self._metrics
+        return {
+            "version": VERSION,
+            "uptime": time.monotonic() - self._started,
+            "reasons": self._readiness.reasons,
+            "notes": self._readiness.notes,
+            "synced": store.synced,
+            "problems": summary.problems_page(store.problems),
+            "workers": current(metrics.workers),
+            "restarts": counters.restarts,
+            "retainedBytes": counters.retained_bytes,
+            "envoys": current(metrics.envoys),
+            "nacks": current(metrics.xds_nacks),
+            "totals": summary.totals(counters),
+            "minute": summary.minute_numbers(total(self.watching.observer.minute.values())),
+        }
+
+    async def _status(self, _: web.Request) -> web.Response:
+        """The judgement, and what belongs to no pool."""
+        observer = self.watching.observer
+        said = {
+            **self._head(),
+            "judgement": as_json(observer.judgement),
+            "pools": len(self._store.snapshots),
+        }
+        return web.json_response(said, headers=_JSON_HEADERS)
+
+    async def _events(self, _: web.Request) -> web.Response:
+        """The recent events, oldest first."""
+        events = [event._asdict() for event in self.watching.observer.events.since()]
+        return web.json_response({"events": events}, headers=_JSON_HEADERS)
 
     async def _pools(self, request: web.Request) -> web.StreamResponse:
         """All pools with all endpoints."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from epp_client.metrics.counters import PICK_BUCKETS, Counters, PoolCounters
+from epp_client.observe.interval import QUIET, Interval, quantile
+from epp_client.observe.judge import Judgement, Level, subjects
 from epp_client.picker.health import USABLE, Health
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.snapshot import PoolSnapshot
@@ -22,13 +24,16 @@ def pools_page(
     snapshots: Iterable[PoolSnapshot],
     problems: Sequence[Problem],
     counters: Counters,
+    minute: Mapping[str, Interval],
+    judgement: Judgement,
     *,
     query: str = "",
     offset: int = 0,
     limit: int = MAX_POOLS,
 ) -> dict[str, Any]:
     """Rows `offset` to `offset + limit` of the pools whose names contain `query`. Pools with trouble come
-    first."""
+    first. `minute` has the last minute's requests of pools that had some."""
+    levels = subjects(judgement.findings)
     troubled: dict[str, int] = {}
     for problem in problems:
         troubled[problem.subject] = troubled.get(problem.subject, 0) + 1
@@ -39,21 +44,27 @@ def pools_page(
         if query in str(snapshot.pool.name):
             said = troubled.get(f"InferencePool {snapshot.pool.name}", 0)
             health = counters.pickers.get(str(snapshot.pool.name), {})
-            rows.append((_trouble(snapshot, said, health), snapshot.pool.name, said, snapshot))
-    rows.sort(key=lambda row: row[:2])
+            level = levels.get(str(snapshot.pool.name), Level.OK)
+            trouble = _trouble(snapshot, said, health)
+            rows.append((-level, trouble, snapshot.pool.name, said, snapshot))
+    rows.sort(key=lambda row: row[:3])
     page = rows[max(0, offset) : max(0, offset) + max(0, min(limit, MAX_POOLS))]
     return {
         "total": total,
         "matching": len(rows),
         "offset": offset,
         "rows": [
-            _row(
-                snapshot,
-                said,
-                counters.pools.get(str(name), PoolCounters()),
-                counters.pickers.get(str(name), {}),
-            )
-            for _, name, said, snapshot in page
+            {
+                "level": Level(-level).name.lower(),
+                **_row(
+                    snapshot,
+                    said,
+                    counters.pools.get(str(name), PoolCounters()),
+                    counters.pickers.get(str(name), {}),
+                ),
+                "minute": minute_numbers(minute.get(str(name), QUIET)),
+            }
+            for level, _, name, said, snapshot in page
         ],
     }
 
@@ -78,6 +89,20 @@ def totals(counters: Counters) -> dict[str, Any]:
     for pool in counters.pools.values():
         everything.add(pool)
     return _numbers(everything)
+
+
+def minute_numbers(minute: Interval) -> dict[str, Any]:
+    """The numbers of a minute. Latencies are in seconds, None without requests."""
+    return {
+        "requests": minute.requests,
+        "failedOpen": _plain(minute.failed_open),
+        "refused": _plain(minute.refused),
+        "endpointFailures": _plain(minute.endpoint_failures),
+        "pickP50": quantile(minute.picks, 0.5),
+        "pickP99": quantile(minute.picks, 0.99),
+        "exchangeP50": quantile(minute.exchanges, 0.5),
+        "exchangeP99": quantile(minute.exchanges, 0.99),
+    }
 
 
 def pick_bounds() -> list[float]:

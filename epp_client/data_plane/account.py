@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from epp_client.data_plane.recorder import Recorder
 from epp_client.errors import PeerUnreachable, Reason
 from epp_client.logs import Repeats
 from epp_client.metrics.counters import Counters, PoolCounters
@@ -28,8 +29,11 @@ _STEERED: Final = Outcome.STEERED
 class Account:
     """The account of one process. `counters` has its numbers."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, counters: Counters, recorder: Recorder
+    ) -> None:
         self.counters = counters
+        self.recorder = recorder
         self.in_flight = InFlight()
         self._loop = loop
         self._unreachable = Unreachable()
@@ -51,11 +55,20 @@ class Account:
             self._unreachable.served(exchange.result.endpoint)
 
     def ended(
-        self, pool: str, counters: PoolCounters, exchange: Exchange, pick_seconds: float | None
+        self,
+        pool: str,
+        counters: PoolCounters,
+        exchange: Exchange,
+        picker: str,
+        pick_seconds: float | None,
+        seconds: float,
     ) -> None:
-        """An exchange is over. `counters` are those that it started with: a pool that was deleted, or
-        created again, does not have them any more."""
+        """An exchange is over, after `seconds`. `counters` are those that it started with: a pool that was
+        deleted, or created again, does not have them any more. `picker`: address of the picker that was
+        asked last, empty if none was."""
         counters.in_flight -= 1
+        counters.exchanged(seconds)
+        self.recorder.ended(pool, exchange, picker, pick_seconds, seconds)
         counters.outcome(exchange.result.outcome or Outcome.CANCELLED)
         if pick_seconds is not None and exchange.result.outcome is _STEERED:
             counters.picked(pick_seconds)
@@ -86,12 +99,13 @@ class Account:
             counters.leave_out(what, count)
             self._warn("left out of a picker's answer", pool=pool, reason=str(what), name=name)
 
-    def refused(self, pool: str, reason: Reason, outcome: Outcome) -> None:
-        """A stream that had no exchange is over."""
+    def refused(self, pool: str, reason: Reason, outcome: Outcome, request: bytes) -> None:
+        """A stream that had no exchange is over. `request` is Envoy's first message, empty if none came."""
         counters = self.counters.pool(pool)
         counters.outcome(outcome)
         if outcome is Outcome.REFUSED:
             counters.refuse(reason)
+            self.recorder.refused(pool, reason, request)
             self._warn("refused a request", pool=pool, reason=str(reason))
 
     def picker_unreachable(self, pool: str, error: PeerUnreachable) -> None:

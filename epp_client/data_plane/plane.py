@@ -14,6 +14,7 @@ import structlog
 
 from epp_client.data_plane.service import ExtProcService
 from epp_client.metrics.counters import Counters
+from epp_client.metrics.decisions import News
 from epp_client.picker.client import PickerClients
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings, TransportName, UpstreamMode
@@ -60,6 +61,7 @@ class DataPlane:
             max_retained_total=settings.max_retained_total,
             # Envoy's original_dst connects to a single address. If it gets a list, it answers 503.
             destinations=1 if settings.upstream_mode is UpstreamMode.ORIGINAL_DST else None,
+            samples=settings.decision_samples,
             wanted=wanted,
         )
         self._drain_timeout = settings.drain_timeout
@@ -81,9 +83,17 @@ class DataPlane:
 
     async def totals(self) -> Counters:
         """The counters of all requests so far."""
+        return self.latest()
+
+    def latest(self) -> Counters:
+        """The counters of all requests so far."""
         self._counters.retained_bytes = self.service.budget.used
         self._counters.pickers = self._pickers.states()
         return self._counters
+
+    def news(self) -> News:
+        """What was recorded since the last call."""
+        return self.service.account.recorder.take(self._pickers.notes())
 
     def forget(self, pool: str) -> None:
         """Remove the counters of a deleted pool."""

@@ -7,9 +7,9 @@ client, and the sidecar passes that local reply through unchanged.
 from collections.abc import Callable
 
 from epp_client.errors import EnvoyViolation, Reason
+from epp_client.ext_proc.identity import identify
 from epp_client.ext_proc.messages import Answer, Phase, read_message
 from epp_client.ext_proc.replies import refusal
-from epp_client.picker.preparation import is_grpc
 from epp_client.relay.actions import Outbox, ToEnvoy
 from epp_client.relay.lane import Lane
 from epp_client.relay.outcome import Outcome
@@ -20,16 +20,18 @@ from epp_client.wire.transport import NoOwner, Stream
 _OF_RESPONSE = (Phase.RESPONSE_HEADERS, Phase.RESPONSE_BODY, Phase.RESPONSE_TRAILERS)
 
 
-class Refusing(NoOwner):
-    """Owner of a stream that the sidecar refuses, for `reason`. `outcome` is called with its outcome."""
+Ended = Callable[[Outcome, bytes], None]
+"""Called with the outcome of a stream, and Envoy's first message; empty if none came."""
 
-    def __init__(
-        self, stream: Stream, reason: Reason, pool: str, outcome: Callable[[Outcome], None]
-    ) -> None:
+
+class Refusing(NoOwner):
+    """Owner of a stream that the sidecar refuses, for `reason`. `outcome` is called once it is known."""
+
+    def __init__(self, stream: Stream, reason: Reason, pool: str, outcome: Ended) -> None:
         self._stream = stream
         self._reason = reason
         self._pool = pool
-        self._outcome: Callable[[Outcome], None] | None = outcome
+        self._outcome: Ended | None = outcome
         self._reply: Lane | None = None
         self._out = Outbox()
 
@@ -41,7 +43,7 @@ class Refusing(NoOwner):
                 # The stream was refused before.
                 return
             if self._reply is None and read.phase is Phase.RESPONSE_HEADERS:
-                self._decided(Outcome.LOCAL_REPLY)
+                self._decided(Outcome.LOCAL_REPLY, message)
                 self._reply = Lane(Answer.RESPONSE_HEADERS, self._out, RetentionBudget(0), 0)
                 self._reply.take_over()
             if self._reply is not None:
@@ -52,14 +54,14 @@ class Refusing(NoOwner):
                     if isinstance(action, ToEnvoy):
                         self._stream.send(action.message)
                 return
-            grpc = is_grpc(message)
         except EnvoyViolation:
             if self._reply is not None:
                 self._stream.finish(Status(INTERNAL, "not an ext_proc message"))
                 return
-            grpc = False
-        self._decided(Outcome.REFUSED)
-        self._stream.send(refusal(self._reason, self._pool, grpc=grpc))
+        self._decided(Outcome.REFUSED, message)
+        caller = identify(message)
+        answer = refusal(self._reason, self._pool, grpc=caller.grpc, request_id=caller.request_id)
+        self._stream.send(answer)
         self._stream.finish(OK)
 
     def half_closed(self) -> None:
@@ -78,7 +80,7 @@ class Refusing(NoOwner):
         """See `pause_writing`."""
         self._stream.resume_reading()
 
-    def _decided(self, outcome: Outcome) -> None:
+    def _decided(self, outcome: Outcome, message: bytes = b"") -> None:
         if self._outcome is not None:
             tell, self._outcome = self._outcome, None
-            tell(outcome)
+            tell(outcome, message)

@@ -10,6 +10,7 @@ from functools import partial
 
 from epp_client.data_plane.account import Account
 from epp_client.data_plane.handover import KNOWN_ENDPOINTS, Handover
+from epp_client.data_plane.recorder import Recorder
 from epp_client.data_plane.refusing import Refusing
 from epp_client.data_plane.session import Session
 from epp_client.data_plane.shared import Shared
@@ -36,14 +37,15 @@ class ExtProcService:
         max_exchanges: int,
         max_retained_total: int,
         destinations: int | None = None,
+        samples: int = 0,
         wanted: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`wanted`: see Shared."""
+        """`wanted`: see Shared. `samples`: see Recorder."""
         self.store = store
         self.pickers = pickers
         self.budget = RetentionBudget(max_retained_total)
         loop = asyncio.get_running_loop()
-        self.account = Account(loop, counters)
+        self.account = Account(loop, counters, Recorder(samples))
         self._shared = Shared(store, pickers, self.account, loop, wanted)
         self._handover = Handover(store)
         self._max_exchanges = max_exchanges

@@ -8,6 +8,7 @@ import asyncio
 from typing import Final
 
 from epp_client.data_plane.deadlines import Deadline
+from epp_client.data_plane.picker_events import PickerEvents, PickerUser
 from epp_client.data_plane.shared import Shared
 from epp_client.data_plane.verdicts import decided, ended_undecided, reason_of, was_cut_off
 from epp_client.errors import PeerUnreachable, Reason
@@ -28,7 +29,7 @@ from epp_client.relay.actions import (
 )
 from epp_client.relay.exchange import Exchange
 from epp_client.wire.status import INTERNAL, OK, Status
-from epp_client.wire.transport import Stream, StreamEvents
+from epp_client.wire.transport import Stream
 
 MAX_PENDING: Final = 256 * 1024
 """Bytes that may wait for a connection to the picker before the session stops reading from Envoy."""
@@ -40,7 +41,7 @@ _TIMERS: Final = len(Timer)
 _BROKEN: Final = Status(INTERNAL, "the message has begun and cannot be completed")
 
 
-class Session(StreamEvents):
+class Session(PickerUser):
     """One ext_proc stream from Envoy. It is the `StreamEvents` of that stream."""
 
     def __init__(
@@ -58,7 +59,7 @@ class Session(StreamEvents):
         self._exchange = exchange
         self._loop = shared.loop
         self._picker: Stream | None = None
-        self._picker_events: _PickerEvents | None = None
+        self._picker_events: PickerEvents | None = None
         # The address that is asked, or was asked last.
         self._address: PickerAddress | None = None
         self._picks_before = 0
@@ -71,6 +72,7 @@ class Session(StreamEvents):
         self._holding = False
         self._copied = 0
         self._timers: list[Deadline | None] = [None] * _TIMERS
+        self._began_at: float = self._loop.time()
         self._ended_at: float | None = None
         self._pick_seconds: float | None = None
         self._endpoint: str | None = None
@@ -109,7 +111,7 @@ class Session(StreamEvents):
         if self._picker is not None:
             self._picker.resume_reading()
 
-    # --- the picker's stream, called by _PickerEvents ---
+    # --- the picker's stream, called by PickerEvents ---
 
     def picker_said(self, message: bytes) -> None:
         """A ProcessingResponse."""
@@ -136,6 +138,8 @@ class Session(StreamEvents):
                 # the same status for calls that it cancels at its shutdown, after a GOAWAY.
                 died = not address.ready or self._shared.pickers[self.pool].has_other(address)
             if self._exchange.result.outcome is None:
+                if status != OK:
+                    address.failed(f"it ended a call: {status.message[:200] or status.code}")
                 ended_undecided(address, self, status, self._picks_before)
         self._shared.account.picker_ended(
             self.pool, status, decided=self._exchange.result.outcome is not None
@@ -307,7 +311,7 @@ class Session(StreamEvents):
         self._address = address
         self._picks_before = address.picks
         address.waiting.add(self)
-        self._picker_events = events = _PickerEvents(self)
+        self._picker_events = events = PickerEvents(self)
         self._picker = connection.open(PROCESS, {}, events)
 
     def _forget_pending(self) -> None:
@@ -321,7 +325,7 @@ class Session(StreamEvents):
         self._forget_pending()
         picker, self._picker = self._picker, None
         if self._picker_events is not None:
-            self._picker_events.session = None
+            self._picker_events.user = None
             self._picker_events = None
         if self._address is not None:
             self._address.following.discard(self)
@@ -371,34 +375,13 @@ class Session(StreamEvents):
             self._shared.account.in_flight.end(self._endpoint)
         shared, exchange = self._shared, self._exchange
         shared.sessions.discard(self)
-        shared.account.ended(self.pool, self.counters, exchange, self._pick_seconds)
+        shared.account.ended(
+            self.pool,
+            self.counters,
+            exchange,
+            "" if self._address is None else self._address.address,
+            self._pick_seconds,
+            self._loop.time() - self._began_at,
+        )
         if exchange.result.trailers_answered is not None:
             shared.pickers.learn_trailers(self.pool, exchange.result.trailers_answered)
-
-
-class _PickerEvents(StreamEvents):
-    """`StreamEvents` of the picker's stream. It ignores all events once the session has left the stream."""
-
-    __slots__ = ("session",)
-
-    def __init__(self, session: Session) -> None:
-        self.session: Session | None = session
-
-    def message_received(self, message: bytes) -> None:
-        if self.session is not None:
-            self.session.picker_said(message)
-
-    def half_closed(self) -> None:
-        """Only servers see this."""
-
-    def closed(self, status: Status) -> None:
-        if self.session is not None:
-            self.session.picker_closed(status)
-
-    def pause_writing(self) -> None:
-        if self.session is not None:
-            self.session.pause_picker()
-
-    def resume_writing(self) -> None:
-        if self.session is not None:
-            self.session.resume_picker()

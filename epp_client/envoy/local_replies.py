@@ -103,8 +103,9 @@ def _body(subject: str, reason: Reason) -> core_v3.SubstitutionFormatString:
     error = {
         "message": _message(subject, reason),
         "type": kind_of(reason),
-        "code": "%RESPONSE_CODE%",
+        "code": str(reason),
         "param": None,
+        "request_id": "%REQ(X-REQUEST-ID)%",
     }
     return core_v3.SubstitutionFormatString(json_format=Struct.from_dict({"error": error}))
 

@@ -161,11 +161,19 @@ def kind_of(reason: Reason) -> str:
     return _STATUS_AND_TYPE.get(reason, _PICKER_UNAVAILABLE)[1]
 
 
-def refusal(reason: Reason, pool: str, *, grpc: bool = False, picker_said: str = "") -> bytes:
+def refusal(
+    reason: Reason,
+    pool: str,
+    *,
+    grpc: bool = False,
+    picker_said: str = "",
+    request_id: str = "",
+) -> bytes:
     """The ImmediateResponse for a refused request. `picker_said` only goes to the access log.
 
-    The body is JSON in the shape of OpenAI errors, so that SDKs print it. For a gRPC request Envoy turns
-    the body into `grpc-message`, with status UNAVAILABLE.
+    The body is JSON in the shape of OpenAI errors, so that SDKs print it: `code` is the reason,
+    `request_id` that of Envoy's access log. For a gRPC request Envoy turns the body into `grpc-message`,
+    with status UNAVAILABLE.
     """
     status, kind = _STATUS_AND_TYPE.get(reason, _PICKER_UNAVAILABLE)
     message = f"InferencePool {pool}: {describe(reason)}" if pool else describe(reason)
@@ -182,7 +190,9 @@ def refusal(reason: Reason, pool: str, *, grpc: bool = False, picker_said: str =
         immediate.body = message.encode()
     else:
         headers["content-type"] = "application/json"
-        error = {"message": message, "type": kind, "code": status, "param": None}
+        error = {"message": message, "type": kind, "code": str(reason), "param": None}
+        if request_id:
+            error["request_id"] = request_id
         immediate.body = json.dumps({"error": error}).encode()
     for key, value in headers.items():
         option = immediate.headers.set_headers.add(append_action=OVERWRITE)

@@ -36,6 +36,10 @@ class PoolCounters:
     endpoint_failures: dict[Reason, int] = field(default_factory=dict)
     picks: list[int] = field(default_factory=lambda: [0] * (len(PICK_BUCKETS) + 1))
     """Picks per bucket, not cumulative. The last bucket is above every bound."""
+    exchanges: list[int] = field(default_factory=lambda: [0] * (len(PICK_BUCKETS) + 1))
+    """Exchanges per bucket, by their whole duration, as in `picks`."""
+    exchange_seconds: float = 0.0
+    """Sum of all exchanges' seconds."""
     pick_seconds: float = 0.0
     """Sum of all picks' seconds."""
     retries: int = 0
@@ -53,6 +57,11 @@ class PoolCounters:
         """Count a pick that came `seconds` after the end of its request."""
         self.picks[bisect_left(PICK_BUCKETS, seconds)] += 1
         self.pick_seconds += seconds
+
+    def exchanged(self, seconds: float) -> None:
+        """Count an exchange that has ended after `seconds`."""
+        self.exchanges[bisect_left(PICK_BUCKETS, seconds)] += 1
+        self.exchange_seconds += seconds
 
     def fail_open(self, reason: Reason) -> None:
         """Count a request that was served without its picker."""
@@ -93,6 +102,8 @@ class PoolCounters:
             _add(mine, theirs)
         self.picks = [a + b for a, b in zip(self.picks, other.picks, strict=True)]
         self.pick_seconds += other.pick_seconds
+        self.exchanges = [a + b for a, b in zip(self.exchanges, other.exchanges, strict=True)]
+        self.exchange_seconds += other.exchange_seconds
         self.retries += other.retries
         self.passed_over += other.passed_over
         self.not_retained += other.not_retained

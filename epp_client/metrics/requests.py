@@ -112,7 +112,16 @@ class RequestCollector(Collector):
             for pool, counters in pools.items():
                 family.add_metric([pool], plain(counters))
             yield family
-        yield self._picks()
+        yield self._histogram(
+            "epp_client_pick_seconds",
+            "Seconds from the end of a request to its pick.",
+            lambda c: (c.picks, c.pick_seconds),
+        )
+        yield self._histogram(
+            "epp_client_exchange_seconds",
+            "Seconds from a request to the end of its exchange with Envoy.",
+            lambda c: (c.exchanges, c.exchange_seconds),
+        )
         yield from self._now()
         yield CounterMetricFamily(
             "epp_client_worker_restarts",
@@ -120,14 +129,13 @@ class RequestCollector(Collector):
             value=self.totals.restarts,
         )
 
-    def _picks(self) -> Metric:
-        family = HistogramMetricFamily(
-            "epp_client_pick_seconds",
-            "Seconds from the end of a request to its pick.",
-            labels=["pool"],
-        )
+    def _histogram(
+        self, name: str, text: str, read: Callable[[PoolCounters], tuple[list[int], float]]
+    ) -> Metric:
+        family = HistogramMetricFamily(name, text, labels=["pool"])
         for pool, counters in self.totals.pools.items():
-            family.add_metric([pool], _buckets(counters.picks), counters.pick_seconds)
+            counts, seconds = read(counters)
+            family.add_metric([pool], _buckets(counts), seconds)
         return family
 
     def _now(self) -> Iterable[Metric]:
@@ -154,6 +162,6 @@ class RequestCollector(Collector):
         )
 
 
-def _buckets(picks: Iterable[int]) -> list[tuple[str, float]]:
+def _buckets(counts: Iterable[int]) -> list[tuple[str, float]]:
     bounds = [*map(floatToGoString, PICK_BUCKETS), "+Inf"]
-    return list(zip(bounds, map(float, accumulate(picks)), strict=True))
+    return list(zip(bounds, map(float, accumulate(counts)), strict=True))

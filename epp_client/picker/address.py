@@ -5,6 +5,7 @@ to its owner. `health` decides; ext_proc messages never come here.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,7 +13,15 @@ import structlog
 
 from epp_client.errors import PeerUnreachable
 from epp_client.logs import Repeats
-from epp_client.picker.health import JITTER, OPEN, OUT_INTERVAL, AddressHealth, Health, Pace
+from epp_client.picker.health import (
+    JITTER,
+    OPEN,
+    OUT_INTERVAL,
+    AddressHealth,
+    AddressNote,
+    Health,
+    Pace,
+)
 from epp_client.picker.probe import Probe
 from epp_client.tls_settings import ClientTls
 from epp_client.wire.transport import Connection, Transport
@@ -87,6 +96,8 @@ class PickerAddress:
         """Whether anything was received since the last check was sent."""
         self.picks = 0
         """Number of requests that it has answered."""
+        self.note = AddressNote()
+        """What a person may want to know about it."""
         self.waiting: set[Waiting] = set()
         """Requests that wait for a pick."""
         self.following: set[Waiting] = set()
@@ -131,6 +142,10 @@ class PickerAddress:
         """A request stopped waiting for a reason that says nothing about the address."""
         self.waiting.discard(request)
         self.health.trial_undecided()
+
+    def failed(self, error: str) -> None:
+        """Note an error for people."""
+        self.note = self.note._replace(error=error, error_at=time.time())
 
     def _apply(self, event: Callable[[], None], detail: str = "") -> None:
         before = self.health.state
@@ -205,6 +220,7 @@ class PickerAddress:
         if not connection.usable:
             self._owner.retire(connection)
             broke = f"picker {self.address} broke the connection before it answered a health check"
+            self.failed(broke)
             self._apply(self.health.connect_failed, broke)
             raise PeerUnreachable(broke)
         old, self.connection, self._edition = self.connection, connection, edition
@@ -222,6 +238,7 @@ class PickerAddress:
                 )
             except PeerUnreachable as error:
                 if self._loop.time() >= self._new_until:
+                    self.failed(str(error))
                     if self.connection is None or not self.connection.usable:
                         self._apply(self.health.connect_failed, str(error))
                     raise
@@ -260,19 +277,22 @@ class PickerAddress:
 
     async def _check(self, connection: Connection, patience: float) -> None:
         self.heard = False
-        due = self._loop.time() + patience
+        began = self._loop.time()
+        due = began + patience
         try:
             async with asyncio.timeout_at(due):
                 said = await self._probe.check(connection)
         except TimeoutError:
             # If this process was stalled itself, the answer may still be in the socket.
             if not self.heard and self._loop.time() - due < patience / 4:
+                self.failed(f"it answered nothing for {patience:g} s, health checks included")
                 self._apply(lambda: self.health.unanswered(self._loop.time()))
                 if self.health.state is Health.SILENT:
                     self._tell_silent(list(self.following))
             return
         self.heard = True
         if said is not None:
+            self.note = self.note._replace(check_seconds=self._loop.time() - began)
             self._apply(lambda: self.health.checked(said, self._loop.time()))
 
     async def _rest(self) -> None:

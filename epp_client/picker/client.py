@@ -13,7 +13,7 @@ import structlog
 from epp_client.errors import PeerUnreachable, Reason
 from epp_client.logs import Repeats
 from epp_client.picker.address import RETIRE_GRACE, PickerAddress
-from epp_client.picker.health import Health, pace
+from epp_client.picker.health import AddressNote, Health, pace
 from epp_client.pool.inference_pool import FailureMode, InferencePool
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget
@@ -200,6 +200,11 @@ class PickerClient:
         """The state of every address."""
         return {name: address.health.state for name, address in self._addresses.items()}
 
+    @property
+    def notes(self) -> dict[str, AddressNote]:
+        """The note of every address."""
+        return {name: address.note for name, address in self._addresses.items()}
+
     # --- for addresses ---
 
     def dice(self) -> float:
@@ -278,6 +283,10 @@ class PickerClients:
     def states(self) -> dict[str, dict[str, Health]]:
         """The state of every address of every pool."""
         return {name: client.states for name, client in self._clients.items()}
+
+    def notes(self) -> dict[str, dict[str, AddressNote]]:
+        """What a person may want to know about every address of every pool."""
+        return {name: client.notes for name, client in self._clients.items()}
 
     def follow(self, pools: dict[str, tuple[PickerTarget | None, InferencePool]]) -> None:
         """Retarget the clients of `pools`, and close those of deleted pools."""

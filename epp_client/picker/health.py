@@ -50,6 +50,17 @@ OPEN = frozenset((Health.FAILING, Health.SILENT, Health.UNREACHABLE))
 """States without hope of a pick: waiting requests are released."""
 
 
+class AddressNote(NamedTuple):
+    """What a person may want to know about an address, besides its health."""
+
+    error: str = ""
+    """The last error; empty if there was none."""
+    error_at: float = 0.0
+    """Its Unix time in seconds."""
+    check_seconds: float | None = None
+    """How long the last answered health check took."""
+
+
 class Pace(NamedTuple):
     """Interval of health checks, and how long an address may be silent, in seconds."""
 

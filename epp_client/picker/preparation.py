@@ -171,15 +171,5 @@ def read_endpoint_failure(raw: bytes) -> Reason | None:
     return None
 
 
-def is_grpc(raw: bytes) -> bool:
-    """Whether a request-headers message belongs to a gRPC call."""
-    headers = parse_request(raw).request_headers.headers.headers
-    return any(
-        header.key.lower() == "content-type"
-        and (header.raw_value or header.value.encode()).startswith(b"application/grpc")
-        for header in headers
-    )
-
-
 LocalPick = Callable[[PoolSnapshot, Subset | None], tuple[str, ...]]
 """Chooses the endpoints of a local pick: an ordered list of keys, empty if none is ready."""

@@ -29,7 +29,7 @@ class Replacement(NamedTuple):
 class HeaderReply:
     """A picker's header answer. It is parsed only if it is not plain or has to be changed."""
 
-    __slots__ = ("_raw", "_reply", "_text", "pick", "replacement")
+    __slots__ = ("_reply", "_text", "pick", "raw", "replacement")
 
     def __init__(
         self, raw: bytes, original: bytes, omissions: Omissions, *, headers_only: bool
@@ -40,7 +40,7 @@ class HeaderReply:
         Raises:
             PickerViolation: `raw` is not a ProcessingResponse, or has more headers than Envoy accepts.
         """
-        self._raw = raw
+        self.raw = raw
         self._text = plain_pick(raw, _LB_BYTES, _DESTINATION_BYTES)
         self._reply: ProcessingResponse | None = None
         self.pick: Pick | None
@@ -58,8 +58,8 @@ class HeaderReply:
     def steered(self, keys: Sequence[str], stripped: Sequence[str]) -> bytes:
         """The answer with the judged destination in its header and metadata."""
         if self._text is not None and not stripped and self._text == ",".join(keys):
-            return self._raw
-        reply = parse_reply(self._raw) if self._reply is None else self._reply
+            return self.raw
+        reply = parse_reply(self.raw) if self._reply is None else self._reply
         return steer(reply, keys, stripped)
 
 

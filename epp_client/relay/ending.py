@@ -1,8 +1,8 @@
 """How an exchange ends: refused, cut off, or because Envoy has closed its stream. Pure."""
 
 from epp_client.errors import Reason
+from epp_client.ext_proc.identity import identify
 from epp_client.ext_proc.replies import refusal
-from epp_client.picker.preparation import is_grpc
 from epp_client.relay.actions import CancelPicker, FailEnvoy, FinishEnvoy, FinishPicker, ToEnvoy
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.state import State
@@ -15,11 +15,12 @@ def refuse(state: State, reason: Reason) -> None:
     if state.response.headers_sent:
         state.out.add(FailEnvoy())
     else:
-        headers = state.request.headers
+        identity = identify(state.request.headers)
         answer = refusal(
             reason,
             str(state.pool.name),
-            grpc=bool(headers) and is_grpc(headers),
+            grpc=identity.grpc,
+            request_id=identity.request_id,
             picker_said=result.misread,
         )
         state.out.add(ToEnvoy(answer))

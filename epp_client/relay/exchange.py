@@ -13,10 +13,10 @@ address if there is one. This is done while the request is retained and the pick
 The table in `transitions` says what each event does in each phase. `state` has the data.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from epp_client.errors import EnvoyViolation, PickerViolation, Reason
-from epp_client.ext_proc.messages import Answer, read_message, read_reply
+from epp_client.ext_proc.messages import Answer, Phase, read_message, read_reply
 from epp_client.picker.preparation import LocalPick
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.relay.actions import Action, Timer
@@ -35,6 +35,7 @@ MAX_PLAIN_ANSWER: Final = 1024 * 1024
 VIOLATIONS: Final = (EnvoyViolation, PickerViolation, NotRetained, Overgrown)
 """The errors that handlers of events raise."""
 _IMMEDIATE: Final = bytes((Answer.IMMEDIATE << 3 | 2,))
+_RESPONSE_BODY: Final = int(Phase.RESPONSE_BODY)
 _TIMER_SIGNALS: Final = {
     Timer.PICK: Signal.PICK_RANG,
     Timer.ENDPOINT: Signal.ENDPOINT_RANG,
@@ -42,6 +43,17 @@ _TIMER_SIGNALS: Final = {
     Timer.TRAILERS: Signal.TRAILERS_RANG,
     Timer.END: Signal.END_RANG,
 }
+
+
+class Said(NamedTuple):
+    """What Envoy and the picker said about one request."""
+
+    headers: bytes
+    """Envoy's message with the request headers."""
+    answer: bytes
+    """The picker's answer to them; empty if there is none."""
+    pick: str
+    """The destinations that the picker named, as it wrote them."""
 
 
 class Exchange:
@@ -102,6 +114,27 @@ class Exchange:
         return self.state.request.retained + self.state.response.retained
 
     @property
+    def request_bytes(self) -> int:
+        """Bytes of the request's body that Envoy has sent."""
+        return self.state.request_bytes
+
+    @property
+    def response_bytes(self) -> int:
+        """Bytes of the response's body that Envoy has sent."""
+        return self.state.response_bytes
+
+    @property
+    def said(self) -> Said:
+        """The messages that a record of the request is made from."""
+        state = self.state
+        answer, pick = state.header_reply, state.pick
+        return Said(
+            state.request.headers,
+            b"" if answer is None else answer.raw,
+            "" if pick is None else pick.text,
+        )
+
+    @property
     def observed(self) -> bool:
         """Whether the picker only gets copies of the response. These may be dropped if it is slow."""
         return self.state.response.passing
@@ -124,6 +157,11 @@ class Exchange:
             # As int: compiled code needs ten times as long to index with a member of an enum.
             kind: int = message.phase
             phase: int = state.phase
+            if message.end:
+                if kind == _RESPONSE_BODY:
+                    state.response_bytes += message.end - message.start
+                else:
+                    state.request_bytes += message.end - message.start
             ON_MESSAGE[kind][phase](state, message)
         except VIOLATIONS as error:
             blame(state, error)

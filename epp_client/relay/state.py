@@ -77,6 +77,10 @@ class State:
         self.chunk_by_chunk = False
         """The picker answers each chunk of the response."""
 
+        self.request_bytes = 0
+        """Bytes of the request's body."""
+        self.response_bytes = 0
+        """Bytes of the response's body."""
         self.attempts = 0
         """Number of streams to the picker that were opened."""
         self.header_reply: HeaderReply | None = None

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from epp_client.data_plane.plane import Inherited
 from epp_client.metrics.counters import Counters
+from epp_client.metrics.decisions import News
 from epp_client.pool.delta import SnapshotDelta
 from epp_client.settings import ServeSettings
 
@@ -85,6 +86,8 @@ class Counted(NamedTuple):
 
     number: int
     counters: Counters
+    news: News
+    """What it has recorded since its last counters."""
 
 
 class Channel:

@@ -17,6 +17,7 @@ import structlog
 from epp_client.data_plane.plane import Inherited
 from epp_client.errors import SettingsError
 from epp_client.metrics.counters import Counters
+from epp_client.metrics.decisions import Gathered
 from epp_client.pool.delta import difference
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
@@ -63,6 +64,7 @@ class WorkerProcess:
         channel: Channel,
         store: PoolStore,
         want: Want,
+        gathered: Gathered,
         bound: BoundSocket | None,
     ) -> None:
         self.bound = bound
@@ -71,6 +73,7 @@ class WorkerProcess:
         self._process = process
         self._code = code
         self._want = want
+        self._gathered = gathered
         self._channel = channel
         self._store = store
         self._told: dict[str, PoolSnapshot] = {}
@@ -99,9 +102,10 @@ class WorkerProcess:
         settings: ServeSettings,
         store: PoolStore,
         want: Want,
+        gathered: Gathered,
         bound: BoundSocket | None,
     ) -> "WorkerProcess":
-        """Start the process, which becomes `ready` later.
+        """Start the process, which becomes `ready` later. `gathered` gets its news.
 
         Raises:
             OSError: no descriptor, memory or process is free.
@@ -119,7 +123,7 @@ class WorkerProcess:
             channel = await Channel.open(ours)
             process, code = _started(theirs.fileno(), *passed)
             unless_started.pop_all()
-        worker = cls(process, code, channel, store, want, bound)
+        worker = cls(process, code, channel, store, want, gathered, bound)
         await channel.send(Configure(index, settings, store.synced, inherited))
         return worker
 
@@ -214,8 +218,9 @@ class WorkerProcess:
                     self.ready.set_exception(SettingsError(text))
                 case Wanted(pools):
                     self._want(pools)
-                case Counted(number, counters):
+                case Counted(number, counters, news):
                     self.counters = counters
+                    self._gathered.add(news)
                     if (question := self._questions.pop(number, None)) is not None:
                         question.set_result(None)
         # It waits for this after its last message.

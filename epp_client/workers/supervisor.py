@@ -10,6 +10,7 @@ import structlog
 
 from epp_client.errors import SettingsError
 from epp_client.metrics.counters import Counters
+from epp_client.metrics.decisions import Gathered, News
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings, TransportName
@@ -56,6 +57,7 @@ class Workers:
             for index, path in enumerate(settings.sockets)
         ]
         self._departed = Counters()
+        self._gathered = Gathered()
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -108,13 +110,14 @@ class Workers:
         self._changed(self)
 
     async def _spawn(self, slot: Slot) -> WorkerProcess:
-        settings, want = slot.settings, self._want
+        settings, store = slot.settings, self._store
+        want, gathered = self._want, self._gathered
         # grpcio cannot use the descriptor of a Unix socket.
         if settings.transport is TransportName.GRPCIO:
-            return await WorkerProcess.start(slot.index, settings, self._store, want, None)
+            return await WorkerProcess.start(slot.index, settings, store, want, gathered, None)
         bound = slot.bind()
         try:
-            return await WorkerProcess.start(slot.index, settings, self._store, want, bound)
+            return await WorkerProcess.start(slot.index, settings, store, want, gathered, bound)
         except BaseException:
             if bound is not slot.bound:
                 bound.close()
@@ -292,12 +295,22 @@ class Workers:
             for task in late:
                 task.cancel()
             await asyncio.gather(*counts, return_exceptions=True)
+        return self.latest()
+
+    def latest(self) -> Counters:
+        """The counters of all workers as far as they have reported them. They report once a second."""
         totals = Counters()
         totals.add(self._departed)
         totals.restarts = self._departed.restarts
-        for worker in workers:
-            totals.add(worker.counters)
+        for slot in self._slots:
+            for worker in slot.processes:
+                totals.add(worker.counters)
         return totals
+
+    def news(self) -> News:
+        """What the workers have recorded since the last call, as far as they have reported it. They report
+        once a second."""
+        return self._gathered.take()
 
     def forget(self, pool: str) -> None:
         """Drop the counters of a deleted pool."""

@@ -76,7 +76,7 @@ class Worker:
         if failed:
             log.error("the worker failed", exc_info=listening.exception())
         await self._plane.close()
-        await self._say(Counted(0, await self._plane.totals()))
+        await self._say(Counted(0, await self._plane.totals(), self._plane.news()))
         await self._channel.end(LAST_WORDS)
         return 1 if failed else 0
 
@@ -133,7 +133,8 @@ class Worker:
                 if not self._plane.serving and self._draining is None and not await self._serve():
                     self._over.set()
             case Count(number):
-                await self._say(Counted(number, await self._plane.totals()))
+                totals = await self._plane.totals()
+                await self._say(Counted(number, totals, self._plane.news()))
             case Forget(pool):
                 self._plane.forget(pool)
             case Drain(timeout):

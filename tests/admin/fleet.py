@@ -6,14 +6,16 @@
 import asyncio
 import random
 import sys
+import time
 from types import MappingProxyType
 
 from epp_client.admin.server import AdminServer, Readiness
 from epp_client.errors import ApiFault, Reason
 from epp_client.kubernetes.status.report import WriteResult
 from epp_client.metrics.counters import Counters
+from epp_client.metrics.decisions import Decision, News, Traffic
 from epp_client.metrics.registry import Metrics
-from epp_client.picker.health import Health
+from epp_client.picker.health import AddressNote, Health
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import EndpointPickerRef, FailureMode, InferencePool, PoolName
 from epp_client.pool.problems import Problem, Severity
@@ -55,6 +57,7 @@ class Fleet:
         self.metrics = Metrics("native")
         self.readiness = Readiness()
         self.counters = Counters()
+        self.recorded = News([], 0, {}, {})
         self.dice = random.Random(7)
         self.store.subscribe(lambda changed: self.metrics.pools_changed(self.store, changed))
         self.metrics.workers.set(2)
@@ -112,6 +115,8 @@ class Fleet:
             for _ in range(self.dice.randrange(40)):
                 numbers.picked(self.dice.expovariate(200))
                 numbers.outcome(Outcome.STEERED)
+                numbers.exchanged(self.dice.expovariate(2))
+            self._record(name, troubled)
             numbers.in_flight = self.dice.randrange(9)
             if troubled and self.dice.random() < 0.5:
                 reason = self.dice.choice([Reason.PICKER_TIMEOUT, Reason.PICK_OUTSIDE_POOL])
@@ -129,9 +134,55 @@ class Fleet:
         }
         self.counters.retained_bytes = self.dice.randrange(40_000_000)
 
+    def _record(self, name: PoolName, troubled: bool) -> None:
+        """What a relay would have recorded of a pool's requests."""
+        snapshot = self.store.snapshots[str(name)]
+        members = [*snapshot.table.by_key][:50]
+        if not members:
+            return
+        traffic = self.recorded.traffic.setdefault(str(name), {})
+        for _ in range(20):
+            key = self.dice.choice(members)
+            one = traffic.setdefault(key, Traffic())
+            one.picked += 1
+            one.served += 1
+        bad = troubled and self.dice.random() < 0.3
+        made = Decision(
+            at=time.time(),
+            pool=str(name),
+            outcome=Outcome.REFUSED if bad else Outcome.STEERED,
+            reason=Reason.PICKER_TIMEOUT if bad else None,
+            request_id=f"{self.dice.getrandbits(64):016x}",
+            model="llama-8b",
+            picker="10.200.0.1:9002",
+            said=HOSTILE[:20] if bad else key,
+            picked=key,
+            served="" if bad else key,
+            pick_seconds=self.dice.expovariate(200),
+            seconds=self.dice.expovariate(2),
+            request_bytes=640,
+            response_bytes=20_000,
+        )
+        self.recorded.decisions.append(made)
+        if snapshot.picker is not None:
+            error = "no answer for 3 s" if bad else ""
+            self.recorded.pickers[str(name)] = {
+                address: AddressNote(error, time.time() if bad else 0.0, 0.002)
+                for address in snapshot.picker.addresses
+            }
+
     async def totals(self) -> Counters:
         """The numbers now."""
         return self.counters
+
+    def latest(self) -> Counters:
+        """The numbers now."""
+        return self.counters
+
+    def news(self) -> News:
+        """What the requests since the last call have left."""
+        news, self.recorded = self.recorded, News([], 0, {}, {})
+        return news
 
     def forget(self, pool: str) -> None:
         """Nothing is deleted here."""

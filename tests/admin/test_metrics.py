@@ -27,6 +27,7 @@ LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")
 FAMILIES = {
     "epp_client_requests": ("counter", {"pool", "outcome"}),
     "epp_client_pick_seconds": ("histogram", {"pool"}),
+    "epp_client_exchange_seconds": ("histogram", {"pool"}),
     "epp_client_fail_open": ("counter", {"pool", "reason"}),
     "epp_client_refused": ("counter", {"pool", "reason"}),
     "epp_client_response_passthrough": ("counter", {"pool", "reason"}),

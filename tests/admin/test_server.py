@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from epp_client.admin.listening import MAX_HEADER_BYTES
 from epp_client.admin.server import AdminServer, Readiness
 from epp_client.metrics.counters import Counters
+from epp_client.metrics.decisions import News
 from epp_client.metrics.registry import Metrics
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import (
@@ -58,6 +59,12 @@ class NoRequests:
 
     async def totals(self) -> Counters:
         return Counters()
+
+    def latest(self) -> Counters:
+        return Counters()
+
+    def news(self) -> News:
+        return News([], 0, {}, {})
 
     def forget(self, pool: str) -> None:
         raise AssertionError(pool)

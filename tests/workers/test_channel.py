@@ -7,13 +7,14 @@ import pytest
 import uvloop
 
 from epp_client.metrics.counters import Counters
+from epp_client.metrics.decisions import News
 from epp_client.workers.channel import Channel, Counted
 
 
 async def speak(worker: Channel) -> None:
     # the first words may get into the kernel still
     while True:
-        await worker.send(Counted(0, Counters()))
+        await worker.send(Counted(0, Counters(), News([], 0, {}, {})))
         await asyncio.sleep(0)
 
 
