@@ -118,7 +118,7 @@ async def test_a_list_of_dead_endpoints_is_a_503_that_says_so(
         "endpoint_unreachable",
     )
     error = answer.json()["error"]
-    assert error["code"] == 503
+    assert error["code"] == "endpoint_unreachable"
     assert error["type"] == "inference_endpoint_unavailable"
     assert error["message"].startswith("InferencePool default/dead: no chosen endpoint could be ")
     line = await logged.line("dead")
