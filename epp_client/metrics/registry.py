@@ -5,7 +5,7 @@ removed once they have been scraped. Requests are counted in `counters`, not her
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import choose_encoder
@@ -21,6 +21,9 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.problems import Severity
 from epp_client.pool.store import PoolStore
 from epp_client.version import VERSION
+
+XDS_TYPES: Final = ("cds", "eds", "lds", "rds", "sds")
+"""Values of the label `type`. The last three are of a Gateway."""
 
 
 class Scrape(NamedTuple):
@@ -59,6 +62,10 @@ class Metrics:
         self.xds_nacks = Counter(
             "epp_client_xds_nacks", "Responses that Envoy rejected.", ["type"], registry=registry
         )
+        for kind in XDS_TYPES:
+            # With 0 from the start: an increase from nothing to 1 is none.
+            self.xds_pushes.labels(kind)
+            self.xds_nacks.labels(kind)
         self.envoys = Gauge("epp_client_envoys_connected", "Open ADS streams.", registry=registry)
         Gauge(
             "epp_client_build_info", "Always 1.", ["version", "transport"], registry=registry

@@ -382,6 +382,11 @@ def test_a_known_pool_has_its_reasons_from_the_start(sidecar: Sidecar, store: Po
     assert value(sidecar, "epp_client_refused_total", **nobody) == 0
 
 
+def test_the_first_rejected_configuration_is_an_increase(sidecar: Sidecar) -> None:
+    for kind in ("cds", "eds", "lds", "rds", "sds"):
+        assert value(sidecar, "epp_client_xds_nacks_total", type=kind) == 0
+
+
 def test_the_series_that_exist_from_the_start_are_bounded(
     sidecar: Sidecar, store: PoolStore
 ) -> None:

@@ -82,6 +82,9 @@ SOME: dict[str, Any] = {
     "podMonitor.matchLabels": {"app": "edge-envoy"},
     "prometheusRule.enabled": True,
     "prometheusRule.labels": {"release": "prometheus"},
+    "prometheusRule.alertLabels": {"team": "inference", "severity": "page"},
+    "prometheusRule.runbookUrl": "https://wiki.example.com/epp-client",
+    "prometheusRule.objective": 0.9995,
     "podLabels": {"a": "b"},
     "podAnnotations": {"a": "b"},
     "nodeSelector": {"kubernetes.io/os": "linux"},
@@ -110,7 +113,11 @@ WITH: dict[str, Object] = {
         "mode": "sidecar",
         "podMonitor": {"enabled": True, "matchLabels": {"app": "other"}},
     },
-    "prometheusRule.labels": {"prometheusRule": {"enabled": True}},
+    **{
+        name: {"prometheusRule": {"enabled": True}}
+        for name in SOME
+        if name.startswith("prometheusRule.")
+    },
     "envoy.bootstrap": {"pools": []},
 }
 """What a value needs to have an effect."""

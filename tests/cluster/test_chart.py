@@ -166,6 +166,21 @@ def test_its_monitoring_is_that_of_config_prometheus() -> None:
     assert made["PrometheusRule", RELEASE]["spec"] == rule["spec"]
 
 
+def test_its_alerts_have_the_labels_the_runbook_and_the_objective_of_the_values() -> None:
+    given = {"alertLabels": {"team": "a", "severity": "page"}, "objective": 0.9995}
+    values = {"enabled": True, "runbookUrl": "https://wiki.example.com/runbook", **given}
+    made = by_name(template({**POOLS, "prometheusRule": values}))["PrometheusRule", RELEASE]
+    rules = [rule for group in made["spec"]["groups"] for rule in group["rules"]]
+    alerts = {rule["alert"]: rule for rule in rules if "alert" in rule}
+    assert all(rule["labels"] == given["alertLabels"] for rule in alerts.values())
+    links = {rule["annotations"]["runbook_url"].partition("#")[0] for rule in alerts.values()}
+    assert links == {"https://wiki.example.com/runbook"}
+    fast = alerts["EppClientErrorBudgetBurnsFast"]["expr"]
+    assert "14.4 * (1 - 0.9995)" in fast
+    assert "0.999)" not in fast
+    assert not any("labels" in rule for rule in rules if "record" in rule)
+
+
 # --- lint and values ---
 
 
@@ -231,6 +246,11 @@ WRONG: dict[str, tuple[Object, str]] = {
         {"pools": [], "serveGateway": {"enabled": True}, "status": {"gateway": "infra/edge"}},
         r"status.gateway: its namespace infra is not one of the namespaces \(inference\)",
     ),
+    "a runbook at no address": (
+        {"prometheusRule": {"runbookUrl": "docs/runbook.md"}},
+        "prometheusRule/runbookUrl",
+    ),
+    "an objective in percent": ({"prometheusRule": {"objective": 99.9}}, "objective"),
     "a port of the sidecar": ({"serveGateway": {"ports": [9902]}}, "serveGateway/ports/0"),
     "a monitor of nothing": (
         {"mode": "sidecar", "podMonitor": {"enabled": True}},
