@@ -149,7 +149,6 @@ async def test_a_sidecar_under_load_fills_the_dashboard(
     stack: Stack, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     async def work() -> None:
-        dead = {"x_picker_dialect": "pick-list", "x_picker_list": stack.dead_endpoint}
         await asyncio.gather(
             *(
                 echo(client, stack, "close", x_picker_dialect=dialect)
@@ -160,7 +159,13 @@ async def test_a_sidecar_under_load_fills_the_dashboard(
                 for pool in ("open", "close")
             ),
             *(echo(client, stack, pool) for pool in ("open", "close", "nopicker")),
-            echo(client, stack, "close", **dead),
+            echo(
+                client,
+                stack,
+                "close",
+                x_picker_dialect="pick-list",
+                x_picker_list=stack.dead_endpoint,
+            ),
             client.post(stack.pool_url("open") + "/fail", content=b"hello"),
         )
 
