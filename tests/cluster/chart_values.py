@@ -116,7 +116,7 @@ WITH: dict[str, Object] = {
     **{
         name: {"prometheusRule": {"enabled": True}}
         for name in SOME
-        if name.startswith("prometheusRule.")
+        if name.startswith("prometheusRule.") and name != "prometheusRule.enabled"
     },
     "envoy.bootstrap": {"pools": []},
 }
