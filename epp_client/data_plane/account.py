@@ -95,6 +95,8 @@ class Account:
             reason = exchange.result.endpoint_failure
             counters.endpoint_fail(reason)
             self._warn("Envoy answered instead of an endpoint", pool=pool, reason=str(reason))
+        if exchange.result.endpoint_error:
+            counters.endpoint_errors += 1
         if exchange.result.eviction is not None:
             counters.evict(exchange.result.eviction)
         for what, (count, name) in exchange.result.left_out.items():

@@ -138,6 +138,8 @@ async def test_a_list_of_dead_endpoints_is_a_503_that_says_so(
         return value(after, name, **labels) - value(before, name, **labels)
 
     assert grown("epp_client_endpoint_failures", reason="endpoint_unreachable") == 1
+    # It is Envoy's 503, not an endpoint's.
+    assert grown("epp_client_endpoint_errors") == 0
     assert grown("epp_client_endpoints_passed_over", pool="default/dead") == 3
     assert grown("epp_client_requests", outcome="local_pick") == 1
     assert grown("epp_client_refused") == 0
