@@ -9,6 +9,7 @@ from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.client.resources import INFERENCE_POOL
 from epp_client.kubernetes.status.conditions import (
     PoolFacts,
+    Reason,
     Relation,
     conditions,
     export_of,
@@ -59,7 +60,10 @@ class PoolWanted(NamedTuple):
 
     def merged(self, data: Object, now: str) -> NewStatus:
         """See Wanted."""
-        merged = merge(data, self.parent, self.finding.conditions, now)
+        wanted = self.finding.conditions
+        if wanted is not None:
+            wanted = [_while_judged_again(data, self.parent, one) for one in wanted]
+        merged = merge(data, self.parent, wanted, now)
         return NewStatus({"parents": list(merged.parents)}, merged.changed, merged.problem)
 
     def summary(self) -> str:
@@ -67,6 +71,21 @@ class PoolWanted(NamedTuple):
         if self.finding.conditions is None:
             return "entry removed: no route of the Gateway refers to the pool"
         return summary_of(self.finding.conditions)
+
+
+def _while_judged_again(data: Object, parent: Parent, wanted: Condition) -> Condition:
+    """A pool that is accepted stays so until the Gateway has judged its changed routes: they are served as
+    they were. Otherwise every change of a route would take the condition back for a moment."""
+    if (wanted.type, wanted.reason) != ("Accepted", Reason.PENDING):
+        return wanted
+    namespace = str(data["metadata"].get("namespace") or "default")
+    for entry in (data.get("status") or {}).get("parents") or ():
+        if parent.owns(entry, namespace):
+            for before in entry.get("conditions") or ():
+                if (before.get("type"), before.get("status")) == ("Accepted", "True"):
+                    reason, message = (str(before.get(key, "")) for key in ("reason", "message"))
+                    return Condition("Accepted", "True", reason, message)
+    return wanted
 
 
 def said_of_pools(inputs: Inputs, parent: Parent) -> Said:
