@@ -20,7 +20,7 @@ from epp_client.pool.resolve import World, resolve
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from testbed.stack import inference_pool
-from tests.kubernetes.test_status_routes import GATEWAY, route, verdict_on
+from tests.kubernetes.test_status_routes import BACKEND, GATEWAY, route, verdict_on
 from tests.kubernetes.test_status_routes import PARENT as REFERENCE
 from tests.kubernetes.test_status_routes import said as verdict_of
 
@@ -67,6 +67,26 @@ def test_a_pool_of_another_gateway_has_none_any_more() -> None:
 
 def test_while_the_routes_are_unknown_nothing_is_taken_back() -> None:
     assert found(pool(), routes=NOT_READ, resolved=pool()) is None
+
+
+@pytest.mark.parametrize(
+    ("resolved", "kept"),
+    [
+        (verdict_of("True", "ResolvedRefs", observedGeneration=2), True),
+        (verdict_of("False", "ResolvedRefs", observedGeneration=2), False),
+        (verdict_of("False", "ResolvedRefs"), False),
+        (verdict_of("Unknown", "ResolvedRefs"), False),
+    ],
+)
+def test_while_a_changed_route_of_another_namespace_is_judged_again_nothing_is_taken_back(
+    resolved: dict[str, Any], kept: bool
+) -> None:
+    away = route(
+        backend=BACKEND | {"namespace": "apps"},
+        namespace="guests",
+        status=[verdict_on(REFERENCE, verdict_of("True"), resolved)],
+    )
+    assert found(pool(), routes=[away], resolved=pool()) == (None if kept else Finding(1, None))
 
 
 def test_while_the_routes_are_unknown_a_named_pool_has_its_conditions() -> None:

@@ -16,7 +16,7 @@ from epp_client.kubernetes.status.conditions import (
 )
 from epp_client.kubernetes.status.gateway_merge import summary_of
 from epp_client.kubernetes.status.merge import Parent, merge
-from epp_client.kubernetes.status.routes import references
+from epp_client.kubernetes.status.routes import in_doubt, references
 from epp_client.kubernetes.status.subjects import NewStatus, Said, Subject, generation
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.parse import parse_inference_pool
@@ -105,8 +105,10 @@ def findings(
     inputs: Inputs, pools: Mapping[PoolName, Object], gateway: GatewayName
 ) -> dict[PoolName, Finding]:
     """The conditions of each of `pools` whose newest generation has been resolved."""
-    routes = inputs.routes()
+    listed = inputs.routes()
+    routes = None if listed is None else list(listed)
     found = None if routes is None else references(routes, gateway)
+    doubtful = frozenset[PoolName]() if routes is None else in_doubt(routes, gateway)
     out: dict[PoolName, Finding] = {}
     for name, pool in pools.items():
         relation = Relation((found or {}).get(name, ()), name in inputs.named)
@@ -114,7 +116,7 @@ def findings(
             facts = _facts(inputs, name, pool)
             if facts is not None:
                 out[name] = Finding(generation(pool), conditions(facts, relation, gateway))
-        elif found is not None:
+        elif found is not None and name not in doubtful:
             # Without the list of routes it is unknown whether one refers to the pool.
             out[name] = Finding(generation(pool), None)
     return out
