@@ -8,6 +8,9 @@ from io import BytesIO
 from time import monotonic
 
 import aiohttp
+import h2.connection
+import h2.events
+import h2.exceptions
 
 TIMEOUT = 30.0
 """Seconds for a whole answer."""
@@ -81,6 +84,75 @@ async def ask(
             return Answer(answer.status, names, whole, arrivals=tuple(arrivals))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         return Answer(0, error=f"no whole answer: {error!r}")
+
+
+async def ask_with_trailers(
+    address: tuple[str, int], host: str, path: str, body: bytes, trailers: Mapping[str, str]
+) -> Answer:
+    """Send a POST with trailers, over HTTP/2 without TLS."""
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            reader, writer = await asyncio.open_connection(*address)
+            try:
+                return await _Http2(reader, writer).post(host, path, body, trailers)
+            finally:
+                writer.close()
+    except (TimeoutError, OSError, h2.exceptions.ProtocolError) as error:
+        return Answer(0, error=f"no whole answer: {error!r}")
+
+
+class _Http2:
+    """One request on a connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._http2 = h2.connection.H2Connection()
+        self._http2.initiate_connection()
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+        self._ended = ""
+
+    async def post(self, host: str, path: str, body: bytes, trailers: Mapping[str, str]) -> Answer:
+        """The answer to a POST."""
+        pseudo = {":method": "POST", ":scheme": "http", ":authority": host, ":path": path}
+        self._http2.send_headers(1, list(pseudo.items()))
+        sent = 0
+        while not self._ended:
+            while sent < len(body) and (room := self._room()):
+                self._http2.send_data(1, body[sent : sent + room])
+                sent += min(room, len(body) - sent)
+                if sent == len(body):
+                    self._http2.send_headers(1, list(trailers.items()), end_stream=True)
+            self._writer.write(self._http2.data_to_send())
+            await self._writer.drain()
+            data = await self._reader.read(65_536)
+            if not data:
+                self._ended = "the connection was closed"
+            for event in self._http2.receive_data(data):
+                self._take(event)
+        if self._ended != "complete":
+            return Answer(0, error=f"no whole answer: {self._ended}")
+        return Answer(int(self._headers[":status"]), self._headers, bytes(self._body))
+
+    def _room(self) -> int:
+        window = self._http2.local_flow_control_window(1)
+        return min(window, self._http2.max_outbound_frame_size)
+
+    def _take(self, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.ResponseReceived():
+                self._headers = {_text(name): _text(value) for name, value in event.headers}
+            case h2.events.DataReceived():
+                self._body += event.data
+                self._http2.acknowledge_received_data(event.flow_controlled_length, 1)
+            case h2.events.StreamEnded():
+                self._ended = "complete"
+            case h2.events.StreamReset():
+                self._ended = "the stream was reset"
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
 
 
 def new_session() -> aiohttp.ClientSession:

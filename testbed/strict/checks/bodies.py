@@ -9,6 +9,7 @@ import grpc
 from grpc import aio
 
 from testbed.strict.checks.registry import check
+from testbed.strict.client import ask_with_trailers
 from testbed.strict.site import Failed, Site
 from testbed.strict.workloads import PORTS
 
@@ -96,6 +97,29 @@ async def h2c(site: Site) -> None:
                 found = answer.headers.get("x-http-version")
                 if found != version:
                     raise Failed(f"{name}: asked with HTTP/{found} instead of HTTP/{version}")
+
+
+@check(
+    "request-trailers",
+    "A request with trailers reaches the model server with its body whole, and once.",
+    "gamma",
+)
+async def request_trailers(site: Site) -> None:
+    """Over HTTP/2 on both sides. A proxy that keeps the body for retries may send it twice."""
+    host, pool = "trailed.example", site.pool("trailed", "gamma", appProtocol="kubernetes.io/h2c")
+    address = site.addresses["one"], PORTS["one"][0]
+    async with site.made(pool, site.route(host, "trailed")):
+        await site.serves(host, {"200 gamma"}, 8, path="/v1/models")
+        for size in (1, 1000, 64 * KIB + 1, 256 * KIB):
+            body, trailers = _body(size), {"x-checksum": "one"}
+            digest = hashlib.sha256(body).hexdigest()
+            for _ in range(4):
+                answer = await ask_with_trailers(address, host, "/echo", body, trailers)
+                if answer.status != 200:
+                    raise Failed(f"{size} bytes: {answer.said}")
+                found = json.loads(answer.body)
+                if found["sha256"] != digest:
+                    raise Failed(f"{size} bytes were sent, and {found['size']} arrived")
 
 
 @check(

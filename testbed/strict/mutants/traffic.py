@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from epp_client.envoy import gateway_actions
 from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
 from epp_client.ext_proc.replies import EMPTY
@@ -106,6 +107,12 @@ def protocol_ignored() -> None:
         return lambda pool, protocol, mode: original(pool, AppProtocol.HTTP, mode)
 
     replace(ads, "serialized_cluster", make)
+
+
+@mutant("retries-with-trailers", {"request-trailers": "bytes were sent"})
+def retries_with_trailers() -> None:
+    """Envoy keeps the body of every request for retries, and sends it again before trailers."""
+    replace(gateway_actions, "pool_routes", lambda f: lambda route, terms: f(route, terms)[-1:])
 
 
 @mutant("trailers-lost", {"trailers": "UNKNOWN"})
