@@ -45,7 +45,7 @@ test-cluster: venv ## Run the tests against a real API server and real pickers (
 cluster: venv ## Run a Kubernetes cluster of one machine until Ctrl-C, to try things by hand (needs root and Go)
 	$(BIN)/python -m testbed.cluster
 
-conformance: venv ## Run the official conformance suites; SUITE=gaie|gateway-http RUN=TestName (needs root and Go)
+conformance: venv ## Run the official conformance suites; SUITE=gaie|gateway-http|strict RUN=TestName (needs root and Go)
 	$(BIN)/python -m testbed.conformance $(if $(SUITE),--suite $(SUITE)) $(if $(RUN),--run $(RUN)) $(CONFORMANCE)
 
 build/compiled/built: .venv/installed setup.py $(shell find epp_client -name '*.py')

@@ -1,7 +1,7 @@
 """`make conformance`: builds what is missing, starts the cluster, installs the gateway, runs the suites.
 
-A line for each test as it ends. Reports of whole runs go to `conformance/reports/`, logs to
-`build/conformance/`.
+The suite `strict` is our own (`testbed.strict`), and runs if it is asked for. A line for each test as it
+ends. Reports of whole runs go to `conformance/reports/`, logs to `build/conformance/`.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from epp_client.up.child import ending_with_parent
 from testbed.cluster.binaries import MACHINE, Unavailable, binary, ensure
 from testbed.cluster.kubelet.images import PROJECT
 from testbed.cluster.machine import Machine, missing, running_machine
@@ -20,11 +21,14 @@ from testbed.cluster.network import enter
 from testbed.conformance import controller
 from testbed.conformance.gateway import HOW, installed
 from testbed.conformance.progress import Progress
-from testbed.conformance.suites import SUITES, Suite
+from testbed.conformance.suites import GATEWAY_CLASS, SUITES, Suite
 from testbed.process import Process
+from testbed.strict.checks import CHECKS
 
 LOGS = PROJECT / "build" / "conformance"
 REPORTS = PROJECT / "conformance" / "reports"
+STRICT = "strict"
+"""Our own suite."""
 _SILENCE = 15.0
 """Seconds after which the tests that run are named."""
 
@@ -42,8 +46,8 @@ class Clock:
 
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m testbed.conformance", description=__doc__)
-    names = [suite.name for suite in SUITES]
-    parser.add_argument("--suite", choices=names, help="one suite, by default both")
+    names = [*(suite.name for suite in SUITES), STRICT]
+    parser.add_argument("--suite", choices=names, help="one suite, by default both official ones")
     parser.add_argument("--run", default="", metavar="TEST", help="one test, by its short name")
     default = "controller" if controller.there() else "pairs"
     parser.add_argument("--gateway", choices=list(HOW), default=default, help="how it is installed")
@@ -53,6 +57,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.run and options.suite is None:
         parser.error("--run needs --suite")
+    if options.run and options.suite == STRICT and options.run not in CHECKS:
+        parser.error(f"the checks are {', '.join(CHECKS)}")
     return options
 
 
@@ -61,13 +67,13 @@ async def _run_suite(
 ) -> bool:
     """Run a suite; whether all of it passed."""
     # A report tells of a whole run only.
-    report = options.reports / suite.report if not options.run else None
-    if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
+    path = options.reports / suite.report if not options.run else None
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{suite.name}.log"
     log.unlink(missing_ok=True)
     clock.say(f"{suite.name} {suite.version}: {options.run or 'all tests'}, log in {log}")
-    flags = suite.flags(report=report, run=options.run, more=options.more)
+    flags = suite.flags(report=path, run=options.run, more=options.more)
     process = await Process.start(
         *("env", f"KUBECONFIG={machine.kubeconfig}", str(binary(suite.program)), *flags), log=log
     )
@@ -89,14 +95,29 @@ async def _run_suite(
                 break
             await asyncio.wait({exited}, timeout=0.5)
     await process.kill()
-    passed = exited.result() == 0 and progress.count("FAIL") == 0
+    good = exited.result() == 0 and progress.count("FAIL") == 0
     clock.say(
-        f"{suite.name}: {'passed' if passed else 'FAILED'}: {progress.count('PASS')} passed, "
+        f"{suite.name}: {'passed' if good else 'FAILED'}: {progress.count('PASS')} passed, "
         f"{progress.count('FAIL')} failed; {progress.count('SKIP')} are of features that are not declared"
     )
-    if passed and report is not None:
-        clock.say(f"{suite.name}: report in {report}")
-    return passed
+    if good and path is not None:
+        clock.say(f"{suite.name}: report in {path}")
+    return good
+
+
+async def _run_strict(machine: Machine, options: argparse.Namespace) -> bool:
+    """Run our own suite, as against any other gateway; whether all of it passed."""
+    arguments = ["--class", GATEWAY_CLASS, "--kubeconfig", str(machine.kubeconfig)]
+    # The kubelet runs this working copy for the image `python`.
+    arguments += ["--image", "python"]
+    if options.run:
+        arguments += ["--check", options.run]
+    else:
+        options.reports.mkdir(parents=True, exist_ok=True)
+        arguments += ["--report", str(options.reports / f"{STRICT}.yaml")]
+    command = (sys.executable, "-m", "testbed.strict", *arguments, *options.more)
+    process = await asyncio.create_subprocess_exec(*ending_with_parent(command, signal.SIGTERM))
+    return await process.wait() == 0
 
 
 async def _run(options: argparse.Namespace) -> int:
@@ -104,7 +125,7 @@ async def _run(options: argparse.Namespace) -> int:
     assert own is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, own.cancel)
     LOGS.mkdir(parents=True, exist_ok=True)
-    passed = True
+    good = True
     async with running_machine() as machine:
         clock.say("the cluster is ready")
         try:
@@ -112,7 +133,9 @@ async def _run(options: argparse.Namespace) -> int:
                 clock.say(f"the gateway is installed ({options.gateway})")
                 for suite in SUITES:
                     if options.suite in (None, suite.name):
-                        passed &= await _run_suite(machine, suite, options, clock)
+                        good &= await _run_suite(machine, suite, options, clock)
+                if options.suite == STRICT:
+                    good &= await _run_strict(machine, options)
                 if options.keep:
                     inside = f"nsenter --net --target={os.getpid()}"
                     clock.say(f"kept: {inside} env KUBECONFIG={machine.kubeconfig} bash")
@@ -123,8 +146,8 @@ async def _run(options: argparse.Namespace) -> int:
             if (machine.folder / "logs").exists():
                 shutil.copytree(machine.folder / "logs", LOGS / "containers")
             shutil.copy(machine.folder / "kubelet.log", LOGS)
-    clock.say("passed" if passed else f"FAILED: see {LOGS}")
-    return 0 if passed else 1
+    clock.say("passed" if good else f"FAILED: see {LOGS}")
+    return 0 if good else 1
 
 
 def main() -> int:

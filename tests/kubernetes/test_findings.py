@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from epp_client.kubernetes.client.resources import INFERENCE_POOL
-from epp_client.kubernetes.status.findings import Finding, Inputs, findings, said_of_pools
+from epp_client.kubernetes.status.findings import (
+    Finding,
+    Inputs,
+    PoolWanted,
+    findings,
+    said_of_pools,
+)
 from epp_client.kubernetes.status.merge import Parent
 from epp_client.kubernetes.status.subjects import Said, Subject
 from epp_client.pool.inference_pool import PoolName
@@ -14,7 +20,9 @@ from epp_client.pool.resolve import World, resolve
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from testbed.stack import inference_pool
-from tests.kubernetes.test_status_routes import GATEWAY, route
+from tests.kubernetes.test_status_routes import BACKEND, GATEWAY, route, verdict_on
+from tests.kubernetes.test_status_routes import PARENT as REFERENCE
+from tests.kubernetes.test_status_routes import said as verdict_of
 
 POOL = PoolName("apps", "llama")
 REFERRING, NO_ROUTES, NOT_READ = (route(),), (), None
@@ -59,6 +67,26 @@ def test_a_pool_of_another_gateway_has_none_any_more() -> None:
 
 def test_while_the_routes_are_unknown_nothing_is_taken_back() -> None:
     assert found(pool(), routes=NOT_READ, resolved=pool()) is None
+
+
+@pytest.mark.parametrize(
+    ("resolved", "kept"),
+    [
+        (verdict_of("True", "ResolvedRefs", observedGeneration=2), True),
+        (verdict_of("False", "ResolvedRefs", observedGeneration=2), False),
+        (verdict_of("False", "ResolvedRefs"), False),
+        (verdict_of("Unknown", "ResolvedRefs"), False),
+    ],
+)
+def test_while_a_changed_route_of_another_namespace_is_judged_again_nothing_is_taken_back(
+    resolved: dict[str, Any], kept: bool
+) -> None:
+    away = route(
+        backend=BACKEND | {"namespace": "apps"},
+        namespace="guests",
+        status=[verdict_on(REFERENCE, verdict_of("True"), resolved)],
+    )
+    assert found(pool(), routes=[away], resolved=pool()) == (None if kept else Finding(1, None))
 
 
 def test_while_the_routes_are_unknown_a_named_pool_has_its_conditions() -> None:
@@ -108,3 +136,55 @@ def test_what_is_wanted_of_a_pool_goes_into_its_status() -> None:
     data = pool() | {"status": written.status}
     assert gone.merged(data, "2026-01-01T00:00:00Z").status == {"parents": []}
     assert "removed" in gone.summary()
+
+
+PARENT = Parent(GATEWAY, "epp-client.dev/gateway")
+JUDGED_BEFORE = route(status=[verdict_on(REFERENCE, verdict_of("True", observedGeneration=2))])
+"""A route that was accepted, and has changed since."""
+
+
+def with_entry(data: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
+    """`data` with our entry, whose condition Accepted has this status."""
+    condition = {
+        "type": "Accepted",
+        "status": status,
+        "reason": reason,
+        "message": "said before",
+        "observedGeneration": 1,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    entry = {
+        "parentRef": PARENT.reference(),
+        "controllerName": PARENT.controller,
+        "conditions": [condition],
+    }
+    return {**data, "status": {"parents": [entry]}}
+
+
+def accepted_after(data: dict[str, Any], routes: Any) -> dict[str, Any]:
+    """The condition Accepted that is written over what `data` has."""
+    wanted = found(data, routes=routes, resolved=pool())
+    assert wanted is not None
+    status = PoolWanted(PARENT, wanted).merged(data, "2026-02-02T00:00:00Z").status
+    [entry] = status["parents"]
+    return next(c for c in entry["conditions"] if c["type"] == "Accepted")
+
+
+def test_an_accepted_pool_stays_accepted_while_its_route_is_judged_again() -> None:
+    kept = accepted_after(with_entry(pool(), "True", "Accepted"), [JUDGED_BEFORE])
+    assert (kept["status"], kept["reason"], kept["message"]) == ("True", "Accepted", "said before")
+    assert kept["lastTransitionTime"] == "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "before", [("False", "HTTPRouteNotAccepted"), ("Unknown", "Pending"), None]
+)
+def test_a_pool_that_was_not_accepted_is_pending_until_its_route_is_judged(before: Any) -> None:
+    data = pool() if before is None else with_entry(pool(), *before)
+    assert accepted_after(data, [JUDGED_BEFORE])["reason"] == "Pending"
+
+
+def test_an_accepted_pool_is_not_accepted_once_its_route_is_rejected() -> None:
+    rejected = route(status=[verdict_on(REFERENCE, verdict_of("False"))])
+    said_now = accepted_after(with_entry(pool(), "True", "Accepted"), [rejected])
+    assert (said_now["status"], said_now["reason"]) == ("False", "HTTPRouteNotAccepted")

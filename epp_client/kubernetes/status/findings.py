@@ -9,13 +9,14 @@ from epp_client.gateway.table import GatewayName
 from epp_client.kubernetes.client.resources import INFERENCE_POOL
 from epp_client.kubernetes.status.conditions import (
     PoolFacts,
+    Reason,
     Relation,
     conditions,
     export_of,
 )
 from epp_client.kubernetes.status.gateway_merge import summary_of
 from epp_client.kubernetes.status.merge import Parent, merge
-from epp_client.kubernetes.status.routes import references
+from epp_client.kubernetes.status.routes import in_doubt, references
 from epp_client.kubernetes.status.subjects import NewStatus, Said, Subject, generation
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.parse import parse_inference_pool
@@ -59,7 +60,10 @@ class PoolWanted(NamedTuple):
 
     def merged(self, data: Object, now: str) -> NewStatus:
         """See Wanted."""
-        merged = merge(data, self.parent, self.finding.conditions, now)
+        wanted = self.finding.conditions
+        if wanted is not None:
+            wanted = [_while_judged_again(data, self.parent, one) for one in wanted]
+        merged = merge(data, self.parent, wanted, now)
         return NewStatus({"parents": list(merged.parents)}, merged.changed, merged.problem)
 
     def summary(self) -> str:
@@ -67,6 +71,21 @@ class PoolWanted(NamedTuple):
         if self.finding.conditions is None:
             return "entry removed: no route of the Gateway refers to the pool"
         return summary_of(self.finding.conditions)
+
+
+def _while_judged_again(data: Object, parent: Parent, wanted: Condition) -> Condition:
+    """A pool that is accepted stays so until the Gateway has judged its changed routes: they are served as
+    they were. Otherwise every change of a route would take the condition back for a moment."""
+    if (wanted.type, wanted.reason) != ("Accepted", Reason.PENDING):
+        return wanted
+    namespace = str(data["metadata"].get("namespace") or "default")
+    for entry in (data.get("status") or {}).get("parents") or ():
+        if parent.owns(entry, namespace):
+            for before in entry.get("conditions") or ():
+                if (before.get("type"), before.get("status")) == ("Accepted", "True"):
+                    reason, message = (str(before.get(key, "")) for key in ("reason", "message"))
+                    return Condition("Accepted", "True", reason, message)
+    return wanted
 
 
 def said_of_pools(inputs: Inputs, parent: Parent) -> Said:
@@ -86,8 +105,10 @@ def findings(
     inputs: Inputs, pools: Mapping[PoolName, Object], gateway: GatewayName
 ) -> dict[PoolName, Finding]:
     """The conditions of each of `pools` whose newest generation has been resolved."""
-    routes = inputs.routes()
+    listed = inputs.routes()
+    routes = None if listed is None else list(listed)
     found = None if routes is None else references(routes, gateway)
+    doubtful = frozenset[PoolName]() if routes is None else in_doubt(routes, gateway)
     out: dict[PoolName, Finding] = {}
     for name, pool in pools.items():
         relation = Relation((found or {}).get(name, ()), name in inputs.named)
@@ -95,7 +116,7 @@ def findings(
             facts = _facts(inputs, name, pool)
             if facts is not None:
                 out[name] = Finding(generation(pool), conditions(facts, relation, gateway))
-        elif found is not None:
+        elif found is not None and name not in doubtful:
             # Without the list of routes it is unknown whether one refers to the pool.
             out[name] = Finding(generation(pool), None)
     return out

@@ -56,18 +56,8 @@ def references(
     A parentRef to a ListenerSet is not followed to its Gateway.
     """
     found: dict[PoolName, list[RouteVerdict]] = {}
-    for route in routes:
-        metadata = route["metadata"]
-        namespace = str(metadata.get("namespace") or "default")
-        attached = [
-            ref
-            for ref in _attachments((route.get("spec") or {}).get("parentRefs"), namespace)
-            if (ref.group, ref.kind) == (GATEWAY_GROUP, "Gateway")
-            and (ref.namespace, ref.name) == gateway
-        ]
-        if not attached:
-            continue
-        name = f"{namespace}/{metadata.get('name')}"
+    for route, namespace, attached in _attached(routes, gateway):
+        name = f"{namespace}/{route['metadata'].get('name')}"
         verdict, why = _judged(route, namespace, attached, "Accepted")
         resolved, _ = _judged(route, namespace, attached, "ResolvedRefs")
         for pool in dict.fromkeys(_pools(route, namespace)):
@@ -77,6 +67,37 @@ def references(
         pool: tuple(sorted(verdicts, key=lambda said: said.route))
         for pool, verdicts in found.items()
     }
+
+
+def in_doubt(routes: Iterable[Object], gateway: GatewayName) -> frozenset[PoolName]:
+    """The pools that a changed route refers to from another namespace, if the Gateway had resolved its
+    references before the change and has not done so since."""
+    found: set[PoolName] = set()
+    for route, namespace, attached in _attached(routes, gateway):
+        # Of generation 0 no verdict is an earlier one.
+        earlier = {**route, "metadata": {**route["metadata"], "generation": 0}}
+        now, before = (
+            _judged(one, namespace, attached, "ResolvedRefs")[0] for one in (route, earlier)
+        )
+        if now is Verdict.PENDING and before is Verdict.ACCEPTED:
+            found |= {pool for pool in _pools(route, namespace) if pool.namespace != namespace}
+    return frozenset(found)
+
+
+def _attached(
+    routes: Iterable[Object], gateway: GatewayName
+) -> Iterator[tuple[Object, str, list[_Attachment]]]:
+    """The routes of the Gateway, with their namespaces and their parentRefs to it."""
+    for route in routes:
+        namespace = str(route["metadata"].get("namespace") or "default")
+        attached = [
+            ref
+            for ref in _attachments((route.get("spec") or {}).get("parentRefs"), namespace)
+            if (ref.group, ref.kind) == (GATEWAY_GROUP, "Gateway")
+            and (ref.namespace, ref.name) == gateway
+        ]
+        if attached:
+            yield route, namespace, attached
 
 
 def _attachments(refs: Iterable[Object] | None, namespace: str) -> Iterator[_Attachment]:
