@@ -111,7 +111,7 @@ async def start_load(
     if installation.mode is UpstreamMode.OVERRIDE_HOST:
         arguments.append("--ranked")
     if isinstance(installation, RoutedInstallation):
-        arguments += installation.load_options
+        arguments += installation.routing.load_options
     return await Process.start(*arguments), Lines(out)
 
 
@@ -141,7 +141,7 @@ async def run_part(
 def why_wrong(installation: Installation) -> Callable[[Line], str]:
     """What judges answers of changing routes."""
     if isinstance(installation, RoutedInstallation):
-        return installation.timeline.why_wrong
+        return installation.routing.timeline.why_wrong
     return lambda line: ""
 
 

@@ -13,6 +13,8 @@ CUT = "cut"
 """Answer of a request whose connection ended without a whole response."""
 REFUSED = "connection refused"
 """Answer of a request that found nobody listening."""
+GONE = (REFUSED, CUT)
+"""Answers of a listener that is not there, or that goes."""
 
 
 @dataclass

@@ -59,27 +59,28 @@ SUBJECTS = {
 """By name. The path of each begins with its name."""
 
 
-def gateway_class() -> Object:
+def gateway_class(name: str) -> Object:
     """The GatewayClass that makes the Gateway ours."""
     spec = {"controllerName": DEFAULT_CONTROLLER}
     return {
-        "apiVersion": f"{_GROUP}/v1", "kind": "GatewayClass", "metadata": {"name": "chaos"}, "spec": spec
+        "apiVersion": f"{_GROUP}/v1", "kind": "GatewayClass", "metadata": {"name": name}, "spec": spec
     }  # fmt: skip
 
 
-def gateway(ports: Mapping[Port, int], *, extra: bool = True, chains: Sequence[str] = ()) -> Object:
+def gateway(
+    ports: Mapping[Port, int], *, of_class: str, extra: bool = True, chains: Sequence[str] = ()
+) -> Object:
     """The Gateway. `extra`: with that listener. `chains`: more hostnames of the port for TLS."""
     tls = {"certificateRefs": [{"name": "tls"}]}
+    encrypted = {"port": ports[Port.TLS], "protocol": "HTTPS", "tls": tls}
     listeners: list[Object] = [
         {"name": Port.PLAIN, "port": ports[Port.PLAIN], "protocol": "HTTP"},
-        {"name": Port.TLS, "port": ports[Port.TLS], "protocol": "HTTPS", "tls": tls},
+        {"name": Port.TLS, **encrypted},
+        *({"name": f"chain-{n}", "hostname": one, **encrypted} for n, one in enumerate(chains)),
     ]
     if extra:
         listeners.append({"name": Port.EXTRA, "port": ports[Port.EXTRA], "protocol": "HTTP"})
-    for number, name in enumerate(chains):
-        more = {"name": f"chain-{number}", "hostname": name, **listeners[1]}
-        listeners.append(more | {"name": f"chain-{number}"})
-    return _object("Gateway", GATEWAY, {"gatewayClassName": "chaos", "listeners": listeners})
+    return _object("Gateway", GATEWAY, {"gatewayClassName": of_class, "listeners": listeners})
 
 
 def secret(chain: bytes, key: bytes) -> Object:
@@ -173,6 +174,12 @@ def grant() -> Object:
     made["apiVersion"] = f"{_GROUP}/v1beta1"
     made["metadata"]["namespace"] = ELSEWHERE
     return made
+
+
+def key(item: Object) -> tuple[str, ...]:
+    """Kind, namespace and name of an object."""
+    metadata = item["metadata"]
+    return item["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
 def _adds(headers: Mapping[str, str]) -> Object:

@@ -6,7 +6,7 @@ No sockets, no clock.
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,10 +152,10 @@ def _differs(wanted: bytes, got: bytes) -> str:
 
 
 def requests(
-    seed: int, faulty_share: float, *, ranked: bool, subjects: bool = False
+    seed: int, faulty_share: float, *, ranked: bool, subjects: Sequence[str] = ()
 ) -> Iterator[Ask]:
     """Yields requests without end. `faulty_share` of them use a dialect; with `ranked`, a third of the
-    others gets an ordered list; with `subjects`, most are for changing routes."""
+    others gets an ordered list; with `subjects`, most are for these changing routes."""
     dice = random.Random(seed)
     kinds, weights = list(_WEIGHTS), list(_WEIGHTS.values())
     number = 0
@@ -170,7 +170,7 @@ def requests(
             pause = dice.uniform(*LONG) * 1000 / request.length
             request = replace(request, pause_ms=round(pause))
         if subjects and dice.random() < _CHANGING:
-            request = for_subject(request, dice.choice([*SUBJECTS]))
+            request = for_subject(request, dice.choice(subjects))
         yield request
 
 

@@ -8,8 +8,7 @@ import pytest
 from chaos.account import Line, account
 from chaos.promise import PROMISES
 from chaos.route_faults import ROUTE_FAULTS
-from chaos.routed import GONE
-from chaos.spans import CUT, REFUSED, Timeline
+from chaos.spans import CUT, GONE, REFUSED, Timeline
 from chaos.subjects import SUBJECTS
 from chaos.workload import CORRUPT, Ask, for_subject, requests
 
@@ -106,7 +105,7 @@ def test_every_change_has_a_promise() -> None:
 
 
 def test_requests_are_for_every_subject_if_there_are_any() -> None:
-    asked = requests(1, 0.2, ranked=True, subjects=True)
+    asked = requests(1, 0.2, ranked=True, subjects=[*SUBJECTS])
     found = [next(asked) for _ in range(500)]
     assert {request.subject for request in found} == {"", *SUBJECTS}
     assert all(not request.subject for request in _first(requests(1, 0.2, ranked=True)))
