@@ -19,8 +19,8 @@ from chaos.subjects import ELSEWHERE
 
 ROUTE_FAULTS = Faults()
 GROUP = "route"
-_DRAINED = 1.5
-"""Seconds after which Envoy has closed the connections of a removed listener (`--drain-time-s 1`)."""
+_GONE = (1.5, 2.5)
+"""Shortest and longest seconds for which the listener is away."""
 
 Change = Callable[[Routing, random.Random], Awaitable[float]]
 """Makes one change; returns the seconds until requests show it."""
@@ -147,9 +147,10 @@ async def listener(routing: Routing, dice: random.Random) -> float:
     await routing.shown("listener")
     slowest = time.monotonic() - began
     # Open connections are served until the listener has drained.
-    await pause(dice, _DRAINED, _DRAINED + 1.0)
-    await routing.settle("listener")
-    await pause(dice, 0.0, 1.0)
+    await pause(dice, *_GONE)
+    if routing.drain_time < _GONE[0]:
+        await routing.settle("listener")
+        await pause(dice, 0.0, 1.0)
     whole = subjects.gateway(routing.ports, of_class=of_class)
     return max(slowest, await routing.change([whole], {"listener": ["0 open"]}))
 

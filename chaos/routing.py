@@ -34,6 +34,8 @@ class Routing:
     ) -> None:
         """`folder` gets the certificate of the authority."""
         self.gateway_class = of_class
+        self.drain_time = 1.0
+        """Seconds after which Envoy closes the connections of a removed listener: `--drain-time-s`."""
         self.ports = ports
         self.timeline = Timeline()
         self.models: Sequence[str] = ()
