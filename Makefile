@@ -141,7 +141,7 @@ bench: .venv/bench compiled ## Measure the sidecar beside what it replaces
 	cd build/compiled && PYTHONPATH=.:$(CURDIR) $(CURDIR)/$(BIN)/python -m benchmarks $(BENCH)
 
 DURATION ?= 600
-chaos: venv ## Inject faults under load; DURATION=s SEED=n TRANSPORT=native|grpcio MODE=override_host|original_dst SOURCE=api|manifests
+chaos: venv ## Inject faults under load; DURATION=s SEED=n TRANSPORT=native|grpcio MODE=override_host|original_dst SOURCE=api|manifests|gateway
 	$(BIN)/python -m chaos run --duration $(DURATION) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) \
 	  $(if $(SOURCE),--source $(SOURCE)) $(CHAOS)

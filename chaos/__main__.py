@@ -22,6 +22,7 @@ from chaos.clock import clock_library
 from chaos.installation import Installation
 from chaos.promise import DRAIN
 from chaos.report import describe, good, print_tables, write
+from chaos.routed import RoutedInstallation
 from chaos.run import Deck, Part, Tell, Told, known_faults, run_part
 from chaos.source import SourceName
 from epp_client.settings import TransportName, UpstreamMode
@@ -79,13 +80,14 @@ async def _run(
     for why in skipped:
         console.print(f"SKIPPED {why}")
     deck = Deck(dice, [fault for fault in faults if not names or fault.name in names])
+    made = RoutedInstallation if source is SourceName.GATEWAY else Installation
     share = seconds / len(combinations)
     parts: list[Part] = []
     with _progress(console) as shown:
         for transport, mode in combinations:
             progress, tell = _shown(shown, f"{transport}/{mode}", share)
             with tempfile.TemporaryDirectory(prefix="epp-client-chaos-") as folder:
-                installation = Installation(
+                installation = made(
                     Path(folder),
                     transport,
                     mode,
@@ -154,10 +156,13 @@ def run(
     """Inject faults at random moments under load; exit 1 if a request was lost in breach of the promise."""
     seed, console = _begin(seed)
     combinations = _combinations(transport, mode)
-    settings = _settings("make chaos", seed, duration, transport=transport, mode=mode)
+    routed = source is SourceName.GATEWAY
+    said = {"source": source if routed else None, "transport": transport, "mode": mode}
+    settings = _settings("make chaos", seed, duration, **said)
     settings |= {"pools from": source, "requests per second": rate}
     parts = uvloop.run(_run(duration, combinations, source, hold, seed, rate, fault or [], console))
-    name = "-".join(["chaos", *filter(None, (transport, mode))])
+    # The figures of the two forms are told apart by the beginning of these names.
+    name = "-".join([source if routed else "chaos", *filter(None, (transport, mode))])
     write(RESULTS, parts, settings, name)
     _end(parts, console, name, seed)
 
@@ -284,6 +289,8 @@ def figures_() -> None:
     page = PAGE.read_text()
     if runs := read(sorted(RESULTS.glob("chaos*.json"))):
         page = figures.replaced(page, "chaos", figures.chaos(runs))
+    if runs := read(sorted(RESULTS.glob("gateway*.json"))):
+        page = figures.replaced(page, "gateway", figures.chaos(runs))
     for run in read([RESULTS / "stopped.json"]):
         page = figures.replaced(page, "stopped", figures.stopped(run))
     for run in read([RESULTS / "quiet.json"]):

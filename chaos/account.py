@@ -3,7 +3,7 @@ promise. Pure."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chaos.workload import CORRUPT, FAIL_CLOSE, KINDS, RANKED
@@ -29,6 +29,10 @@ class Line:
     reason: str
     server: str
     detail: str
+    subject: str = ""
+    """The changing route that it was for."""
+    answer: str = ""
+    """What tells the state of that route: see `chaos.spans`."""
 
     @property
     def fail_close(self) -> bool:
@@ -149,16 +153,26 @@ def refusal_stands(line: Line) -> bool:
 
 
 def account(
-    lines: Iterable[Line], windows: Iterable[Window], promises: Mapping[str, Promise]
+    lines: Iterable[Line],
+    windows: Iterable[Window],
+    promises: Mapping[str, Promise],
+    why_wrong: Callable[[Line], str] = lambda line: "",
 ) -> Account:
-    """Attribute every request to the faults that it overlapped. `lines` and `windows` are of one part."""
+    """Attribute every request to the faults that it overlapped. `lines` and `windows` are of one part.
+    `why_wrong` returns what is wrong with the answer of a request for a changing route."""
     known = list(windows)
     found = Account(Row("all"), {}, {}, [])
     for window in known:
         found.faults.setdefault(window.fault, Row(window.fault)).windows += 1
     for line in lines:
         overlapped = tuple(window for window in known if window.overlaps(line))
-        why = _breach(line, overlapped, promises)
+        wrong = why_wrong(line) if line.subject else ""
+        if line.subject and line.outcome == "lost" and not wrong:
+            # Such as a 404 while there is no route.
+            line = replace(line, outcome="refused", reason=f"{line.answer}, as the route says")
+            why = ""
+        else:
+            why = _breach(line, overlapped, promises) or _misrouted(line, wrong)
         if why:
             found.breaches.append(Breach(line, why, overlapped))
         found.total.count(line, breach=bool(why))
@@ -182,6 +196,10 @@ def _breach(line: Line, windows: tuple[Window, ...], promises: Mapping[str, Prom
     if any(promises[window.fault].loses(line, window) for window in windows):
         return ""
     return f"lost: {line.detail}"
+
+
+def _misrouted(line: Line, wrong: str) -> str:
+    return f"misrouted: {wrong}" if wrong and line.outcome == "answered" else ""
 
 
 def add(accounts: Iterable[Account]) -> Account:

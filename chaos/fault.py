@@ -29,7 +29,8 @@ class Fault:
 
     def possible(self, inst: Installation) -> bool:
         """Whether it can be injected there."""
-        return self.source in (None, inst.source_name) and inst.holds >= self.held
+        fits = self.source is None or inst.source_name.has(self.source)
+        return fits and inst.holds >= self.held
 
 
 class Faults(list[Fault]):

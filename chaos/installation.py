@@ -87,7 +87,7 @@ class Installation:
         self.admin = f"{ENVOY_HOST}:{own}"
         self.source: ApiServer | ManifestFolder = (
             ApiServer(folder, seed + len(self.links))
-            if source is SourceName.API
+            if source.has(SourceName.API)
             else ManifestFolder(folder)
         )
         self._hold_socket = folder / "hold.sock"

@@ -79,6 +79,7 @@ def _any(_: Line, __: Window) -> bool:
 NOTHING = Promise("nothing")
 _ENVOY = Promise("requests open in Envoy, and those sent while it is down", _any)
 _PICKER = Promise("nothing; FailClose is refused with the reason")
+_ROUTE = Promise("nothing; 404 while there is no route")
 _TAKEN_OVER = Promise(
     "requests still open after the drain, or sent when no successor has started for a minute; with"
     " grpcio also new requests with bodies above 64 KiB",
@@ -132,5 +133,14 @@ PROMISES = {
     "Envoy killed": _ENVOY,
     "Envoy restarted (SIGTERM)": _ENVOY,
     "clock jumps": NOTHING,
+    "route: weights": NOTHING,
+    "route: header match": NOTHING,
+    "route: hostnames": _ROUTE,
+    "route: deleted and created": _ROUTE,
+    "ReferenceGrant removed and added": Promise("nothing; 500 while the reference is not allowed"),
+    "Service's endpoints churn": NOTHING,
+    "certificate renewed": NOTHING,
+    "listener removed and added": Promise("nothing; the port itself refuses while it is away"),
+    "routes churn": NOTHING,
 }
 """Promises by fault. A dialect of the picker alone never excuses a lost request."""

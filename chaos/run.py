@@ -19,6 +19,8 @@ from chaos.load import LAST
 from chaos.patience import NotBack
 from chaos.pool_faults import POOL_FAULTS
 from chaos.promise import PROMISES
+from chaos.route_faults import ROUTE_FAULTS
+from chaos.routed import RoutedInstallation
 from epp_client.settings import TransportName, UpstreamMode
 from testbed.deaths import Death, deaths_noted
 from testbed.process import Process, ProcessFailed
@@ -108,6 +110,8 @@ async def start_load(
     ]  # fmt: skip
     if installation.mode is UpstreamMode.OVERRIDE_HOST:
         arguments.append("--ranked")
+    if isinstance(installation, RoutedInstallation):
+        arguments += installation.routing.load_options
     return await Process.start(*arguments), Lines(out)
 
 
@@ -127,11 +131,18 @@ async def run_part(
         await _load_and_hurt(installation, deck, dice, seconds, part, rate, progress, tell, deaths)
     part.failures += map(str, deaths)
     part.failures += [f"a sidecar ended with {code}" for code in installation.exits if code]
-    part.account = account(part.lines, part.windows, PROMISES)
+    part.account = account(part.lines, part.windows, PROMISES, why_wrong(installation))
     if part.failures or part.account.breaches:
         log = installation.log
         part.log = log.read_text(errors="replace")[-20_000:] if log.exists() else ""
     return part
+
+
+def why_wrong(installation: Installation) -> Callable[[Line], str]:
+    """What judges answers of changing routes."""
+    if isinstance(installation, RoutedInstallation):
+        return installation.routing.timeline.why_wrong
+    return lambda line: ""
 
 
 async def _load_and_hurt(
@@ -191,6 +202,33 @@ async def _hurt(
     tell: Tell,
 ) -> None:
     await asyncio.sleep(QUIET)
+    async with asyncio.TaskGroup() as group:
+        if isinstance(installation, RoutedInstallation):
+            own = random.Random(dice.getrandbits(32))
+            group.create_task(_change_routes(installation, own, until, part, tell))
+        await _hurt_processes(installation, deck, dice, until, part, tell)
+
+
+async def _change_routes(
+    installation: Installation, dice: random.Random, until: float, part: Part, tell: Tell
+) -> None:
+    """Change routes all the time, beside all other faults."""
+    deck = Deck(dice, [*ROUTE_FAULTS])
+    while time.monotonic() < until:
+        fault = deck.draw(installation)
+        assert fault is not None
+        await one_fault(installation, fault, random.Random(dice.getrandbits(32)), part, tell)
+        await asyncio.sleep(dice.uniform(0.0, 0.5))
+
+
+async def _hurt_processes(
+    installation: Installation,
+    deck: Deck,
+    dice: random.Random,
+    until: float,
+    part: Part,
+    tell: Tell,
+) -> None:
     while time.monotonic() < until:
         faults = [deck.draw(installation)]
         if faults[0] and dice.random() < 0.25:

@@ -3,6 +3,7 @@
 Both get the complete wanted state with each write. `pool_faults` decides about faults.
 """
 
+import asyncio
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from testbed.process import Process
 
 Object = dict[str, Any]
 _BY_KIND: dict[str, Resource] = {resource.kind: resource for resource in ALL}
+Key = tuple[str, str, str]
+"""Kind, namespace and name."""
 _MERGE = {"content-type": "application/merge-patch+json"}
 
 
@@ -29,6 +32,12 @@ class SourceName(StrEnum):
     """`serve --kubernetes`: list and watch, as in a cluster."""
     MANIFESTS = "manifests"
     """`serve --pools`: files that are replaced."""
+    GATEWAY = "gateway"
+    """As `api`, and Envoy's listeners and routes are those of a Gateway and its HTTPRoutes."""
+
+    def has(self, wanted: "SourceName") -> bool:
+        """Whether what needs the source `wanted` can run with this one."""
+        return wanted is self or (self, wanted) == (SourceName.GATEWAY, SourceName.API)
 
 
 class ManifestFolder:
@@ -77,7 +86,9 @@ class ApiServer:
         """Options of `serve`."""
         self.ready_pods: set[str] = set()
         """Ready Pods of the last write."""
-        self._known: dict[tuple[str, str], Object] = {}
+        self._known: dict[Key, Object] = {}
+        self._routing: dict[Key, Object] = {}
+        """The written objects of a Gateway."""
         self._process: Process | None = None
         self._http: aiohttp.ClientSession | None = None
         self._address = ""
@@ -94,7 +105,6 @@ class ApiServer:
         self._http = aiohttp.ClientSession(
             headers={"authorization": f"Bearer {ADMIN}"},
             timeout=aiohttp.ClientTimeout(total=30),
-            raise_for_status=True,
         )
         await self.start_process()
         await self.connect()
@@ -130,34 +140,53 @@ class ApiServer:
     async def write(self, objects: list[Object]) -> None:
         """Create, patch and delete what has changed since the last time."""
         self.ready_pods = _ready_pods(objects)
-        wanted = {(item["kind"], item["metadata"]["name"]): item for item in objects}
-        for key in self._known.keys() - wanted.keys():
-            await self._ask("DELETE", *key)
-            del self._known[key]
+        await self._change(objects, self._known)
+
+    async def write_routing(self, objects: list[Object]) -> None:
+        """The same for the objects of a Gateway, again and again while the server is away."""
+        while True:
+            try:
+                await self._change(objects, self._routing)
+                return
+            except (OSError, aiohttp.ClientError, TimeoutError):
+                await asyncio.sleep(0.05)
+
+    async def _change(self, objects: list[Object], known: dict[Key, Object]) -> None:
+        wanted = {_key(item): item for item in objects}
+        for key in known.keys() - wanted.keys():
+            # A server that was killed may have carried it out.
+            await self._ask("DELETE", *key, carried_out=404)
+            del known[key]
         for key, item in wanted.items():
-            before = self._known.get(key)
+            before = known.get(key)
             if before is None:
-                await self._ask("POST", key[0], data=item)
-                before = {**item, "status": None}
+                created = await self._ask("POST", *key, data=item, carried_out=409)
+                before = {**item, "status": None} if created else {}
             if _without_status(item) != _without_status(before):
                 await self._ask("PATCH", *key, data=_without_status(item))
             if item.get("status") != before.get("status"):
                 await self._ask("PATCH", *key, "status", data={"status": item["status"]})
-            self._known[key] = item
+            known[key] = item
 
     async def _ask(
         self,
         method: str,
         kind: str,
-        name: str = "",
+        namespace: str,
+        name: str,
         subresource: str = "",
         data: Object | None = None,
-    ) -> None:
+        carried_out: int = 0,
+    ) -> bool:
+        """Send a request; returns False for the status `carried_out`."""
         assert self._http is not None
-        url = f"http://{self._address}{_BY_KIND[kind].path('default', name, subresource)}"
+        at = "" if method == "POST" else name
+        url = f"http://{self._address}{_BY_KIND[kind].path(namespace, at, subresource)}"
         headers = _MERGE if method == "PATCH" else {}
-        async with self._http.request(method, url, json=data, headers=headers):
-            pass
+        async with self._http.request(method, url, json=data, headers=headers) as answer:
+            if answer.status != carried_out:
+                answer.raise_for_status()
+            return answer.status != carried_out
 
     async def stop(self) -> None:
         """Stop everything."""
@@ -166,6 +195,11 @@ class ApiServer:
             await self._process.stop(1)
         if self._http is not None:
             await self._http.close()
+
+
+def _key(item: Object) -> Key:
+    metadata = item["metadata"]
+    return item["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
 def _without_status(item: Object) -> Object:

@@ -6,10 +6,11 @@ No sockets, no clock.
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from chaos.subjects import SUBJECTS, Port
 from testbed.model_server import DONE, events, pattern
 
 KINDS = {
@@ -30,6 +31,8 @@ RANKED = "ranked"
 CORRUPT = "corrupt: "
 """Prefix of the verdict on a response with wrong bytes, rather than too few."""
 
+_CHANGING = 0.6
+"""Share of the requests for changing routes, where there are any."""
 DIALECTS = (
     "silent", "drip", "close-before-pick", "no-endpoints-status", "disagree", "pick-hostname",
     "pick-outside", "pick-none", "garbage-bytes", "wrong-order", "duplicate-replies", "die-mid-body",
@@ -56,6 +59,8 @@ class Ask:
     """Tokens of a stream; 0: depends on the seed."""
     first_ms: int = 0
     """Milliseconds before a stream begins."""
+    subject: str = ""
+    """The changing route that it is for, instead of the pool's own."""
 
     @property
     def fail_close(self) -> bool:
@@ -85,15 +90,24 @@ class Ask:
     @property
     def path(self) -> str:
         """Path and query of the URL."""
+        route = f"default/{self.pool}"
+        if self.subject:
+            route = SUBJECTS[self.subject].path or self.subject
         if self.streamed:
-            return f"/default/{self.pool}/v1/chat/completions"
+            return f"/{route}/v1/chat/completions"
         query = f"?size={DOWNLOAD}&chunks=20" if self.kind == "download" else ""
-        return f"/default/{self.pool}/echo{query}"
+        return f"/{route}/echo{query}"
+
+    @property
+    def port(self) -> Port:
+        """The listener that it is for."""
+        return SUBJECTS[self.subject].port if self.subject else Port.PLAIN
 
     @property
     def headers(self) -> dict[str, str]:
         """Additional headers."""
-        return {"x-picker-dialect": self.dialect} if self.dialect else {}
+        dialect = {"x-picker-dialect": self.dialect} if self.dialect else {}
+        return {**dialect, **(SUBJECTS[self.subject].headers if self.subject else {})}
 
     def body(self) -> bytes:
         """Its body, which depends only on the seed."""
@@ -137,9 +151,11 @@ def _differs(wanted: bytes, got: bytes) -> str:
     return f"{CORRUPT}{len(got)} bytes of {len(wanted)}, the first {at} of them right"
 
 
-def requests(seed: int, faulty_share: float, *, ranked: bool) -> Iterator[Ask]:
+def requests(
+    seed: int, faulty_share: float, *, ranked: bool, subjects: Sequence[str] = ()
+) -> Iterator[Ask]:
     """Yields requests without end. `faulty_share` of them use a dialect; with `ranked`, a third of the
-    others gets an ordered list."""
+    others gets an ordered list; with `subjects`, most are for these changing routes."""
     dice = random.Random(seed)
     kinds, weights = list(_WEIGHTS), list(_WEIGHTS.values())
     number = 0
@@ -153,4 +169,12 @@ def requests(seed: int, faulty_share: float, *, ranked: bool) -> Iterator[Ask]:
         if kind == "long":
             pause = dice.uniform(*LONG) * 1000 / request.length
             request = replace(request, pause_ms=round(pause))
+        if subjects and dice.random() < _CHANGING:
+            request = for_subject(request, dice.choice(subjects))
         yield request
+
+
+def for_subject(request: Ask, subject: str) -> Ask:
+    """The same request for a changing route, whose pools are FailOpen."""
+    dialect = request.dialect if SUBJECTS[subject].pooled else ""
+    return replace(request, pool="open", subject=subject, dialect=dialect)

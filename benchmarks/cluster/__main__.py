@@ -13,6 +13,7 @@ from typing import Any
 import uvloop
 
 from benchmarks.cluster.acknowledgements import PODS, acknowledgements
+from benchmarks.cluster.gateway import gateway
 from benchmarks.cluster.many import many
 from benchmarks.cluster.plot import draw
 from benchmarks.cluster.routing import routing
@@ -22,6 +23,8 @@ from testbed.cluster.control_plane import ControlPlane, running_control_plane
 from testbed.cluster.network import enter
 
 FILE = RESULTS / "kubernetes.json"
+CHANGES = 100
+"""Changed routes of a Gateway."""
 Part = Callable[[ControlPlane, Callable[[str], None]], Awaitable[dict[str, Any]]]
 
 
@@ -34,6 +37,7 @@ async def _main(parts: list[str], repetitions: int) -> None:
         "acknowledgements": lambda plane, say: acknowledgements(plane, say, repetitions),
         "routing": lambda plane, say: routing(plane, say, repetitions),
         "many": many,
+        "gateway": lambda plane, say: gateway(plane, say, min(repetitions, CHANGES)),
     }
     before = json.loads(FILE.read_text()) if FILE.exists() else {}
     found = {part: before[part] for part in known if part in before}
@@ -58,7 +62,7 @@ if __name__ == "__main__":
         print(f"SKIPPED: {error}", flush=True)
     else:
         parser = argparse.ArgumentParser(description=__doc__)
-        every = ["acknowledgements", "routing", "many"]
+        every = ["acknowledgements", "routing", "many", "gateway"]
         parser.add_argument("--parts", default=every, type=lambda text: text.split(","))
         parser.add_argument("--repetitions", default=200, type=int, help="samples of each kind")
         arguments = parser.parse_args()

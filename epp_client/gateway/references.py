@@ -12,7 +12,7 @@ from epp_client.gateway.table import Certificate, SecretName, Service, ServicePo
 from epp_client.gateway.world import GatewayWorld
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.problems import Severity
-from epp_client.pool.service_addresses import ready_addresses, service_port, tcp_ports
+from epp_client.pool.service_addresses import Place, ready_addresses, service_port, tcp_ports
 
 Object = Mapping[str, Any]
 
@@ -101,9 +101,16 @@ class Backends:
         self._grants = grants
         self._pools = frozenset(world.pools)
         self.services: dict[ServicePort, Service] = {}
-        """The Services that were found."""
-        self.wanted: set[tuple[str, str]] = set()
-        """The Services that references permit, whether they exist or not."""
+        """The Services that were found so far."""
+        self._wanted: set[Place] = set()
+        self._used: set[ServicePort] = set()
+
+    def asked(self) -> tuple[frozenset[Place], Mapping[ServicePort, Service]]:
+        """What references have asked for since the last call: the Services that they permit, whether these
+        exist or not, and those that were found."""
+        wanted, used = frozenset(self._wanted), {port: self.services[port] for port in self._used}
+        self._wanted, self._used = set(), set()
+        return wanted, used
 
     def resolve(
         self, route: RouteName, reference: BackendReference
@@ -133,7 +140,7 @@ class Backends:
         self, name: str, namespace: str, reference: BackendReference
     ) -> ServicePort | Unresolved:
         place = (namespace, reference.name)
-        self.wanted.add(place)
+        self._wanted.add(place)
         service = self._world.services.get(place)
         if service is None:
             return Unresolved("BackendNotFound", f"{name} does not exist")
@@ -156,6 +163,7 @@ class Backends:
             pods = [pod for pod in self._world.pods if pod.namespace == namespace]
             addresses = sorted(ready_addresses(service, port, slices, pods))
             self.services[target] = Service(tuple(addresses), protocol)
+        self._used.add(target)
         return target
 
 

@@ -9,8 +9,14 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError as PydanticError
 
-from epp_client.gateway.attach import attach, errors_of, listed, partially_invalid
-from epp_client.gateway.entries import RouteEntries, entries_of
+from epp_client.gateway.attach import listed
+from epp_client.gateway.contribution import (
+    Contribution,
+    Kept,
+    Surroundings,
+    contribution_of,
+    surroundings_of,
+)
 from epp_client.gateway.hosts import Candidate, build_hosts
 from epp_client.gateway.http_route import HttpRoute, read_route
 from epp_client.gateway.listeners import ListenerFacts, read_listeners
@@ -20,7 +26,6 @@ from epp_client.gateway.statuses import (
     Condition,
     GatewayStatus,
     ListenerStatus,
-    ParentStatus,
     RouteName,
     RouteStatus,
     Statuses,
@@ -33,11 +38,12 @@ from epp_client.gateway.table import (
     GatewayTable,
     Listener,
     Routes,
+    Service,
     ServicePort,
 )
 from epp_client.gateway.world import GatewayResolution, GatewayWorld, Object, References
 from epp_client.pool.problems import Fault, Problem, Severity, dotted
-from epp_client.pool.service_addresses import place_of
+from epp_client.pool.service_addresses import Place, place_of
 from epp_client.pool.shapes import faults_of
 
 
@@ -48,7 +54,11 @@ class _Work:
     world: GatewayWorld
     name: GatewayName
     listeners: tuple[ListenerFacts, ...]
-    backends: Backends
+    grants: Grants
+    services: dict[ServicePort, Service] = field(default_factory=dict)
+    """The Services that were found."""
+    wanted: set[Place] = field(default_factory=set)
+    """The Services that routes may refer to."""
     rows: dict[str, dict[str, list[Candidate]]] = field(default_factory=dict)
     """Candidates by listener and hostname."""
     attached: dict[str, set[RouteName]] = field(default_factory=dict)
@@ -73,18 +83,14 @@ def resolve_gateway(world: GatewayWorld, previous: GatewayResolution | None) -> 
     grants = Grants(world.grants)
     certificates = Certificates(world, grants)
     listeners = read_listeners(shape.spec.listeners, name, certificates)
-    work = _Work(world, name, listeners, Backends(world, grants))
+    work = _Work(world, name, listeners, grants)
     for listener in listeners:
         work.rows[listener.name], work.attached[listener.name] = {}, set()
         faults = [fault for said, fault in listener.faults if said.type != "Conflicted"]
         work.say(f"Gateway {name}", faults)
     read = _read(world.routes, previous)
-    for _, route in read.values():
-        if route.faults:
-            # Whose route it is cannot be told, so it has no status.
-            work.say(f"HTTPRoute {route.name}", route.faults)
-        elif any(parent.gateway == name for parent in route.parents):
-            _add(work, route)
+    around = surroundings_of(world, name, listeners)
+    contributions = _contributions(work, [route for _, route in read.values()], around, previous)
     table = _table(work, certificates)
     ignored = ignored_fields(GatewaySpec, world.gateway)
     work.say(f"Gateway {name}", ignored)
@@ -96,7 +102,7 @@ def resolve_gateway(world: GatewayWorld, previous: GatewayResolution | None) -> 
         tuple(_listener_status(one, len(work.attached[one.name])) for one in listeners),
     )
     references = References(
-        frozenset(work.backends.wanted),
+        frozenset(work.wanted),
         frozenset(certificates.wanted),
         parameters[0],
         any(listener.allowed.selector is not None for listener in listeners),
@@ -107,6 +113,7 @@ def resolve_gateway(world: GatewayWorld, previous: GatewayResolution | None) -> 
         references,
         tuple(dict.fromkeys(work.problems)),
         read,
+        Kept(around, contributions),
     )
 
 
@@ -124,40 +131,38 @@ def _read(
     return found
 
 
-def _add(work: _Work, route: HttpRoute) -> None:
-    """Attach a route, and note its status."""
-    subject = f"HTTPRoute {route.name}"
-    entries = entries_of(route, work.backends)
-    work.say(subject, route.ignored)
-    work.say(subject, errors_of(route))
-    work.say(subject, [fault for _, fault in entries.unresolved])
-    labels = work.world.namespaces.get(route.name.namespace)
-    partial = partially_invalid(route)
-    parents: list[ParentStatus] = []
-    for parent in route.parents:
-        if parent.gateway != work.name:
-            continue
-        found = attach(route, parent, work.listeners, labels)
-        conditions = [found.accepted, entries.resolved]
-        if found.hostnames and partial is not None:
-            conditions.append(partial)
-        parents.append(ParentStatus(parent.reference, tuple(conditions)))
-        if found.hostnames:
-            _attach(work, entries, found.hostnames)
-        elif not errors_of(route):
-            work.say(subject, [Fault(("spec", "parentRefs"), found.accepted.message)])
-    work.statuses[route.name] = RouteStatus(route.generation, tuple(parents))
+def _contributions(
+    work: _Work, read: Iterable[HttpRoute], around: Surroundings, previous: GatewayResolution | None
+) -> Mapping[RouteName, Contribution]:
+    """What the routes of this Gateway contribute. What has not changed is taken from `previous`."""
+    kept = previous.kept if previous is not None else None
+    before = kept.contributions if kept is not None and kept.around == around else {}
+    backends = Backends(work.world, work.grants)
+    found: dict[RouteName, Contribution] = {}
+    for route in read:
+        if route.faults:
+            # Whose route it is cannot be told, so it has no status.
+            work.say(f"HTTPRoute {route.name}", route.faults)
+        elif any(parent.gateway == work.name for parent in route.parents):
+            known = before.get(route.name)
+            if known is None or known.route is not route:
+                known = contribution_of(route, around, backends)
+            found[route.name] = known
+            _add(work, known)
+    return found
 
 
-def _attach(work: _Work, entries: RouteEntries, hostnames: Mapping[str, tuple[str, ...]]) -> None:
-    for listener in work.listeners:
-        name = entries.route.name
-        if listener.name not in hostnames or name in work.attached[listener.name]:
-            continue
-        work.attached[listener.name].add(name)
-        candidates = list(entries.on(listener))
-        for hostname in hostnames[listener.name]:
-            work.rows[listener.name].setdefault(hostname, []).extend(candidates)
+def _add(work: _Work, one: Contribution) -> None:
+    name = one.route.name
+    work.problems += one.problems
+    work.statuses[name] = one.status
+    work.services.update(one.services)
+    work.wanted |= one.wanted
+    for listener, rows in one.rows.items():
+        work.attached[listener].add(name)
+        known = work.rows[listener]
+        for hostname, candidates in rows.items():
+            known.setdefault(hostname, []).extend(candidates)
 
 
 def _table(work: _Work, certificates: Certificates) -> GatewayTable:
@@ -187,7 +192,7 @@ def _table(work: _Work, certificates: Certificates) -> GatewayTable:
     secrets = sorted({secret for listener in served for secret in listener.certificates})
     return replace(
         table,
-        services={port: work.backends.services[port] for port in services},
+        services={port: work.services[port] for port in services},
         certificates={secret: certificates.found[secret] for secret in secrets},
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epp_client.gateway.http_route import HttpRoute
 from epp_client.gateway.statuses import RouteName, Statuses
@@ -11,6 +11,10 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.pods import PodFacts
 from epp_client.pool.problems import Problem
 from epp_client.pool.service_addresses import Place
+
+if TYPE_CHECKING:
+    # It imports this module.
+    from epp_client.gateway.contribution import Kept
 
 Object = Mapping[str, Any]
 
@@ -62,3 +66,5 @@ class GatewayResolution:
     problems: tuple[Problem, ...] = ()
     read: Mapping[RouteName, tuple[Object, HttpRoute]] = field(default_factory=dict, repr=False)
     """Each HTTPRoute with what was read of it, for the next resolution."""
+    kept: "Kept | None" = field(default=None, repr=False, compare=False)
+    """What its routes contributed, for the next resolution."""

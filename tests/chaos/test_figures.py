@@ -72,7 +72,7 @@ QUIET: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", ["chaos", "quiet", "stopped", "soak"])
+@pytest.mark.parametrize("name", ["chaos", "gateway", "quiet", "stopped", "soak"])
 def test_the_page_has_a_place_for_each(name: str) -> None:
     once = figures.replaced(PAGE.read_text(), name, "| new |")
     assert "| new |" in once
