@@ -12,6 +12,23 @@ from epp_client.terminal.text import COLOURS, clean, latency, main_reason, rate,
 
 WIDE: Final = 125
 """Columns of a terminal from which medians and reasons are shown."""
+MIDDLE: Final = 108
+"""The same of errors of endpoints, the whole time, and pickers."""
+_COLUMNS: Final = (
+    ("REQ/S", 0),
+    ("STEERED", 0),
+    ("OPEN", 0),
+    ("REFUSED", 0),
+    ("ERRORS", MIDDLE),
+    ("PICK P50", WIDE),
+    ("PICK P99", 0),
+    ("TOTAL P50", WIDE),
+    ("TOTAL P99", MIDDLE),
+    ("IN FLIGHT", 0),
+    ("READY", 0),
+    ("PICKER", MIDDLE),
+)
+"""Numbers of a pool, and from which width on they are shown."""
 
 
 class Extent(NamedTuple):
@@ -30,48 +47,45 @@ def pools_table(
 ) -> Table:
     """A line for each pool, as many as there is room for. `everything` is a row of all pools together.
     `seconds`: what the numbers of a minute cover."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    wide = extent.width >= WIDE
+    width = extent.width
+    gap = 2 if width >= WIDE else 1
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     table.add_column("STATE", no_wrap=True)
     table.add_column("POOL", no_wrap=True, overflow="ellipsis", min_width=12)
-    numbers = ["REQ/S", "STEERED", "OPEN", "REFUSED", "ERRORS"]
-    numbers += ["PICK P50", "P99", "TOTAL P50", "P99"] if wide else ["PICK P99", "TOTAL P99"]
-    for name in (*numbers, "IN FLIGHT", "READY", "PICKER"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if wide:
+    for name, least in _COLUMNS:
+        if width >= least:
+            table.add_column(name, justify="right", no_wrap=True)
+    if width >= WIDE:
         table.add_column("MAIN REASON", no_wrap=True, overflow="ellipsis")
     if everything is not None:
-        cells = ["", Text("all pools", style="bold"), *_numbers(everything, seconds, wide)]
-        table.add_row(*cells, "", "", *([""] if wide else []))
+        cells = _fitting([*_numbers(everything, seconds), "", ""], width)
+        table.add_row("", Text("all pools", style="bold"), *cells)
     for row in rows[: extent.rows]:
         level = str(row.get("level", ""))
-        cells = [
-            Text(level, style=COLOURS.get(level, "")),
-            Text(clean(pool_name(row))),
-            *_numbers(row, seconds, wide),
-            _ready(row),
-            _picker(row),
-        ]
-        if wide:
+        cells = _fitting([*_numbers(row, seconds), _ready(row, width), _picker(row)], width)
+        if width >= WIDE:
             minute = row["minute"]
             cells.append(clean(main_reason(minute["refused"], minute["failedOpen"])))
-        table.add_row(*cells)
+        style = COLOURS.get(level, "")
+        table.add_row(Text(level, style=style), Text(clean(pool_name(row))), *cells)
     return table
 
 
-def _numbers(row: dict[str, Any], seconds: float, wide: bool) -> list[str | Text]:
+def _fitting(cells: Sequence[str | Text], width: int) -> list[str | Text]:
+    """The cells of the columns that are shown."""
+    return [cell for cell, (_, least) in zip(cells, _COLUMNS, strict=True) if width >= least]
+
+
+def _numbers(row: dict[str, Any], seconds: float) -> list[str | Text]:
     minute = row["minute"]
     requests = minute["requests"]
-    latencies = ["pickP50", "pickP99", "exchangeP50", "exchangeP99"]
-    if not wide:
-        latencies = ["pickP99", "exchangeP99"]
     return [
         rate(requests, seconds),
         share(minute["steered"], requests),
         _bad(total(minute["failedOpen"]), requests, "yellow"),
         _bad(total(minute["refused"]), requests, "bold red"),
         _bad(total(minute["endpointFailures"]), requests, "bold red"),
-        *(latency(minute[name]) for name in latencies),
+        *(latency(minute[name]) for name in ("pickP50", "pickP99", "exchangeP50", "exchangeP99")),
         f"{row['inFlight']:,}",
     ]
 
@@ -80,9 +94,9 @@ def _bad(count: int, requests: int, style: str) -> Text:
     return Text(share(count, requests), style=style if count else "")
 
 
-def _ready(row: dict[str, Any]) -> Text:
+def _ready(row: dict[str, Any], width: int) -> Text:
     ready, draining = row["ready"], row["draining"]
-    text = f"{ready:,}" + (f" +{draining:,} draining" if draining else "")
+    text = f"{ready:,}" + (f" +{draining:,} draining" if draining and width >= WIDE else "")
     return Text(text, style="" if ready else "bold red")
 
 

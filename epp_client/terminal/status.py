@@ -17,8 +17,6 @@ FINDINGS: Final = 5
 """Findings that are shown."""
 EXIT_CODES: Final = {"ok": 0, "degraded": 1, "failing": 2}
 """Exit code of each level."""
-NO_ANSWER: Final = 3
-"""Exit code if no sidecar answers."""
 
 
 def exit_code(said: dict[str, Any]) -> int:
