@@ -64,7 +64,7 @@ def screen(
 def headline(judgement: dict[str, Any]) -> Text:
     """The level as a word, and the sentence."""
     level = str(judgement["level"])
-    text = Text(clean(level.upper()), style=COLOURS.get(level, ""))
+    text = Text().append(clean(level.upper()), style=COLOURS.get(level, ""))
     return text.append(f"  {clean(judgement['headline'])}", style="bold")
 
 
@@ -74,7 +74,7 @@ def findings(
     """What is wrong, since when, and what to do; two lines each."""
     found = judgement["findings"]
     for one in found[:most]:
-        line = Text("• ", style=COLOURS.get(str(one["level"]), ""))
+        line = Text().append("• ", style=COLOURS.get(str(one["level"]), ""))
         if one["subject"]:
             line.append(f"{clean(one['subject'])}: ", style="bold")
         yield line.append(clean(one["text"]))

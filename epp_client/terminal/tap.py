@@ -25,7 +25,7 @@ def line(decision: dict[str, Any], zone: tzinfo | None = None) -> Text:
     for this machine's."""
     outcome = str(decision.get("outcome", ""))
     reason = clean(decision.get("reason", ""))
-    text = Text(clock(decision.get("at", 0.0), zone, millis=True), style="dim")
+    text = Text().append(clock(decision.get("at", 0.0), zone, millis=True), style="dim")
     text.append("  ").append(clean(decision.get("pool", "")).ljust(_POOL), style="bold")
     text.append(" ")
     text.append(clean(outcome).ljust(_RESULT), style=OUTCOME_COLOURS.get(outcome, ""))

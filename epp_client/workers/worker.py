@@ -138,6 +138,7 @@ class Worker:
                 await self._say(Counted(number, totals, self._plane.news()))
             case LogLevel(level):
                 set_level(level)
+                log.debug(f"logging at {level}")
             case Forget(pool):
                 self._plane.forget(pool)
             case Drain(timeout):

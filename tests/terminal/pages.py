@@ -12,12 +12,14 @@ import sys
 import termios
 import time
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from testbed.stack import free_ports
 from tests.admin.fleet import Fleet
 
 WAIT = 60.0
+PROGRAM = str(Path(sys.executable).with_name("epp-client"))
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -32,7 +34,7 @@ class Ended(NamedTuple):
 async def command(*words: str, env: Mapping[str, str] | None = None) -> Ended:
     """Run `epp-client WORDS` to its end."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "epp_client", *words),
+        *(PROGRAM, *words),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

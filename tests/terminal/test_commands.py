@@ -264,7 +264,6 @@ async def test_a_shell_completes_pools_and_reasons(words: str, found: list[str])
             env={
                 "EPP_CLIENT_ADMIN": address,
                 "_EPP_CLIENT_COMPLETE": "complete_bash",
-                "_PYTHON__M_EPP_CLIENT_COMPLETE": "complete_bash",
                 "COMP_WORDS": line,
                 "COMP_CWORD": str(len(line.split()) - 1),
             }
@@ -274,7 +273,6 @@ async def test_a_shell_completes_pools_and_reasons(words: str, found: list[str])
         env={
             "EPP_CLIENT_ADMIN": free_address(),
             "_EPP_CLIENT_COMPLETE": "complete_bash",
-            "_PYTHON__M_EPP_CLIENT_COMPLETE": "complete_bash",
             "COMP_WORDS": "epp-client top --pool team",
             "COMP_CWORD": "3",
         }
