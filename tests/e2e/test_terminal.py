@@ -119,15 +119,14 @@ async def test_the_commands_of_the_page(runtime: Path, monkeypatch: pytest.Monke
     )
     try:
         await until("status", "--up", code=0, text="1 Envoy connected")
-        async with httpx.AsyncClient(timeout=60) as client:
-            body = {"model": "llama", "prompt": "Hello"}
-            url = f"http://127.0.0.1:{listen}/v1/completions"
-            async with asyncio.timeout(WAIT):
-                while (await client.post(url, json=body)).status_code != 200:
-                    await asyncio.sleep(0.2)
-        await until("tap", "--up", "--last", "1", "--no-follow", code=0, text="steered")
-        for line in rest:
-            await _run(shlex.split(line)[1:], runtime)
+        asking = asyncio.create_task(_ask(f"http://127.0.0.1:{listen}/v1/completions"))
+        try:
+            await until("tap", "--up", "--last", "1", "--no-follow", code=0, text="steered")
+            for line in rest:
+                await _run(shlex.split(line)[1:], runtime)
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
     finally:
         await gateway.stop(10)
         await model.stop(1)
@@ -136,16 +135,20 @@ async def test_the_commands_of_the_page(runtime: Path, monkeypatch: pytest.Monke
     assert "you run no `epp-client up` on this machine" in gone.err
 
 
+async def _ask(url: str) -> None:
+    """A request now and then."""
+    async with httpx.AsyncClient(timeout=60) as client:
+        while True:
+            await client.post(url, json={"model": "llama", "prompt": "Hello"})
+            await asyncio.sleep(0.3)
+
+
 async def _run(words: list[str], home: Path) -> None:
     """Run a command of the page, and end it if it does not end."""
     if words in (["top", "--up"], ["tap", "--up"]):
         with Terminal(*words) as terminal:
-            if words[0] == "top":
-                await terminal.shows("default/llama")
-                terminal.press("q")
-            else:
-                await asyncio.sleep(1)
-                terminal.press("\x03")
+            await terminal.shows("default/llama")
+            terminal.press("q" if words[0] == "top" else "\x03")
             assert await terminal.ends() == 0
             assert terminal.clean
         return
