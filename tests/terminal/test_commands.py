@@ -122,8 +122,7 @@ async def test_top_leaves_a_clean_terminal(how: str | signal.Signals) -> None:
             if isinstance(how, str):
                 terminal.press(how)
             else:
-                (child,) = psutil.Process(terminal.process.pid).children() or [terminal.process]
-                os.kill(child.pid, how)
+                terminal.process.send_signal(how)
             code = await terminal.ends()
             assert code == (0 if isinstance(how, str) else 128 + how)
             assert terminal.clean

@@ -1,5 +1,7 @@
 """What `status` and `top` draw, of what the admin page of a made-up fleet says."""
 
+from typing import Any
+
 import pytest
 
 from epp_client.admin.live import Wanted
@@ -70,7 +72,7 @@ def test_an_older_sidecar_has_no_judgement(said: dict[str, object]) -> None:
         exit_code(said)
 
 
-def _shown(**changes: object) -> Shown:
+def _shown(**changes: Any) -> Shown:
     base = Shown("127.0.0.1:9902", 1_800_000_000.0, 160, 40, zone=ZONE)
     return base._replace(**changes)
 
