@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -51,10 +52,12 @@ async def test_what_is_no_admin_page_is_named() -> None:
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
         writer.close()
+        await writer.wait_closed()
 
     async def babble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH\r\n")
         writer.close()
+        await writer.wait_closed()
 
     for serve, why in (
         (answer, "older than this command"),
@@ -66,6 +69,7 @@ async def test_what_is_no_admin_page_is_named() -> None:
         assert ended.code == 3
         assert why in ended.err
         server.close()
+        await server.wait_closed()
 
 
 @pytest.mark.parametrize(
@@ -150,14 +154,13 @@ async def test_top_says_that_the_sidecar_has_gone_and_goes_on_when_it_is_back() 
 
 async def test_top_waits_for_a_sidecar_that_hangs() -> None:
     """It accepts connections, and answers nothing."""
-    server = await asyncio.start_server(lambda *_: asyncio.sleep(120), "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    with Terminal("top", "--admin", f"{host}:{port}") as terminal:
-        await terminal.shows("No answer yet")
-        terminal.press("q")
-        assert await terminal.ends() == 0
-        assert terminal.clean
-    server.close()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        with Terminal("top", "--admin", f"{host}:{port}") as terminal:
+            await terminal.shows("No answer yet")
+            terminal.press("q")
+            assert await terminal.ends() == 0
+            assert terminal.clean
 
 
 async def test_tap_prints_json_lines_for_a_pipe() -> None:
