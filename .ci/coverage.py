@@ -31,6 +31,8 @@ TESTS = (
     "tests/controller",
     *("tests/kubernetes/test_gateway_findings.py", "tests/kubernetes/test_gateway_merge.py"),
     "tests/kubernetes/test_gateway_parts.py",
+    *("tests/terminal/test_live.py", "tests/terminal/test_tap_line.py"),
+    *("tests/terminal/test_text.py", "tests/terminal/test_views.py"),
 )
 
 

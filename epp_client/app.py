@@ -9,6 +9,7 @@ from collections.abc import Collection
 import structlog
 
 from epp_client import signals
+from epp_client.logs import set_level
 from epp_client.settings import ServeSettings
 from epp_client.sidecar import Sidecar
 from epp_client.workers.claims import Claims
@@ -30,12 +31,14 @@ async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
     `claims` are the relay's sockets that have been claimed already.
 
     SIGHUP replaces the relay workers. SIGUSR2 replaces the whole program with the installed version.
-    Both stay pending during the start, and while an earlier one is carried out.
+    Both stay pending during the start, and while an earlier one is carried out. SIGUSR1 switches the log
+    level at any time.
     """
     signals.block()
     left = LeftBehind()
     sidecar = Sidecar(settings, claims, upgraded=left.upgraded)
     reaping = asyncio.create_task(left.reap())
+    switching = asyncio.create_task(_switch_level(sidecar))
     ending = asyncio.create_task(_sent(signals.ENDING))
     running = asyncio.create_task(_run(sidecar, left, ending))
     await asyncio.wait({running, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -53,6 +56,7 @@ async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
         await sidecar.cut()
     await drained
     await reaping
+    switching.cancel()
     log.info("stopped")
 
 
@@ -74,6 +78,18 @@ async def _run(sidecar: Sidecar, left: LeftBehind, ending: "asyncio.Task[signal.
                 await sidecar.replace_workers()
             case _ if not ending.done():
                 _upgrade(sidecar, left)
+
+
+async def _switch_level(sidecar: Sidecar) -> None:
+    """At each SIGUSR1 log at level debug, or again at the level of the settings."""
+    usual, debug = sidecar.settings.log_level, False
+    while True:
+        await _sent(signals.LOGGING)
+        debug = not debug
+        level = "debug" if debug else usual
+        set_level(level)
+        sidecar.log_at(level)
+        log.warning("the log level has changed", to=level)
 
 
 async def _until_few_leave(sidecar: Sidecar, left: LeftBehind) -> None:

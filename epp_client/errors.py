@@ -203,6 +203,10 @@ class SettingsError(EppClientError):
     """An invalid setting. The text names the key."""
 
 
+class AdminUnreachable(EppClientError):
+    """The admin page of a sidecar does not answer, or not as expected. The text says what to do."""
+
+
 class MalformedMessage(EppClientError):
     """Bytes that are not the expected protobuf message, or a message that the protocol forbids here."""
 

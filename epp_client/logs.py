@@ -1,4 +1,4 @@
-"""Structured logs on stderr, as JSON lines or for a console, and the rate limit of repeated events.
+"""Structured logs on stderr, as JSON lines or for a person, and the rate limit of repeated events.
 
 Request headers and bodies are never logged.
 """
@@ -15,7 +15,14 @@ from epp_client.errors import SettingsError
 MAX_KEYS = 10_000
 
 
-def configure(form: str = "json", level: str = "info", **always: int) -> None:
+def form_of(form: str) -> str:
+    """`form`, and for `auto` what fits stderr: `console` on a terminal, else `json`."""
+    if form != "auto":
+        return form
+    return "console" if sys.stderr.isatty() else "json"
+
+
+def configure(form: str = "auto", level: str = "info", **always: int) -> None:
     """Set up structlog, and the standard logging that our libraries use.
 
     `always` are fields of every line.
@@ -23,35 +30,56 @@ def configure(form: str = "json", level: str = "info", **always: int) -> None:
     Raises:
         SettingsError: `form` or `level` is unknown.
     """
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        raise SettingsError(f"log_level: {level!r} is not one of debug, info, warning, error")
+    form = form_of(form)
     if form not in ("json", "console"):
-        raise SettingsError(f"log_format: {form!r} is neither json nor console")
+        raise SettingsError(f"log_format: {form!r} is none of auto, json, console")
+    _number(level)
     structlog.contextvars.bind_contextvars(**always)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor
     if form == "json":
-        shared.append(structlog.processors.format_exc_info)
+        shared += [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+        ]
         renderer = structlog.processors.JSONRenderer()
     else:
+        # The time of the reader's clock, with its offset from UTC.
+        shared.append(structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S%z", utc=False))
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared)
     )
-    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+    logging.basicConfig(handlers=[handler], force=True)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Log from `level` on; libraries from warnings on.
+
+    Raises:
+        SettingsError: it is unknown.
+    """
+    number = _number(level)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+    logging.getLogger().setLevel(max(number, logging.WARNING))
+
+
+def _number(level: str) -> int:
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise SettingsError(f"log_level: {level!r} is not one of debug, info, warning, error")
+    return number
 
 
 class Repeats:

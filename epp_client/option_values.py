@@ -29,6 +29,19 @@ def host_port(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def reachable(address: str) -> str:
+    """Where a client on this machine reaches a listener of this `host:port`: loopback, if it listens on all
+    addresses.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    host, port = host_port(address)
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def checked_host_port(text: str) -> str:
     """`text`, if it is `host:port` of something to connect to.
 

@@ -325,15 +325,15 @@ class ServeSettings(SourceSettings):
     """Requests without a failure that each process records a second, for the page, `epp-client tap` and the
     decision log. Failures are always recorded."""
     log_decisions: bool = False
-    """Write a log line for every recorded decision."""
+    """Write a log line for every recorded decision. At level debug they are written without it too."""
     drain_timeout: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     """Seconds that open streams have to finish after SIGTERM."""
     pool_defaults: PoolSettings = PoolSettings()
     """Defaults that annotations on an InferencePool override."""
-    log_format: str = "json"
-    """Log format: json or console."""
+    log_format: str = "auto"
+    """Log format: `json`, `console` (for people), or `auto`: console if stderr is a terminal, else json."""
     log_level: str = "info"
-    """Lowest level that is logged: debug, info, warning or error."""
+    """Lowest level that is logged: debug, info, warning or error. SIGUSR1 switches to debug and back."""
 
     @model_validator(mode="after")
     def _across_fields(self) -> Self:

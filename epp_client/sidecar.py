@@ -85,6 +85,7 @@ class Sidecar:
             serves_xds=settings.xds_socket is not None,
             log_decisions=settings.log_decisions,
         )
+        self.admin.watching.log_debug = settings.log_level == "debug"
         self.admin_address = ""
         self._ads: AdsServer | None = None
         self._source: PoolSource | None = None
@@ -139,6 +140,12 @@ class Sidecar:
         self._keep_names()
         collector.settle()
         log.info("serving", sockets=[*map(str, settings.sockets)], admin=self.admin_address)
+
+    def log_at(self, level: str) -> None:
+        """Change the log level of the relay workers, and of what this process logs for them."""
+        self.admin.watching.log_debug = level == "debug"
+        if isinstance(self.relay, Workers):
+            self.relay.log_at(level)
 
     def _made_ads(self, socket: str) -> AdsServer:
         settings = self.settings

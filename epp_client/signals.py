@@ -13,17 +13,20 @@ ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 """Drain and exit."""
 RENEWING: Final = (signal.SIGHUP, signal.SIGUSR2)
 """SIGHUP replaces the relay workers, SIGUSR2 the whole program."""
+LOGGING: Final = (signal.SIGUSR1,)
+"""Log at level debug, or as before."""
+_ALL: Final = (*ENDING, *RENEWING, *LOGGING)
 
 
 def block() -> None:
     """Keep the signals pending: in this thread, in threads and processes that it starts, and through
     `exec`."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, *RENEWING))
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
 
 
 def unblock() -> None:
     """Deliver the signals to their handlers, pending ones first."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ENDING, *RENEWING))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
 
 
 def ignore(numbers: Collection[signal.Signals]) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from epp_client.option_values import HostName, IpAddress
+from epp_client.option_values import HostName, IpAddress, reachable
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,17 @@ def test_a_host_name(text: str) -> None:
 def test_what_is_no_host_name(text: str) -> None:
     with pytest.raises(ValidationError, match="is not a host name"):
         TypeAdapter(HostName).validate_python(text)
+
+
+@pytest.mark.parametrize(
+    ("bound", "address"),
+    [
+        ("0.0.0.0:9902", "127.0.0.1:9902"),
+        ("[::]:9902", "[::1]:9902"),
+        ("10.0.0.1:9902", "10.0.0.1:9902"),
+        ("[fd00::1]:80", "[fd00::1]:80"),
+        ("localhost:80", "localhost:80"),
+    ],
+)
+def test_where_a_client_on_this_machine_reaches_a_listener(bound: str, address: str) -> None:
+    assert reachable(bound) == address

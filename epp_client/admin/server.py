@@ -194,6 +194,7 @@ class AdminServer:
         store, metrics = self._store, self._metrics
         return {
             "version": VERSION,
+            "at": time.time(),
             "uptime": time.monotonic() - self._started,
             "reasons": self._readiness.reasons,
             "notes": self._readiness.notes,
@@ -206,6 +207,7 @@ class AdminServer:
             "nacks": current(metrics.xds_nacks),
             "totals": summary.totals(counters),
             "minute": summary.minute_numbers(total(self.watching.observer.minute.values())),
+            "minuteSeconds": self.watching.observer.minute_seconds,
         }
 
     async def _status(self, _: web.Request) -> web.Response:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from epp_client.admin.live import LiveView, Wanted
 from epp_client.admin.watching import Watching
-from epp_client.observe.records import Filter, record_json
+from epp_client.observe.records import KEPT, Filter, record_json
 
 MAX_STREAMS = 32
 """Open streams. Each costs a few milliseconds of CPU at every look."""
@@ -41,12 +41,9 @@ class Streams:
     async def live(self, request: web.Request) -> web.StreamResponse:
         """The stream of the page. `q`, `limit`, `open` (pools, separated by commas) and `endpoints` say
         what it shows."""
-        text = request.query.get("limit", "100")
-        if not (text.isascii() and text.isdigit() and len(text) <= 4):
-            raise web.HTTPBadRequest(text=f"limit: {text[:20]!r} is not a number from 0 to 9999\n")
         wanted = Wanted(
             request.query.get("q", "")[:300],
-            int(text),
+            _number(request, "limit", 100),
             tuple(name for name in request.query.get("open", "").split(",") if name),
             request.query.get("endpoints", "")[:300],
         )
@@ -60,18 +57,25 @@ class Streams:
             await self._watching.looked()
 
     async def decisions(self, request: web.Request) -> web.StreamResponse:
-        """The last decisions as a JSON list; with `follow=1` as JSON lines that go on."""
+        """The last decisions as a JSON list; with `follow=1` as JSON lines that go on. `last` is how many
+        of the earlier ones come; the default is all in the list, and none before the lines that go on."""
         wanted = _filter(request)
         records = self._watching.observer.records
         if request.query.get("follow") != "1":
-            found = [record_json(one) for one in records.since() if wanted.wants(one.decision)]
+            last = _number(request, "last", 2 * KEPT)
+            found = [record_json(one) for one in records.matching(wanted, last)]
             said = {"decisions": found, "missed": records.missed}
             return web.json_response(said, headers=_HEADERS)
-        return await self._stream(request, "application/x-ndjson", self._decisions(wanted))
+        last = _number(request, "last", 0)
+        return await self._stream(request, "application/x-ndjson", self._decisions(wanted, last))
 
-    async def _decisions(self, wanted: Filter) -> AsyncIterator[str]:
+    async def _decisions(self, wanted: Filter, last: int) -> AsyncIterator[str]:
         records = self._watching.observer.records
         number, missed, beat = records.last, records.missed, time.monotonic()
+        # A first sign of life.
+        yield "\n"
+        for record in records.matching(wanted, last):
+            yield json.dumps(record_json(record)) + "\n"
         while True:
             for record in records.since(number):
                 number = record.number
@@ -115,6 +119,18 @@ class Streams:
         except ConnectionResetError:
             # The client has left.
             return
+
+
+def _number(request: web.Request, key: str, default: int) -> int:
+    """A parameter of the query that is a number from 0 to 9999, or `default`.
+
+    Raises:
+        HTTPBadRequest: it is not such a number.
+    """
+    text = request.query.get(key, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= 4):
+        raise web.HTTPBadRequest(text=f"{key}: {text[:20]!r} is not a number from 0 to 9999\n")
+    return int(text)
 
 
 def _filter(request: web.Request) -> Filter:

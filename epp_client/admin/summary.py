@@ -13,6 +13,7 @@ from epp_client.observe.judge import Judgement, Level, subjects
 from epp_client.picker.health import USABLE, Health
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.snapshot import PoolSnapshot
+from epp_client.relay.outcome import Outcome
 
 MAX_POOLS = 500
 """Pools in one answer."""
@@ -95,6 +96,7 @@ def minute_numbers(minute: Interval) -> dict[str, Any]:
     """The numbers of a minute. Latencies are in seconds, None without requests."""
     return {
         "requests": minute.requests,
+        "steered": minute.outcome(Outcome.STEERED) + minute.outcome(Outcome.LOCAL_PICK),
         "failedOpen": _plain(minute.failed_open),
         "refused": _plain(minute.refused),
         "endpointFailures": _plain(minute.endpoint_failures),

@@ -62,6 +62,8 @@ class Watching:
         self._readiness = readiness
         self._serves_xds = serves_xds
         self._log = log_decisions
+        self.log_debug = False
+        """Whether debug lines are written."""
         self._repeats = Repeats()
         self._looked = asyncio.Event()
         self._heard = asyncio.Event()
@@ -89,6 +91,9 @@ class Watching:
         if self._log:
             for decision in news.decisions:
                 log.info("decision", **as_json(decision))
+        elif self.log_debug:
+            for decision in news.decisions:
+                log.debug("decision", **as_json(decision))
         if news.decisions:
             self._heard.set()
             self._heard = asyncio.Event()

@@ -14,6 +14,9 @@ from epp_client.cli.pick import pick
 from epp_client.cli.routes import routes
 from epp_client.cli.serve import serve
 from epp_client.cli.standalone import CONTEXT, standalone
+from epp_client.cli.status import status
+from epp_client.cli.tap import tap
+from epp_client.cli.top import top
 from epp_client.cli.up import up
 from epp_client.errors import EppClientError
 from epp_client.version import VERSION
@@ -30,6 +33,9 @@ for name, command in {
     "up": up,
     "serve": serve,
     "hold": hold,
+    "status": status,
+    "top": top,
+    "tap": tap,
     "check": check,
     "routes": routes,
     "pick": pick,

@@ -34,7 +34,7 @@ def standalone(
     from epp_client.up.standing_in import DEFAULTS, as_options, read_arguments
 
     configure(
-        os.environ.get("EPP_CLIENT_LOG_FORMAT", "json"),
+        os.environ.get("EPP_CLIENT_LOG_FORMAT", "auto"),
         os.environ.get("EPP_CLIENT_LOG_LEVEL", "info"),
     )
     given = read_arguments(arguments or ())

@@ -11,6 +11,7 @@ from pydantic import Field
 from epp_client.cli.envoy_config import EnvoySettings, address_of, edge_of, route_of
 from epp_client.cli.options import as_arguments, settings_as_options
 from epp_client.errors import SettingsError
+from epp_client.option_values import reachable
 from epp_client.settings import ServeSettings, UpstreamMode, serve_settings, valid
 
 if TYPE_CHECKING:
@@ -37,23 +38,24 @@ def up(
     envoy: dict[str, Any],
     given: dict[str, Any],
     log_format: Annotated[
-        str | None,
+        str,
         typer.Option(
-            help="Log format: json or console. Default: console on a terminal, else json.",
+            help="Log format: `json`, `console` (for people), or `auto`: console if stderr is a"
+            " terminal, else json.",
             envvar="EPP_CLIENT_LOG_FORMAT",
         ),
-    ] = None,
+    ] = "auto",
 ) -> None:
     """Run a whole gateway, Envoy and the sidecar, until SIGTERM, then drain both. Restarts either if it
     dies or hangs. Exits with 0 if every request has ended, 1 if some were cut, 2 if it could not start."""
-    from epp_client.logs import configure
-    from epp_client.up.folder import private_folder
+    from epp_client.logs import configure, form_of
+    from epp_client.up.folder import private_folder, tell_admin_page
     from epp_client.up.prerequisites import check_free, envoy_binary
     from epp_client.up.run import Plan, run
     from epp_client.up.supervision import Part
 
     settings = valid(UpSettings, envoy)
-    form = log_format or ("console" if sys.stderr.isatty() else "json")
+    form = form_of(log_format)
     binary = envoy_binary(settings.envoy)
     try:
         with private_folder() as folder:
@@ -67,6 +69,7 @@ def up(
             serving = serve_settings(given)
             configure(form, serving.log_level)
             check_free(_addresses(settings, serving))
+            tell_admin_page(folder, reachable(serving.admin))
             bootstrap = folder / "envoy.yaml"
             commands = {
                 Part.SIDECAR: [
@@ -82,8 +85,8 @@ def up(
                 render=shown.bootstrap,
                 warm_up=_warm_up,
                 announce=shown.announce,
-                sidecar_admin=_reachable(serving.admin),
-                envoy_admin=_reachable(settings.envoy_admin),
+                sidecar_admin=reachable(serving.admin),
+                envoy_admin=reachable(settings.envoy_admin),
                 drain_timeout=serving.drain_timeout,
             )
             code = run(plan)
@@ -122,14 +125,6 @@ def _envoy_command(binary: str, bootstrap: Path, concurrency: int | None, form: 
     if concurrency is not None:
         command += ["--concurrency", str(concurrency)]
     return command
-
-
-def _reachable(address: str) -> str:
-    """Where a client on this machine reaches a listener of this address."""
-    host, port = address_of(address)
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Shown:
@@ -204,10 +199,10 @@ class Shown:
 
         host, _ = address_of(self._serving.gateway_edge.gateway_listen + ":0")
         urls = [
-            f"{'https' if one.tls else 'http'}://{_reachable(f'{host}:{one.port}')}"
+            f"{'https' if one.tls else 'http'}://{reachable(f'{host}:{one.port}')}"
             for one in gateway.listeners
         ]
-        admin = f"http://{_reachable(self._serving.admin)}"
+        admin = f"http://{reachable(self._serving.admin)}"
         states = {f"{pool.namespace}/{pool.name}": _state(pool) for pool in pools}
         if not self._terminal:
             structlog.get_logger(__name__).info(
@@ -232,13 +227,13 @@ class Shown:
 
         hint = "" if self._given_routes else without_root(self._routes)
         scheme = "https" if self._settings.tls_cert else "http"
-        url = f"{scheme}://{_reachable(self._settings.listen)}"
+        url = f"{scheme}://{reachable(self._settings.listen)}"
         states = {f"{pool.namespace}/{pool.name}": pool for pool in pools}
         if not self._terminal:
             structlog.get_logger(__name__).info(
                 "the gateway serves",
                 url=url,
-                admin=f"http://{_reachable(self._serving.admin)}",
+                admin=f"http://{reachable(self._serving.admin)}",
                 routes={route.prefix: str(route.pool) for route in self._routes},
                 pools={name: f"{p.ready} endpoints, {p.picker}" for name, p in states.items()},
                 hint=hint,
@@ -253,7 +248,7 @@ class Shown:
         if hint:
             lines.append(f"Note: {hint}")
         lines += [
-            f"Admin page: http://{_reachable(self._serving.admin)}",
+            f"Admin page: http://{reachable(self._serving.admin)}",
             "Try it, with the name of your model:",
             f"  curl -si {url}{first}/v1/completions -H 'content-type: application/json'"
             """ -d '{"model": "MODEL", "prompt": "Hello"}'""",

@@ -33,7 +33,7 @@ async def control(settings: ControllerSettings) -> None:
         SettingsError: the API server's configuration is not usable, or the admin address cannot be bound.
     """
     signals.block()
-    signals.ignore(signals.RENEWING)
+    signals.ignore((*signals.RENEWING, *signals.LOGGING))
     # Now, not while the Lease has to be renewed.
     bootstrap(OwnPorts())
     api = KubernetesApi(Access(settings.kubeconfig, settings.context))

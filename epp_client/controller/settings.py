@@ -35,7 +35,7 @@ class ControllerSettings(BaseModel):
     """host:port of /livez, /readyz and /metrics."""
     admin_hosts: tuple[HostName, ...] = ()
     """Additional name that the `Host` header of a request to them may have, repeatable."""
-    log_format: str = "json"
-    """Log format: json or console."""
+    log_format: str = "auto"
+    """Log format: `json`, `console` (for people), or `auto`: console if stderr is a terminal, else json."""
     log_level: str = "info"
     """Lowest level that is logged: debug, info, warning or error."""

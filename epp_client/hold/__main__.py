@@ -19,7 +19,7 @@ def main() -> None:
     path, patience = sys.argv[1], float(sys.argv[2])
     for number in signals.ENDING:
         signal.signal(number, _end)
-    signals.ignore(signals.RENEWING)
+    signals.ignore((*signals.RENEWING, *signals.LOGGING))
     try:
         holder = Holder(path, patience, time.monotonic)
     except OSError as error:

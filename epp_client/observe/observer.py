@@ -42,6 +42,11 @@ class Observer:
         self._parts: deque[dict[str, Interval]] = deque(maxlen=SPAN)
         self._readings: dict[str, Reading] = {}
 
+    @property
+    def minute_seconds(self) -> float:
+        """Seconds that `minute` covers: less than a minute in the first minute."""
+        return self.look.now - self._cuts[0].now if self.look is not None else 0.0
+
     def heard(self, news: News) -> None:
         """Take what the relays have recorded."""
         self.records.add(news.decisions, news.missed)

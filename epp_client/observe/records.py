@@ -42,6 +42,11 @@ class Records:
         both = [record for kept in (self._failed, self._others) for record in kept]
         return sorted(record for record in both if record.number > number)
 
+    def matching(self, wanted: "Filter", last: int) -> list[Record]:
+        """The last records that match, `last` of them at most, oldest first."""
+        found = [record for record in self.since() if wanted.wants(record.decision)]
+        return found[len(found) - min(last, len(found)) :]
+
 
 class Filter(NamedTuple):
     """Which records somebody wants to see. An empty field matches all."""

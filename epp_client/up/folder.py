@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 _PREFIX: Final = "epp-client-up-"
+_ADMIN: Final = "admin"
+"""File with host:port of the sidecar's admin page."""
 
 
 @contextlib.contextmanager
@@ -20,7 +22,7 @@ def private_folder() -> Iterator[Path]:
     Raises:
         OSError: it cannot be created.
     """
-    parent = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    parent = _parent()
     for left in parent.glob(f"{_PREFIX}*"):
         _remove_if_left(left)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
@@ -31,6 +33,43 @@ def private_folder() -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(descriptor)
+
+
+def tell_admin_page(folder: Path, address: str) -> None:
+    """Write down for other commands of this user where the admin page of this gateway is.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    (folder / _ADMIN).write_text(address)
+
+
+def admin_pages() -> list[str]:
+    """host:port of the admin page of every gateway that this user runs."""
+    found = []
+    for folder in sorted(_parent().glob(f"{_PREFIX}*")):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(descriptor).st_uid == os.getuid() and _locked(descriptor):
+                    found.append((folder / _ADMIN).read_text())
+            finally:
+                os.close(descriptor)
+    return found
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether a process has locked it. The lock that tells is shared, so that two who ask do not see each
+    other's."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _parent() -> Path:
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
 
 
 def _remove_if_left(folder: Path) -> None:

@@ -73,6 +73,8 @@ class Gateway:
         self._routed = Served()
         """What Envoy's bootstrap was made of."""
         self._announced = False
+        self._sidecar_listens = False
+        """Whether the sidecar takes signals. Before, SIGUSR1 could end it."""
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> int:
@@ -84,6 +86,8 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for number in ENDING:
             loop.add_signal_handler(number, self._asked_to_end)
+        for number in signals.LOGGING:
+            loop.add_signal_handler(number, self._switch_log_level, number)
         signals.unblock()
         self._carry_out(self._supervision.begin())
         self._spawn(asyncio.to_thread(self._plan.warm_up))
@@ -100,6 +104,13 @@ class Gateway:
     def _asked_to_end(self) -> None:
         log.info("draining; a second signal cuts open requests")
         self._carry_out(self._supervision.asked_to_end())
+
+    def _switch_log_level(self, number: signal.Signals) -> None:
+        child = self._children.get(Part.SIDECAR)
+        if child is None or not self._sidecar_listens:
+            log.warning("the log level is as before: the sidecar starts; send the signal again")
+            return
+        child.signal(number)
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -151,6 +162,8 @@ class Gateway:
             code = await child.exited()
         finally:
             watching.cancel()
+            if part is Part.SIDECAR:
+                self._sidecar_listens = False
         del self._children[part]
         if not self._supervision.ending:
             log.error(f"{_SHOWN[part]} has exited", exit_code=code, pid=child.pid)
@@ -169,6 +182,7 @@ class Gateway:
         sidecar = part is Part.SIDECAR
         await self._until(self._sidecar_ready if sidecar else self._envoy_ready, _SHOWN[part])
         self._supervision.ready(part)
+        self._sidecar_listens = self._sidecar_listens or sidecar
         use = self._route() if sidecar else self._announce()
         await asyncio.gather(use, self._ask_alive(part))
 

@@ -48,6 +48,12 @@ class Count(NamedTuple):
     number: int
 
 
+class LogLevel(NamedTuple):
+    """To the worker: log at this level from now on."""
+
+    level: str
+
+
 class Forget(NamedTuple):
     """To the worker: a deleted pool's counters have been scraped for the last time."""
 

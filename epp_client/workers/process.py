@@ -32,6 +32,7 @@ from epp_client.workers.channel import (
     Failed,
     Forget,
     Leaving,
+    LogLevel,
     Pools,
     Serving,
     Wanted,
@@ -170,6 +171,10 @@ class WorkerProcess:
     async def forget(self, pool: str) -> None:
         """Drop its counters of a deleted pool."""
         await self._send(Forget(pool))
+
+    async def log_at(self, level: str) -> None:
+        """Change its log level."""
+        await self._send(LogLevel(level))
 
     async def drain(self, timeout: float) -> None:
         """Tell it to finish its open streams and exit within `timeout` seconds; then kill it."""

@@ -128,6 +128,8 @@ class Workers:
             slot.leaving.add(old)
             self._own(old.drain(self._settings.drain_timeout))
         slot.worker, slot.began = worker, self._loop.time()
+        # It may have changed since the worker was started.
+        self._own(worker.log_at(slot.settings.log_level))
         if worker.bound is not None:
             slot.adopt(worker.bound)
         worker.ready.add_done_callback(lambda ready: slot.listens(worker, ready))
@@ -319,6 +321,13 @@ class Workers:
             for worker in slot.processes:
                 worker.counters.pools.pop(pool, None)
                 self._own(worker.forget(pool))
+
+    def log_at(self, level: str) -> None:
+        """Change the log level of all workers, later ones included."""
+        for slot in self._slots:
+            slot.settings = slot.settings.model_copy(update={"log_level": level})
+            for worker in slot.processes:
+                self._own(worker.log_at(level))
 
     # --- pools ---
 

@@ -13,7 +13,7 @@ import structlog
 
 from epp_client import collector, signals
 from epp_client.data_plane.plane import DataPlane
-from epp_client.logs import configure
+from epp_client.logs import configure, set_level
 from epp_client.pool.delta import apply
 from epp_client.pool.store import PoolStore
 from epp_client.workers.channel import (
@@ -25,6 +25,7 @@ from epp_client.workers.channel import (
     Failed,
     Forget,
     Leaving,
+    LogLevel,
     Pools,
     Serving,
     Wanted,
@@ -63,7 +64,7 @@ class Worker:
         timeout = self._order.settings.drain_timeout
         loop.add_signal_handler(signal.SIGTERM, self._told_to_end, timeout)
         # Only the control process acts on these.
-        signals.ignore((signal.SIGINT, *signals.RENEWING))
+        signals.ignore((signal.SIGINT, *signals.RENEWING, *signals.LOGGING))
         if not self._order.pools_follow and not await self._serve():
             return 1
         listening = asyncio.create_task(self._listen())
@@ -135,6 +136,9 @@ class Worker:
             case Count(number):
                 totals = await self._plane.totals()
                 await self._say(Counted(number, totals, self._plane.news()))
+            case LogLevel(level):
+                set_level(level)
+                log.debug(f"logging at {level}")
             case Forget(pool):
                 self._plane.forget(pool)
             case Drain(timeout):

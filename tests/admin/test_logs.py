@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp_client.errors import SettingsError
-from epp_client.logs import Repeats, configure
+from epp_client.logs import Repeats, configure, form_of, set_level
 
 Capture = pytest.CaptureFixture[str]
 
@@ -77,6 +78,39 @@ def test_a_console_that_is_no_terminal_gets_no_colours(capsys: Capture) -> None:
     written = capsys.readouterr().err
     assert "\x1b" not in written
     assert "pool=default/llama" in written
+
+
+def test_lines_for_people_begin_with_time_level_and_event(capsys: Capture) -> None:
+    configure("console")
+    structlog.get_logger().warning("picker is unreachable", pool="default/llama")
+    line = capsys.readouterr().err
+    assert re.match(
+        r"\d{4}-\d\d-\d\d [0-2]\d:\d\d:\d\d[+-]\d{4} \[warning *\] picker is unreachable +pool=",
+        line,
+    ), line
+
+
+@pytest.mark.parametrize(("terminal", "form"), [(True, "console"), (False, "json")])
+def test_auto_is_for_people_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, form: str
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    assert form_of("auto") == form
+    assert form_of("json") == "json"
+
+
+def test_the_level_can_be_changed(capsys: Capture) -> None:
+    configure(level="warning")
+    log = structlog.get_logger()
+    log.debug("before")
+    set_level("debug")
+    log.debug("after")
+    logging.getLogger("asyncio").info("libraries stay quiet")
+    set_level("warning")
+    log.info("at the end")
+    assert [line["event"] for line in lines(capsys)] == ["after"]
+    with pytest.raises(SettingsError, match="log_level"):
+        set_level("loud")
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,13 @@ def make_target(line: Line) -> None:
 def our_own(line: Line) -> None:
     command = get_command(app).commands.get(line.words[1])  # type: ignore[attr-defined]
     if command is None:
-        assert line.words[1:] == ["--version"]
+        assert line.words[1:] in (["--version"], ["--install-completion"])
         return
-    known = {option for parameter in command.params for option in parameter.opts}
+    known = {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
     assert line.options <= known
 
 

@@ -192,6 +192,17 @@ async def test_it_steers_and_restarts_what_is_killed(peers: Peers, runtime: Path
         assert list(runtime.iterdir()) == []
 
 
+async def test_sigusr1_switches_the_log_level_of_the_sidecar(peers: Peers, runtime: Path) -> None:
+    async with running(peers, runtime) as up:
+        os.kill(up.process.pid, signal.SIGUSR1)
+        await until(lambda: '"to": "debug"' in up.process.tail)
+        assert await steered(up, peers)
+        await until(lambda: '"event": "decision"' in up.process.tail)
+        os.kill(up.process.pid, signal.SIGUSR1)
+        await until(lambda: '"to": "info"' in up.process.tail)
+        assert await up.process.stop(WAIT) == 0
+
+
 @pytest.mark.parametrize(("name", "shown"), [("envoy", "Envoy"), ("sidecar", "the sidecar")])
 async def test_what_hangs_is_found_and_restarted(
     peers: Peers, runtime: Path, name: str, shown: str

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from epp_client.errors import SettingsError
-from epp_client.up.folder import private_folder
+from epp_client.up.folder import admin_pages, private_folder, tell_admin_page
 from epp_client.up.prerequisites import check_free, envoy_binary
 
 
@@ -87,3 +87,21 @@ def test_a_folder_that_was_left_behind_is_removed_and_one_in_use_is_not(
         with private_folder() as other:
             assert used.exists()
             assert other != used
+
+
+def test_the_admin_pages_of_running_gateways_are_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert admin_pages() == []
+    left = tmp_path / "epp-client-up-left"
+    left.mkdir()
+    tell_admin_page(left, "127.0.0.1:1")
+    with private_folder() as first, private_folder() as second, private_folder():
+        tell_admin_page(first, "127.0.0.1:9902")
+        tell_admin_page(second, "127.0.0.1:9912")
+        # The third has not told it yet.
+        assert sorted(admin_pages()) == ["127.0.0.1:9902", "127.0.0.1:9912"]
+        # Asking does no harm to who asks at the same time.
+        assert len(admin_pages()) == 2
+    assert admin_pages() == []

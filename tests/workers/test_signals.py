@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(900)
 
 GAPS = (0.0, 0.05, 0.2, 0.4, 1.0)
 """Seconds: from before the program has read its command line to after it serves."""
-DOCUMENTED = (*signals.ENDING, *signals.RENEWING)
+DOCUMENTED = (*signals.ENDING, *signals.RENEWING, *signals.LOGGING)
 BITS = sum(1 << (number - 1) for number in DOCUMENTED)
 
 
@@ -208,7 +208,7 @@ def test_a_worker_that_is_told_to_end_as_it_starts_ends_when_it_serves(program: 
     program.ends(signal.SIGTERM)
 
 
-@pytest.mark.parametrize("number", signals.RENEWING)
+@pytest.mark.parametrize("number", [*signals.RENEWING, *signals.LOGGING])
 def test_the_holder_ignores_what_renews_others(tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "hold.sock"
     command = [sys.executable, "-m", "epp_client", "hold", "--socket", str(path)]
