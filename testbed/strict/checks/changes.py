@@ -187,7 +187,7 @@ async def gateway_deletion(site: Site) -> None:
                 # A connection that is open may be served to its end.
                 async with new_session() as session:
                     answer = await ask(session, site.url("three"), host)
-                return answer.said if answer.status == 200 else ""
+                return f"answer: {answer.said}" if answer.status == 200 else ""
 
             await site.until("the deleted Gateway serves no more", ended)
             await asyncio.sleep(0.3)

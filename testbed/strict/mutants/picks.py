@@ -70,7 +70,7 @@ def list_cut() -> None:
     replace(request_phase, "judge", _reordered(lambda keys: keys[:1]))
 
 
-@mutant("outside-routed", {"out-of-pool-close": "200 beta", "out-of-pool-open": "200 beta"})
+@mutant("outside-routed", {"out-of-pool-close": ": 200 beta", "out-of-pool-open": ": 200 beta"})
 def outside_routed() -> None:
     """Every Pod of the namespace counts as a member of every pool."""
     replace(parse, "InferencePool", lambda f: lambda **fields: f(**{**fields, "match_labels": ()}))

@@ -14,7 +14,8 @@ class Mutant:
 
     name: str
     fails: Mapping[str, str]
-    """The checks that have to fail, and a part of what they have to say: they must fail for this fault."""
+    """The checks that have to fail, and a part of what they have to say: they must fail for this fault. If
+    it is part of what is missing (`Site.until`), the wait is short."""
     breaks: Callable[[], None]
     """Replaces a function in this process."""
 

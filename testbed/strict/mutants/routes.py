@@ -55,7 +55,7 @@ def small_weight_starved() -> None:
 
 @mutant(
     "sections-ignored",
-    {"isolation": "expected 404", "conditions-of-faults": "instead of False/NoMatchingParent"},
+    {"isolation": ": 200 alpha", "conditions-of-faults": "instead of False/NoMatchingParent"},
 )
 def sections_ignored() -> None:
     """A route attaches to all listeners of its Gateway."""
@@ -66,7 +66,7 @@ def sections_ignored() -> None:
     replace(resolve, "attach", make)
 
 
-@mutant("gateways-mixed", {"isolation": "200 beta"})
+@mutant("gateways-mixed", {"isolation": ": 200 beta"})
 def gateways_mixed() -> None:
     """Routes of other Gateways are served as well."""
 
@@ -149,7 +149,7 @@ def dropped_at_once() -> None:
     replace(pools, "_left", lambda _: lambda *arguments: {})
 
 
-@mutant("gateway-outlived", {"gateway-deletion": "serves no more"})
+@mutant("gateway-outlived", {"gateway-deletion": ": 200 {"})
 def gateway_outlived() -> None:
     """A Gateway that was deleted is served on."""
 

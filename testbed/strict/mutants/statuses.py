@@ -66,7 +66,7 @@ def nothing_attached() -> None:
     replace(resolve, "_listener_status", lambda f: lambda listener, attached: f(listener, 0))
 
 
-@mutant("entries-stay", {"statuses-go": "the entry goes"})
+@mutant("entries-stay", {"statuses-go": "it is there"})
 def entries_stay() -> None:
     """An entry is never taken away."""
 
