@@ -158,7 +158,9 @@ class Load:
             asyncio.TaskGroup() as tasks,
         ):
             due = time.monotonic()
-            asked = requests(a.seed, a.faulty_share, ranked=a.ranked, subjects=a.subjects)
+            asked = requests(
+                a.seed, a.faulty_share, ranked=a.ranked, subjects=a.subjects, longest=a.longest
+            )
             for request in asked:
                 await self._slots.acquire()
                 # Do not catch up on missed requests.
@@ -191,6 +193,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--faulty-share", type=float, default=0.2)
     parser.add_argument("--ranked", action="store_true")
+    parser.add_argument("--longest", type=float, default=LONG[1], help="seconds of a long response")
     parser.add_argument("--edge", default="", help="JSON of an Edge")
     parser.add_argument("--subjects", nargs="*", default=[], help="ask for these changing routes")
     arguments = parser.parse_args()

@@ -152,10 +152,16 @@ def _differs(wanted: bytes, got: bytes) -> str:
 
 
 def requests(
-    seed: int, faulty_share: float, *, ranked: bool, subjects: Sequence[str] = ()
+    seed: int,
+    faulty_share: float,
+    *,
+    ranked: bool,
+    subjects: Sequence[str] = (),
+    longest: float = LONG[1],
 ) -> Iterator[Ask]:
     """Yields requests without end. `faulty_share` of them use a dialect; with `ranked`, a third of the
-    others gets an ordered list; with `subjects`, most are for these changing routes."""
+    others gets an ordered list; with `subjects`, most are for these changing routes. Long responses
+    take `longest` seconds at most."""
     dice = random.Random(seed)
     kinds, weights = list(_WEIGHTS), list(_WEIGHTS.values())
     number = 0
@@ -167,7 +173,7 @@ def requests(
         kind = dice.choices(kinds, weights)[0]
         request = Ask(number, dice.choice(POOLS), kind, dialect, dice.getrandbits(48))
         if kind == "long":
-            pause = dice.uniform(*LONG) * 1000 / request.length
+            pause = dice.uniform(LONG[0], longest) * 1000 / request.length
             request = replace(request, pause_ms=round(pause))
         if subjects and dice.random() < _CHANGING:
             request = for_subject(request, dice.choice(subjects))
