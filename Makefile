@@ -110,7 +110,7 @@ check: venv protos reference ## Check lint, types, import contracts, generated c
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	git diff --exit-code -- epp_client/ext_proc/pb epp_client/envoy/pb docs/reference docs/images/exchange.svg \
-	  epp_client/controller/template.yaml
+	  epp_client/controller/template.yaml config/prometheus config/helm/epp-client/files
 
 protos: venv ## Compile protos/, and serialize the clusters of pools
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=epp_client/ext_proc/pb \

@@ -3,6 +3,7 @@
 It holds no logic of the parts themselves.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from epp_client.admin.server import Readiness
@@ -82,6 +83,13 @@ class ServedGateway:
     def resolution(self) -> "GatewayResolution | None":
         """What is served; None without a Gateway of ours."""
         return self._resolution if self._source is None else self._source.resolution
+
+    def certificates(self) -> Mapping[tuple[str, str], bytes]:
+        """The PEM chains that Envoy serves, by namespace and name of the Secret."""
+        resolution = self.resolution
+        table = resolution.table if resolution is not None else None
+        found = table.certificates if table is not None else {}
+        return {name: certificate.chain for name, certificate in found.items()}
 
     def _serve(self, table: GatewayTable | None) -> None:
         if self._envoys is not None:

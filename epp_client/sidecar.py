@@ -15,6 +15,7 @@ from epp_client.data_plane.plane import DataPlane
 from epp_client.endpoints.source import EndpointSource
 from epp_client.errors import SettingsError
 from epp_client.manifests.source import ManifestSource
+from epp_client.metrics.certificates import CertificateSource
 from epp_client.metrics.registry import Metrics
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.known import Known
@@ -60,6 +61,12 @@ class Sidecar:
         self.metrics = Metrics(transport=str(settings.transport))
         self.readiness = Readiness()
         self.gateway = ServedGateway(self.readiness)
+        self.metrics.follow_certificates(
+            CertificateSource(
+                self.gateway.certificates,
+                lambda: {s.pool.settings.tls for s in self.store.snapshots.values()},
+            )
+        )
         self.relay: DataPlane | Workers
         if settings.workers:
             workers = Workers(settings, self.store, self._workers_changed, self.want, self._claims)
@@ -228,11 +235,24 @@ class Sidecar:
     def _source_of(self, settings: ServeSettings) -> PoolSource:
         clock, defaults = asyncio.get_running_loop().time, settings.pool_defaults
         if settings.endpoints.listed:
-            return EndpointSource(settings.endpoints, self.store, defaults, clock, self._listed)
+            return EndpointSource(
+                settings.endpoints,
+                self.store,
+                defaults,
+                clock,
+                self._listed,
+                reloaded=self.metrics.reloads.reloaded,
+            )
         if settings.kubernetes is None:
             assert settings.pools is not None
             return ManifestSource(
-                settings.pools, self.store, defaults, clock, self._listed, self.gateway.read
+                settings.pools,
+                self.store,
+                defaults,
+                clock,
+                self._listed,
+                self.gateway.read,
+                self.metrics.reloads.reloaded,
             )
         # It takes 70 MB: imported only if used.
         from epp_client.kubernetes.pools import KubernetesPools

@@ -1,4 +1,4 @@
-"""Writes every page of docs/reference anew, and the template of the controller."""
+"""Writes every page of docs/reference anew, the template of the controller, and the copies of the alerts."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +14,7 @@ from reference.helm_values import helm_values
 from reference.metrics import metrics
 from reference.parameters import parameters
 from reference.reasons import picker_states, reasons
+from reference.rules import OF_CHART, OPERATOR, charts_rules, operators_rules
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 HEAD: Final = "<!-- Written by `make reference` from the code. Edit the docstrings there. -->\n\n"
@@ -41,6 +42,8 @@ def main() -> None:
     PICTURE.write_text(picture())
     SCHEMA.write_text(endpoints_schema())
     TEMPLATE.write_text(controller_template())
+    OPERATOR.write_text(operators_rules())
+    OF_CHART.write_text(charts_rules())
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ from typing import Final
 
 from epp_client.errors import ApiFault, LeftOut, Reason
 from epp_client.kubernetes.status.report import WriteResult
+from epp_client.metrics.certificates import LABELS as CERTIFICATE
+from epp_client.metrics.certificates import CertificateSource
 from epp_client.metrics.counters import Counters
 from epp_client.metrics.registry import Metrics
+from epp_client.metrics.requests import POOL
 from epp_client.picker.health import Health
 from epp_client.relay.outcome import Eviction, Outcome
 from reference.text import code, table, values_table
@@ -24,8 +27,12 @@ _HEAD = """\
 
 `/metrics` on the admin address (`--admin`, port 9902) has these, in the Prometheus text format or OpenMetrics. Alerts are in
 `config/prometheus`, a dashboard is in `config/grafana`; the [runbook](../runbook.md) says what to do. The `epp_client_api_*`
-metrics exist with `--kubernetes`, the `epp_client_status_*` metrics with `--gateway`. `pool` is `namespace/name`, or `unknown`
-for requests to a pool that does not exist.
+metrics exist with `--kubernetes`, the `epp_client_status_*` metrics with `--gateway`, the `epp_client_config_*` metrics with files of
+pools. `namespace` and `pool` are those of the InferencePool; requests for a pool that does not exist have `pool="unknown"` and
+no namespace.
+
+Each pool has its series from the start, with 0, for up to 100 pools; others come when something happens. Prometheus must keep our label
+`namespace`: set `honor_labels: true`, as the PodMonitor does (`honorLabels`). Otherwise it is renamed to `exported_namespace`.
 
 """
 
@@ -60,6 +67,9 @@ def metrics() -> str:
     sections.append(
         "## Other labels\n\n"
         "- `reason`: see [reasons](reasons.md).\n"
+        "- `use` of `epp_client_certificate_not_after_seconds`: `listener` (a Secret of a Gateway's listener, with its "
+        "namespace and name), `picker_client` and `picker_ca` (the files of `--picker-cert` and `--picker-ca` and of "
+        "annotations; `name` is the path).\n"
         "- `state` of `epp_client_picker_addresses`: see [picker states](picker-states.md).\n"
         "- `state` of `epp_client_endpoints`: `ready`, or `draining` (no longer ready, still a valid pick "
         "for `drain-grace`).\n"
@@ -73,7 +83,9 @@ def metrics() -> str:
 def _rows() -> list[list[str]]:
     shown = Metrics("native")
     shown.follow_api(_Api())
-    shown.endpoints.labels("", "ready")
+    shown.reloads.reloaded(True)
+    shown.follow_certificates(CertificateSource(dict, list))
+    shown.endpoints.labels("", "", "ready")
     shown.problems.labels("error")
     shown.xds_pushes.labels("eds")
     shown.xds_nacks.labels("eds")
@@ -90,8 +102,10 @@ def _rows() -> list[list[str]]:
     rows = []
     for family in shown.registry.collect():
         labels = {name for sample in family.samples for name in sample.labels} - {"le"}
-        # `pool` first, as in every query.
-        ordered = sorted(labels, key=lambda name: (name != "pool", name))
+        if family.name == "epp_client_certificate_not_after_seconds":
+            labels = set(CERTIFICATE)
+        # The pool first, as in every query.
+        ordered = sorted(labels, key=lambda name: (name not in POOL, name))
         name = family.name + ("_total" if family.type == "counter" else "")
         rows.append([code(name), family.type, ", ".join(map(code, ordered)), family.documentation])
     return sorted(rows)

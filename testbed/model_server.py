@@ -218,6 +218,16 @@ async def _health(exchange: _Exchange, server: ModelServer) -> None:
     await exchange.json(200, {"requests": server.requests, "aborts": server.aborts})
 
 
+async def _fail(exchange: _Exchange, _: ModelServer) -> None:
+    """Answers with `?status=`."""
+    async for _part in exchange.body():
+        pass
+    status = int(exchange.number("status", 500))
+    if not 200 <= status <= 599:
+        raise BadRequest("status is out of range")
+    await exchange.json(status, {"error": {"message": "as you asked"}})
+
+
 async def _not_found(exchange: _Exchange, _: ModelServer) -> None:
     async for _part in exchange.body():
         pass
@@ -282,6 +292,7 @@ def _completion(request: dict[str, Any], kind: str, choice: dict[str, Any]) -> d
 _ROUTES: dict[str, Callable[[_Exchange, ModelServer], Awaitable[None]]] = {
     "/echo": _echo,
     "/health": _health,
+    "/fail": _fail,
     "/v1/models": _models,
     "/v1/chat/completions": _chat,
     "/v1/completions": _text,

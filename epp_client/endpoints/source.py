@@ -17,7 +17,7 @@ from epp_client.pool.picker_host import host_to_look_up
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.resolve import PoolResolution
 from epp_client.pool.settings import PoolSettings
-from epp_client.pool.source import Listed, LocalSource
+from epp_client.pool.source import Listed, LocalSource, Reloaded
 from epp_client.pool.store import PoolStore
 from epp_client.settings import EndpointSettings
 
@@ -61,12 +61,14 @@ class EndpointSource(LocalSource):
         clock: Callable[[], float],
         listed: Listed = lambda _: None,
         look_up: LookUp = look_up,
+        reloaded: Reloaded = lambda _: None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._defaults = defaults
         self._clock = clock
         self._listed = listed
+        self._reloaded = reloaded
         self._lookups = Lookups(look_up)
         self._pools: tuple[ListedPool, ...] | None = None
         self._faults: tuple[Problem, ...] = ()
@@ -95,6 +97,8 @@ class EndpointSource(LocalSource):
         if pools is not None:
             self._pools = pools
             self._check_endpoints()
+        if self._settings.endpoints is not None:
+            self._reloaded(pools is not None)
 
     def _check_endpoints(self) -> None:
         if self._checks is not None:

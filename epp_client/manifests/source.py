@@ -18,7 +18,7 @@ from epp_client.manifests.world import Contents, Loaded, contents_of, placed
 from epp_client.pool.problems import Problem, Severity
 from epp_client.pool.resolve import Resolution, resolve
 from epp_client.pool.settings import PoolSettings
-from epp_client.pool.source import Listed, LocalSource
+from epp_client.pool.source import Listed, LocalSource, Reloaded
 from epp_client.pool.store import PoolStore
 
 
@@ -33,10 +33,12 @@ class ManifestSource(LocalSource):
         clock: Callable[[], float],
         listed: Listed = lambda _: None,
         gateway_changed: Callable[[GatewayResolution | None], None] = lambda _: None,
+        reloaded: Reloaded = lambda _: None,
     ) -> None:
         """`gateway_changed` gets the one Gateway of the manifests after each load; None: there is none."""
         self._listed = listed
         self._gateway_changed = gateway_changed
+        self._reloaded = reloaded
         self._path = path
         self._store = store
         self._defaults = defaults
@@ -63,6 +65,7 @@ class ManifestSource(LocalSource):
         self._contents = contents_of(self._loaded, self._defaults, pools)
         self._faults = (*loaded.problems, *self._contents.problems)
         self.resolve()
+        self._reloaded(not any(p.severity is Severity.ERROR for p in self._faults))
 
     def resolve(self) -> None:
         """Resolve the loaded objects at the current time, and publish."""

@@ -22,6 +22,13 @@ PICK_BUCKETS = (
 """Upper bounds in seconds."""
 
 
+def pool_labels(name: str) -> tuple[str, str]:
+    """The values of the labels `namespace` and `pool` for `namespace/name`. The namespace of `unknown` is
+    empty, which no pool has."""
+    namespace, _, pool = name.rpartition("/")
+    return namespace, pool
+
+
 @dataclass(slots=True)
 class PoolCounters:
     """The counters of one pool. All but `in_flight` only grow."""
@@ -44,6 +51,8 @@ class PoolCounters:
     """Sum of all picks' seconds."""
     retries: int = 0
     """Picks that were asked again because the picker's stream ended before it had answered."""
+    endpoint_errors: int = 0
+    """Requests that their endpoint answered with a status of 500 or above."""
     passed_over: int = 0
     """Destination endpoints that Envoy could not connect to, so that it tried the next of the list."""
     not_retained: int = 0
@@ -57,11 +66,6 @@ class PoolCounters:
         """Count a pick that came `seconds` after the end of its request."""
         self.picks[bisect_left(PICK_BUCKETS, seconds)] += 1
         self.pick_seconds += seconds
-
-    def exchanged(self, seconds: float) -> None:
-        """Count an exchange that has ended after `seconds`."""
-        self.exchanges[bisect_left(PICK_BUCKETS, seconds)] += 1
-        self.exchange_seconds += seconds
 
     def fail_open(self, reason: Reason) -> None:
         """Count a request that was served without its picker."""
@@ -105,6 +109,7 @@ class PoolCounters:
         self.exchanges = [a + b for a, b in zip(self.exchanges, other.exchanges, strict=True)]
         self.exchange_seconds += other.exchange_seconds
         self.retries += other.retries
+        self.endpoint_errors += other.endpoint_errors
         self.passed_over += other.passed_over
         self.not_retained += other.not_retained
 

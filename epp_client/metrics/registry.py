@@ -5,19 +5,25 @@ removed once they have been scraped. Requests are counted in `counters`, not her
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import choose_encoder
 
 from epp_client.metrics.api import ApiCollector, ApiSource
-from epp_client.metrics.counters import UNKNOWN_POOL, Counters
-from epp_client.metrics.requests import RequestCollector
+from epp_client.metrics.certificates import CertificateCollector, CertificateSource
+from epp_client.metrics.counters import UNKNOWN_POOL, Counters, pool_labels
+from epp_client.metrics.processes import ProcessCollector
+from epp_client.metrics.reloads import ReloadCollector
+from epp_client.metrics.requests import POOL, RequestCollector
 from epp_client.pool.endpoints import EndpointTable
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.problems import Severity
 from epp_client.pool.store import PoolStore
 from epp_client.version import VERSION
+
+XDS_TYPES: Final = ("cds", "eds", "lds", "rds", "sds")
+"""Values of the label `type`. The last three are of a Gateway."""
 
 
 class Scrape(NamedTuple):
@@ -43,7 +49,7 @@ class Metrics:
         self._requests = RequestCollector()
         registry.register(self._requests)
         self.endpoints = Gauge(
-            "epp_client_endpoints", "Endpoints by state.", ["pool", "state"], registry=registry
+            "epp_client_endpoints", "Endpoints by state.", [*POOL, "state"], registry=registry
         )
         self.workers = Gauge("epp_client_workers", "Relay workers that serve.", registry=registry)
         self.pools = Gauge("epp_client_pools", "InferencePools served.", registry=registry)
@@ -56,15 +62,26 @@ class Metrics:
         self.xds_nacks = Counter(
             "epp_client_xds_nacks", "Responses that Envoy rejected.", ["type"], registry=registry
         )
+        for kind in XDS_TYPES:
+            # With 0 from the start: an increase from nothing to 1 is none.
+            self.xds_pushes.labels(kind)
+            self.xds_nacks.labels(kind)
         self.envoys = Gauge("epp_client_envoys_connected", "Open ADS streams.", registry=registry)
         Gauge(
             "epp_client_build_info", "Always 1.", ["version", "transport"], registry=registry
         ).labels(VERSION, transport).set(1)
+        registry.register(ProcessCollector())
+        self.reloads = ReloadCollector()
+        registry.register(self.reloads)
         self._known = {UNKNOWN_POOL}
 
     def follow_api(self, source: ApiSource) -> None:
         """Add the metrics of a source that follows the Kubernetes API."""
         self.registry.register(ApiCollector(source))
+
+    def follow_certificates(self, source: CertificateSource) -> None:
+        """Add the metrics of certificates."""
+        self.registry.register(CertificateCollector(source))
 
     def pools_changed(self, store: PoolStore, changed: Iterable[PoolName]) -> None:
         """Update the gauges from the store. Deleted pools lose their gauges now, their counters after a
@@ -84,12 +101,13 @@ class Metrics:
 
     def _count_when_scraped(self, name: str, table: EndpointTable) -> None:
         """Count at scrapes, not at changes: a large pool may change a hundred times between two scrapes."""
-        self.endpoints.labels(name, "ready").set_function(lambda: len(table.ready))
-        self.endpoints.labels(name, "draining").set_function(lambda: table.draining)
+        pool = pool_labels(name)
+        self.endpoints.labels(*pool, "ready").set_function(lambda: len(table.ready))
+        self.endpoints.labels(*pool, "draining").set_function(lambda: table.draining)
 
     def _forget_gauges(self, name: str) -> None:
         for state in ("ready", "draining"):
-            self.endpoints.remove(name, state)
+            self.endpoints.remove(*pool_labels(name), state)
 
     def scrape(self, totals: Counters, accept: str = "") -> Scrape:
         """Encode every series, with `totals` over all relays, as OpenMetrics when `accept` asks for it.
@@ -99,6 +117,7 @@ class Metrics:
         """
         encode, content_type = choose_encoder(accept)
         self._requests.totals = totals
+        self._requests.known = self._known
         body = encode(self.registry)
         # A worker may learn of the deletion later and count requests until then.
         gone = totals.pools.keys() - self._known

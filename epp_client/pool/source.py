@@ -5,6 +5,8 @@ from typing import Protocol
 
 Listed = Callable[[str], None]
 """Called with a text that names what has not been read yet. It is empty once the pools are known."""
+Reloaded = Callable[[bool], None]
+"""Called after each reading of files: whether none of them has an error."""
 
 
 class PoolSource(Protocol):

@@ -19,6 +19,9 @@ from epp_client.relay.without_picker import drop_picker, pass_both
 TRAILERS_PATIENCE: Final = 1.0
 """Longest wait for the answer to trailers, in seconds. Some pickers never answer them."""
 _EVENT_STREAM: Final = b"text/event-stream"
+_SERVER_ERROR: Final = b":status\x1a\x035"
+"""The beginning of a status of 500 or above: Envoy writes the value of a header as bytes (field 3), and no
+value has a control character, so this is nothing else."""
 _NO_MUTATION: Final = 4
 """Largest size of an answer to headers or trailers without a mutation, in bytes."""
 
@@ -88,6 +91,9 @@ def _receive(state: State, message: Message) -> bytes:
         state.result.endpoint = served
     if state.result.outcome is not None:
         state.result.endpoint_failure = read_endpoint_failure(message.raw)
+        state.result.endpoint_error = (
+            message.raw.find(_SERVER_ERROR) >= 0 and state.result.endpoint_failure is None
+        )
     return raw
 
 

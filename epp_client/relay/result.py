@@ -36,6 +36,8 @@ class Result:
         """The served endpoint. While it is not known: the destination endpoint."""
         self.endpoint_failure: Reason | None = None
         """Why Envoy answered instead of the endpoint."""
+        self.endpoint_error = False
+        """Whether the endpoint answered with a status of 500 or above."""
         self.misread = ""
         """The picker's pick as it may be logged, if the answer could not be used because of it."""
         self.left_out: Omissions = {}

@@ -1,17 +1,30 @@
 """The metrics as a scraper sees them: every exposition here goes through a parser."""
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as openmetrics_families,
 )
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.errors import LeftOut, Reason
+from epp_client.metrics.certificates import CertificateSource
 from epp_client.metrics.counters import PICK_BUCKETS, Counters, PoolCounters
+from epp_client.metrics.processes import ProcessCollector
 from epp_client.metrics.registry import Metrics
+from epp_client.metrics.requests import MAX_ZEROED
 from epp_client.picker.health import Health
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.inference_pool import InferencePool, PoolName
@@ -20,26 +33,29 @@ from epp_client.pool.settings import PoolSettings
 from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.outcome import Eviction, Outcome
+from epp_client.tls_settings import ClientTls, TlsMode
 from tests.admin.fleet import Followed
+from tests.e2e.tools import split
 
 LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")
 
 FAMILIES = {
-    "epp_client_requests": ("counter", {"pool", "outcome"}),
-    "epp_client_pick_seconds": ("histogram", {"pool"}),
-    "epp_client_exchange_seconds": ("histogram", {"pool"}),
-    "epp_client_fail_open": ("counter", {"pool", "reason"}),
-    "epp_client_refused": ("counter", {"pool", "reason"}),
-    "epp_client_response_passthrough": ("counter", {"pool", "reason"}),
-    "epp_client_answers_left_out": ("counter", {"pool", "what"}),
-    "epp_client_evictions": ("counter", {"pool", "result"}),
-    "epp_client_endpoint_failures": ("counter", {"pool", "reason"}),
-    "epp_client_endpoints_passed_over": ("counter", {"pool"}),
-    "epp_client_in_flight": ("gauge", {"pool"}),
-    "epp_client_endpoints": ("gauge", {"pool", "state"}),
-    "epp_client_picker_addresses": ("gauge", {"pool", "state"}),
-    "epp_client_picker_retries": ("counter", {"pool"}),
-    "epp_client_bodies_not_retained": ("counter", {"pool"}),
+    "epp_client_requests": ("counter", {"namespace", "pool", "outcome"}),
+    "epp_client_pick_seconds": ("histogram", {"namespace", "pool"}),
+    "epp_client_exchange_seconds": ("histogram", {"namespace", "pool"}),
+    "epp_client_fail_open": ("counter", {"namespace", "pool", "reason"}),
+    "epp_client_refused": ("counter", {"namespace", "pool", "reason"}),
+    "epp_client_response_passthrough": ("counter", {"namespace", "pool", "reason"}),
+    "epp_client_answers_left_out": ("counter", {"namespace", "pool", "what"}),
+    "epp_client_evictions": ("counter", {"namespace", "pool", "result"}),
+    "epp_client_endpoint_failures": ("counter", {"namespace", "pool", "reason"}),
+    "epp_client_endpoint_errors": ("counter", {"namespace", "pool"}),
+    "epp_client_endpoints_passed_over": ("counter", {"namespace", "pool"}),
+    "epp_client_in_flight": ("gauge", {"namespace", "pool"}),
+    "epp_client_endpoints": ("gauge", {"namespace", "pool", "state"}),
+    "epp_client_picker_addresses": ("gauge", {"namespace", "pool", "state"}),
+    "epp_client_picker_retries": ("counter", {"namespace", "pool"}),
+    "epp_client_bodies_not_retained": ("counter", {"namespace", "pool"}),
     "epp_client_retained_bytes": ("gauge", set()),
     "epp_client_workers": ("gauge", set()),
     "epp_client_worker_restarts": ("counter", set()),
@@ -49,6 +65,12 @@ FAMILIES = {
     "epp_client_xds_nacks": ("counter", {"type"}),
     "epp_client_envoys_connected": ("gauge", set()),
     "epp_client_build_info": ("gauge", {"version", "transport"}),
+    "process_cpu_seconds": ("counter", set()),
+    "process_resident_memory_bytes": ("gauge", set()),
+    "process_virtual_memory_bytes": ("gauge", set()),
+    "process_open_fds": ("gauge", set()),
+    "process_max_fds": ("gauge", set()),
+    "process_start_time_seconds": ("gauge", set()),
 }
 """The documented names, as the text parser gives them (without `_total`)."""
 
@@ -81,12 +103,16 @@ class Sidecar:
         return scrape.body.decode()
 
 
-def value(sidecar: Sidecar, name: str, **labels: str) -> float | None:
-    return samples(sidecar.scrape()).get((name, frozenset(labels.items())))
+def value(sidecar: Sidecar, name: str, /, **labels: str) -> float | None:
+    return samples(sidecar.scrape()).get((name, frozenset(split(labels).items())))
 
 
 def pools_named(text: str) -> set[str]:
-    return {dict(labels)["pool"] for _, labels in samples(text) if "pool" in dict(labels)}
+    """The pools that have a series."""
+    found = {
+        (dict(labels).get("namespace"), dict(labels).get("pool")) for _, labels in samples(text)
+    }
+    return {f"{namespace}/{pool}" for namespace, pool in found if namespace}
 
 
 def snapshot(name: PoolName, *, ready: int = 0, draining: int = 0) -> PoolSnapshot:
@@ -248,7 +274,7 @@ def test_a_deleted_pool_is_scraped_once_more_and_then_gone(
     store.publish({QWEN: snapshot(QWEN)})
     last = sidecar.scrape()
     assert pools_named(last) == {"default/llama", "default/qwen"}
-    gone = frozenset({("pool", "default/llama"), ("state", "ready")})
+    gone = frozenset({("namespace", "default"), ("pool", "llama"), ("state", "ready")})
     assert ("epp_client_endpoints", gone) not in samples(last)
     after = sidecar.scrape()
     assert pools_named(after) == {"default/qwen"}
@@ -266,7 +292,7 @@ def test_a_deleted_pool_stays_until_its_last_request_has_ended(
     sidecar.pool("default/llama").in_flight -= 1
     sidecar.pool("default/llama").outcome(Outcome.STEERED)
     last = sidecar.scrape()
-    key = frozenset({("pool", "default/llama"), ("outcome", "steered")})
+    key = frozenset({("namespace", "default"), ("pool", "llama"), ("outcome", "steered")})
     assert samples(last)["epp_client_requests_total", key] == 1
     assert pools_named(sidecar.scrape()) == set()
 
@@ -302,7 +328,12 @@ def test_refusals_for_unknown_pools_survive_every_change(
     store.publish({})
     for _ in range(2):
         sidecar.scrape()
-    assert value(sidecar, "epp_client_refused_total", pool="unknown", reason="pool_unknown") == 1
+    assert (
+        value(
+            sidecar, "epp_client_refused_total", namespace="", pool="unknown", reason="pool_unknown"
+        )
+        == 1
+    )
 
 
 def test_relays_add_up() -> None:
@@ -327,3 +358,153 @@ def test_openmetrics_is_given_to_who_asks(sidecar: Sidecar) -> None:
     body, content_type, _ = sidecar.metrics.scrape(sidecar.counters, accept)
     assert content_type.startswith("application/openmetrics-text")
     assert "epp_client_requests" in {f.name for f in openmetrics_families(body.decode())}  # type: ignore[no-untyped-call]
+
+
+# --- series that exist from the start ---
+
+
+def test_a_known_pool_has_its_reasons_from_the_start(sidecar: Sidecar, store: PoolStore) -> None:
+    """A counter that begins with 1 has no rate: its first failure would raise no alert."""
+    store.publish({LLAMA: snapshot(LLAMA)})
+    for name, reason in (
+        ("epp_client_refused_total", Reason.NO_READY_ENDPOINT),
+        ("epp_client_refused_total", Reason.PICK_OUTSIDE_POOL),
+        ("epp_client_fail_open_total", Reason.PICKER_TIMEOUT),
+        ("epp_client_response_passthrough_total", Reason.PICKER_CLOSED),
+        ("epp_client_endpoint_failures_total", Reason.ENDPOINT_TIMEOUT),
+    ):
+        assert value(sidecar, name, pool="default/llama", reason=reason) == 0
+    assert value(sidecar, "epp_client_requests_total", pool="default/llama", outcome="steered") == 0
+    assert value(sidecar, "epp_client_endpoint_errors_total", pool="default/llama") == 0
+    # No such pool, so this reason is counted for none that is known.
+    labels = {"pool": "default/llama", "reason": "pool_unknown"}
+    assert value(sidecar, "epp_client_refused_total", **labels) is None
+    nobody = {"namespace": "", "pool": "unknown", "reason": "pool_unknown"}
+    assert value(sidecar, "epp_client_refused_total", **nobody) == 0
+
+
+def test_the_first_rejected_configuration_is_an_increase(sidecar: Sidecar) -> None:
+    for kind in ("cds", "eds", "lds", "rds", "sds"):
+        assert value(sidecar, "epp_client_xds_nacks_total", type=kind) == 0
+
+
+def test_the_series_that_exist_from_the_start_are_bounded(
+    sidecar: Sidecar, store: PoolStore
+) -> None:
+    names = [PoolName("default", f"p{number:03}") for number in range(MAX_ZEROED + 5)]
+    store.publish({name: snapshot(name) for name in names})
+    last = sidecar.pool(str(names[-1]))
+    last.refuse(Reason.PICKER_TIMEOUT)
+    found = samples(sidecar.scrape())
+    refused = [dict(labels) for name, labels in found if name == "epp_client_refused_total"]
+    zeroed = {labels["pool"] for labels in refused if labels["namespace"]}
+    assert zeroed == {name.name for name in (*names[:MAX_ZEROED], names[-1])}
+    assert [labels["reason"] for labels in refused if labels["pool"] == names[-1].name] == [
+        "picker_timeout"
+    ]
+
+
+def test_every_reason_that_is_counted_has_a_series(sidecar: Sidecar, store: PoolStore) -> None:
+    """Also one that nobody expected of this counter."""
+    store.publish({LLAMA: snapshot(LLAMA)})
+    sidecar.pool("default/llama").pass_through(Reason.OVERLOADED)
+    name = "epp_client_response_passthrough_total"
+    assert value(sidecar, name, pool="default/llama", reason="overloaded") == 1
+
+
+# --- files, certificates, processes ---
+
+
+def test_a_reload_that_failed_keeps_the_time_of_the_last_good_one(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok, when = (
+        "epp_client_config_last_reload_successful",
+        "epp_client_config_last_reload_success_timestamp_seconds",
+    )
+    assert value(sidecar, ok) is None, "no files"
+    monkeypatch.setattr("epp_client.metrics.reloads.time.time", lambda: 1000.0)
+    sidecar.metrics.reloads.reloaded(True)
+    monkeypatch.setattr("epp_client.metrics.reloads.time.time", lambda: 2000.0)
+    sidecar.metrics.reloads.reloaded(False)
+    assert (value(sidecar, ok), value(sidecar, when)) == (0, 1000)
+
+
+def certificate(*, days: int) -> bytes:
+    """A self-signed certificate that is valid until so many days after 1970 began."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "any")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(1970, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=days))
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(Encoding.PEM)
+
+
+def test_each_certificate_says_until_when_it_is_valid(sidecar: Sidecar, tmp_path: Path) -> None:
+    client, authorities = tmp_path / "tls.crt", tmp_path / "ca.crt"
+    client.write_bytes(certificate(days=2) + certificate(days=1))
+    authorities.write_bytes(certificate(days=4) + certificate(days=5))
+    served = {("inference", "tls"): certificate(days=3), ("inference", "broken"): b"none"}
+    tls = ClientTls(mode=TlsMode.VERIFIED, ca_file=authorities, cert_file=client)
+    sidecar.metrics.follow_certificates(
+        CertificateSource(lambda: served, lambda: [tls, tls, ClientTls()])
+    )
+    name = "epp_client_certificate_not_after_seconds"
+
+    def days(**labels: str) -> float:
+        return (value(sidecar, name, **labels) or 0) / 86_400
+
+    assert days(use="listener", namespace="inference", name="tls") == 3
+    # Of a chain the leaf, of CAs the last one: a bundle may keep an old one.
+    assert days(use="picker_client", namespace="", name=str(client)) == 2
+    assert days(use="picker_ca", namespace="", name=str(authorities)) == 5
+    assert len([1 for found, _ in samples(sidecar.scrape()) if found == name]) == 3
+    served["inference", "tls"] = certificate(days=30)
+    client.unlink()
+    assert days(use="listener", namespace="inference", name="tls") == 30
+    assert days(use="picker_client", namespace="", name=str(client)) == 0
+
+
+def test_the_processes_are_measured_together(sidecar: Sidecar) -> None:
+    names = {
+        name: value(sidecar, name)
+        for name in (
+            *("process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"),
+            *("process_max_fds", "process_start_time_seconds", "process_virtual_memory_bytes"),
+        )
+    }
+    assert all(names.values()), names
+    with subprocess.Popen(
+        [sys.executable, "-c", "x = b'1' * 50_000_000; print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        child.stdout.readline()
+        more = value(sidecar, "process_resident_memory_bytes")
+        assert more is not None
+        assert more > (names["process_resident_memory_bytes"] or 0) + 50e6
+        before = value(sidecar, "process_cpu_seconds_total") or 0
+        child.stdin.close()
+        child.wait()
+    assert (value(sidecar, "process_cpu_seconds_total") or 0) >= before, "it fell at an exit"
+    started = names["process_start_time_seconds"] or 0
+    assert abs(time.time() - _age() - started) < 2
+
+
+def _age() -> float:
+    """Seconds since this process started, by `ps`."""
+    command = ["ps", "-o", "etimes=", "-p", str(os.getpid())]
+    return float(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+def test_without_proc_there_are_no_processes(tmp_path: Path) -> None:
+    assert list(ProcessCollector(tmp_path).collect()) == []

@@ -11,6 +11,18 @@ SOME: dict[str, Any] = {
     "routes": [{"prefix": "/chat", "pool": "inference/llama"}],
     "namespaces": ["models"],
     "allNamespaces": True,
+    "controller.name": "example.com/gateway",
+    "controller.gatewayClass.create": False,
+    "controller.gatewayClass.name": "inference",
+    "controller.gatewayReplicas": 3,
+    "controller.extraArgs": ["--log-level=debug"],
+    "controller.extraEnv": [{"name": "A", "value": "b"}],
+    "controller.extraVolumeMounts": [{"name": "v", "mountPath": "/v"}],
+    "controller.resources": {"limits": {"memory": "1Gi"}},
+    "serveGateway.enabled": True,
+    "serveGateway.ports": [80, 443],
+    "serveGateway.secrets": ["tls"],
+    "serveGateway.addresses": ["gateway.example.com"],
     "image.repository": "registry.example.com/epp-client",
     "image.tag": "9.9.9",
     "image.digest": f"sha256:{'0' * 64}",
@@ -70,6 +82,9 @@ SOME: dict[str, Any] = {
     "podMonitor.matchLabels": {"app": "edge-envoy"},
     "prometheusRule.enabled": True,
     "prometheusRule.labels": {"release": "prometheus"},
+    "prometheusRule.alertLabels": {"team": "inference", "severity": "page"},
+    "prometheusRule.runbookUrl": "https://wiki.example.com/epp-client",
+    "prometheusRule.objective": 0.9995,
     "podLabels": {"a": "b"},
     "podAnnotations": {"a": "b"},
     "nodeSelector": {"kubernetes.io/os": "linux"},
@@ -83,7 +98,11 @@ SOME: dict[str, Any] = {
     "extraVolumes": [{"name": "v", "emptyDir": {}}],
 }
 """Another value than the default for every value of the chart."""
+CONTROLLER: Object = {"mode": "controller", "pools": []}
+SERVES_GATEWAY: Object = {"serveGateway": {"enabled": True}, "pools": []}
 WITH: dict[str, Object] = {
+    **{name: CONTROLLER for name in SOME if name.startswith("controller.")},
+    **{name: SERVES_GATEWAY for name in SOME if name.startswith("serveGateway.")},
     "replicas": {"autoscaling": {"enabled": False}},
     "status.gateway": {"status": {"enabled": True}},
     "status.controllerName": {"status": {"enabled": True}},
@@ -94,10 +113,15 @@ WITH: dict[str, Object] = {
         "mode": "sidecar",
         "podMonitor": {"enabled": True, "matchLabels": {"app": "other"}},
     },
-    "prometheusRule.labels": {"prometheusRule": {"enabled": True}},
+    **{
+        name: {"prometheusRule": {"enabled": True}}
+        for name in SOME
+        if name.startswith("prometheusRule.") and name != "prometheusRule.enabled"
+    },
     "envoy.bootstrap": {"pools": []},
 }
 """What a value needs to have an effect."""
+INSTEAD_OF_POOLS = {"envoy.bootstrap", "serveGateway.enabled"}
 
 
 def merged(*parts: Object) -> Object:

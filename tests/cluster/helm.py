@@ -67,23 +67,23 @@ def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
     return found
 
 
-def comparable(objects: list[Object]) -> dict[tuple[str, str], Object]:
+def comparable(objects: list[Object], namespace: str = NAMESPACE) -> dict[tuple[str, str], Object]:
     """Without what each tool writes in its own way: labels of objects, hashes, names of cluster-wide roles,
-    the order of volumes."""
+    the order of volumes. `namespace` is that of the release."""
     plain = [_plain(deepcopy(item)) for item in objects]
     for item in plain:
         item["metadata"].pop("labels", None)
         if item["kind"].startswith("ClusterRole"):
-            item["metadata"]["name"] = item["metadata"]["name"].removeprefix(f"{NAMESPACE}-")
+            item["metadata"]["name"] = item["metadata"]["name"].removeprefix(f"{namespace}-")
             if "roleRef" in item:
-                item["roleRef"]["name"] = item["roleRef"]["name"].removeprefix(f"{NAMESPACE}-")
+                item["roleRef"]["name"] = item["roleRef"]["name"].removeprefix(f"{namespace}-")
         if item["kind"] == "ConfigMap":
             item["metadata"]["name"] = _without_hash(item["metadata"]["name"])
         if item["kind"] == "Deployment":
             template = item["spec"]["template"]
             if annotations := template["metadata"].pop("annotations", None):
                 assert set(annotations) == {"checksum/envoy"}
-            for volume in template["spec"]["volumes"]:
+            for volume in template["spec"].get("volumes", ()):
                 if "configMap" in volume:
                     name = volume["configMap"]["name"]
                     volume["configMap"]["name"] = _without_hash(name)

@@ -16,7 +16,7 @@ from epp_client.kubernetes.status.merge import Parent
 from reference.helm_values import documented
 from testbed.cluster.api import Object
 from testbed.envoy import envoy_binary
-from tests.cluster.chart_values import SOME, WITH, merged, nested
+from tests.cluster.chart_values import INSTEAD_OF_POOLS, SOME, WITH, merged, nested
 from tests.cluster.helm import (
     AS_KUSTOMIZE,
     CHART,
@@ -166,10 +166,25 @@ def test_its_monitoring_is_that_of_config_prometheus() -> None:
     assert made["PrometheusRule", RELEASE]["spec"] == rule["spec"]
 
 
+def test_its_alerts_have_the_labels_the_runbook_and_the_objective_of_the_values() -> None:
+    given = {"alertLabels": {"team": "a", "severity": "page"}, "objective": 0.9995}
+    values = {"enabled": True, "runbookUrl": "https://wiki.example.com/runbook", **given}
+    made = by_name(template({**POOLS, "prometheusRule": values}))["PrometheusRule", RELEASE]
+    rules = [rule for group in made["spec"]["groups"] for rule in group["rules"]]
+    alerts = {rule["alert"]: rule for rule in rules if "alert" in rule}
+    assert all(rule["labels"] == given["alertLabels"] for rule in alerts.values())
+    links = {rule["annotations"]["runbook_url"].partition("#")[0] for rule in alerts.values()}
+    assert links == {"https://wiki.example.com/runbook"}
+    fast = alerts["EppClientErrorBudgetBurnsFast"]["expr"]
+    assert "14.4 * (1 - 0.9995)" in fast
+    assert "0.999)" not in fast
+    assert not any("labels" in rule for rule in rules if "record" in rule)
+
+
 # --- lint and values ---
 
 
-@pytest.mark.parametrize("values", ["gateway", "sidecar"])
+@pytest.mark.parametrize("values", ["gateway", "sidecar", "controller"])
 def test_it_is_lint_free(values: str) -> None:
     said = helm("lint", "--strict", str(CHART), "--values", str(CHART / "ci" / f"{values}.yaml"))
     assert "1 chart(s) linted, 0 chart(s) failed" in said
@@ -180,7 +195,7 @@ WRONG: dict[str, tuple[Object, str]] = {
     "an unknown value": ({"podmonitor": {}}, "additional properties 'podmonitor' not allowed"),
     "an unknown value inside": ({"envoy": {"resurces": {}}}, "'resurces' not allowed"),
     "a wrong type": ({"autoscaling": {"minReplicas": "two"}}, "minReplicas"),
-    "an unknown mode": ({"mode": "daemonset"}, "'gateway', 'sidecar'"),
+    "an unknown mode": ({"mode": "daemonset"}, "'gateway', 'sidecar', 'controller'"),
     "a pool without a name": ({"pools": [{"namespace": "a"}]}, "missing property 'name'"),
     "a pool with a slash": ({"pools": [{"name": "inference/llama"}]}, "pools/0/name"),
     "a port that is none": ({"service": {"port": 70000}}, "service/port"),
@@ -206,6 +221,37 @@ WRONG: dict[str, tuple[Object, str]] = {
         {"pickerTls": {"mode": "plaintext", "clientSecret": "s"}},
         "pickerTls.clientSecret: needs TLS",
     ),
+    "pools of a controller": (
+        {"mode": "controller"},
+        "mode controller: serves the Gateways and HTTPRoutes of all namespaces; remove pools",
+    ),
+    "a status of a controller": (
+        {"mode": "controller", "pools": [], "status": {"enabled": True}},
+        "status.enabled: remove it; the controller always reports",
+    ),
+    "a controller name without a path": ({"controller": {"name": "edge"}}, "controller/name"),
+    "a Gateway and pools": (
+        {"serveGateway": {"enabled": True}},
+        "serveGateway.enabled: routes and certificates come from the Gateway; remove pools",
+    ),
+    "a Gateway of a controller": (
+        {"mode": "controller", "pools": [], "serveGateway": {"enabled": True}},
+        "serveGateway.enabled: needs mode gateway; with mode controller",
+    ),
+    "a Gateway beside an Envoy": (
+        {"mode": "sidecar", "pools": [], "serveGateway": {"enabled": True}},
+        "serveGateway.enabled: needs mode gateway",
+    ),
+    "a Gateway whose namespace is not served": (
+        {"pools": [], "serveGateway": {"enabled": True}, "status": {"gateway": "infra/edge"}},
+        r"status.gateway: its namespace infra is not one of the namespaces \(inference\)",
+    ),
+    "a runbook at no address": (
+        {"prometheusRule": {"runbookUrl": "docs/runbook.md"}},
+        "prometheusRule/runbookUrl",
+    ),
+    "an objective in percent": ({"prometheusRule": {"objective": 99.9}}, "objective"),
+    "a port of the sidecar": ({"serveGateway": {"ports": [9902]}}, "serveGateway/ports/0"),
     "a monitor of nothing": (
         {"mode": "sidecar", "podMonitor": {"enabled": True}},
         "podMonitor.matchLabels: give the labels",
@@ -228,7 +274,7 @@ def _rendered(values: str) -> list[Object]:
 @pytest.mark.parametrize("name", SOME)
 def test_a_value_has_an_effect(name: str) -> None:
     needed = WITH.get(name, {})
-    before = POOLS if name == "envoy.bootstrap" else merged(POOLS, needed)
+    before = POOLS if name in INSTEAD_OF_POOLS else merged(POOLS, needed)
     after = merged(POOLS, needed, nested(name, SOME[name]))
     assert template(after) != _rendered(yaml.safe_dump(before))
 

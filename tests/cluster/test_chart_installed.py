@@ -48,7 +48,14 @@ EXCLUDED = {
     # Their CRDs are not installed.
     *("podMonitor.enabled", "prometheusRule.enabled"),
     # Excluded by others.
-    *("allNamespaces", "mode", "envoy.bootstrap", "rbac.create", "serviceAccount.create"),
+    *(
+        "serveGateway.enabled",
+        "allNamespaces",
+        "mode",
+        "envoy.bootstrap",
+        "rbac.create",
+        "serviceAccount.create",
+    ),
     *("autoscaling.enabled", "networkPolicy.enabled", "podDisruptionBudget.enabled"),
     *("routes", "image.digest", "podMonitor.matchLabels", "fullnameOverride", "namespaces"),
 }

@@ -24,6 +24,9 @@ OF_HELM = {"global", "enabled"}
     [
         ("drain.sh", "config/kubernetes/base/drain.sh"),
         ("rules.yaml", "config/prometheus/rules.yaml"),
+        ("controller-rbac.yaml", "config/kubernetes/controller/rbac.yaml"),
+        ("data-planes.yaml", "config/kubernetes/controller/data-planes.yaml"),
+        ("gateway-rbac.yaml", "config/kubernetes/components/gateway/rbac.yaml"),
     ],
 )
 def test_a_file_that_the_chart_repeats_is_the_same(copy: str, original: str) -> None:

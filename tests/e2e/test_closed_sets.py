@@ -244,7 +244,9 @@ async def test_the_client_reads_the_reason(
     assert answer.status_code == statuses.get(reason, 503)
     error = answer.json()["error"]
     assert error["message"]
-    assert error["code"] == answer.status_code
+    assert error["code"] == answer.headers["x-inference-error"]
+    # Without a first message in order there is no request to name.
+    assert ("request_id" in error) == (reason is not Reason.ENVOY_PROTOCOL)
 
 
 async def test_failing_open_without_the_body_is_counted_as_a_refusal(
@@ -309,6 +311,7 @@ ELSEWHERE = {
     "epp_client_retained_bytes": "test_what_is_kept_is_counted_while_it_is_kept",
     "epp_client_in_flight": "test_what_is_kept_is_counted_while_it_is_kept",
     "epp_client_picker_retries": "tests/e2e/test_health.py",
+    "epp_client_certificate_not_after_seconds": "tests/admin/test_metrics.py",
 }
 
 
@@ -323,6 +326,8 @@ async def test_every_metric_moves(stack: Stack, client: httpx.AsyncClient) -> No
         await echo(client, stack, "close", x_picker_dialect=dialect_)
     await echo(client, stack, "nopicker")
     await echo(client, stack, "deaf")
+    for status in (499, 500, 503):
+        await client.post(stack.pool_url("open") + f"/fail?status={status}", content=b"hello")
     await echo(client, stack, "open", x_picker_dialect="pick-outside")
     await echo(client, stack, "close", x_picker_dialect="pick-outside")
     await _cancel(client, stack)
@@ -339,6 +344,7 @@ async def test_every_metric_moves(stack: Stack, client: httpx.AsyncClient) -> No
     assert value(families, "epp_client_fail_open", pool="default/open", **outside) == 1
     assert value(families, "epp_client_refused", pool="default/close", **outside) == 1
     assert value(families, "epp_client_response_passthrough", pool="default/close") == 1
+    assert value(families, "epp_client_endpoint_errors", pool="default/open") == 2
     assert value(families, "epp_client_problems", severity="warning") == 1
     assert value(families, "epp_client_in_flight") == 0
     assert value(families, "epp_client_retained_bytes") == 0

@@ -77,7 +77,7 @@ async def test_a_stopped_picker_costs_the_pick_timeout_at_most(
     await settled(own_stack)
     metrics = await client.get(f"http://{own_stack.sidecar.admin_address}/metrics")
     # Its silence is found out before the deadline, unless this machine is very busy.
-    line = 'epp_client_fail_open_total{{pool="default/open",reason="{}"}} 1.0'
+    line = 'epp_client_fail_open_total{{namespace="default",pool="open",reason="{}"}} 1.0'
     reasons = ("picker_unhealthy", "picker_timeout")
     assert any(line.format(reason) in metrics.text for reason in reasons)
 

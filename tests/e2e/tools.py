@@ -107,8 +107,15 @@ async def metrics(client: httpx.AsyncClient, stack: Stack) -> dict[str, Metric]:
     return {family.name: family for family in families if not family.name.endswith("_created")}
 
 
+def split(labels: dict[str, str]) -> dict[str, str]:
+    """With the labels `namespace` and `pool` for a pool that is `namespace/name`."""
+    namespace, slash, pool = labels.get("pool", "").rpartition("/")
+    return {**labels, "namespace": namespace, "pool": pool} if slash else labels
+
+
 def value(families: dict[str, Metric], family: str, **labels: str) -> float:
-    """The sum of a family's samples that have these labels."""
+    """The sum of a family's samples that have these labels. `pool` is `namespace/name`."""
+    labels = split(labels)
     return sum(
         sample.value
         for sample in families[family].samples

@@ -18,6 +18,7 @@ from epp_client.settings import serve_settings
 from epp_client.sidecar import Sidecar
 from epp_client.workers.supervisor import Workers
 from testbed.stack import Stack, running_stack
+from tests.e2e.tools import split
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -29,6 +30,7 @@ async def ask(client: httpx.AsyncClient, stack: Stack, pool: str = "close") -> i
 
 async def metric(client: httpx.AsyncClient, stack: Stack, name: str, **labels: str) -> float:
     text = (await client.get(f"http://{stack.sidecar.admin_address}/metrics")).text
+    labels = split(labels)
     return sum(
         sample.value
         for family in text_string_to_metric_families(text)

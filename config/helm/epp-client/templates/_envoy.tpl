@@ -5,6 +5,9 @@
   {{- include "epp-client.imageFields" . | nindent 2 }}
   args:
   - envoy-config
+  {{- if .Values.serveGateway.enabled }}
+  - --gateway
+  {{- end }}
   {{- range .Values.pools }}
   - --pool={{ .namespace | default $.Release.Namespace }}/{{ .name }}{{ with .responseMode }}={{ . }}{{ end }}
   {{- end }}

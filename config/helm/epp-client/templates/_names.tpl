@@ -12,7 +12,7 @@
 {{- end }}
 
 {{- define "epp-client.selectorLabels" -}}
-app.kubernetes.io/name: inference-gateway
+app.kubernetes.io/name: {{ ternary "epp-client-controller" "inference-gateway" (eq .Values.mode "controller") }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 

@@ -69,3 +69,24 @@ subjects:
   name: {{ include "epp-client.account" .root }}
   namespace: {{ .root.Release.Namespace }}
 {{- end }}
+
+{{- /* What serving a Gateway needs in each namespace: the rules of the component but for its Lease. */}}
+{{- define "epp-client.gatewayRules" -}}
+{{- $rules := list }}
+{{- range (include "epp-client.rulesOf" (dict "root" . "file" "files/gateway-rbac.yaml" "kind" "Role") | fromYamlArray) }}
+{{- if not (has "leases" .resources) }}
+{{- $rules = append $rules . }}
+{{- end }}
+{{- end }}
+{{- toYaml $rules }}
+{{- end }}
+
+{{- define "epp-client.secretRules" -}}
+{{- with .Values.serveGateway.secrets -}}
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames:
+  {{- toYaml . | nindent 2 }}
+  verbs: [list, watch]
+{{- end }}
+{{- end }}

@@ -128,13 +128,18 @@ imagePullPolicy: {{ . }}
 - --picker-cert=/etc/epp-client/picker-cert/tls.crt
 - --picker-key=/etc/epp-client/picker-cert/tls.key
 {{- end }}
-{{- if .Values.status.enabled }}
+{{- if or .Values.status.enabled .Values.serveGateway.enabled }}
 {{- if .Values.status.gateway }}
 - --gateway={{ .Values.status.gateway }}
 {{- else }}
 - --gateway=$(NAMESPACE)/{{ include "epp-client.fullname" . }}
 {{- end }}
+{{- if not .Values.serveGateway.enabled }}
 - --no-serve-gateway
+{{- end }}
+{{- range .Values.serveGateway.addresses }}
+- --gateway-address={{ . }}
+{{- end }}
 {{- with .Values.status.controllerName }}
 - --controller-name={{ . }}
 {{- end }}
