@@ -13,7 +13,7 @@ LOST: Final = "lost"
 """Event of ours: the connection is lost; the data says why."""
 TOLD_FOR: Final = 30.0
 """Seconds for which a restart is told."""
-_SAME: Final = 2.0
+_SAME: Final = 5.0
 """Seconds by which two answers of one process may differ about its start."""
 
 
@@ -25,6 +25,7 @@ class Watch:
         self._heard = 0.0
         self._why = ""
         self._started: float | None = None
+        self._uptime = 0.0
         # The start of the sidecar that followed another one, and when it was found.
         self._restarted = self._told_at = 0.0
 
@@ -40,9 +41,11 @@ class Watch:
         self.live.take(name, data)
         if name == "head":
             started = data["at"] - data["uptime"]
-            if self._started is not None and started - self._started > _SAME:
+            if self._started is not None and (
+                data["uptime"] < self._uptime or started - self._started > _SAME
+            ):
                 self._restarted, self._told_at = started, now
-            self._started = started
+            self._started, self._uptime = started, data["uptime"]
 
     def complete(self, pool: str) -> bool:
         """Whether everything that a frame shows is there."""

@@ -93,6 +93,10 @@ def test_a_restart_is_told_for_a_while() -> None:
     said = "The sidecar has restarted: it runs since 00:00:28+0000."
     assert watch.trouble(31, UTC) == said
     assert watch.trouble(30 + TOLD_FOR + 1, UTC) == ""
+    # Soon after the start: only the uptime tells.
+    watch.take(BEGIN, None, 70)
+    watch.take("head", _head(at=29.5, uptime=1), 70)
+    assert watch.trouble(71, UTC) != ""
 
 
 def test_a_frame_waits_for_everything_that_it_shows() -> None:
