@@ -17,7 +17,7 @@ from chaos.load import ask
 from chaos.workload import Ask
 from testbed.looks import ended
 from testbed.process import Process
-from tests.e2e.test_chaos_lifecycle import (
+from tests.e2e.lifecycle import (
     ALL_ANSWERED,
     LARGE,
     SMALL,
