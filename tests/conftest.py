@@ -26,12 +26,10 @@ settings.load_profile("no deadline")
 
 _APART = (
     "tests/e2e/test_chaos_lifecycle.py",
-    "tests/e2e/test_hold.py",
     "tests/e2e/test_removed_sockets.py",
     "tests/e2e/test_slow_start.py",
     "tests/slow/",
     "tests/workers/test_signals.py",
-    "tests/workers/test_workers.py",
 )
 """Tests that take long and start all that they use: each may run in another process."""
 _LONG = ("e2e", "workers", "transparency")
