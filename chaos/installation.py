@@ -57,13 +57,17 @@ class Installation:
         drain: float = DRAIN_TIMEOUT,
         options: tuple[str, ...] = (),
         clock: Path | None = None,
+        models_together: bool = False,
     ) -> None:
+        """`models_together`: the model servers are one process, which starts faster; then none can be
+        killed by itself."""
         self.folder = folder
         self.transport = transport
         self.mode = mode
         self.workers = workers
         self.drain = drain
         self.models: dict[str, Process] = {}
+        self._models_together = models_together
         self.pickers: dict[str, Process] = {}
         self.links = {name: Link(seed + n) for n, name in enumerate(("open", "close"))}
         self.objects: list[dict[str, Any]] = []
@@ -121,7 +125,12 @@ class Installation:
         await self.page.open()
         await self.source.start()
         (port,) = free_ports(HOSTS[0], 1)
-        await asyncio.gather(*(self.start_model(f"{host}:{port}") for host in HOSTS))
+        models = [f"{host}:{port}" for host in HOSTS]
+        if self._models_together:
+            process, ready = await started("testbed.model_server", "--listen", *models)
+            self.models = dict.fromkeys(ready["addresses"], process)
+        else:
+            await asyncio.gather(*map(self.start_model, models))
         await asyncio.gather(*(self.start_picker(name) for name in self.links))
         pools = [
             inference_pool("open", port, "picker-open", "FailOpen"),
@@ -164,7 +173,7 @@ class Installation:
             self.exits.append(await self._sidecar.stop(self.drain + 10))
         for link in self.links.values():
             await link.down()
-        for process in (*self.pickers.values(), *self.models.values()):
+        for process in {*self.pickers.values(), *self.models.values()}:
             await process.stop(1)
         await self.source.stop()
         if self._holder is not None:

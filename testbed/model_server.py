@@ -12,7 +12,14 @@ import json
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    MutableMapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl
@@ -342,16 +349,28 @@ async def running_model_server(listen: str = "127.0.0.1:0") -> AsyncIterator[Mod
         await serving
 
 
-async def _main(listen: str) -> None:
+async def _main(listen: Sequence[str]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with running_model_server(listen) as server:
-        print(json.dumps({"address": server.name}), flush=True)
+    async with contextlib.AsyncExitStack() as owner:
+        names = list[str]()
+        for address in listen:
+            host, _, port = address.rpartition(":")
+            if port == "0" and names:
+                port = names[0].rpartition(":")[2]
+            server = await owner.enter_async_context(running_model_server(f"{host}:{port}"))
+            names.append(server.name)
+        print(json.dumps({"address": names[0], "addresses": names}), flush=True)
         await stop.wait()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--listen", default="127.0.0.1:0", help="ip:port; port 0 is any port")
+    parser.add_argument(
+        "--listen",
+        nargs="+",
+        default=["127.0.0.1:0"],
+        help="ip:port, a model server for each; port 0 is any port, and then that of the first",
+    )
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_main(parser.parse_args().listen))

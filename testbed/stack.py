@@ -35,7 +35,6 @@ class Stack:
 
     url: str
     """Envoy's listener; pool `name` is at `{url}/default/{name}`."""
-    models: dict[str, Process] = field(default_factory=dict)
     pickers: dict[str, Process] = field(default_factory=dict)
     endpoints: tuple[str, ...] = ()
     dead_endpoint: str = ""
@@ -119,13 +118,13 @@ def inference_pool(
 
 
 async def _start_models(stack: Stack, owner: AsyncExitStack) -> int:
-    port = 0
-    for host in HOSTS:
-        process, ready = await Process.python("testbed.model_server", "--listen", f"{host}:{port}")
-        owner.push_async_callback(process.stop, 1)
-        stack.models[ready["address"]] = process
-        port = int(ready["address"].rpartition(":")[2])
-    stack.endpoints = tuple(stack.models)
+    # One process for all of them: nobody ends a single one.
+    process, ready = await Process.python(
+        "testbed.model_server", "--listen", *(f"{host}:0" for host in HOSTS)
+    )
+    owner.push_async_callback(process.stop, 1)
+    stack.endpoints = tuple(ready["addresses"])
+    port = int(ready["address"].rpartition(":")[2])
     stack.dead_endpoint = f"{DEAD_HOST}:{port}"
     return port
 

@@ -1,5 +1,6 @@
 """What holds for every test: how the suite is distributed, and that no process dies unasked."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator, MutableMapping
@@ -26,12 +27,10 @@ settings.load_profile("no deadline")
 
 _APART = (
     "tests/e2e/test_chaos_lifecycle.py",
-    "tests/e2e/test_hold.py",
     "tests/e2e/test_removed_sockets.py",
     "tests/e2e/test_slow_start.py",
     "tests/slow/",
     "tests/workers/test_signals.py",
-    "tests/workers/test_workers.py",
 )
 """Tests that take long and start all that they use: each may run in another process."""
 _LONG = ("e2e", "workers", "transparency")
@@ -51,6 +50,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
     # By default the files with the most tests begin first, and they are short.
     config.option.loadscopereorder = False
     return _Scheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """All that is collected stays to the end: the garbage collector need not look at it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

@@ -5,7 +5,9 @@ request or a response.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack
+from itertools import cycle, product
 from typing import Any
 
 import pytest
@@ -28,12 +30,48 @@ VARYING = frozenset(
 )
 
 
+Rigs = Mapping[TransportName, Rig]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def rig(
-    transport: TransportName, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Rig]:
-    async with running_rig(tmp_path_factory.mktemp("rig"), transport=transport) as made:
-        yield made
+async def rigs(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rigs]:
+    """One over each transport."""
+    async with AsyncExitStack() as owner:
+        made = [
+            running_rig(tmp_path_factory.mktemp("rig"), transport=transport)
+            for transport in TransportName
+        ]
+        running = [await owner.enter_async_context(one) for one in made]
+        yield dict(zip(TransportName, running, strict=True))
+
+
+@pytest.fixture
+def rig(rigs: Rigs, transport: TransportName) -> Rig:
+    return rigs[transport]
+
+
+def over_one_transport() -> Iterator[tuple[Case, TransportName]]:
+    """Each case with one of the transports: they take turns within a field, and one that has a single case
+    has it with both. No transport knows fields."""
+    by_row: dict[str, list[Case]] = {}
+    for case in CASES:
+        by_row.setdefault(case.row, []).append(case)
+    for row in by_row.values():
+        yield from zip(row, cycle(TransportName)) if row[1:] else product(row, TransportName)
+
+
+ONCE = list(over_one_transport())
+# A case whose response is the usual one meets the other transport here.
+OVER_H2C = [
+    (case, other)
+    for case, way in ONCE
+    for other in TransportName
+    if other is not way and "answer" not in case.asks
+]
+
+
+def ids(of: list[tuple[Case, TransportName]]) -> list[str]:
+    return [f"{case.row}: {case.name}-{way}" for case, way in of]
 
 
 def comparable(message: Http | str | None) -> Any:
@@ -63,8 +101,9 @@ def check(case: Case, outcome: Outcome, status: int) -> None:
             assert request.get(name) == text
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.row}: {case.name}")
-async def test_what_becomes_of_a_field(rig: Rig, case: Case) -> None:
+@pytest.mark.parametrize(("case", "way"), ONCE, ids=ids(ONCE))
+async def test_what_becomes_of_a_field(rigs: Rigs, case: Case, way: TransportName) -> None:
+    rig = rigs[way]
     opened = await rig.ask("open", case.edit, **case.asks)
     check(case, opened, case.status)
     closed = await rig.ask("close", case.edit, **case.asks)
@@ -77,14 +116,12 @@ async def test_what_becomes_of_a_field(rig: Rig, case: Case) -> None:
             assert comparable(outcome.request) == comparable(alone.request)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case for case in CASES if "answer" not in case.asks],
-    ids=lambda case: f"{case.row}: {case.name}",
-)
-async def test_an_h2c_model_server_sees_nothing_that_breaks_http2(rig: Rig, case: Case) -> None:
+@pytest.mark.parametrize(("case", "way"), OVER_H2C, ids=ids(OVER_H2C))
+async def test_an_h2c_model_server_sees_nothing_that_breaks_http2(
+    rigs: Rigs, case: Case, way: TransportName
+) -> None:
     """Its peer resets a stream that breaks RFC 9113, and the client would get a 503."""
-    outcome = await rig.ask("h2c", case.edit, **case.asks)
+    outcome = await rigs[way].ask("h2c", case.edit, **case.asks)
     assert outcome.status == case.status, outcome
     if case.payload is None:
         assert outcome.h2_request is None

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from chaos.load import ask
 from chaos.workload import Ask
 from testbed.looks import ended
 from testbed.process import Process
-from tests.e2e.test_chaos_lifecycle import (
+from tests.e2e.lifecycle import (
     ALL_ANSWERED,
     LARGE,
     SMALL,
@@ -88,11 +89,11 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def bare(tmp_path: Path) -> AsyncIterator[Holding]:
-    """Everything but the holder, which the sidecar looks for."""
-    path = tmp_path / "hold.sock"
-    async with installed(tmp_path, options=("--hold", str(path))) as installation:
+@asynccontextmanager
+async def without_holder(folder: Path) -> AsyncIterator[Holding]:
+    """Everything but the holder, which the sidecar looks for; nothing runs yet."""
+    path = folder / "hold.sock"
+    async with installed(folder, options=("--hold", str(path))) as installation:
         holding = Holding(installation, path)
         try:
             yield holding
@@ -100,15 +101,23 @@ async def bare(tmp_path: Path) -> AsyncIterator[Holding]:
             await holding.stop()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Holding]:
+    """Each test leaves it with a sidecar that has been started."""
+    async with without_holder(tmp_path_factory.mktemp("shared")) as holding:
+        await holding.installation.start_peers()
+        await holding.installation.start_sidecar()
+        await holding.start()
+        await holding.installation.start_envoy()
+        yield holding
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def holding(bare: Holding, session: aiohttp.ClientSession) -> Holding:
-    await bare.installation.start_peers()
-    await bare.installation.start_sidecar()
-    await bare.start()
-    await bare.installation.start_envoy()
-    await bare.installation.ready()
-    await bare.held(session)
-    return bare
+async def holding(shared: Holding, session: aiohttp.ClientSession) -> Holding:
+    await shared.installation.ready()
+    await shared.held(session)
+    await shared.installation.settled()
+    return shared
 
 
 async def waiting(
@@ -231,28 +240,29 @@ async def test_workers_that_are_left_behind_leave_a_socket_that_the_next_ones_sh
 
 
 async def test_a_holder_may_come_late_and_be_replaced(
-    bare: Holding, session: aiohttp.ClientSession
+    tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    installation = bare.installation
-    await installation.start()
-    assert "no holder at" in await bare.notes(session)
-    await bare.start()
-    await bare.held(session)
-    asking = Asking(session, installation, EVERY)
-    await bare.kill()
-    async with asyncio.timeout(60):
-        while (
-            "it has disconnected" not in (said := await bare.notes(session))
-            and "no holder" not in said
-        ):
-            await asyncio.sleep(0.02)
-    await asking.more(10)
-    await bare.start()
-    await bare.held(session)
-    assert await installation.drain_sidecar() == 0
-    tasks = await waiting(session, installation, LARGE)
-    await installation.start_sidecar()
-    await installation.ready()
-    await asking.more(10)
-    assert await asking.stop() == ALL_ANSWERED
-    assert outcomes(await asyncio.gather(*tasks)) == ALL_ANSWERED
+    async with without_holder(tmp_path) as bare:
+        installation = bare.installation
+        await installation.start()
+        assert "no holder at" in await bare.notes(session)
+        await bare.start()
+        await bare.held(session)
+        asking = Asking(session, installation, EVERY)
+        await bare.kill()
+        async with asyncio.timeout(60):
+            while (
+                "it has disconnected" not in (said := await bare.notes(session))
+                and "no holder" not in said
+            ):
+                await asyncio.sleep(0.02)
+        await asking.more(10)
+        await bare.start()
+        await bare.held(session)
+        assert await installation.drain_sidecar() == 0
+        tasks = await waiting(session, installation, LARGE)
+        await installation.start_sidecar()
+        await installation.ready()
+        await asking.more(10)
+        assert await asking.stop() == ALL_ANSWERED
+        assert outcomes(await asyncio.gather(*tasks)) == ALL_ANSWERED

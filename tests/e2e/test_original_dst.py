@@ -11,7 +11,15 @@ import yaml
 
 from epp_client.settings import TransportName, UpstreamMode
 from testbed.stack import DEAD_HOST, Stack, running_stack
-from tests.e2e.test_dialects import BROKEN, SIZES, WORKING, payload, steered
+from tests.e2e.test_dialects import (
+    BROKEN,
+    POOLS,
+    SIZES,
+    WORKING,
+    payload,
+    size_in_turn,
+    steered,
+)
 from tests.e2e.tools import echo, metrics, settled, value
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -28,12 +36,33 @@ async def stack(transport: TransportName) -> AsyncIterator[Stack]:
         yield running
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-@pytest.mark.parametrize("pool", ["open", "close", "h2c", "observe", "skip"])
+def next_size(size: int) -> int:
+    """Another one than in `test_dialects`."""
+    return SIZES[(SIZES.index(size) + 2) % len(SIZES)]
+
+
+def sizes_of(dialect: str, pool: str, transport: TransportName) -> set[int]:
+    """Those of both modes."""
+    size = size_in_turn(transport, dialect, pool)
+    return {size, next_size(size)}
+
+
+async def test_each_dialect_meets_each_size_in_each_pool_and_over_each_transport() -> None:
+    for dialect in (*WORKING, *BROKEN):
+        for pool in POOLS:
+            met = set[int]().union(*(sizes_of(dialect, pool, one) for one in TransportName))
+            assert met == {*SIZES}
+        for transport in TransportName:
+            met = set[int]().union(*(sizes_of(dialect, pool, transport) for pool in POOLS))
+            assert met == {*SIZES}
+
+
+@pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("dialect", WORKING)
 async def test_a_working_dialect_steers_with_the_body_whole(
-    stack: Stack, client: httpx.AsyncClient, dialect: str, pool: str, size: int
+    stack: Stack, client: httpx.AsyncClient, transport: TransportName, dialect: str, pool: str
 ) -> None:
+    size = next_size(size_in_turn(transport, dialect, pool))
     answer = await steered(stack, client, dialect, pool, size)
     assert answer.headers["x-http-version"] == ("2" if pool == "h2c" else "1.1")
 
@@ -57,9 +86,9 @@ async def test_of_an_ordered_list_the_first_is_used(
 
 @pytest.mark.parametrize("dialect", BROKEN)
 async def test_fail_open_loses_nothing(
-    stack: Stack, client: httpx.AsyncClient, dialect: str
+    stack: Stack, client: httpx.AsyncClient, transport: TransportName, dialect: str
 ) -> None:
-    body = payload(100_000)
+    body = payload(next_size(size_in_turn(transport, dialect)))
     answer = await echo(client, stack, "open", body, x_picker_dialect=dialect)
     assert answer.status_code == 200
     assert answer.json()["sha256"] == hashlib.sha256(body).hexdigest()

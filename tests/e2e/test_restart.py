@@ -8,8 +8,7 @@ import pytest
 
 from epp_client.sidecar import running
 from testbed.stack import Stack, running_stack
-from tests.e2e.test_live import edit
-from tests.e2e.tools import echo, until
+from tests.e2e.tools import echo, edit, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -27,6 +27,7 @@ DELAY = 2 * ENVOY_ASKS
 """Seconds: longer than Envoy asks for a pick where nobody listens."""
 BOUND = 120.0
 """Seconds that our clients wait for an answer."""
+SLOW = [IMPORTS, *STEPS]
 FAIL_OPEN = [Ask(n, pool, "1 KB", "", n) for n, pool in enumerate(("open", "h2c", "skip"))]
 
 
@@ -35,7 +36,9 @@ async def installed(
     folder: Path, transport: TransportName = TransportName.NATIVE
 ) -> AsyncIterator[Installation]:
     """An installation with an API server of which nothing runs yet."""
-    installation = Installation(folder, transport=transport, source=SourceName.API)
+    installation = Installation(
+        folder, transport=transport, source=SourceName.API, models_together=True
+    )
     try:
         yield installation
     finally:
@@ -75,17 +78,19 @@ def stopped(pids: list[int]) -> Iterator[None]:
 ALL_ANSWERED = {("answered", "")}
 
 
-@pytest.mark.parametrize("step", [IMPORTS, *STEPS])
+# Two installations, so that two processes share the waits.
+@pytest.mark.parametrize("steps", [SLOW[::2], SLOW[1::2]], ids=" and ".join)
 async def test_no_step_of_a_start_is_so_slow_that_it_costs_a_request(
-    tmp_path: Path, step: str
+    tmp_path: Path, steps: list[str]
 ) -> None:
     async with installed(tmp_path) as installation:
         await installation.start()
-        assert await installation.drain_sidecar() == 0
-        installation.program = ["tests.e2e.delayed", f"{step}={DELAY}"]
-        await installation.start_sidecar()
-        await installation.until(lambda: installation.relaying, "the sockets are claimed")
-        assert await asked(installation, 4) == ALL_ANSWERED
+        for step in steps:
+            assert await installation.drain_sidecar() == 0
+            installation.program = ["tests.e2e.delayed", f"{step}={DELAY}"]
+            await installation.start_sidecar()
+            await installation.until(lambda: installation.relaying, "the sockets are claimed")
+            assert await asked(installation, 4) == ALL_ANSWERED, step
 
 
 async def test_grpcio_has_what_came_during_a_slow_start_asked_once_more(tmp_path: Path) -> None:

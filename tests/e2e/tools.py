@@ -124,6 +124,33 @@ def value(families: dict[str, Metric], family: str, **labels: str) -> float:
     )
 
 
+def replace_manifest(stack: Stack, text: str) -> None:
+    """Write the manifest of a stack by renaming, as editors do."""
+    path = stack.manifests / "all.yaml"
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.rename(path)
+
+
+def edit(stack: Stack, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change every object of the manifest in place."""
+    objects = list(yaml.safe_load_all((stack.manifests / "all.yaml").read_text()))
+    for item in objects:
+        change(item)
+    replace_manifest(stack, yaml.safe_dump_all(objects))
+
+
+@asynccontextmanager
+async def edited(stack: Stack, change: Callable[[dict[str, Any]], None]) -> AsyncIterator[None]:
+    """`edit`, until the end of the block."""
+    before = (stack.manifests / "all.yaml").read_text()
+    edit(stack, change)
+    try:
+        yield
+    finally:
+        replace_manifest(stack, before)
+
+
 def add_objects(stack: Stack, objects: list[dict[str, Any]], name: str = "more.yaml") -> None:
     """Add a manifest; written by renaming, as ConfigMaps do."""
     new = stack.manifests / f"{name}.new"

@@ -100,6 +100,20 @@ async def test_a_peer_says_where_it_listens_and_ends_on_sigterm(module: str) -> 
     assert gone(peer.pid)
 
 
+async def test_one_process_serves_several_model_servers_on_the_port_of_the_first() -> None:
+    hosts = ("127.0.0.41", "127.0.0.42")
+    peer, ready = await Process.python(
+        "testbed.model_server", "--listen", *(f"{host}:0" for host in hosts)
+    )
+    port = ready["address"].rpartition(":")[2]
+    assert ready["addresses"] == [f"{host}:{port}" for host in hosts]
+    async with httpx.AsyncClient(timeout=60) as client:
+        for address in ready["addresses"]:
+            answer = await client.post(f"http://{address}/echo", content=b"x")
+            assert answer.headers["x-model-server"] == address
+    assert await peer.stop() == 0
+
+
 async def test_the_picker_serves_mutual_tls_from_files(tmp_path: Path) -> None:
     authority = trustme.CA()
     own, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("sidecar")

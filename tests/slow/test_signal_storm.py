@@ -14,7 +14,7 @@ from chaos.workload import Ask
 from epp_client import signals
 from epp_client.settings import TransportName
 from testbed.looks import writers
-from tests.e2e.test_chaos_lifecycle import (
+from tests.e2e.lifecycle import (
     ALL_ANSWERED,
     FAIL_OPEN,
     LARGE,

@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.errors import SettingsError
-from epp_client.settings import serve_settings
+from epp_client.settings import TransportName, serve_settings
 from epp_client.sidecar import Sidecar
 from epp_client.workers.supervisor import Workers
 from testbed.stack import Stack, running_stack
@@ -54,15 +54,26 @@ async def until_in_flight(workers: Workers, number: int, pool: str = "default/cl
             await asyncio.sleep(0.01)
 
 
+async def counted(client: httpx.AsyncClient, stack: Stack, workers: Workers) -> tuple[float, float]:
+    """Steered requests, and restarts of workers; once no request is in flight."""
+    await until_in_flight(workers, 0)
+    steered = await metric(client, stack, "epp_client_requests_total", outcome="steered")
+    return steered, await metric(client, stack, "epp_client_worker_restarts_total")
+
+
 async def test_both_workers_relay_and_their_numbers_add_up(
     stack: Stack, workers: Workers, client: httpx.AsyncClient
 ) -> None:
+    async def numbers() -> tuple[float, float]:
+        await until_in_flight(workers, 0)
+        name, of = "epp_client_requests_total", {"pool": "default/close"}
+        steered = await metric(client, stack, name, outcome="steered", **of)
+        return steered, await metric(client, stack, "epp_client_pick_seconds_count", **of)
+
+    before = await numbers()
     answers = await asyncio.gather(*(ask(client, stack) for _ in range(60)))
     assert set(answers) == {200}
-    await until_in_flight(workers, 0)
-    name = "epp_client_requests_total"
-    assert await metric(client, stack, name, pool="default/close", outcome="steered") == 60
-    assert await metric(client, stack, "epp_client_pick_seconds_count", pool="default/close") == 60
+    assert await numbers() == (before[0] + 60, before[1] + 60)
     assert await metric(client, stack, "epp_client_workers") == 2
     gauge = "epp_client_picker_addresses"
     assert await metric(client, stack, gauge, pool="default/close", state="serving") == 1
@@ -81,6 +92,7 @@ async def test_both_workers_relay_and_their_numbers_add_up(
 async def test_a_killed_worker_is_replaced_and_counted(
     stack: Stack, workers: Workers, client: httpx.AsyncClient
 ) -> None:
+    before = await counted(client, stack, workers)
     assert await ask(client, stack) == 200
     old = workers.pids
     await until_in_flight(workers, 0)
@@ -88,26 +100,26 @@ async def test_a_killed_worker_is_replaced_and_counted(
     os.kill(old[1], signal.SIGKILL)
     await new_pids(workers, old)
     assert {await ask(client, stack) for _ in range(20)} == {200}
-    await until_in_flight(workers, 0)
-    name = "epp_client_requests_total"
-    assert await metric(client, stack, name, outcome="steered") == 21
-    assert await metric(client, stack, "epp_client_worker_restarts_total") == 2
+    assert await counted(client, stack, workers) == (before[0] + 21, before[1] + 2)
     assert await metric(client, stack, "epp_client_in_flight") == 0
 
 
 async def test_one_dead_worker_costs_a_retry_and_no_request(
-    stack: Stack, workers: Workers, client: httpx.AsyncClient
+    transport: TransportName, client: httpx.AsyncClient
 ) -> None:
-    assert await ask(client, stack) == 200
-    # nobody takes the dead worker's place
-    workers._draining = True
-    # for so long that its socket has been given up
-    workers._slots[0].adopt(None)
-    os.kill(workers.pids[0], signal.SIGKILL)
-    async with asyncio.timeout(60):
-        while workers.serving == 2:
-            await asyncio.sleep(0.01)
-    assert {await ask(client, stack) for _ in range(50)} == {200}
+    async with running_stack(workers=2, transport=transport) as stack:
+        workers = stack.sidecar.relay
+        assert isinstance(workers, Workers)
+        assert await ask(client, stack) == 200
+        # nobody takes the dead worker's place
+        workers._draining = True
+        # for so long that its socket has been given up
+        workers._slots[0].adopt(None)
+        os.kill(workers.pids[0], signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while workers.serving == 2:
+                await asyncio.sleep(0.01)
+        assert {await ask(client, stack) for _ in range(50)} == {200}
 
 
 async def test_a_hanging_worker_is_killed_and_replaced(
@@ -129,6 +141,7 @@ async def test_replacing_the_workers_under_load_loses_nothing(
         while not over.is_set():
             answers.append(await ask(client, stack))
 
+    before = await counted(client, stack, workers)
     load_tasks = [asyncio.create_task(load()) for _ in range(8)]
     old = workers.pids
     await stack.sidecar.replace_workers()
@@ -139,17 +152,15 @@ async def test_replacing_the_workers_under_load_loses_nothing(
     over.set()
     await asyncio.gather(*load_tasks)
     assert set(answers) == {200}
-    await until_in_flight(workers, 0)
-    name = "epp_client_requests_total"
-    assert await metric(client, stack, name, outcome="steered") == len(answers)
-    assert await metric(client, stack, "epp_client_worker_restarts_total") == 0
+    assert await counted(client, stack, workers) == (before[0] + len(answers), before[1])
 
 
 async def test_edits_reach_the_workers(
     stack: Stack, workers: Workers, client: httpx.AsyncClient
 ) -> None:
     path = stack.manifests / "all.yaml"
-    objects: list[dict[str, Any]] = list(yaml.safe_load_all(path.read_text()))
+    manifest = path.read_text()
+    objects: list[dict[str, Any]] = list(yaml.safe_load_all(manifest))
     kept = [o for o in objects if o["metadata"]["name"] != "nopicker"]
     url = stack.pool_url("nopicker") + "/echo"
     assert (await client.post(url, content=b"x")).status_code == 200
@@ -170,10 +181,20 @@ async def test_edits_reach_the_workers(
         while any("default/nopicker" in worker.counters.pools for worker in processes(workers)):
             await workers.totals()
     assert await metric(client, stack, name, pool="default/nopicker") == 0
+    path.write_text(manifest)
+    async with asyncio.timeout(60):
+        while (await client.post(url, content=b"x")).status_code != 200:
+            await asyncio.sleep(0.01)
 
 
 def processes(workers: Workers) -> list[Any]:
     return [worker for slot in workers._slots for worker in slot.processes]
+
+
+def worker_processes() -> set[int]:
+    """Of this process: the stack of the other tests has some as well."""
+    children = psutil.Process().children(recursive=True)
+    return {child.pid for child in children if "epp_client.workers" in child.cmdline()}
 
 
 async def test_a_socket_that_cannot_be_bound_leaves_nothing_running(tmp_path: Path) -> None:
@@ -188,12 +209,12 @@ async def test_a_socket_that_cannot_be_bound_leaves_nothing_running(tmp_path: Pa
         }
     )
     sidecar = Sidecar(settings)
+    before = worker_processes()
     with pytest.raises(SettingsError, match=r"ext-proc-1\.sock exists and is not a socket"):
         await sidecar.start()
     assert isinstance(sidecar.relay, Workers)
     assert sidecar.relay.serving == 0
-    children = psutil.Process().children(recursive=True)
-    assert not [c for c in children if "epp_client.workers" in c.cmdline()]
+    assert worker_processes() <= before
     assert not (tmp_path / "ext-proc-0.sock").exists()
 
 
