@@ -6,7 +6,7 @@ const PLOTS = [
     ["steered", "steered"], ["other", "other"], ["failed_open", "failed open"], ["refused", "refused"]] },
   { id: "pick", title: "Pick latency", unit: "", text: seconds, series: [["pick_p50", "p50"], ["pick_p99", "p99"]] },
   { id: "exchange", title: "Exchange latency", unit: "", text: seconds, series: [["exchange_p50", "p50"], ["exchange_p99", "p99"]] },
-  { id: "flight", title: "In flight", unit: "", text: (number) => whole(number || 0), series: [["in_flight", "requests"]] },
+  { id: "flight", title: "In flight", unit: "", counts: true, text: (number) => whole(number || 0), series: [["in_flight", "requests"]] },
 ];
 const SVG = "http://www.w3.org/2000/svg";
 function svg(tag, props, text) {
@@ -15,10 +15,12 @@ function svg(tag, props, text) {
   if (text !== undefined) node.textContent = text;
   return node;
 }
-// The next of 1, 2, 5, 10, 20 … at or above a number.
-function nice(number) {
+// The end of an axis: a round number at or above `number`, whose half is round too.
+function nice(number, counts) {
+  if (counts && number <= 2) return 2;
   const power = 10 ** Math.floor(Math.log10(number));
-  return [1, 2, 5, 10].find((step) => step * power >= number * 0.9999) * power;
+  const steps = counts && power === 1 ? [2, 4, 6, 8, 10] : [1, 2, 3, 4, 6, 8, 10];
+  return steps.find((step) => step * power >= number * 0.9999) * power;
 }
 
 // A group of plots of the same series shows the same moment in all of them.
@@ -102,9 +104,9 @@ function drawPlot(one) {
   if (data === null || !data.at.length || width < LEFT + RIGHT + 20) return;
   const tops = layers(one);
   const most = Math.max(0, ...tops.flat().filter((value) => value !== null));
-  const top = most > 0 ? nice(most) : 1;
+  const top = most > 0 ? nice(most, one.kind.counts) : 1;
   const start = startOf(data);
-  const x = (at) => +(LEFT + ((width - LEFT - RIGHT) * (at - start)) / SPAN).toFixed(1);
+  const x = (at) => +Math.max(LEFT, LEFT + ((width - LEFT - RIGHT) * (at - start)) / SPAN).toFixed(1);
   const y = (value) => +(HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * value) / top).toFixed(1);
   one.x = x;
   mark(one.frame, "width", String(width));

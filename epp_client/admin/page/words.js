@@ -9,11 +9,12 @@ function rate(number) {
   if (number === null || number === undefined) return "–";
   if (number === 0) return "0";
   if (number < 0.1) return "< 0.1";
-  return number < 10 ? number.toFixed(1) : whole(number);
+  return number < 10 ? String(+number.toFixed(1)) : whole(number);
 }
 function seconds(number) {
   if (number === null || number === undefined) return "–";
   if (number === 0) return "0";
+  if (number < 0.0001) return "< 0.1 ms";
   const [value, unit] = number < 1 ? [number * 1000, "ms"] : [number, "s"];
   return `${value < 10 ? +value.toFixed(1) : whole(value)} ${unit}`;
 }
