@@ -1,4 +1,4 @@
-"""Writes every page of docs/reference anew, and the template of the controller."""
+"""Writes every page of docs/reference anew, the template of the controller, and the runbook of the admin page."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +14,11 @@ from reference.helm_values import helm_values
 from reference.metrics import metrics
 from reference.parameters import parameters
 from reference.reasons import picker_states, reasons
+from reference.runbook import RUNBOOK, runbook
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 HEAD: Final = "<!-- Written by `make reference` from the code. Edit the docstrings there. -->\n\n"
+HEAD_OF_RUNBOOK: Final = "<!-- Written by `make reference` from docs/runbook.md. -->\n"
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "command-line.md": command_line,
     "annotations.md": annotations,
@@ -41,6 +43,7 @@ def main() -> None:
     PICTURE.write_text(picture())
     SCHEMA.write_text(endpoints_schema())
     TEMPLATE.write_text(controller_template())
+    RUNBOOK.write_text(HEAD_OF_RUNBOOK + runbook())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The dashboard at `/`: one self-contained HTML page, and the Content-Security-Policy that enforces it.
+"""The dashboard at `/`, and the runbook beside it. The dashboard is one self-contained HTML page, and the Content-Security-Policy that enforces it.
 
 Its sources are in `page/`. They are joined when the server starts: there is no build step.
 """
@@ -32,6 +32,17 @@ def load() -> Dashboard:
     html = _source("page.html")
     html = html.replace("<style></style>", f"<style>\n{_source('page.css')}</style>")
     html = html.replace("<script></script>", "<script>\n" + "\n".join(script) + "</script>")
+    return Dashboard(html, headers(html))
+
+
+def runbook() -> Dashboard:
+    """The runbook at `/runbook`, to which findings link."""
+    style = f"<style>\n{_source('page.css')}</style>"
+    head = '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    head += '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    head += '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+    body = f'<body>\n<main class="pages">\n{_source("runbook.html")}</main>\n</body>\n</html>\n'
+    html = f"{head}<title>epp-client: runbook</title>\n{style}\n</head>\n{body}"
     return Dashboard(html, headers(html))
 
 

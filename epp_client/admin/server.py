@@ -97,7 +97,7 @@ class AdminServer:
         self._metrics = metrics
         self._counters = counters
         self._readiness = readiness
-        self._dashboard = dashboard.load()
+        self._dashboard, self._runbook = dashboard.load(), dashboard.runbook()
         self._started = time.monotonic()
         self.watching = watching = Watching(
             store, metrics, counters, readiness, serves_xds=serves_xds, log_decisions=log_decisions
@@ -107,6 +107,7 @@ class AdminServer:
         bound, _ = host_port(address)
         application = web.Application(middlewares=[punctual, only_for(bound, hosts)])
         application.router.add_get("/", self._index)
+        application.router.add_get("/runbook", self._book)
         application.router.add_get("/livez", self._livez)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._exposition)
@@ -140,6 +141,10 @@ class AdminServer:
 
     async def _index(self, _: web.Request) -> web.Response:
         page = self._dashboard
+        return web.Response(text=page.html, content_type="text/html", headers=page.headers)
+
+    async def _book(self, _: web.Request) -> web.Response:
+        page = self._runbook
         return web.Response(text=page.html, content_type="text/html", headers=page.headers)
 
     async def _livez(self, _: web.Request) -> web.Response:

@@ -39,7 +39,7 @@ class Page:
 
     async def run(self, script: str) -> Any:
         """The value of an expression in the page."""
-        got = await self.ask("Runtime.evaluate", expression=script, returnByValue=True)
+        got = await self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in got, got
         return got["result"].get("value")
 

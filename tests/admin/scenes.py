@@ -44,14 +44,15 @@ class Scene(Fleet):
     def server(self, address: str = "127.0.0.1:0") -> AdminServer:
         """The page, which has seen the past."""
         server = super().server(address)
-        observer, now = server.watching.observer, time.time()
-        for step in range(round(PAST / EVERY), 0, -1):
-            ago = step * EVERY
-            self.pass_time(now - ago, EVERY, bad=self.incident and ago <= INCIDENT)
+        observer, began = server.watching.observer, time.time()
+        at = began - PAST
+        while at < time.time():
+            self.pass_time(at, EVERY, bad=self.incident and at > began - INCIDENT)
             observer.heard(self.news())
             look = server.watching.seen()
-            observer.looked(look._replace(at=now - ago, now=look.now - ago))
-        self._until = now - EVERY
+            observer.looked(look._replace(at=at, now=look.now + at - time.time()))
+            at += EVERY
+        self._until = at - EVERY
         return server
 
     def work(self, troubled: bool = False) -> None:
@@ -82,7 +83,7 @@ class Scene(Fleet):
     def _break(self) -> None:
         self._broken = True
         gone = self.store.snapshots[BROKEN]
-        empty = replace(gone, table=EndpointTable(MappingProxyType({}), generation=3), acknowledged=3)
+        empty = replace(gone, table=EndpointTable(MappingProxyType({}), generation=2))
         self.store.publish(
             {s.pool.name: empty if n == BROKEN else s for n, s in self.store.snapshots.items()}, ()
         )

@@ -73,7 +73,7 @@ function drawAbout(detail, about) {
 function buildPickerRow(one) {
   const node = make("tr", {}, make("th", { scope: "row", class: "mono" }, one.address));
   node.state = node.appendChild(cell("State"));
-  node.took = node.appendChild(cell("Last health check took", "number"));
+  node.took = node.appendChild(cell("Last health check took"));
   node.error = node.appendChild(cell("Last error"));
   return node;
 }

@@ -8,6 +8,7 @@ const PLOTS = [
   { id: "exchange", title: "Exchange latency", unit: "", text: seconds, series: [["exchange_p50", "p50"], ["exchange_p99", "p99"]] },
   { id: "flight", title: "In flight", unit: "", counts: true, text: (number) => whole(number || 0), series: [["in_flight", "requests"]] },
 ];
+let summaries = 0;
 const SVG = "http://www.w3.org/2000/svg";
 function svg(tag, props, text) {
   const node = document.createElementNS(SVG, tag);
@@ -45,7 +46,7 @@ function plot(kind, name, group) {
   one.axes = one.frame.appendChild(svg("g", { class: "axes" }));
   for (const [key] of kind.series) one.paths.push(one.frame.appendChild(svg("path", { class: `${kind.stacked ? "area" : "line"} ${key}` })));
   one.cross = one.frame.appendChild(svg("line", { class: "cross", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" }));
-  one.summary = make("p", { class: "unseen", id: `summary-${kind.id}-${name}` });
+  one.summary = make("p", { class: "unseen", id: `summary-${++summaries}` });
   one.at = make("span", { class: "quiet" });
   one.chart = make("div", { class: "chart", role: "slider", tabindex: "0", "aria-label": `${kind.title} of ${name}, last 15 minutes`,
     "aria-describedby": one.summary.id, "aria-valuemin": "0", "aria-valuemax": "0", "aria-valuenow": "0", "aria-valuetext": "no data yet" }, one.frame);

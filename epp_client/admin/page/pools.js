@@ -22,7 +22,7 @@ function drawPools() {
     ([kind, name]) => (kind === "row" ? buildPool(name) : open.get(name).node),
     (node, [kind, name]) => { if (kind === "row") drawPool(node, name, poolRows.get(name)); });
   const pools = state.head ? state.head.pools : { total: 0, matching: 0 };
-  say(byId("pool-count"), `${pools.matching === pools.total ? "" : `${whole(pools.matching)} of `}${whole(pools.total)}, in the last minute`);
+  say(byId("pool-count"), `${pools.matching === pools.total ? "" : `${whole(pools.matching)} of `}${whole(pools.total)} · numbers of the last minute`);
   show(byId("pool-table"), poolOrder.length > 0);
   show(byId("more"), poolOrder.length < pools.matching && wanted.limit < MOST);
   const left = pools.matching - poolOrder.length;

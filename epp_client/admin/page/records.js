@@ -54,12 +54,12 @@ function drawDecisions() {
 const unfolded = new Set();
 function buildDecision(record) {
   const outcome = make("td", { class: record.failed ? (record.outcome === "failed_open" ? "warn" : "bad") : "", "data-label": "Outcome" }, plain(record.outcome));
-  for (const reason of reasonsOf(record)) outcome.append(make("br"), make("code", { title: REASONS[reason] || "" }, reason));
+  for (const reason of reasonsOf(record)) outcome.append(" ", make("code", { title: REASONS[reason] || "" }, reason));
   const node = make("tr", { class: record.failed ? "failed" : "" });
   node.button = make("button", { type: "button", class: "name", "aria-expanded": "false", "aria-label": `Request that ended at ${zoned(record.at)}`,
     click: () => { if (!unfolded.delete(record.number)) unfolded.add(record.number); changed("decisions"); } }, clock(record.at));
-  const text = (label, value, kind) => make("td", { class: kind, "data-label": label }, value);
-  const other = record.picked && record.picked !== record.said ? make("div", { class: "quiet" }, `picked ${record.picked}`) : null;
+  const text = (label, value, kind = "") => make("td", { class: kind, "data-label": label }, value);
+  const other = record.picked && record.picked !== record.said ? make("div", { class: "quiet" }, `own pick ${record.picked}`) : null;
   const said = text("Picker said", record.said || (record.picked ? "" : "–"), "mono");
   if (other) said.append(other);
   node.append(make("th", { scope: "row" }, node.button), text("Pool", record.pool), outcome, said, text("Served by", record.served || "–", "mono"),
