@@ -73,4 +73,6 @@ def _source(name: str) -> str:
 def _hashes(html: str, tag: str) -> str:
     blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
     digests = (hashlib.sha256(block.encode()).digest() for block in blocks)
-    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
+    return (
+        " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
+    )

@@ -47,7 +47,7 @@ class LiveView:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._rows: dict[str, str] = {}
-        self._order: list[str] = []
+        self._order: list[str] | None = None
         self._details: dict[str, str] = {}
         self._record = self._event = 0
         self._point: float | None = None
@@ -68,7 +68,12 @@ class LiveView:
         )
         rows = page.pop("rows")
         judged = as_json(observer.judgement)
-        more = {"at": look.at, "missed": observer.records.missed, "judgement": judged, "pools": page}
+        more = {
+            "at": look.at,
+            "missed": observer.records.missed,
+            "judgement": judged,
+            "pools": page,
+        }
         yield "head", {**head, **more}
         yield from self._pools(rows)
         for name in self._wanted.open[:MAX_OPEN]:

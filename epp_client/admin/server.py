@@ -247,7 +247,9 @@ class AdminServer:
             yield f'{", " if number else ""}{head[:-1]}, "endpoints": ['
             endpoints = iter(snapshot.table.by_key.values())
             comma = ""
-            while some := json.dumps([*map(endpoint_json, islice(endpoints, ENDPOINTS_AT_ONCE))])[1:-1]:
+            while some := json.dumps([*map(endpoint_json, islice(endpoints, ENDPOINTS_AT_ONCE))])[
+                1:-1
+            ]:
                 yield comma + some
                 comma = ", "
             yield "]}"

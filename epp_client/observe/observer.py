@@ -61,7 +61,7 @@ class Observer:
         if self._cut is None:
             self._cut, self._readings = look, now
             self._cuts.append(look)
-        elif look.now - self._cut.now >= EVERY:
+        elif look.now - self._cut.now > EVERY - LOOK_EVERY / 2:
             self._part_over(look, now, since)
             since = {}
         self.minute = self._merged([*self._parts, since])

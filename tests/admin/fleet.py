@@ -53,7 +53,12 @@ class Fleet:
     """Pools, counters and readiness, and the page that shows them."""
 
     def __init__(
-        self, pools: int, *, troubled: bool = False, endpoints: int = 12, names: tuple[str, ...] = ()
+        self,
+        pools: int,
+        *,
+        troubled: bool = False,
+        endpoints: int = 12,
+        names: tuple[str, ...] = (),
     ) -> None:
         """`names`: `namespace/name` of the first pools."""
         self.store = PoolStore()

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from epp_client.admin.server import AdminServer
 from tests.admin.browser import Page, opened
@@ -14,12 +13,12 @@ BODY = "document.body.innerText"
 
 
 @asynccontextmanager
-async def shown(fleet: Fleet, folder: Path) -> AsyncIterator[tuple[Page, AdminServer]]:
+async def shown(fleet: Fleet) -> AsyncIterator[tuple[Page, AdminServer]]:
     """The page over these pools, once it has drawn them."""
     server = fleet.server()
     address = await server.start()
     try:
-        async with opened(f"http://{address}/", folder / "profile") as page:
+        async with opened(f"http://{address}/") as page:
             await page.until(f"document.readyState == 'complete' && {PILL} != 'asking …'")
             yield page, server
     finally:

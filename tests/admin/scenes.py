@@ -6,7 +6,6 @@
 import asyncio
 import math
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -45,12 +44,12 @@ class Scene(Fleet):
         """The page, which has seen the past."""
         server = super().server(address)
         observer, began = server.watching.observer, time.time()
-        at = began - PAST
+        at, clocks = began - PAST, time.monotonic() - began
         while at < time.time():
             self.pass_time(at, EVERY, bad=self.incident and at > began - INCIDENT)
             observer.heard(self.news())
             look = server.watching.seen()
-            observer.looked(look._replace(at=at, now=look.now + at - time.time()))
+            observer.looked(look._replace(at=at, now=at + clocks))
             at += EVERY
         self._until = at - EVERY
         return server
@@ -108,7 +107,13 @@ class Scene(Fleet):
         self._note(pool, at, outcome, reason, pick, took)
 
     def _note(  # noqa: PLR0913
-        self, pool: str, at: float, outcome: Outcome, reason: Reason | None, pick: float, took: float
+        self,
+        pool: str,
+        at: float,
+        outcome: Outcome,
+        reason: Reason | None,
+        pick: float,
+        took: float,
     ) -> None:
         dice, served = self.dice, ""
         if members := [*self.store.snapshots[pool].table.by_key]:
@@ -144,25 +149,28 @@ class Scene(Fleet):
             self.counters.pickers[name] = dict.fromkeys(
                 addresses, Health.FAILING if late else Health.SERVING
             )
-            note = AddressNote("no pick within 10 s", at, 0.004) if late else AddressNote("", 0, 0.002)
+            note = (
+                AddressNote("no pick within 10 s", at, 0.004) if late else AddressNote("", 0, 0.002)
+            )
             self.recorded.pickers[name] = dict.fromkeys(addresses, note)
 
 
-async def _draw(scene: Scene, name: str, *views: tuple[str, int, int, bool], script: str = "") -> None:
+async def _draw(
+    scene: Scene, name: str, *views: tuple[str, int, int, bool], script: str = ""
+) -> None:
     server = scene.server()
     address = await server.start()
     working = asyncio.create_task(scene.go_on())
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            async with opened(f"http://{address}/", Path(folder) / "profile") as page:
-                await page.until("typeof state == 'object' && state.head && state.history.size > 0")
-                await page.run(script or "0")
-                await asyncio.sleep(7)
-                for suffix, width, height, dark in views:
-                    path = IMAGES / f"{name}{suffix}.png"
-                    for _ in range(2):
-                        await page.picture(path, width, height, dark=dark)
-                        await asyncio.sleep(0.5)
+        async with opened(f"http://{address}/") as page:
+            await page.until("typeof state == 'object' && state.head && state.history.size > 0")
+            await page.run(script or "0")
+            await asyncio.sleep(7)
+            for suffix, width, height, dark in views:
+                path = IMAGES / f"{name}{suffix}.png"
+                for _ in range(2):
+                    await page.picture(path, width, height, dark=dark)
+                    await asyncio.sleep(0.5)
     finally:
         working.cancel()
         await server.close()
