@@ -393,7 +393,7 @@ async def test_a_paused_page_stands_still_and_goes_on() -> None:
         assert await page.run(PILL) == "OK"
 
 
-@pytest.mark.parametrize("width", [320, 390, 1280])
+@pytest.mark.parametrize("width", [320, 390, 768, 900, 1280])
 async def test_nothing_is_wider_than_the_screen(tmp_path: Path, width: int) -> None:
     async with shown(Fleet(6, troubled=True)) as (page, _):
         await toggled(page, "team-1/model-001")

@@ -42,7 +42,7 @@ function endpointTable(detail) {
 }
 function takeDetail(data) {
   const detail = open.get(data.pool);
-  if (detail) { detail.data = data; changed("details"); }
+  if (detail) { detail.data = data; news("details"); }
 }
 function drawDetails() {
   for (const detail of open.values()) drawDetail(detail);

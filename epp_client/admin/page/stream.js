@@ -5,11 +5,17 @@ const state = { head: null, heardAt: 0, silentSince: 0, paused: false, reveal: "
 const wanted = { query: "", limit: PAGE, endpoints: "" };
 const DRAW = { head: [drawJudgement, drawFacts, drawReasons], pools: [drawPools, revealed], details: [drawDetails], history: [drawHistory], decisions: [drawDecisions], events: [drawEvents] };
 const dirty = new Set();
-let source = null, pending = 0, frame = 0;
+// Milliseconds in which the messages of one look arrive: they are drawn together.
+const TOGETHER = 40;
+let source = null, pending = 0, frame = 0, gathering = 0;
 
 function changed(...parts) {
   for (const part of parts) dirty.add(part);
   if (!frame) frame = requestAnimationFrame(draw);
+}
+function news(...parts) {
+  for (const part of parts) dirty.add(part);
+  if (!gathering) gathering = setTimeout(() => { gathering = 0; changed(); }, TOGETHER);
 }
 function draw() {
   const began = performance.now();
@@ -28,13 +34,13 @@ const TAKE = {
     if (state.head && head.uptime < state.head.uptime) forgetRecords();
     state.head = head;
     heard();
-    changed("head", "pools");
+    news("head", "pools");
   },
-  pools(data) { takePools(data); changed("pools"); },
+  pools(data) { takePools(data); news("pools"); },
   detail: takeDetail,
-  history(data) { takeHistory(data); changed("history"); },
-  decisions(records) { takeDecisions(records); changed("decisions"); },
-  events(news) { takeEvents(news); changed("events"); },
+  history(data) { takeHistory(data); news("history"); },
+  decisions(records) { takeDecisions(records); news("decisions"); },
+  events(news) { takeEvents(news); news("events"); },
 };
 function takeHistory({ whole: all, series }) {
   for (const [key, fresh] of Object.entries(series)) {
