@@ -20,7 +20,7 @@ FLOOR = 95.0
 
 TESTS = (
     *("tests/relay", "tests/ext_proc", "tests/picker", "tests/pool", "tests/wire", "tests/xds"),
-    *("tests/endpoints", "tests/gateway"),
+    *("tests/endpoints", "tests/gateway", "tests/observe"),
     *("tests/kubernetes/test_api.py", "tests/kubernetes/test_cache.py"),
     *("tests/kubernetes/test_findings.py", "tests/kubernetes/test_lease.py"),
     *("tests/kubernetes/test_source.py", "tests/kubernetes/test_status.py"),

@@ -58,11 +58,6 @@ class PoolCounters:
         self.picks[bisect_left(PICK_BUCKETS, seconds)] += 1
         self.pick_seconds += seconds
 
-    def exchanged(self, seconds: float) -> None:
-        """Count an exchange that has ended after `seconds`."""
-        self.exchanges[bisect_left(PICK_BUCKETS, seconds)] += 1
-        self.exchange_seconds += seconds
-
     def fail_open(self, reason: Reason) -> None:
         """Count a request that was served without its picker."""
         self.failed_open[reason] = self.failed_open.get(reason, 0) + 1

@@ -57,11 +57,13 @@ class Observer:
         for name in self.notes.keys() - look.snapshots.keys():
             del self.notes[name]
         now = {name: Reading.of(counters) for name, counters in look.counters.pools.items()}
-        since = self._since_cut(now)
         if self._cut is None:
+            # What was counted before may be old.
             self._cut, self._readings = look, now
             self._cuts.append(look)
-        elif look.now - self._cut.now > EVERY - LOOK_EVERY / 2:
+        since = self._since_cut(now)
+        # Looks come a little early or late.
+        if look.now - self._cut.now > EVERY - LOOK_EVERY / 2:
             self._part_over(look, now, since)
             since = {}
         self.minute = self._merged([*self._parts, since])

@@ -7,12 +7,13 @@ import asyncio
 import random
 import sys
 import time
+from bisect import bisect_left
 from types import MappingProxyType
 
 from epp_client.admin.server import AdminServer, Readiness
 from epp_client.errors import ApiFault, Reason
 from epp_client.kubernetes.status.report import WriteResult
-from epp_client.metrics.counters import Counters
+from epp_client.metrics.counters import PICK_BUCKETS, Counters
 from epp_client.metrics.decisions import Decision, News, Traffic
 from epp_client.metrics.registry import Metrics
 from epp_client.picker.health import AddressNote, Health
@@ -125,7 +126,7 @@ class Fleet:
             for _ in range(self.dice.randrange(40)):
                 numbers.picked(self.dice.expovariate(200))
                 numbers.outcome(Outcome.STEERED)
-                numbers.exchanged(self.dice.expovariate(2))
+                numbers.exchanges[bisect_left(PICK_BUCKETS, self.dice.expovariate(2))] += 1
             self._record(name, troubled)
             numbers.in_flight = self.dice.randrange(9)
             if troubled and self.dice.random() < 0.5:

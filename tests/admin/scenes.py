@@ -73,7 +73,7 @@ class Scene(Fleet):
             self._break()
         for i, name in enumerate(self.names):
             wave = 1 + 0.35 * math.sin(at / 170 + i) + self.dice.uniform(-0.1, 0.1)
-            count = max(1, round(seconds * wave * (9 if i < len(NAMES) else 1)))
+            count = int(seconds * wave * (9 if i < len(NAMES) else 1) + self.dice.random())
             for _ in range(count):
                 self._request(str(name), at, bad=bad)
             self.counters.pool(str(name)).in_flight = round(8 * wave)

@@ -244,7 +244,9 @@ async def test_the_client_reads_the_reason(
     assert answer.status_code == statuses.get(reason, 503)
     error = answer.json()["error"]
     assert error["message"]
-    assert error["code"] == answer.status_code
+    assert error["code"] == answer.headers["x-inference-error"]
+    # Without a first message in order there is no request to name.
+    assert ("request_id" in error) == (reason is not Reason.ENVOY_PROTOCOL)
 
 
 async def test_failing_open_without_the_body_is_counted_as_a_refusal(

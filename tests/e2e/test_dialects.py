@@ -91,7 +91,7 @@ async def test_fail_close_refuses_with_the_reason(
     assert answer.status_code == 503
     assert answer.headers["x-inference-error"] in reason.split()
     error = answer.json()["error"]
-    assert error["code"] == 503
+    assert error["code"] == answer.headers["x-inference-error"]
     assert error["type"] == "endpoint_picker_unavailable"
 
 

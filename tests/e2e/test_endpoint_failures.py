@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from grpc import aio
 
 from epp_client.envoy.bootstrap import envoy_config
+from epp_client.picker.unreachable import MEMORY
 from epp_client.pool.inference_pool import PoolName
 from epp_client.settings import TransportName, UpstreamMode
 from testbed.stack import Stack, inference_pool, pod, running_stack
@@ -118,7 +120,7 @@ async def test_a_list_of_dead_endpoints_is_a_503_that_says_so(
         "endpoint_unreachable",
     )
     error = answer.json()["error"]
-    assert error["code"] == 503
+    assert error["code"] == "endpoint_unreachable"
     assert error["type"] == "inference_endpoint_unavailable"
     assert error["message"].startswith("InferencePool default/dead: no chosen endpoint could be ")
     line = await logged.line("dead")
@@ -158,19 +160,19 @@ async def test_a_grpc_client_gets_a_status_and_the_sentence(logged: Logged) -> N
 async def test_a_few_requests_find_the_only_endpoint_that_listens(
     logged: Logged, client: httpx.AsyncClient
 ) -> None:
-    """40 of 41 Pods take no connection: each failure teaches, and then nobody meets them for a while."""
-    answers = [await echo(client, logged.stack, "half") for _ in range(10)]
+    """40 of 41 Pods take no connection: each failure teaches, and then nobody meets them for a while.
+    Which are met, and when, is luck. That one is not met twice while it is remembered is not."""
+    before, started = await metrics(client, logged.stack), time.monotonic()
+    answers = [await echo(client, logged.stack, "half") for _ in range(20)]
     statuses = [answer.status_code for answer in answers]
-    assert statuses[4:] == [200] * 6, statuses
+    assert statuses[4:] == [200] * 16, statuses
     await settled(logged.stack)
-    before = await metrics(client, logged.stack)
-    assert (await echo(client, logged.stack, "half")).status_code == 200
-    await settled(logged.stack)
-    after = await metrics(client, logged.stack)
-    passed_over = "epp_client_endpoints_passed_over"
-    assert value(after, passed_over, pool="default/half") == value(
-        before, passed_over, pool="default/half"
-    )
+    after, memories = await metrics(client, logged.stack), (time.monotonic() - started) // MEMORY
+    counted = [
+        value(numbers, "epp_client_endpoints_passed_over", pool="default/half")
+        for numbers in (before, after)
+    ]
+    assert 0 < counted[1] - counted[0] <= len(DEAD) * (1 + memories)
 
 
 @pytest.mark.parametrize("pool", ["open", "close"])
