@@ -1,6 +1,7 @@
-"""The dashboard at `/`, and the runbook beside it. The dashboard is one self-contained HTML page, and the Content-Security-Policy that enforces it.
+"""The dashboard at `/`, and the runbook beside it: self-contained HTML pages, and the
+Content-Security-Policy that enforces that.
 
-Its sources are in `page/`. They are joined when the server starts: there is no build step.
+The sources are in `page/`. They are joined when the server starts: there is no build step.
 """
 
 import base64

@@ -7,12 +7,14 @@ import asyncio
 import math
 import sys
 import time
+from bisect import bisect_left
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from epp_client.admin.server import AdminServer
 from epp_client.errors import Reason
+from epp_client.metrics.counters import PICK_BUCKETS
 from epp_client.metrics.decisions import Decision, News, Traffic
 from epp_client.observe.history import EVERY
 from epp_client.picker.health import AddressNote, Health
@@ -103,10 +105,10 @@ class Scene(Fleet):
         if outcome is not Outcome.REFUSED:
             if outcome is not Outcome.LOCAL_PICK:
                 numbers.picked(pick)
-            numbers.exchanged(took)
+            numbers.exchanges[bisect_left(PICK_BUCKETS, took)] += 1
         self._note(pool, at, outcome, reason, pick, took)
 
-    def _note(  # noqa: PLR0913
+    def _note(
         self,
         pool: str,
         at: float,
@@ -186,7 +188,7 @@ async def pictures() -> None:
     )  # fmt: skip
     name = f'[data-pool="{LYING}"]'
     await _draw(
-        Scene(5, incident=True), "admin-pool", ("", wide, 1000, False),
+        Scene(5, incident=True), "admin-pool", ("", wide, 1240, False),
         script=f"document.querySelector('{name}').click()",
     )  # fmt: skip
     await _draw(Scene(500, incident=True, endpoints=20), "admin-large", ("", wide, 860, False))

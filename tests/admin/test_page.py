@@ -109,7 +109,10 @@ async def test_every_plot_has_axes_units_and_the_newest_values() -> None:
             "p99",
             "requests",
         ]
-        legend = "[...document.querySelectorAll('#plots .key')].map((key) => [key.childNodes[1].data.trim(), key.lastChild.innerText])"
+        legend = (
+            "[...document.querySelectorAll('#plots .key')].map((key) =>"
+            "[key.childNodes[1].data.trim(), key.lastChild.innerText])"
+        )
         assert [word for word, _ in await page.run(legend)] == words
         assert all(re.match(r"[\d<–]", value) for _, value in await page.run(legend))
         axes = await page.run(
@@ -129,7 +132,8 @@ async def test_outcomes_are_stacked_and_refusals_end_at_the_top() -> None:
         await page.until(f"{drawn} != null && {drawn} != ''")
         ends = (
             "['steered', 'failed_open', 'refused'].map((kind) => document.querySelector("
-            "`#plots .area.${kind}`).getAttribute('d').slice(1).split('L').slice(0, allPlots.data.at.length)"
+            "`#plots .area.${kind}`).getAttribute('d').slice(1).split('L')"
+            ".slice(0, allPlots.data.at.length)"
             ".map((point) => Number(point.split(' ')[1])))"
         )
         steered, opened, refused = await page.run(ends)

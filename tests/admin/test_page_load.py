@@ -1,6 +1,5 @@
-"""The admin page with many pools and endpoints: what is drawn at an update is bounded by what has changed."""
+"""The admin page with many pools and endpoints: an update draws what has changed, and no more."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
