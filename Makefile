@@ -24,7 +24,11 @@ venv: .venv/installed ## Create .venv and install everything into it
 demo: venv ## Run the demo on this machine: Envoy, sidecar, pickers, model servers
 	$(BIN)/python -m testbed
 
-test: venv ## Run the tests in four processes: many of them mostly wait
+# The rules of axe for the admin page; the package itself would want a whole browser library.
+build/axe: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ axe-playwright-python==0.1.8
+
+test: venv build/axe ## Run the tests in four processes: many of them mostly wait
 	$(BIN)/python -m pytest -n 4
 
 repeat: venv ## Repeat TEST beside a load that takes the CPU, TIMES=20 or until it fails
@@ -110,7 +114,8 @@ check: venv protos reference ## Check lint, types, import contracts, generated c
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	git diff --exit-code -- epp_client/ext_proc/pb epp_client/envoy/pb docs/reference docs/images/exchange.svg \
-	  epp_client/controller/template.yaml config/prometheus config/helm/epp-client/files
+	  epp_client/controller/template.yaml epp_client/admin/page/runbook.html config/prometheus \
+	  config/helm/epp-client/files
 
 protos: venv ## Compile protos/, and serialize the clusters of pools
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=epp_client/ext_proc/pb \

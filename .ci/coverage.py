@@ -26,6 +26,7 @@ TESTS = (
     *("tests/kubernetes/test_source.py", "tests/kubernetes/test_status.py"),
     *("tests/kubernetes/test_status_merge.py", "tests/kubernetes/test_status_routes.py"),
     *("tests/workers/test_delta.py", "tests/admin/test_metrics.py", "tests/e2e/test_answers.py"),
+    "tests/admin/test_live.py",
     *("tests/up/test_standing_in.py", "tests/up/test_supervision.py"),
     *("tests/kubernetes/test_given_pool.py", "tests/test_option_values.py"),
     "tests/controller",

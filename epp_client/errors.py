@@ -114,7 +114,7 @@ ADVICE: Final = {
     Reason.ENDPOINT_UNREACHABLE: "Look at the Pod that the access log names in `served`.",
     Reason.ENDPOINT_BROKE_OFF: "Read the log of the Pod that the access log names in `served`.",
     Reason.ENDPOINT_TIMEOUT: (
-        "Look at the model server, or raise `envoy-config --request-timeout` or `--idle- timeout`."
+        "Look at the model server, or raise `envoy-config --request-timeout` or `--idle-timeout`."
     ),
     Reason.BODY_NOT_RETAINED: "Raise them, and the memory limit with them.",
     Reason.OVERLOADED: "Add workers or gateways.",

@@ -1,4 +1,5 @@
-"""Writes every page of docs/reference anew, the template of the controller, and the copies of the alerts."""
+"""Writes every page of docs/reference anew, and what else is made of another file: the template of the
+controller, the runbook of the admin page, and the copies of the alerts."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,9 +16,11 @@ from reference.metrics import metrics
 from reference.parameters import parameters
 from reference.reasons import picker_states, reasons
 from reference.rules import OF_CHART, OPERATOR, charts_rules, operators_rules
+from reference.runbook import RUNBOOK, runbook
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 HEAD: Final = "<!-- Written by `make reference` from the code. Edit the docstrings there. -->\n\n"
+HEAD_OF_RUNBOOK: Final = "<!-- Written by `make reference` from docs/runbook.md. -->\n"
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "command-line.md": command_line,
     "annotations.md": annotations,
@@ -44,6 +47,7 @@ def main() -> None:
     TEMPLATE.write_text(controller_template())
     OPERATOR.write_text(operators_rules())
     OF_CHART.write_text(charts_rules())
+    RUNBOOK.write_text(HEAD_OF_RUNBOOK + runbook())
 
 
 if __name__ == "__main__":

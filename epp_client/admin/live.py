@@ -7,6 +7,7 @@ from heapq import nsmallest
 from typing import Any, NamedTuple
 
 from epp_client.admin import summary
+from epp_client.admin.described import chosen
 from epp_client.metrics.decisions import Traffic
 from epp_client.observe.events import Event
 from epp_client.observe.history import ALL
@@ -46,7 +47,7 @@ class LiveView:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._rows: dict[str, str] = {}
-        self._order: list[str] = []
+        self._order: list[str] | None = None
         self._details: dict[str, str] = {}
         self._record = self._event = 0
         self._point: float | None = None
@@ -67,7 +68,13 @@ class LiveView:
         )
         rows = page.pop("rows")
         judged = as_json(observer.judgement)
-        yield "head", {**head, "at": look.at, "judgement": judged, "pools": page}
+        more = {
+            "at": look.at,
+            "missed": observer.records.missed,
+            "judgement": judged,
+            "pools": page,
+        }
+        yield "head", {**head, **more}
         yield from self._pools(rows)
         for name in self._wanted.open[:MAX_OPEN]:
             yield from self._detail(name, observer)
@@ -99,6 +106,7 @@ class LiveView:
         else:
             data = {
                 "pool": name,
+                "about": chosen(snapshot, observer.look.problems),
                 "pickers": pickers(
                     snapshot,
                     observer.look.counters.pickers.get(name, {}),
@@ -161,15 +169,16 @@ def pickers(
 def endpoints(
     snapshot: PoolSnapshot, traffic: PoolTraffic, query: str = "", limit: int = MAX_ENDPOINTS
 ) -> dict[str, Any]:
-    """The endpoints whose address or Pod contains `query`: first those in trouble, then the busiest."""
+    """The endpoints whose address or Pod contains `query`: first those that fail, then those that drain,
+    then the busiest."""
     members = snapshot.table.by_key.values()
     found = [e for e in members if not query or query in e.key or query in e.pod]
     nothing = Traffic()
     minute = traffic.minute
 
-    def rank(endpoint: Endpoint) -> tuple[int, int, str]:
+    def rank(endpoint: Endpoint) -> tuple[int, bool, int, str]:
         now = minute.get(endpoint.key, nothing)
-        return (-(now.failed + now.unreachable), -now.picked, endpoint.key)
+        return (-(now.failed + now.unreachable), endpoint.ready, -now.picked, endpoint.key)
 
     picks = sum(one.picked for one in minute.values())
     return {

@@ -6,13 +6,14 @@ Read-only, on loopback by default. It has no part in relaying.
 import asyncio
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
 from epp_client.admin import dashboard, summary
+from epp_client.admin.described import described, endpoint_json
 from epp_client.admin.hosts import only_for
 from epp_client.admin.listening import Listening
 from epp_client.admin.patience import punctual
@@ -24,17 +25,11 @@ from epp_client.observe.interval import total
 from epp_client.observe.judge import as_json
 from epp_client.option_values import host_port
 from epp_client.picker.health import Health
-from epp_client.pool.endpoints import Endpoint
-from epp_client.pool.problems import Problem
-from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
-from epp_client.tls_settings import ClientTls
 from epp_client.version import VERSION
 
 if TYPE_CHECKING:
     from epp_client.gateway.world import GatewayResolution
-
-"""Limit of a request line, and of one header field."""
 
 ENDPOINTS_AT_ONCE = 500
 """Endpoints written per turn of the event loop, which with `--workers 0` relays requests as well."""
@@ -102,7 +97,7 @@ class AdminServer:
         self._metrics = metrics
         self._counters = counters
         self._readiness = readiness
-        self._dashboard = dashboard.load()
+        self._dashboard, self._runbook = dashboard.load(), dashboard.runbook()
         self._started = time.monotonic()
         self.watching = watching = Watching(
             store, metrics, counters, readiness, serves_xds=serves_xds, log_decisions=log_decisions
@@ -112,6 +107,7 @@ class AdminServer:
         bound, _ = host_port(address)
         application = web.Application(middlewares=[punctual, only_for(bound, hosts)])
         application.router.add_get("/", self._index)
+        application.router.add_get("/runbook", self._book)
         application.router.add_get("/livez", self._livez)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._exposition)
@@ -145,6 +141,10 @@ class AdminServer:
 
     async def _index(self, _: web.Request) -> web.Response:
         page = self._dashboard
+        return web.Response(text=page.html, content_type="text/html", headers=page.headers)
+
+    async def _book(self, _: web.Request) -> web.Response:
+        page = self._runbook
         return web.Response(text=page.html, content_type="text/html", headers=page.headers)
 
     async def _livez(self, _: web.Request) -> web.Response:
@@ -245,11 +245,13 @@ class AdminServer:
         snapshots, problems = store.snapshots, store.problems
         yield f'{{"synced": {json.dumps(store.synced)}, "pools": ['
         for number, (name, snapshot) in enumerate(sorted(snapshots.items())):
-            head = json.dumps(_describe(snapshot, problems, health.get(name, {})))
+            head = json.dumps(described(snapshot, problems, health.get(name, {})))
             yield f'{", " if number else ""}{head[:-1]}, "endpoints": ['
             endpoints = iter(snapshot.table.by_key.values())
             comma = ""
-            while some := json.dumps([*map(_endpoint, islice(endpoints, ENDPOINTS_AT_ONCE))])[1:-1]:
+            while some := json.dumps([*map(endpoint_json, islice(endpoints, ENDPOINTS_AT_ONCE))])[
+                1:-1
+            ]:
                 yield comma + some
                 comma = ", "
             yield "]}"
@@ -262,16 +264,16 @@ class AdminServer:
             return web.json_response({"error": f"no InferencePool {name}"}, status=404)
         health = (await self._counters.totals()).pickers.get(name, {})
         members = snapshot.table.by_key.values()
-        described = _describe(snapshot, self._store.problems, health)
+        said = described(snapshot, self._store.problems, health)
         if "endpoints" in request.query:
             draining = (endpoint for endpoint in members if not endpoint.ready)
             ready = (endpoint for endpoint in members if endpoint.ready)
             first = islice(chain(draining, ready), _number(request, "endpoints", 0))
-            described["endpointCount"] = len(members)
+            said["endpointCount"] = len(members)
         else:
             first = islice(members, None)
-        described["endpoints"] = [*map(_endpoint, first)]
-        return web.json_response(described, headers=_JSON_HEADERS)
+        said["endpoints"] = [*map(endpoint_json, first)]
+        return web.json_response(said, headers=_JSON_HEADERS)
 
 
 _JSON_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -299,52 +301,3 @@ def _number(request: web.Request, key: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise web.HTTPBadRequest(text=f"{key}: {text[:20]!r} is not a number from 0 to 999999999\n")
     return int(text)
-
-
-def _endpoint(endpoint: Endpoint) -> dict[str, str]:
-    return {
-        "endpoint": endpoint.key,
-        "pod": endpoint.pod,
-        "state": "ready" if endpoint.ready else "draining",
-    }
-
-
-def _describe_tls(tls: ClientTls) -> dict[str, str | bool | None]:
-    """TLS settings without the paths of the key files."""
-    return {
-        "mode": str(tls.mode),
-        "server_name": tls.server_name,
-        "own_ca": tls.ca_file is not None,
-        "client_certificate": tls.cert_file is not None,
-    }
-
-
-def _describe(
-    snapshot: PoolSnapshot, problems: Sequence[Problem], health: Mapping[str, Health]
-) -> dict[str, Any]:
-    """A pool as JSON, without its endpoints."""
-    pool = snapshot.pool
-    subject = f"InferencePool {pool.name}"
-    return {
-        "namespace": pool.name.namespace,
-        "name": pool.name.name,
-        "selector": dict(pool.match_labels),
-        **({"endpointSelector": pool.selector} if pool.selector else {}),
-        "targetPorts": list(pool.target_ports),
-        "appProtocol": str(pool.app_protocol),
-        "failureMode": str(pool.failure_mode),
-        "picker": None
-        if snapshot.picker is None
-        else {
-            "addresses": list(snapshot.picker.addresses),
-            "health": {a: health.get(a, Health.UNTRIED) for a in snapshot.picker.addresses},
-            "problem": snapshot.picker.problem,
-        },
-        "settings": {
-            **pool.settings.model_dump(mode="json", exclude={"tls"}),
-            "tls": _describe_tls(pool.settings.tls),
-        },
-        "problems": [str(problem) for problem in problems if problem.subject == subject],
-        "generation": snapshot.table.generation,
-        "acknowledgedGeneration": snapshot.acknowledged,
-    }

@@ -100,7 +100,7 @@ class Watching:
 
     def look(self) -> None:
         """Look now, and wake those who wait for it."""
-        self.observer.looked(self._seen())
+        self.observer.looked(self.seen())
         self._looked.set()
         self._looked = asyncio.Event()
 
@@ -114,7 +114,8 @@ class Watching:
             async with asyncio.timeout(patience):
                 await self._heard.wait()
 
-    def _seen(self) -> Look:
+    def seen(self) -> Look:
+        """A look at this process now."""
         store, metrics = self._store, self._metrics
         return Look(
             at=time.time(),

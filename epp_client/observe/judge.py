@@ -48,6 +48,8 @@ class Finding(NamedTuple):
     """What to do."""
     runbook: str
     """Heading of the runbook, as in a URL."""
+    short: str = ""
+    """`text` without its numbers, if it has some."""
     since: float = 0.0
     """Unix time in seconds at which it was found first."""
 
@@ -82,11 +84,22 @@ class Judge:
             key = finding.subject, finding.kind
             since[key] = self._since.get(key, look.at)
         self._since = since
-        found.sort(key=lambda finding: (-finding.level, bool(finding.subject)))
+        found.sort(key=_rank)
         dated = [f._replace(since=since[f.subject, f.kind]) for f in found]
         level = dated[0].level if dated else Level.OK
         shown = tuple(dated[:MAX_FINDINGS])
         return Judgement(level, _headline(look, dated), shown, len(dated) - len(shown))
+
+
+_WORST_FIRST: Final = ("refuses", "fails-open", "endpoints-fail")
+_VERBS: Final = {"refuses": ("refuses", "refuse"), "fails-open": ("fails open", "fail open")}
+
+
+def _rank(finding: Finding) -> tuple[int, bool, int]:
+    """Those of the sidecar first, then refused requests."""
+    kinds = _WORST_FIRST
+    kind = kinds.index(finding.kind) if finding.kind in kinds else len(kinds)
+    return -finding.level, bool(finding.subject), kind
 
 
 def _headline(look: Look, findings: Sequence[Finding]) -> str:
@@ -94,18 +107,23 @@ def _headline(look: Look, findings: Sequence[Finding]) -> str:
     if not findings:
         return f"{_some(pools, 'pool')}, nothing to report" if pools else "no pool is served"
     worst = findings[0]
-    text = f"{worst.subject}: {worst.text}" if worst.subject else worst.text
-    if worst.level is Level.FAILING and worst.subject and pools > 1:
-        for kind, verb in (("refuses", "refuse"), ("fails-open", "fail open")):
-            count = len({f.subject for f in findings if f.kind == kind and f.level is worst.level})
-            if worst.kind == kind:
-                return f"{count} of {pools} pools {verb if count > 1 else _third(verb)}: {text}"
+    text = worst.short or worst.text
+    if worst.subject:
+        text = f"{worst.subject}: {text}"
+    if worst.level is Level.FAILING and worst.kind in _VERBS and worst.subject and pools > 1:
+        said = {kind: _doing(findings, kind) for kind in _VERBS}
+        count, verb = said.pop(worst.kind)
+        others = [f"; {other} {does}" for other, does in said.values() if other]
+        return f"{count} of {pools} pools {verb}: {text}{''.join(others)}"
     more = len({(finding.subject, finding.kind) for finding in findings}) - 1
     return f"{text}, and {more} more" if more else text
 
 
-def _third(verb: str) -> str:
-    return verb.replace("refuse", "refuses").replace("fail ", "fails ")
+def _doing(findings: Sequence[Finding], kind: str) -> tuple[int, str]:
+    """How many pools fail in this way, and that in words."""
+    failing = (f for f in findings if f.kind == kind and f.level is Level.FAILING and f.subject)
+    count = len({finding.subject for finding in failing})
+    return count, _VERBS[kind][count > 1]
 
 
 # --- one pool ---
@@ -148,6 +166,7 @@ def _refusing(subject: str, snapshot: PoolSnapshot | None, minute: Interval) -> 
         f"{text} ({_share(refused, minute)} refused)",
         ADVICE[reason] if reason is not None else "",
         "no-ready-endpoint" if reason is Reason.NO_READY_ENDPOINT else "requests-are-refused",
+        short=text,
     )
 
 
@@ -155,14 +174,15 @@ def _opening(subject: str, minute: Interval) -> Iterator[Finding]:
     if not (opened := minute.outcome(Outcome.FAILED_OPEN)):
         return
     reason = _main(minute.failed_open)
+    text = describe(reason) if reason is not None else "the picker is not used"
     yield Finding(
         _level(opened, minute),
         subject,
         "fails-open",
-        f"{describe(reason) if reason is not None else 'the picker is not used'}"
-        f" ({_share(opened, minute)} served without the picker)",
+        f"{text} ({_share(opened, minute)} served without the picker)",
         ADVICE[reason] if reason is not None else "",
         "requests-fail-open",
+        short=text,
     )
 
 
@@ -178,6 +198,7 @@ def _endpoints_failing(subject: str, minute: Interval) -> Iterator[Finding]:
         f"{describe(reason)} ({_share(failed, minute)})",
         ADVICE[reason],
         "the-endpoint-fails",
+        short=describe(reason),
     )
 
 

@@ -67,7 +67,8 @@ class Observer:
             self._cut, self._readings = look, now
             self._cuts.append(look)
         since = self._since_cut(now)
-        if look.now - self._cut.now >= EVERY:
+        # Looks come a little early or late.
+        if look.now - self._cut.now > EVERY - LOOK_EVERY / 2:
             self._part_over(look, now, since)
             since = {}
         self.minute = self._merged([*self._parts, since])

@@ -1,11 +1,15 @@
 """A headless Chromium, driven over its own debugging protocol: no driver, no other browser library."""
 
 import asyncio
+import atexit
 import base64
 import json
 import shutil
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +43,9 @@ class Page:
 
     async def run(self, script: str) -> Any:
         """The value of an expression in the page."""
-        got = await self.ask("Runtime.evaluate", expression=script, returnByValue=True)
+        got = await self.ask(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in got, got
         return got["result"].get("value")
 
@@ -63,35 +69,58 @@ class Page:
         path.write_bytes(base64.b64decode(got["data"]))
 
 
-@asynccontextmanager
-async def opened(url: str, profile: Path) -> AsyncIterator[Page]:
-    """The page at `url`; skips the test where no Chromium is installed."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on PATH to draw the page with")
-    process = await asyncio.create_subprocess_exec(
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        "--no-first-run", f"--user-data-dir={profile}", "--remote-debugging-port=0", "about:blank",
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        told = profile / "DevToolsActivePort"
+class _Running:
+    """One Chromium for all tests of this process: it takes seconds to start. Each test has a tab."""
+
+    def __init__(self) -> None:
+        assert CHROMIUM is not None
+        self._profile = Path(tempfile.mkdtemp(prefix="chromium-"))
+        self._process = subprocess.Popen(
+            (
+                *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"),
+                *("--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0"),
+                *(f"--user-data-dir={self._profile}", "about:blank"),
+            ),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        atexit.register(self._end)
+
+    async def address(self) -> str:
+        """Where it is driven from."""
+        told = self._profile / "DevToolsActivePort"
         async with asyncio.timeout(PATIENCE):
             while not told.exists() or len(told.read_text().splitlines()) < 2:
-                assert process.returncode is None, "chromium did not start"
+                assert self._process.poll() is None, "chromium did not start"
                 await asyncio.sleep(0.05)
-        host = f"http://127.0.0.1:{told.read_text().splitlines()[0]}"
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"{host}/json/list") as answer:
-                pages = json.loads(await answer.text())
-            (target,) = [page for page in pages if page["type"] == "page"]
-            async with session.ws_connect(
-                target["webSocketDebuggerUrl"], max_msg_size=64 * 2**20
-            ) as socket:
-                page = Page(socket)
-                await page.ask("Page.navigate", url=url)
-                yield page
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        shutil.rmtree(profile, ignore_errors=True)
+        return f"http://127.0.0.1:{told.read_text().splitlines()[0]}"
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._profile, ignore_errors=True)
+
+
+@cache
+def _running() -> _Running:
+    return _Running()
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Page]:
+    """The page at `url` in a tab; skips the test where no Chromium is installed."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH to draw the page with")
+    host = await _running().address()
+    async with aiohttp.ClientSession() as session:
+        async with session.put(f"{host}/json/new?about:blank") as answer:
+            target = json.loads(await answer.text())
+        socket = await session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=64 * 2**20)
+        try:
+            page = Page(socket)
+            await page.ask("Page.navigate", url=url)
+            yield page
+        finally:
+            await socket.close()
+            async with session.get(f"{host}/json/close/{target['id']}"):
+                pass

@@ -53,7 +53,15 @@ class Followed:
 class Fleet:
     """Pools, counters and readiness, and the page that shows them."""
 
-    def __init__(self, pools: int, *, troubled: bool = False, endpoints: int = 12) -> None:
+    def __init__(
+        self,
+        pools: int,
+        *,
+        troubled: bool = False,
+        endpoints: int = 12,
+        names: tuple[str, ...] = (),
+    ) -> None:
+        """`names`: `namespace/name` of the first pools."""
         self.store = PoolStore()
         self.metrics = Metrics("native")
         self.readiness = Readiness()
@@ -64,6 +72,8 @@ class Fleet:
         self.metrics.workers.set(2)
         self.metrics.envoys.set(1)
         self.names = [PoolName(f"team-{i % 7}", f"model-{i:03}") for i in range(pools)]
+        for i, name in enumerate(names):
+            self.names[i] = PoolName(*name.split("/"))
         snapshots = {
             name: self._pool(i, name, troubled, endpoints) for i, name in enumerate(self.names)
         }

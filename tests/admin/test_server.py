@@ -244,7 +244,8 @@ async def test_the_index_links_every_page_and_nothing_else(client: aiohttp.Clien
     links = [part.partition('"')[0] for part in page.split('href="')[1:]]
     # the icon that browsers ask for otherwise
     links.remove("data:,")
-    assert set(links) == {"/pools", "/summary", "/readyz", "/livez", "/metrics"}
+    data = {"/pools", "/summary", "/status", "/decisions", "/events", "/metrics"}
+    assert set(links) == data | {"/readyz", "/livez", "/runbook", "#pools"}
     assert "http" not in page
     for link in links:
         async with client.get(link) as answer:

@@ -77,6 +77,20 @@ def test_several_pools_are_counted() -> None:
     assert subjects(found.findings) == dict.fromkeys((LLAMA, QWEN, "default/phi"), Level.FAILING)
 
 
+def test_refused_requests_come_before_those_served_without_the_picker() -> None:
+    requests = {
+        LLAMA: minute(opened={Reason.PICKER_TIMEOUT: 5}),
+        QWEN: minute(refused={Reason.PICKER_UNREACHABLE: 5}),
+    }
+    found = judged(look(pool(LLAMA), pool(QWEN)), requests)
+    assert [finding.kind for finding in found.findings[:2]] == ["refuses", "fails-open"]
+    # The headline is read from afar: how many requests it were is in the finding.
+    assert found.headline == (
+        f"1 of 2 pools refuses: {QWEN}: the endpoint picker could not be connected to; 1 fails open"
+    )
+    assert "5 of 5 requests" in found.findings[0].text
+
+
 @pytest.mark.parametrize(("steered", "level"), [(99, Level.FAILING), (100, Level.DEGRADED)])
 @pytest.mark.parametrize("what", ["refused", "opened", "broken"])
 def test_one_in_a_hundred_is_much(what: str, steered: int, level: Level) -> None:

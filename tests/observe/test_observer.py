@@ -113,3 +113,11 @@ def test_an_endpoint_that_left_is_forgotten_and_begins_anew() -> None:
     found = running.observer.endpoints.of(LLAMA)
     assert found.total == {}
     assert found.first_seen == {"10.0.0.1:8000": 1_020.0, "10.0.0.2:8000": 1_002.0}
+
+
+def test_looks_that_come_a_little_early_make_a_point_every_six_seconds_all_the_same() -> None:
+    observer, at = Observer(), 1_000.0
+    for _ in range(31):
+        observer.looked(look(pool(LLAMA), at=at))
+        at += 1.99
+    assert len(observer.history.times) == 10
