@@ -98,7 +98,7 @@ class AdminServer:
         self._counters = counters
         self._readiness = readiness
         self._dashboard, self._runbook = dashboard.load(), dashboard.runbook()
-        self._started = time.monotonic()
+        self._started, self._started_at = time.monotonic(), time.time()
         self.watching = watching = Watching(
             store, metrics, counters, readiness, serves_xds=serves_xds, log_decisions=log_decisions
         )
@@ -196,6 +196,7 @@ class AdminServer:
             "version": VERSION,
             "at": time.time(),
             "uptime": time.monotonic() - self._started,
+            "started": self._started_at,
             "reasons": self._readiness.reasons,
             "notes": self._readiness.notes,
             "synced": store.synced,

@@ -20,6 +20,10 @@ async def shown(fleet: Fleet) -> AsyncIterator[tuple[Page, AdminServer]]:
     try:
         async with opened(f"http://{address}/") as page:
             await page.until(f"document.readyState == 'complete' && {PILL} != 'asking …'")
+            await page.ask(
+                "Emulation.setDeviceMetricsOverride",
+                width=1280, height=900, deviceScaleFactor=1, mobile=False,
+            )  # fmt: skip
             yield page, server
     finally:
         await server.close()

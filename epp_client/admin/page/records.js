@@ -14,8 +14,8 @@ function takeDecisions(records) {
     if (kept.length > KEPT) kept.shift();
   }
 }
-function takeEvents(news) {
-  for (const event of news) {
+function takeEvents(found) {
+  for (const event of found) {
     if (event.number <= events.last) continue;
     events.last = event.number;
     events.kept.push(event);

@@ -31,7 +31,7 @@ function draw() {
 const TAKE = {
   head(head) {
     // Another process counts from the beginning.
-    if (state.head && head.uptime < state.head.uptime) forgetRecords();
+    if (state.head && head.started !== state.head.started) forgetRecords();
     state.head = head;
     heard();
     news("head", "pools");
@@ -40,7 +40,7 @@ const TAKE = {
   detail: takeDetail,
   history(data) { takeHistory(data); news("history"); },
   decisions(records) { takeDecisions(records); news("decisions"); },
-  events(news) { takeEvents(news); news("events"); },
+  events(found) { takeEvents(found); news("events"); },
 };
 function takeHistory({ whole: all, series }) {
   for (const [key, fresh] of Object.entries(series)) {
