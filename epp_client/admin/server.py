@@ -26,6 +26,7 @@ from epp_client.observe.judge import as_json
 from epp_client.option_values import host_port
 from epp_client.picker.health import Health
 from epp_client.pool.store import PoolStore
+from epp_client.time_of_day import unix_time
 from epp_client.version import VERSION
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class AdminServer:
         self._counters = counters
         self._readiness = readiness
         self._dashboard, self._runbook = dashboard.load(), dashboard.runbook()
-        self._started, self._started_at = time.monotonic(), time.time()
+        self._started, self._started_at = time.monotonic(), unix_time()
         self.watching = watching = Watching(
             store, metrics, counters, readiness, serves_xds=serves_xds, log_decisions=log_decisions
         )
@@ -194,7 +195,7 @@ class AdminServer:
         store, metrics = self._store, self._metrics
         return {
             "version": VERSION,
-            "at": time.time(),
+            "at": unix_time(),
             "uptime": time.monotonic() - self._started,
             "started": self._started_at,
             "reasons": self._readiness.reasons,

@@ -15,6 +15,7 @@ from epp_client.metrics.registry import Metrics, current
 from epp_client.observe.looks import Look
 from epp_client.observe.observer import LOOK_EVERY, Observer
 from epp_client.pool.store import PoolStore
+from epp_client.time_of_day import unix_time
 
 log = structlog.get_logger(__name__)
 
@@ -118,7 +119,7 @@ class Watching:
         """A look at this process now."""
         store, metrics = self._store, self._metrics
         return Look(
-            at=time.time(),
+            at=unix_time(),
             now=time.monotonic(),
             counters=self._relays.latest(),
             snapshots=store.snapshots,

@@ -4,7 +4,6 @@ The records of a time between two collections are bounded, so their cost is boun
 first: the other requests have a small bound of their own.
 """
 
-import time
 from typing import Final, final
 
 from epp_client.errors import Reason
@@ -15,6 +14,7 @@ from epp_client.pool.endpoints import quotable
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.result import Result
+from epp_client.time_of_day import unix_time
 
 MAX_FAILURES: Final = 250
 """Failures recorded between two collections, which come about once a second."""
@@ -104,7 +104,7 @@ class Recorder:
         identity = identify(request)
         self._decisions.append(
             Decision(
-                at=time.time(),
+                at=unix_time(),
                 pool=pool,
                 outcome=Outcome.REFUSED,
                 reason=reason,
@@ -162,7 +162,7 @@ def _decision(
     result, said = exchange.result, exchange.said
     identity = identify(said.headers, said.answer)
     return Decision(
-        at=time.time(),
+        at=unix_time(),
         pool=pool,
         outcome=result.outcome or Outcome.CANCELLED,
         reason=result.reason,

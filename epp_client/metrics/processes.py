@@ -4,13 +4,14 @@ The names are those that every Prometheus client library has for its own process
 """
 
 import os
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from epp_client.time_of_day import unix_time
 
 _PROC = Path("/proc")
 _TOGETHER = "of the control process and its relay workers together"
@@ -69,7 +70,7 @@ class ProcessCollector(Collector):
         yield GaugeMetricFamily(
             "process_start_time_seconds",
             "When the control process started, in seconds since 1970.",
-            value=time.time() - self._uptime() + found[own].started / self._tick,
+            value=unix_time() - self._uptime() + found[own].started / self._tick,
         )
 
     def _children(self) -> Iterator[int]:

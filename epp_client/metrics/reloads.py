@@ -1,10 +1,11 @@
 """Metric families about the files of pools: when they were read, and whether the last reading succeeded."""
 
-import time
 from collections.abc import Iterable
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from epp_client.time_of_day import unix_time
 
 
 class ReloadCollector(Collector):
@@ -18,7 +19,7 @@ class ReloadCollector(Collector):
         """The files were read. `ok`: none of them has an error."""
         self._ok = ok
         if ok:
-            self._succeeded = time.time()
+            self._succeeded = unix_time()
 
     def collect(self) -> Iterable[Metric]:
         """The families."""

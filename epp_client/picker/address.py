@@ -5,7 +5,6 @@ to its owner. `health` decides; ext_proc messages never come here.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,6 +22,7 @@ from epp_client.picker.health import (
     Pace,
 )
 from epp_client.picker.probe import Probe
+from epp_client.time_of_day import unix_time
 from epp_client.tls_settings import ClientTls
 from epp_client.wire.transport import Connection, Transport
 
@@ -145,7 +145,7 @@ class PickerAddress:
 
     def failed(self, error: str) -> None:
         """Note an error for people."""
-        self.note = self.note._replace(error=error, error_at=time.time())
+        self.note = self.note._replace(error=error, error_at=unix_time())
 
     def _apply(self, event: Callable[[], None], detail: str = "") -> None:
         before = self.health.state

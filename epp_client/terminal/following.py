@@ -9,6 +9,7 @@ from epp_client.terminal.admin import read_json, read_lines
 from epp_client.terminal.tap import Known, parsed
 from epp_client.terminal.target import Target
 from epp_client.terminal.text import clock
+from epp_client.time_of_day import unix_time
 
 PATIENCE: Final = 45.0
 """Longest silence in seconds. The sidecar gives a sign of life every 15 s."""
@@ -50,7 +51,7 @@ def decisions(
         try:
             for text in read_lines(target.address(), "/decisions", asked, PATIENCE):
                 if lost:
-                    say(f"{clock(time.time())} {target.name} answers again")
+                    say(f"{clock(unix_time())} {target.name} answers again")
                 lost = False
                 alive()
                 decision = parsed(text)
@@ -58,7 +59,7 @@ def decisions(
                     yield decision
         except AdminUnreachable as error:
             if not lost:
-                say(f"{clock(time.time())} {error}; trying again")
+                say(f"{clock(unix_time())} {error}; trying again")
             lost = True
         known.again()
         asked["last"] = _ALL

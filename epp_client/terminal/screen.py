@@ -21,6 +21,7 @@ from epp_client.terminal.feed import PATIENCE, Feed, connected
 from epp_client.terminal.target import Target
 from epp_client.terminal.top import Shown, frame
 from epp_client.terminal.watch import Watch
+from epp_client.time_of_day import unix_time
 
 _TURN: Final = 0.2
 """Seconds between two looks for keys and events."""
@@ -40,7 +41,7 @@ def once(target: Target, query: Mapping[str, Any], pool: str) -> None:
     watch = Watch()
     until = time.monotonic() + PATIENCE
     for name, data in connected(target, query):
-        watch.take(name, data, time.time())
+        watch.take(name, data, unix_time())
         if watch.complete(pool):
             break
         if time.monotonic() > until:
@@ -80,7 +81,7 @@ def run(target: Target, query: Mapping[str, Any], pool: str) -> None:
 def _shown(
     watch: Watch, target: Target, pool: str, width: int, height: int | None, *, keys: bool
 ) -> Shown:
-    now = time.time()
+    now = unix_time()
     at = watch.live.head.get("at", now)
     return Shown(target.name, at, width, height, pool, watch.trouble(now), keys)
 
@@ -90,7 +91,7 @@ def _taken(feed: Feed, watch: Watch) -> bool:
     found = False
     with contextlib.suppress(queue.Empty):
         while True:
-            watch.take(*feed.queue.get_nowait(), time.time())
+            watch.take(*feed.queue.get_nowait(), unix_time())
             found = True
     return found
 
