@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from epp_client.admin.described import described, endpoint_json
 from epp_client.admin.live import MAX_ENDPOINTS, MAX_OPEN, LiveView, Wanted, endpoints, pickers
 from epp_client.errors import Reason
 from epp_client.metrics.counters import Counters
@@ -189,3 +190,17 @@ def test_a_picker_that_was_never_asked_has_no_error() -> None:
         "checkSeconds": None,
     }
     assert pickers(pool(LLAMA, pickers=None), {}, {}) == []
+
+
+def test_a_pool_is_described_with_its_picker_and_without_paths_of_keys() -> None:
+    said = described(pool(LLAMA), (), {PICKER: Health.SILENT})
+    assert (said["namespace"], said["name"]) == ("default", "llama")
+    assert said["picker"] == {
+        "addresses": [PICKER],
+        "health": {PICKER: Health.SILENT},
+        "problem": None,
+    }
+    assert set(said["settings"]["tls"]) == {"mode", "server_name", "own_ca", "client_certificate"}
+    assert described(pool(LLAMA, pickers=None), (), {})["picker"] is None
+    (one,) = [endpoint_json(each) for each in pool(LLAMA, ready=(1,)).table.by_key.values()]
+    assert one == {"endpoint": "10.0.0.1:8000", "pod": "pod-1", "state": "ready"}

@@ -307,7 +307,8 @@ async def test_a_request_unfolds_to_all_that_is_known_about_it() -> None:
     async with shown(Scene(5, incident=True)) as (page, _):
         await typed(page, "decision-pool", LYING)
         await page.run("document.getElementById('only-failed').click()")
-        await page.until(f"{text_of('#decision-rows tr')}.length > 0")
+        rows = text_of("#decision-rows tr")
+        await page.until(f"{rows}.length > 0 && {rows}.every((row) => row.includes('failed open'))")
         await page.run("document.querySelector('#decision-rows button').click()")
         await page.until("document.querySelector('#decision-rows .detail') !== null")
         (fields,) = await page.run(text_of("#decision-rows .detail"))
