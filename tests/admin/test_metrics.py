@@ -423,9 +423,9 @@ def test_a_reload_that_failed_keeps_the_time_of_the_last_good_one(
         "epp_client_config_last_reload_success_timestamp_seconds",
     )
     assert value(sidecar, ok) is None, "no files"
-    monkeypatch.setattr("epp_client.metrics.reloads.time.time", lambda: 1000.0)
+    monkeypatch.setattr("epp_client.metrics.reloads.unix_time", lambda: 1000.0)
     sidecar.metrics.reloads.reloaded(True)
-    monkeypatch.setattr("epp_client.metrics.reloads.time.time", lambda: 2000.0)
+    monkeypatch.setattr("epp_client.metrics.reloads.unix_time", lambda: 2000.0)
     sidecar.metrics.reloads.reloaded(False)
     assert (value(sidecar, ok), value(sidecar, when)) == (0, 1000)
 
