@@ -75,14 +75,9 @@ def tap(
     as `serve --decision-samples` says. Ctrl-C ends it. Exits with 3 if no sidecar answers at the start."""
     from epp_client.terminal.following import decisions, earlier
 
-    filters = {
-        "pool": full_name(pool),
-        "reason": reason,
-        "endpoint": endpoint,
-        "request_id": request_id,
-        "failed": "1" if failed else "",
-    }
-    query = {key: value for key, value in filters.items() if value}
+    query = _query(pool=full_name(pool), reason=reason, endpoint=endpoint, request_id=request_id)
+    if failed:
+        query["failed"] = "1"
     try:
         with target_of(admin, pod, namespace, context, pod_port, up) as target:
             found: Iterable[dict[str, Any]]
@@ -98,6 +93,10 @@ def tap(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return
+
+
+def _query(**filters: str) -> dict[str, str]:
+    return {key: value for key, value in filters.items() if value}
 
 
 def _print(found: Iterable[dict[str, Any]], show: Callable[[dict[str, Any]], None]) -> None:

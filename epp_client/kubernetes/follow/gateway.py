@@ -95,15 +95,10 @@ class GatewaySource:
         """A number that grows with every turn."""
         self._api = api
         self._routes = routes
-        self._pools = pools
-        self._synced = synced
-        self._resolve = resolve
-        self._publish = publish
-        self._clock = clock
-        self._asked = asked
-        self._listed = listed
-        self._pace = pace
-        self._patience = patience
+        self._pools, self._synced = pools, synced
+        self._resolve, self._publish = resolve, publish
+        self._clock, self._pace, self._patience = clock, pace, patience
+        self._asked, self._listed = asked, listed
         self._wake = asyncio.Event()
         self._memory: Memory | None = None
         self._class: str | None = None
