@@ -21,8 +21,8 @@ help: ## Show the targets
 
 venv: .venv/installed ## Create .venv and install everything into it
 
-demo: venv ## Run the demo on this machine: Envoy, sidecar, pickers, model servers
-	$(BIN)/python -m testbed
+demo: venv ## Run the demo on this machine: Envoy, sidecar, pickers, model servers; KEEP=1 leaves it running, with load and faults
+	$(BIN)/python -m testbed $(if $(KEEP),--keep)
 
 # The rules of axe for the admin page; the package itself would want a whole browser library.
 build/axe: .venv/installed

@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -16,6 +17,7 @@ from rich.table import Table
 from epp_client.logs import configure
 from testbed.deaths import deaths_noted
 from testbed.stack import Stack, running_stack
+from testbed.traffic import RATE, Traffic, faults
 
 Step = Callable[[Stack, httpx.AsyncClient], Awaitable[str]]
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
@@ -173,20 +175,34 @@ async def _show(console: Console, *, keep: bool) -> int:
             table.add_row(name, stated, was, mark)
         console.print(table)
         if keep:
-            await _stay(stack, console)
+            await _stay(stack, client, console)
     return failed
 
 
-async def _stay(stack: Stack, console: Console) -> None:
+async def _stay(stack: Stack, client: httpx.AsyncClient, console: Console) -> None:
+    """Keep it running, with requests and faults, until Ctrl-C."""
     body = json.dumps(CHAT)
     url = stack.pool_url("open") + "/v1/chat/completions"
-    console.print("Still running; press Ctrl-C to stop. Try:", style="bold")
+    admin = stack.sidecar.admin_address
+    console.print(
+        f"Still running, with {RATE:g} requests a second and a fault now and then; press Ctrl-C to stop. "
+        f"The page: http://{admin}. Try:",
+        style="bold",
+        highlight=False,
+    )
     for line in (
+        f".venv/bin/epp-client status --admin {admin}",
+        f".venv/bin/epp-client top --admin {admin}",
+        f".venv/bin/epp-client tap --admin {admin} --failed",
         f"curl -i {url} -H 'content-type: application/json' -d '{body}'",
         f"curl -i {url} -H 'test-epp-endpoint-selection: {stack.endpoints[0]}' -d '{body}'",
         f"curl -i {stack.pool_url('close')}/echo -H 'x-picker-dialect: pick-outside' -d hi",
-        f"curl http://{stack.sidecar.admin_address}/pools",
-        f"kill -9 {stack.pickers['open'].pid}   # the picker of pool open: FailOpen",
+        f"curl http://{admin}/pools",
     ):
         console.print(f"  {line}", highlight=False, soft_wrap=True)
-    await asyncio.Event().wait()
+
+    def say(what: str) -> None:
+        console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False, markup=False)
+
+    traffic = Traffic(stack, client)
+    await asyncio.gather(traffic.run(), faults(stack, traffic, say))

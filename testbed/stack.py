@@ -36,6 +36,8 @@ class Stack:
     url: str
     """Envoy's listener; pool `name` is at `{url}/default/{name}`."""
     pickers: dict[str, Process] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Address of each picker."""
     endpoints: tuple[str, ...] = ()
     dead_endpoint: str = ""
     sidecar: Sidecar = field(init=False)
@@ -135,8 +137,8 @@ async def start_picker(stack: Stack, name: str, listen: str = "127.0.0.1:0", *op
     process, ready = await Process.python(
         "testbed.picker", "--listen", listen, "--endpoints", live, *options
     )
-    stack.pickers[name] = process
-    return str(ready["address"])
+    stack.pickers[name], stack.addresses[name] = process, str(ready["address"])
+    return stack.addresses[name]
 
 
 def _pools(port: int) -> list[dict[str, Any]]:
