@@ -12,7 +12,7 @@ WORKDIR /src
 # The dependencies alone, so that a change of the code does not install them again.
 COPY constraints.txt pyproject.toml ./
 RUN python -m venv --without-pip /opt/epp-client \
- && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+ && python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*project['dependencies'], *project['optional-dependencies']['otel'], sep='\n')" > requirements.txt \
  && python -m pip --python /opt/epp-client/bin/python install --requirement requirements.txt --constraint constraints.txt
 RUN python -m venv /build \
  && /build/bin/python -m pip install --requirement requirements.txt 'mypy[mypyc]' setuptools types-protobuf types-PyYAML --constraint constraints.txt

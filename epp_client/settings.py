@@ -2,6 +2,7 @@
 help of `serve`."""
 
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -326,6 +327,9 @@ class ServeSettings(SourceSettings):
     decision log. Failures are always recorded."""
     log_decisions: bool = False
     """Write a log line for every recorded decision. At level debug they are written without it too."""
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    """URL of an OpenTelemetry collector (OTLP over HTTP), for example http://otel-collector:4318. It gets
+    spans of the requests whose `traceparent` is sampled. Needs `pip install 'epp-client[otel]'`."""
     drain_timeout: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     """Seconds that open streams have to finish after SIGTERM."""
     pool_defaults: PoolSettings = PoolSettings()
@@ -351,10 +355,24 @@ class ServeSettings(SourceSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _can_trace(self) -> Self:
+        if self.otlp_endpoint is not None and not _has_otel():
+            raise ValueError("otlp_endpoint: needs the extra: pip install 'epp-client[otel]'")
+        return self
+
     @property
     def sockets(self) -> list[Path]:
         """One socket per relay."""
         return worker_sockets(self.socket, self.workers)
+
+
+def _has_otel() -> bool:
+    """Whether the extra `otel` is installed."""
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def worker_sockets(socket: Path, workers: int) -> list[Path]:

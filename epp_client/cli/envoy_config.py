@@ -51,6 +51,11 @@ class EnvoySettings(BaseModel):
     """Seconds from the end of a request to the end of its response; 0: no limit."""
     upgrades: tuple[str, ...] = ("websocket",)
     """Protocol that clients may upgrade to, repeatable; `none`: no upgrades. Default: websocket."""
+    otlp_grpc: str | None = None
+    """host:port of an OpenTelemetry collector (OTLP over gRPC) for Envoy's own spans. Envoy then sends a
+    `traceparent` to pickers and model servers."""
+    trace_share: Annotated[float, Field(ge=0, le=100)] = 100.0
+    """Per cent of the requests that Envoy samples, of those whose client has not decided it."""
     envoy_admin: str = "127.0.0.1:9901"
     """host:port of Envoy's admin listener."""
     status_listen: str | None = None
@@ -223,7 +228,7 @@ def edge_of(settings: EnvoySettings) -> "Edge":
     Raises:
         SettingsError: a certificate without its key.
     """
-    from epp_client.envoy.edge import Edge
+    from epp_client.envoy.edge import Edge, Tracing
 
     certificate, key = settings.tls_cert, settings.tls_key
     if (certificate is None) != (key is None):
@@ -234,6 +239,9 @@ def edge_of(settings: EnvoySettings) -> "Edge":
         upgrades=() if settings.upgrades == ("none",) else settings.upgrades,
         tls=(certificate, key) if certificate is not None and key is not None else None,
         max_connections=settings.max_connections,
+        tracing=Tracing(address_of(settings.otlp_grpc), settings.trace_share)
+        if settings.otlp_grpc is not None
+        else None,
     )
 
 

@@ -5,6 +5,7 @@ local picks need.
 import asyncio
 import random
 from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -60,17 +61,18 @@ class Account:
         pool: str,
         counters: PoolCounters,
         exchange: Exchange,
+        metadata: Mapping[str, str],
         picker: str,
         pick_seconds: float | None,
         seconds: float,
     ) -> None:
         """An exchange is over, after `seconds`. `counters` are those that it started with: a pool that was
-        deleted, or created again, does not have them any more. `picker`: address of the picker that was
-        asked last, empty if none was."""
+        deleted, or created again, does not have them any more. `metadata`: of Envoy's stream. `picker`:
+        address of the picker that was asked last, empty if none was."""
         counters.in_flight -= 1
         counters.exchanges[bisect_left(PICK_BUCKETS, seconds)] += 1
         counters.exchange_seconds += seconds
-        self.recorder.ended(pool, exchange, picker, pick_seconds, seconds)
+        self.recorder.ended(pool, exchange, metadata, picker, pick_seconds, seconds)
         counters.outcome(exchange.result.outcome or Outcome.CANCELLED)
         if pick_seconds is not None and exchange.result.outcome is _STEERED:
             counters.picked(pick_seconds)

@@ -8,7 +8,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -21,6 +21,9 @@ from epp_client.settings import ServeSettings, TransportName, UpstreamMode
 from epp_client.wire.socket_file import taken
 from epp_client.wire.socket_names import SocketName
 from epp_client.wire.transport import Server, Transport
+
+if TYPE_CHECKING:
+    from epp_client.data_plane.traces import Traces
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +56,7 @@ class DataPlane:
         self._draining = False
         self._transport = _transport(settings.transport, self, inherited)
         self._pickers = PickerClients(self._transport)
+        self._traces = _traces(settings.otlp_endpoint)
         self.service = ExtProcService(
             store,
             self._pickers,
@@ -62,6 +66,7 @@ class DataPlane:
             # Envoy's original_dst connects to a single address. If it gets a list, it answers 503.
             destinations=1 if settings.upstream_mode is UpstreamMode.ORIGINAL_DST else None,
             samples=settings.decision_samples,
+            traces=self._traces,
             wanted=wanted,
         )
         self._drain_timeout = settings.drain_timeout
@@ -154,7 +159,18 @@ class DataPlane:
         """Close the connections to pickers and stop following the pools. Call `drain` first."""
         await asyncio.gather(*self._ending)
         await self._pickers.close()
+        if self._traces is not None:
+            await self._traces.close()
         self.service.close()
+
+
+def _traces(endpoint: str | None) -> "Traces | None":
+    if endpoint is None:
+        return None
+    # Imported here because it takes 0.2 s, and few use it.
+    from epp_client.data_plane.traces import Traces
+
+    return Traces(endpoint)
 
 
 def _transport(name: TransportName, plane: DataPlane, inherited: Inherited | None) -> Transport:

@@ -4,10 +4,11 @@ The records of a time between two collections are bounded, so their cost is boun
 first: the other requests have a small bound of their own.
 """
 
+from collections.abc import Mapping
 from typing import Final, final
 
 from epp_client.errors import Reason
-from epp_client.ext_proc.identity import identify
+from epp_client.ext_proc.identity import TRACE_PARENT, identify
 from epp_client.metrics.decisions import Decision, News, Traffic, failed
 from epp_client.picker.health import AddressNote
 from epp_client.pool.endpoints import quotable
@@ -69,11 +70,13 @@ class Recorder:
         self,
         pool: str,
         exchange: Exchange,
+        metadata: Mapping[str, str],
         address: str,
         pick_seconds: float | None,
         seconds: float,
     ) -> None:
-        """An exchange is over. `address`: of the picker that was asked last, empty if none was."""
+        """An exchange is over. `metadata`: of Envoy's stream. `address`: of the picker that was asked last,
+        empty if none was."""
         result = exchange.result
         outcome = result.outcome
         if result.keys:
@@ -93,7 +96,7 @@ class Recorder:
             self._samples_left -= 1
         else:
             return
-        self._decisions.append(_decision(pool, exchange, address, pick_seconds, seconds))
+        self._decisions.append(_decision(pool, exchange, metadata, address, pick_seconds, seconds))
 
     def refused(self, pool: str, reason: Reason, request: bytes) -> None:
         """A stream without an exchange was refused. `request` is Envoy's first message, or empty."""
@@ -155,12 +158,13 @@ def _traffic(tally: _Tally) -> Traffic:
 def _decision(
     pool: str,
     exchange: Exchange,
+    metadata: Mapping[str, str],
     address: str,
     pick_seconds: float | None,
     seconds: float,
 ) -> Decision:
     result, said = exchange.result, exchange.said
-    identity = identify(said.headers, said.answer)
+    identity = identify(said.headers, said.answer, metadata.get(TRACE_PARENT, ""))
     return Decision(
         at=unix_time(),
         pool=pool,

@@ -13,7 +13,7 @@ from epp_client.data_plane.handover import KNOWN_ENDPOINTS, Handover
 from epp_client.data_plane.recorder import Recorder
 from epp_client.data_plane.refusing import Refusing
 from epp_client.data_plane.session import Session
-from epp_client.data_plane.shared import Shared
+from epp_client.data_plane.shared import Shared, Spans
 from epp_client.errors import Reason
 from epp_client.ext_proc.messages import POOL_KEY
 from epp_client.metrics.counters import UNKNOWN_POOL, Counters
@@ -38,15 +38,16 @@ class ExtProcService:
         max_retained_total: int,
         destinations: int | None = None,
         samples: int = 0,
+        traces: Spans | None = None,
         wanted: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`wanted`: see Shared. `samples`: see Recorder."""
+        """`wanted`: see Shared. `samples`: see Recorder. `traces`: None without tracing."""
         self.store = store
         self.pickers = pickers
         self.budget = RetentionBudget(max_retained_total)
         loop = asyncio.get_running_loop()
         self.account = Account(loop, counters, Recorder(samples))
-        self._shared = Shared(store, pickers, self.account, loop, wanted)
+        self._shared = Shared(store, pickers, self.account, loop, wanted, traces)
         self._handover = Handover(store)
         self._max_exchanges = max_exchanges
         self._destinations = destinations
@@ -87,7 +88,7 @@ class ExtProcService:
             destinations=self._destinations,
         )
         counters = self.account.counters.pool(name)
-        session = Session(self._shared, stream, name, exchange, counters)
+        session = Session(self._shared, stream, name, exchange, counters, metadata)
         self._shared.sessions.add(session)
         counters.in_flight += 1
         return session

@@ -5,13 +5,15 @@ It has no policy. It ends when Envoy's stream ends, and then has released everyt
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from epp_client.data_plane.deadlines import Deadline
 from epp_client.data_plane.picker_events import PickerEvents, PickerUser
-from epp_client.data_plane.shared import Shared
+from epp_client.data_plane.shared import Shared, Timings
 from epp_client.data_plane.verdicts import decided, ended_undecided, reason_of, was_cut_off
 from epp_client.errors import PeerUnreachable, Reason
+from epp_client.ext_proc.identity import trace_context
 from epp_client.metrics.counters import PoolCounters
 from epp_client.picker.address import PickerAddress
 from epp_client.picker.client import PROCESS, PickerClient
@@ -51,9 +53,12 @@ class Session(PickerUser):
         pool: str,
         exchange: Exchange,
         counters: PoolCounters,
+        metadata: Mapping[str, str],
     ) -> None:
+        """`metadata`: of Envoy's stream."""
         self._shared = shared
         self._envoy = stream
+        self._metadata = metadata
         self.pool = pool
         self.counters = counters
         self._exchange = exchange
@@ -74,6 +79,9 @@ class Session(PickerUser):
         self._timers: list[Deadline | None] = [None] * _TIMERS
         self._began_at: float = self._loop.time()
         self._ended_at: float | None = None
+        self._waits_at: float | None = None
+        self._asked_at: float | None = None
+        self._decided_at: float | None = None
         self._pick_seconds: float | None = None
         self._endpoint: str | None = None
         self._over = False
@@ -281,6 +289,7 @@ class Session(PickerUser):
             self._connecting = self._loop.call_soon(self._nobody_to_ask, client)
 
     async def _connect(self, client: PickerClient) -> None:
+        self._waits_at = self._loop.time()
         try:
             address = await client.connect()
         except PeerUnreachable as error:
@@ -300,7 +309,7 @@ class Session(PickerUser):
 
     def _nobody_to_ask(self, client: PickerClient) -> None:
         self._connecting = None
-        self._forget_pending()
+        self._pending, self._pending_bytes = [], 0
         self._resume_envoy()
         self._do(self._exchange.picker_closed(client.reason))
         self._account()
@@ -309,20 +318,18 @@ class Session(PickerUser):
         connection = address.connection
         assert connection is not None
         self._address = address
+        if self._shared.traces is not None:
+            self._asked_at = self._loop.time()
         self._picks_before = address.picks
         address.waiting.add(self)
         self._picker_events = events = PickerEvents(self)
-        self._picker = connection.open(PROCESS, {}, events)
-
-    def _forget_pending(self) -> None:
-        self._pending.clear()
-        self._pending_bytes = 0
+        self._picker = connection.open(PROCESS, trace_context(self._metadata), events)
 
     def _leave_picker(self, *, cancel: bool) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
-        self._forget_pending()
+        self._pending, self._pending_bytes = [], 0
         picker, self._picker = self._picker, None
         if self._picker_events is not None:
             self._picker_events.user = None
@@ -351,9 +358,8 @@ class Session(PickerUser):
             if self._endpoint is not None:
                 in_flight.begin(self._endpoint)
         if self._pick_seconds is None and exchange.settled:
-            self._pick_seconds = (
-                0.0 if self._ended_at is None else self._loop.time() - self._ended_at
-            )
+            self._decided_at = now = self._loop.time()
+            self._pick_seconds = 0.0 if self._ended_at is None else now - self._ended_at
             if self._address is not None:
                 decided(self._address, self, exchange, self._picks_before)
                 if self._picker is not None:
@@ -375,13 +381,18 @@ class Session(PickerUser):
             self._shared.account.in_flight.end(self._endpoint)
         shared, exchange = self._shared, self._exchange
         shared.sessions.discard(self)
+        now, asked = self._loop.time(), "" if self._address is None else self._address.address
         shared.account.ended(
             self.pool,
             self.counters,
             exchange,
-            "" if self._address is None else self._address.address,
+            self._metadata,
+            asked,
             self._pick_seconds,
-            self._loop.time() - self._began_at,
+            now - self._began_at,
         )
+        if shared.traces is not None:
+            times = Timings(self._began_at, self._waits_at, self._asked_at, self._decided_at, now)
+            shared.traces.ended(self.pool, exchange, self._metadata, asked, times)
         if exchange.result.trailers_answered is not None:
             shared.pickers.learn_trailers(self.pool, exchange.result.trailers_answered)

@@ -1,13 +1,14 @@
 """Shared: the objects that all sessions of one process use: pools, pickers, deadlines, the account."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 from epp_client.data_plane.account import Account
 from epp_client.data_plane.deadlines import Deadlines
 from epp_client.picker.client import PickerClients
 from epp_client.pool.store import PoolStore
+from epp_client.relay.exchange import Exchange
 
 
 class OpenSession(Protocol):
@@ -20,6 +21,34 @@ class OpenSession(Protocol):
         """The drain ends soon."""
 
 
+class Timings(NamedTuple):
+    """When the steps of one exchange happened, in seconds of the event loop's clock; None for a step that
+    did not happen."""
+
+    began: float
+    connecting: float | None
+    """It began to wait for a connection to the picker."""
+    asked: float | None
+    """The newest stream to the picker was opened."""
+    decided: float | None
+    ended: float
+
+
+class Spans(Protocol):
+    """Makes traces of requests that have ended; see `traces`."""
+
+    def ended(
+        self,
+        pool: str,
+        exchange: Exchange,
+        metadata: Mapping[str, str],
+        address: str,
+        timings: Timings,
+    ) -> None:
+        """An exchange is over. `metadata`: of Envoy's stream. `address`: of the picker that was asked last,
+        empty if none was."""
+
+
 class Shared:
     """The shared objects of one process."""
 
@@ -30,9 +59,11 @@ class Shared:
         account: Account,
         loop: asyncio.AbstractEventLoop,
         wanted: Callable[[str], None],
+        traces: Spans | None = None,
     ) -> None:
         """`wanted` is called with the name of a pool when a pick waits for an endpoint that Envoy may not
-        have yet."""
+        have yet. `traces`: None without tracing."""
+        self.traces = traces
         self.store = store
         self.pickers = pickers
         self.account = account

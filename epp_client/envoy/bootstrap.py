@@ -18,7 +18,12 @@ from epp_client.envoy.clusters import pool_cluster, socket_address
 from epp_client.envoy.edge import EDGE, RETRY_BODY_LIMIT, Edge, Terms
 from epp_client.envoy.inference_listener import connection_limit, inference_listener
 from epp_client.envoy.node import CLUSTER, EDITION, EDITION_KEY, GATEWAY_KEY
-from epp_client.envoy.own_clusters import ads_cluster, dynamic_resources, sidecar_cluster
+from epp_client.envoy.own_clusters import (
+    ads_cluster,
+    collector_cluster,
+    dynamic_resources,
+    sidecar_cluster,
+)
 from epp_client.envoy.routes import Route, default_routes, route_configuration
 from epp_client.envoy.status_listener import admin_cluster, status_listener
 from epp_client.errors import SettingsError
@@ -60,6 +65,8 @@ def envoy_config(
     routes = default_routes(pools) if routes is None else routes
     _check(pools, routes, ext_proc_sockets, ads_socket, upstream_mode)
     clusters = [sidecar_cluster(ext_proc_sockets)]
+    if edge.tracing is not None:
+        clusters.append(collector_cluster(edge.tracing.collector))
     if ads_socket is not None:
         clusters.append(ads_cluster(ads_socket))
     else:

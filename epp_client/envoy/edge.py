@@ -13,6 +13,15 @@ RETRY_BODY_LIMIT = 16 * 1024 * 1024
 """Bytes of a request body that Envoy keeps for a retry."""
 
 
+class Tracing(NamedTuple):
+    """Envoy's own tracing."""
+
+    collector: tuple[str, int]
+    """Host and port of an OpenTelemetry collector (OTLP over gRPC)."""
+    share: float = 100.0
+    """Per cent of the requests without a sampling decision of their client that are sampled."""
+
+
 class Edge(NamedTuple):
     """Limits and features for clients. Times are in seconds; 0 is no limit."""
 
@@ -28,6 +37,8 @@ class Edge(NamedTuple):
     have theirs from Secrets."""
     max_connections: int = 50_000
     """Client connections at once."""
+    tracing: Tracing | None = None
+    """Where Envoy sends its spans; None for nowhere."""
 
 
 EDGE = Edge()

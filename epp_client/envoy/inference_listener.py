@@ -10,18 +10,21 @@ import envoy_data_plane.envoy.config.core.v3 as core_v3
 import envoy_data_plane.envoy.config.listener.v3 as listener_v3
 import envoy_data_plane.envoy.config.overload.v3 as overload_v3
 import envoy_data_plane.envoy.config.route.v3 as route_v3
+import envoy_data_plane.envoy.config.trace.v3 as trace_v3
 import envoy_data_plane.envoy.extensions.access_loggers.stream.v3 as stream_log
 import envoy_data_plane.envoy.extensions.filters.http.router.v3 as router_v3
 import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm_v3
 import envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 as connections_v3
 import envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 as tls_v3
+import envoy_data_plane.envoy.type.v3 as type_v3
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from epp_client.envoy.clusters import MAX_HEADERS, MAX_HEADERS_KB
-from epp_client.envoy.edge import Edge
+from epp_client.envoy.edge import Edge, Tracing
 from epp_client.envoy.ext_proc_filter import ext_proc_filter
 from epp_client.envoy.listener import http_listener
 from epp_client.envoy.local_replies import local_replies
+from epp_client.envoy.own_clusters import COLLECTOR_CLUSTER
 from epp_client.ext_proc.replies import MARKS_NAMESPACE, PICKER_SAID_MARK
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED
 
@@ -130,6 +133,24 @@ def connection_manager(
         ),
         local_reply_config=local_replies(named.subject),
         access_log=[_access_log(named.log_key)] if access_log else [],
+        tracing=_tracing(edge.tracing) if edge.tracing is not None else None,
+    )
+
+
+def _tracing(tracing: Tracing) -> hcm_v3.HttpConnectionManagerTracing:
+    """W3C Trace Context to pickers and model servers, and Envoy's spans to the collector."""
+    provider = trace_v3.OpenTelemetryConfig(
+        grpc_service=core_v3.GrpcService(
+            envoy_grpc=core_v3.GrpcServiceEnvoyGrpc(cluster_name=COLLECTOR_CLUSTER),
+            timeout=timedelta(seconds=1),
+        ),
+        service_name="envoy",
+    )
+    return hcm_v3.HttpConnectionManagerTracing(
+        random_sampling=type_v3.Percent(value=tracing.share),
+        provider=trace_v3.TracingHttp(
+            name="envoy.tracers.opentelemetry", typed_config=Any.pack(provider)
+        ),
     )
 
 

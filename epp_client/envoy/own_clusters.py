@@ -10,10 +10,16 @@ import envoy_data_plane.envoy.config.core.v3 as core_v3
 import envoy_data_plane.envoy.config.endpoint.v3 as endpoint_v3
 from envoy_data_plane.google.protobuf import Any
 
-from epp_client.envoy.clusters import explicit_http2, over_ads, raised_circuit_breakers
+from epp_client.envoy.clusters import (
+    explicit_http2,
+    over_ads,
+    raised_circuit_breakers,
+    socket_address,
+)
 
 SIDECAR_CLUSTER = "epp-client"
 ADS_CLUSTER = "epp-client-xds"
+COLLECTOR_CLUSTER = "otel-collector"
 
 # A silent relay may be restarting while its socket is held, for up to a minute (`hold`). A hanging relay is
 # killed by its control process, which Envoy notices at once.
@@ -29,6 +35,25 @@ def sidecar_cluster(sockets: Sequence[Path]) -> cluster_v3.Cluster:
 def ads_cluster(socket: Path) -> cluster_v3.Cluster:
     """The sidecar's ADS server."""
     return _socket_cluster(ADS_CLUSTER, [socket], _ADS_SILENCE)
+
+
+def collector_cluster(address: tuple[str, int]) -> cluster_v3.Cluster:
+    """The collector of Envoy's spans, by host name and port."""
+    endpoint = endpoint_v3.Endpoint(address=socket_address(*address))
+    return cluster_v3.Cluster(
+        name=COLLECTOR_CLUSTER,
+        type=cluster_v3.ClusterDiscoveryType.STRICT_DNS,
+        connect_timeout=timedelta(seconds=1),
+        typed_extension_protocol_options=_http2(core_v3.Http2ProtocolOptions()),
+        load_assignment=endpoint_v3.ClusterLoadAssignment(
+            cluster_name=COLLECTOR_CLUSTER,
+            endpoints=[
+                endpoint_v3.LocalityLbEndpoints(
+                    lb_endpoints=[endpoint_v3.LbEndpoint(endpoint=endpoint)]
+                )
+            ],
+        ),
+    )
 
 
 def dynamic_resources(*, gateway: bool) -> bootstrap_v3.BootstrapDynamicResources:
@@ -59,6 +84,11 @@ def dynamic_resources(*, gateway: bool) -> bootstrap_v3.BootstrapDynamicResource
     )
 
 
+def _http2(options: core_v3.Http2ProtocolOptions) -> dict[str, Any]:
+    packed = Any.pack(explicit_http2(options))
+    return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed}
+
+
 def _socket_cluster(name: str, sockets: Sequence[Path], silence: float) -> cluster_v3.Cluster:
     """A gRPC cluster of Unix sockets. Envoy closes a connection if a ping is not answered within `silence`
     seconds.
@@ -75,11 +105,7 @@ def _socket_cluster(name: str, sockets: Sequence[Path], silence: float) -> clust
         connect_timeout=timedelta(seconds=1),
         lb_policy=cluster_v3.ClusterLbPolicy.LEAST_REQUEST,
         circuit_breakers=raised_circuit_breakers(),
-        typed_extension_protocol_options={
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(
-                explicit_http2(http2)
-            )
-        },
+        typed_extension_protocol_options=_http2(http2),
         load_assignment=endpoint_v3.ClusterLoadAssignment(
             cluster_name=name,
             endpoints=[

@@ -44,7 +44,7 @@ def refused() -> Envoy:
 
 
 def ended(recorder: Recorder, envoy: Envoy) -> None:
-    recorder.ended(POOL, envoy.exchange, PICKER, 0.25, 1.5)
+    recorder.ended(POOL, envoy.exchange, {}, PICKER, 0.25, 1.5)
 
 
 def taken(recorder: Recorder) -> News:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from epp_client.ext_proc.identity import LONGEST, NOBODY, Identity, identify
+from epp_client.ext_proc.identity import LONGEST, NOBODY, Identity, identify, trace_context
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 def request(*headers: tuple[str, str]) -> bytes:
@@ -32,7 +32,7 @@ def test_everything() -> None:
             ("content-type", "application/grpc+proto"),
         )
     )
-    assert found == Identity("r-1", TRACE, "llama", grpc=True)
+    assert found == Identity("r-1", TRACE, "llama", True, span_id=SPAN, sampled=True)
 
 
 def test_the_picker_may_name_the_model_and_nothing_else() -> None:
@@ -56,3 +56,22 @@ def test_a_value_is_short_and_printable() -> None:
 @pytest.mark.parametrize("raw", [b"", b"\xff\xff"])
 def test_of_no_message_nothing_is_known(raw: bytes) -> None:
     assert identify(raw) == NOBODY
+
+
+@pytest.mark.parametrize(("flags", "sampled"), [("00", False), ("01", True), ("03", True)])
+def test_the_parent_decides_about_sampling(flags: str, sampled: bool) -> None:
+    found = identify(request(("traceparent", f"00-{TRACE}-{SPAN}-{flags}")))
+    assert (found.span_id, found.sampled) == (SPAN, sampled)
+
+
+def test_the_context_of_the_stream_comes_before_that_of_the_client() -> None:
+    asked = request(("traceparent", f"00-{TRACE}-{SPAN}-01"))
+    found = identify(asked, context=f"00-{TRACE}-{SPAN[::-1]}-00")
+    assert (found.span_id, found.sampled) == (SPAN[::-1], False)
+    assert identify(asked, context="nonsense").span_id == SPAN
+
+
+def test_the_picker_gets_the_context_of_the_stream_and_nothing_else_of_it() -> None:
+    context = {"traceparent": "00-a-b-01", "tracestate": "v=1"}
+    assert trace_context({**context, "x-inference-pool": "a/b", "authorization": "x"}) == context
+    assert trace_context({"tracestate": "v=1"}) == {}
