@@ -7,6 +7,10 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+# A shell that runs the suite in the background ignores SIGINT, and all children would: Ctrl-C is tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Before anything imports grpcio: tests start child processes beside its threads.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 

@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from epp_client.envoy import gateway_actions
-from epp_client.gateway import resolve
+from epp_client.gateway import contribution
 from epp_client.gateway.table import GatewayTable
 from epp_client.kubernetes import gateway
 from epp_client.kubernetes.follow import source
@@ -63,7 +63,7 @@ def sections_ignored() -> None:
     def make(original: Any) -> Any:
         return lambda route, parent, *rest: original(route, parent._replace(section=""), *rest)
 
-    replace(resolve, "attach", make)
+    replace(contribution, "attach", make)
 
 
 @mutant("gateways-mixed", {"isolation": ": 200 beta"})
