@@ -39,6 +39,7 @@ HOT_PATH = [
     "relay/without_picker",
     "data_plane/deadlines",
     "data_plane/account",
+    "data_plane/gaps",
     "data_plane/picker_events",
     "data_plane/recorder",
     "data_plane/service",

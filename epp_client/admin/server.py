@@ -163,7 +163,8 @@ class AdminServer:
 
     async def _exposition(self, request: web.Request) -> web.Response:
         totals = await self._counters.totals()
-        scrape = self._metrics.scrape(totals, request.headers.get("accept", ""))
+        records = (record.decision for record in self.watching.observer.records.since())
+        scrape = self._metrics.scrape(totals, request.headers.get("accept", ""), records)
         for pool in scrape.forgotten:
             self._counters.forget(pool)
         return web.Response(body=scrape.body, headers={"content-type": scrape.content_type})

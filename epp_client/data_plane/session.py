@@ -57,8 +57,7 @@ class Session(PickerUser):
     ) -> None:
         """`metadata`: of Envoy's stream."""
         self._shared = shared
-        self._envoy = stream
-        self._metadata = metadata
+        self._envoy, self._metadata = stream, metadata
         self.pool = pool
         self.counters = counters
         self._exchange = exchange
@@ -73,7 +72,7 @@ class Session(PickerUser):
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._picker_paused = False
-        # Whether reading from Envoy is paused, because the backlog to the picker is full.
+        # Reading from Envoy is paused, because the backlog to the picker is full.
         self._holding = False
         self._copied = 0
         self._timers: list[Deadline | None] = [None] * _TIMERS
@@ -84,6 +83,7 @@ class Session(PickerUser):
         self._decided_at: float | None = None
         self._pick_seconds: float | None = None
         self._endpoint: str | None = None
+        self._gaps = shared.gaps(counters)
         self._over = False
 
     # --- StreamEvents: Envoy's stream ---
@@ -94,6 +94,8 @@ class Session(PickerUser):
         self._do(exchange.from_envoy(message))
         if self._ended_at is None and exchange.request_ended:
             self._ended_at = self._loop.time()
+        if self._gaps is not None:
+            self._gaps.received(exchange.response_bytes)
         self._account()
 
     def half_closed(self) -> None:

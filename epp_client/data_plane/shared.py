@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 from epp_client.data_plane.account import Account
 from epp_client.data_plane.deadlines import Deadlines
+from epp_client.data_plane.gaps import EVERY, Gaps
+from epp_client.metrics.counters import PoolCounters
 from epp_client.picker.client import PickerClients
 from epp_client.pool.store import PoolStore
 from epp_client.relay.exchange import Exchange
@@ -72,6 +74,16 @@ class Shared:
         self.sessions: set[OpenSession] = set()
         self._waiting: set[OpenSession] = set()
         self._wanted = wanted
+        # The first response is measured.
+        self._turn = EVERY - 1
+
+    def gaps(self, counters: PoolCounters) -> Gaps | None:
+        """What measures the gaps of a new session's response; None for most."""
+        self._turn += 1
+        if self._turn < EVERY:
+            return None
+        self._turn = 0
+        return Gaps(self.loop, counters)
 
     def wait_for_pool(self, session: OpenSession, pool: str) -> None:
         """Call `session.pool_changed` for every new snapshot, until `stop_waiting`."""

@@ -9,6 +9,7 @@ request's headers.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Mapping
 
@@ -129,7 +130,9 @@ class Traces:
 
         def last() -> None:
             self._provider.force_flush(round(1000 * LAST_EXPORT))
-            loop.call_soon_threadsafe(done.set)
+            # The loop may have been closed: nobody waits any more.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(done.set)
 
         threading.Thread(target=last, daemon=True).start()
         try:

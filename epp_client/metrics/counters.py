@@ -47,6 +47,10 @@ class PoolCounters:
     """Exchanges per bucket, by their whole duration, as in `picks`."""
     exchange_seconds: float = 0.0
     """Sum of all exchanges' seconds."""
+    gaps: list[int] = field(default_factory=lambda: [0] * (len(PICK_BUCKETS) + 1))
+    """Gaps between two parts of a response per bucket, of one response of 16."""
+    gap_seconds: float = 0.0
+    """Sum of these gaps' seconds."""
     pick_seconds: float = 0.0
     """Sum of all picks' seconds."""
     retries: int = 0
@@ -108,6 +112,8 @@ class PoolCounters:
         self.pick_seconds += other.pick_seconds
         self.exchanges = [a + b for a, b in zip(self.exchanges, other.exchanges, strict=True)]
         self.exchange_seconds += other.exchange_seconds
+        self.gaps = [a + b for a, b in zip(self.gaps, other.gaps, strict=True)]
+        self.gap_seconds += other.gap_seconds
         self.retries += other.retries
         self.endpoint_errors += other.endpoint_errors
         self.passed_over += other.passed_over

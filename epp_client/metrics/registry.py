@@ -13,9 +13,10 @@ from prometheus_client.exposition import choose_encoder
 from epp_client.metrics.api import ApiCollector, ApiSource
 from epp_client.metrics.certificates import CertificateCollector, CertificateSource
 from epp_client.metrics.counters import UNKNOWN_POOL, Counters, pool_labels
+from epp_client.metrics.decisions import Decision
 from epp_client.metrics.processes import ProcessCollector
 from epp_client.metrics.reloads import ReloadCollector
-from epp_client.metrics.requests import POOL, RequestCollector
+from epp_client.metrics.requests import POOL, RequestCollector, exemplars_of
 from epp_client.pool.endpoints import EndpointTable
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.problems import Severity
@@ -109,8 +110,11 @@ class Metrics:
         for state in ("ready", "draining"):
             self.endpoints.remove(*pool_labels(name), state)
 
-    def scrape(self, totals: Counters, accept: str = "") -> Scrape:
-        """Encode every series, with `totals` over all relays, as OpenMetrics when `accept` asks for it.
+    def scrape(
+        self, totals: Counters, accept: str = "", decisions: Iterable[Decision] = ()
+    ) -> Scrape:
+        """Encode every series, with `totals` over all relays, as OpenMetrics when `accept` asks for it. The
+        picks of `decisions` that have a trace are its exemplars.
 
         The series of a deleted pool are in one last scrape after its last request has ended, so that a
         rate over the deletion is complete.
@@ -118,6 +122,7 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         self._requests.totals = totals
         self._requests.known = self._known
+        self._requests.exemplars = exemplars_of(decisions)
         body = encode(self.registry)
         # A worker may learn of the deletion later and count requests until then.
         gone = totals.pools.keys() - self._known

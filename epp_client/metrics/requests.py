@@ -4,6 +4,7 @@ Each known pool has its series from the start, with zeros: a counter whose first
 that the first failure of a pool would raise no alert.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
@@ -15,6 +16,7 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from epp_client.errors import ENDPOINT_REASONS, LeftOut, Reason
@@ -25,6 +27,7 @@ from epp_client.metrics.counters import (
     PoolCounters,
     pool_labels,
 )
+from epp_client.metrics.decisions import Decision
 from epp_client.picker.health import Health
 from epp_client.relay.outcome import Eviction, Outcome
 
@@ -135,6 +138,11 @@ _PLAIN: Final = (
 )
 
 
+Exemplars = dict[str, dict[int, Exemplar]]
+"""By pool, and then by bucket of its picks."""
+_NO_EXEMPLARS: Final[Mapping[int, Exemplar]] = {}
+
+
 class RequestCollector(Collector):
     """Collects the `totals` that it was given last, of pools that are `known` and of others."""
 
@@ -142,6 +150,8 @@ class RequestCollector(Collector):
         self.totals = Counters()
         self.known: Collection[str] = ()
         """`namespace/name` of each pool that exists."""
+        self.exemplars: Exemplars = {}
+        """Traces of single picks, for OpenMetrics."""
 
     def collect(self) -> Iterable[Metric]:
         """All families of the current totals."""
@@ -182,15 +192,23 @@ class RequestCollector(Collector):
             "Seconds from a request to the end of its exchange with Envoy.",
             labels=POOL,
         )
+        gaps = HistogramMetricFamily(
+            "epp_client_response_gap_seconds",
+            "Seconds between two parts of a response, of one response of 16.",
+            labels=POOL,
+        )
         in_flight = GaugeMetricFamily(
             "epp_client_in_flight", "Requests being relayed.", labels=POOL
         )
         for labels, counters in pools:
-            picks.add_metric(labels, _buckets(counters.picks), counters.pick_seconds)
+            traced = self.exemplars.get("/".join(labels), _NO_EXEMPLARS)
+            picks.add_metric(labels, _buckets(counters.picks, traced), counters.pick_seconds)
             exchanges.add_metric(labels, _buckets(counters.exchanges), counters.exchange_seconds)
+            gaps.add_metric(labels, _buckets(counters.gaps), counters.gap_seconds)
             in_flight.add_metric(labels, counters.in_flight)
         yield picks
         yield exchanges
+        yield gaps
         yield in_flight
 
     def _now(self) -> Iterator[Metric]:
@@ -218,6 +236,19 @@ def _expected(row: _ByLabel, pool: str) -> Collection[Any]:
     return _UNKNOWN if row.expected is _REFUSED else ()
 
 
-def _buckets(counts: Iterable[int]) -> list[tuple[str, float]]:
+def exemplars_of(decisions: Iterable[Decision]) -> Exemplars:
+    """The newest traced pick of each bucket of each pool. `decisions`: oldest first."""
+    found: Exemplars = {}
+    for one in decisions:
+        if one.trace_id and one.pick_seconds is not None:
+            bucket = bisect_left(PICK_BUCKETS, one.pick_seconds)
+            exemplar = Exemplar({"trace_id": one.trace_id}, one.pick_seconds, one.at)
+            found.setdefault(one.pool, {})[bucket] = exemplar
+    return found
+
+
+def _buckets(counts: Iterable[int], exemplars: Mapping[int, Exemplar] = _NO_EXEMPLARS) -> list[Any]:
+    """Bounds and cumulative counts, with an exemplar where there is one."""
     bounds = [*map(floatToGoString, PICK_BUCKETS), "+Inf"]
-    return list(zip(bounds, map(float, accumulate(counts)), strict=True))
+    rows = enumerate(zip(bounds, map(float, accumulate(counts)), strict=True))
+    return [(*row, exemplars.get(index)) for index, row in rows]

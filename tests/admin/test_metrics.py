@@ -43,6 +43,7 @@ FAMILIES = {
     "epp_client_requests": ("counter", {"namespace", "pool", "outcome"}),
     "epp_client_pick_seconds": ("histogram", {"namespace", "pool"}),
     "epp_client_exchange_seconds": ("histogram", {"namespace", "pool"}),
+    "epp_client_response_gap_seconds": ("histogram", {"namespace", "pool"}),
     "epp_client_fail_open": ("counter", {"namespace", "pool", "reason"}),
     "epp_client_refused": ("counter", {"namespace", "pool", "reason"}),
     "epp_client_response_passthrough": ("counter", {"namespace", "pool", "reason"}),

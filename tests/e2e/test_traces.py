@@ -123,6 +123,14 @@ async def test_envoys_span_is_the_parent_of_ours(workers: int) -> None:
             while not (found := (await client.get(admin)).json()["decisions"]):
                 await asyncio.sleep(0.1)
         assert found[0]["trace_id"] == TRACE
+        # And it is an exemplar of the pick's latency.
+        scraped = await client.get(
+            f"http://{stack.sidecar.admin_address}/metrics",
+            headers={"accept": "application/openmetrics-text; version=1.0.0"},
+        )
+        [line] = [text for text in scraped.text.splitlines() if TRACE in text]
+        assert line.startswith("epp_client_pick_seconds_bucket")
+        assert 'pool="open"' in line
 
 
 async def test_a_failure_is_an_error_and_an_unsampled_request_has_no_span() -> None:

@@ -1,0 +1,38 @@
+"""The time between two parts of a response."""
+
+from typing import Any
+
+from epp_client.data_plane.gaps import EVERY, Gaps
+from epp_client.metrics.counters import PICK_BUCKETS, PoolCounters
+from tests.data_plane.test_admission import service
+
+
+class Clock:
+    """An event loop that only knows the time."""
+
+    def __init__(self) -> None:
+        self.now = 10.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def test_each_gap_is_counted_and_nothing_else() -> None:
+    clock, counters = Clock(), PoolCounters()
+    loop: Any = clock
+    gaps = Gaps(loop, counters)
+    # The request, then three parts; messages of other kinds bring no bytes.
+    for moment, size in ((10, 0), (11, 5), (11.004, 9), (20, 9), (21.004, 12)):
+        clock.now = moment
+        gaps.received(size)
+    assert sum(counters.gaps) == 2
+    assert counters.gaps[PICK_BUCKETS.index(0.005)] == 1
+    assert round(counters.gap_seconds, 6) == round(0.004 + 10.0, 6)
+
+
+async def test_one_response_of_sixteen_is_measured() -> None:
+    made = service()
+    counters = PoolCounters()
+    measured = [made._shared.gaps(counters) is not None for _ in range(2 * EVERY + 1)]
+    assert [index for index, yes in enumerate(measured) if yes] == [0, EVERY, 2 * EVERY]
+    await made.pickers.close()
