@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from grpc import aio
 
+from epp_client.data_plane.gaps import EVERY
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from epp_client.envoy.pool_clusters import cluster_name
 from epp_client.errors import Reason
@@ -326,6 +327,11 @@ async def test_every_metric_moves(stack: Stack, client: httpx.AsyncClient) -> No
         await echo(client, stack, "close", x_picker_dialect=dialect_)
     await echo(client, stack, "nopicker")
     await echo(client, stack, "deaf")
+    # The gaps of one response of these are measured.
+    chat = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    for _ in range(EVERY):
+        answer = await client.post(stack.pool_url("open") + "/v1/chat/completions", json=chat)
+        assert answer.status_code == 200
     for status in (499, 500, 503):
         await client.post(stack.pool_url("open") + f"/fail?status={status}", content=b"hello")
     await echo(client, stack, "open", x_picker_dialect="pick-outside")
