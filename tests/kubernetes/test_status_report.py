@@ -400,6 +400,26 @@ async def test_a_server_that_is_down_is_asked_once_and_then_again_later(
     assert double.count("patch", INFERENCE_POOL) == 7
 
 
+async def test_an_edited_object_is_written_soon_however_often_it_was_written_before(
+    api_server: ApiServer, api: KubernetesApi, pool: Object
+) -> None:
+    now = 0.0
+    named = {PoolName(api_server.namespace, "llama")}
+    pace = Pace(settle=0.0, between=0.0, conflict=0.0)
+    rig = Rig(api_server, api, named, pace, clock=lambda: now)
+    for turn in range(240):
+        await write(api_server)
+        now = turn / 2
+        await rig.report()
+    for labels in ({"app": "a"}, {"app": "b"}):
+        spec = {"selector": {"matchLabels": labels}}
+        edited = await api_server.patch(INFERENCE_POOL, "llama", {"spec": spec})
+        now += 1.5
+        await rig.report()
+        accepted = (await rig.entry())["conditions"]["Accepted"]
+        assert accepted["observedGeneration"] == edited["metadata"]["generation"]
+
+
 async def test_a_pool_that_never_comes_to_rest_is_written_ever_more_seldom(
     api_server: ApiServer, api: KubernetesApi, pool: Object
 ) -> None:

@@ -75,6 +75,15 @@ class _Turn(NamedTuple):
 
     at: float
     interval: float
+    soonest: float = 0.0
+    """When it may be written again if it has been edited since."""
+    generation: int = 0
+    """Of the object at the last write."""
+
+    def due(self, generation: int) -> float:
+        """When the object, which has this generation now, may be written. An edit is answered soon: only
+        what is said again and again of one generation is said ever more seldom."""
+        return self.at if generation == self.generation else self.soonest
 
 
 class _Written(NamedTuple):
@@ -147,15 +156,15 @@ class StatusReporter:
             if not self._differs(subject, want, data):
                 continue
             turn = self._turns.get(subject)
-            if turn is not None and self._clock() < turn.at:
-                turns.append(turn.at)
+            if turn is not None and self._clock() < (due := turn.due(want.generation)):
+                turns.append(due)
                 continue
             if not self._leads():
                 return None
             if writes == self._pace.pass_writes:
                 return 0.0
             writes += 1
-            self._turns[subject] = self._next_turn(turn)
+            self._turns[subject] = self._next_turn(turn, want.generation)
             # The object is due again then if the write fails.
             turns.append(self._turns[subject].at)
             try:
@@ -238,12 +247,14 @@ class StatusReporter:
                 # The spec has changed: it has to be resolved first, once the watch has it.
                 return
 
-    def _next_turn(self, last: _Turn | None) -> _Turn:
-        """Plan the next write. The delay doubles if this write comes soon after the last."""
+    def _next_turn(self, last: _Turn | None, generation: int) -> _Turn:
+        """Plan the next write. The delay doubles if this write comes soon after the last, of the same
+        `generation`."""
         now, interval = self._clock(), self._pace.object
-        if last is not None and now < last.at + last.interval:
+        soonest = now + interval
+        if last is not None and last.generation == generation and now < last.at + last.interval:
             interval = min(2 * last.interval, self._pace.most)
-        return _Turn(now + interval * random.uniform(1.0, 1.2), interval)
+        return _Turn(now + interval * random.uniform(1.0, 1.2), interval, soonest, generation)
 
     def _failed(self, subject: Subject, error: ApiError) -> None:
         now = self._clock()
@@ -253,7 +264,9 @@ class StatusReporter:
         forbidden = error.fault is ApiFault.FORBIDDEN
         self._count(WriteResult.FORBIDDEN if forbidden else WriteResult.FAILED)
         if forbidden or error.status == INVALID:
-            self._turns[subject] = _Turn(now + self._pace.most, self._pace.most)
+            self._turns[subject] = _Turn(
+                now + self._pace.most, self._pace.most, now + self._pace.most
+            )
         if error.fault in _WHOLE_SERVER:
             interval = min(max(2 * self._quiet.interval, self._pace.object), self._pace.most)
             pause = max(interval * random.uniform(1.0, 1.2), error.retry_after or 0.0)
