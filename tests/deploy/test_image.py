@@ -236,7 +236,8 @@ def test_a_plain_wheel_has_the_whole_package(wheel: Path) -> None:
     expected = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "epp_client").rglob("*")
-        if path.suffix in (".py", ".pyi", ".html", ".yaml") or path.name == "py.typed"
+        if path.suffix in (".py", ".pyi", ".html", ".css", ".js", ".yaml")
+        or path.name == "py.typed"
     }
     assert names == expected
     assert {
