@@ -400,7 +400,7 @@ async def test_a_server_that_is_down_is_asked_once_and_then_again_later(
     assert double.count("patch", INFERENCE_POOL) == 7
 
 
-async def test_an_edited_object_is_written_soon_however_often_it_was_written_before(
+async def test_news_are_written_soon_however_often_the_object_was_written_before(
     api_server: ApiServer, api: KubernetesApi, pool: Object
 ) -> None:
     now = 0.0
@@ -418,6 +418,11 @@ async def test_an_edited_object_is_written_soon_however_often_it_was_written_bef
         await rig.report()
         accepted = (await rig.entry())["conditions"]["Accepted"]
         assert accepted["observedGeneration"] == edited["metadata"]["generation"]
+    # Its last reference goes, and with it our entry.
+    rig.named.clear()
+    now += 1.5
+    await rig.report()
+    assert await rig.parents() == []
 
 
 async def test_a_pool_that_never_comes_to_rest_is_written_ever_more_seldom(

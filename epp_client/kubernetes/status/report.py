@@ -76,14 +76,14 @@ class _Turn(NamedTuple):
     at: float
     interval: float
     soonest: float = 0.0
-    """When it may be written again if it has been edited since."""
-    generation: int = 0
-    """Of the object at the last write."""
+    """When it may be written again if something else is wanted since."""
+    want: Wanted | None = None
+    """What was wanted at the last write."""
 
-    def due(self, generation: int) -> float:
-        """When the object, which has this generation now, may be written. An edit is answered soon: only
-        what is said again and again of one generation is said ever more seldom."""
-        return self.at if generation == self.generation else self.soonest
+    def due(self, want: Wanted) -> float:
+        """When the object may be written. News are said soon: only what has to be said again and again, as
+        another client takes it away, is said ever more seldom."""
+        return self.at if want == self.want else self.soonest
 
 
 class _Written(NamedTuple):
@@ -156,7 +156,7 @@ class StatusReporter:
             if not self._differs(subject, want, data):
                 continue
             turn = self._turns.get(subject)
-            if turn is not None and self._clock() < (due := turn.due(want.generation)):
+            if turn is not None and self._clock() < (due := turn.due(want)):
                 turns.append(due)
                 continue
             if not self._leads():
@@ -164,7 +164,7 @@ class StatusReporter:
             if writes == self._pace.pass_writes:
                 return 0.0
             writes += 1
-            self._turns[subject] = self._next_turn(turn, want.generation)
+            self._turns[subject] = self._next_turn(turn, want)
             # The object is due again then if the write fails.
             turns.append(self._turns[subject].at)
             try:
@@ -247,14 +247,14 @@ class StatusReporter:
                 # The spec has changed: it has to be resolved first, once the watch has it.
                 return
 
-    def _next_turn(self, last: _Turn | None, generation: int) -> _Turn:
-        """Plan the next write. The delay doubles if this write comes soon after the last, of the same
-        `generation`."""
+    def _next_turn(self, last: _Turn | None, want: Wanted) -> _Turn:
+        """Plan the next write. The delay doubles if this write comes soon after the last and says the
+        same."""
         now, interval = self._clock(), self._pace.object
         soonest = now + interval
-        if last is not None and last.generation == generation and now < last.at + last.interval:
+        if last is not None and last.want == want and now < last.at + last.interval:
             interval = min(2 * last.interval, self._pace.most)
-        return _Turn(now + interval * random.uniform(1.0, 1.2), interval, soonest, generation)
+        return _Turn(now + interval * random.uniform(1.0, 1.2), interval, soonest, want)
 
     def _failed(self, subject: Subject, error: ApiError) -> None:
         now = self._clock()
