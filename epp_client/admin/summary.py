@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from epp_client.metrics.counters import PICK_BUCKETS, Counters, PoolCounters
+from epp_client.metrics.counters import Counters, PoolCounters
 from epp_client.observe.interval import QUIET, Interval, quantile
 from epp_client.observe.judge import Judgement, Level, subjects
 from epp_client.picker.health import USABLE, Health
@@ -105,11 +105,6 @@ def minute_numbers(minute: Interval) -> dict[str, Any]:
         "exchangeP50": quantile(minute.exchanges, 0.5),
         "exchangeP99": quantile(minute.exchanges, 0.99),
     }
-
-
-def pick_bounds() -> list[float]:
-    """Upper bounds in seconds of the buckets in `picks`; the last bucket has no bound."""
-    return list(PICK_BUCKETS)
 
 
 def _trouble(snapshot: PoolSnapshot, problems: int, health: Mapping[str, Health]) -> int:

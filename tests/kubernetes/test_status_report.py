@@ -400,27 +400,42 @@ async def test_a_server_that_is_down_is_asked_once_and_then_again_later(
     assert double.count("patch", INFERENCE_POOL) == 7
 
 
+class Clock:
+    """A clock that a test sets, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def contested(api_server: ApiServer, api: KubernetesApi) -> tuple[Rig, Clock]:
+    """A rig after two minutes of a foreign hand that takes our entry away again."""
+    clock, named = Clock(), {PoolName(api_server.namespace, "llama")}
+    pace = Pace(settle=0.0, between=0.0, conflict=0.0)
+    rig = Rig(api_server, api, named, pace, clock=clock)
+    for turn in range(240):
+        await write(api_server)
+        clock.now = turn / 2
+        await rig.report()
+    return rig, clock
+
+
 async def test_news_are_written_soon_however_often_the_object_was_written_before(
     api_server: ApiServer, api: KubernetesApi, pool: Object
 ) -> None:
-    now = 0.0
-    named = {PoolName(api_server.namespace, "llama")}
-    pace = Pace(settle=0.0, between=0.0, conflict=0.0)
-    rig = Rig(api_server, api, named, pace, clock=lambda: now)
-    for turn in range(240):
-        await write(api_server)
-        now = turn / 2
-        await rig.report()
+    rig, clock = await contested(api_server, api)
     for labels in ({"app": "a"}, {"app": "b"}):
         spec = {"selector": {"matchLabels": labels}}
         edited = await api_server.patch(INFERENCE_POOL, "llama", {"spec": spec})
-        now += 1.5
+        clock.now += 1.5
         await rig.report()
         accepted = (await rig.entry())["conditions"]["Accepted"]
         assert accepted["observedGeneration"] == edited["metadata"]["generation"]
     # Its last reference goes, and with it our entry.
     rig.named.clear()
-    now += 1.5
+    clock.now += 1.5
     await rig.report()
     assert await rig.parents() == []
 
@@ -428,16 +443,8 @@ async def test_news_are_written_soon_however_often_the_object_was_written_before
 async def test_a_pool_that_never_comes_to_rest_is_written_ever_more_seldom(
     api_server: ApiServer, api: KubernetesApi, pool: Object
 ) -> None:
-    now = 0.0
-    named = {PoolName(api_server.namespace, "llama")}
-    pace = Pace(settle=0.0, between=0.0, conflict=0.0)
-    rig = Rig(api_server, api, named, pace, clock=lambda: now)
-    # two minutes of a foreign hand that takes our entry away again
-    for turn in range(240):
-        await write(api_server)
-        now = turn / 2
-        await rig.report()
+    rig, clock = await contested(api_server, api)
     assert rig.results.count(WriteResult.WRITTEN) <= 8
-    now += 1000.0
+    clock.now += 1000.0
     await rig.report()
     assert (await rig.entry())["conditions"]["Accepted"]["status"] == "True"
