@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import itertools
 import json
 import signal
 import sys
@@ -24,6 +25,8 @@ CUT = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"
 TOKEN = b'data: {"object": "chat.completion.chunk", "choices": [{"delta": {"content": "t "}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 TOKENS, TOKEN_SECONDS = 20, 0.005
+GOLDEN = 0.618034
+"""Multiples of it, without their whole parts, are spread evenly."""
 ASKED = 4096
 """Bytes of the body that are searched for `"stream": true`."""
 
@@ -95,7 +98,8 @@ class Upstream(asyncio.Protocol):
     async def _stream(self, chunks: int, interval: float, event: bytes) -> None:
         write = self._transport.write  # type: ignore[attr-defined]
         write(STREAM)
-        due = time.monotonic()
+        # Streams of real model servers are not in step. In step, all chunks would wait for one another.
+        due = time.monotonic() + interval * (next(_NUMBER) * GOLDEN % 1 - 1)
         for _ in range(chunks):
             due += interval
             await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -105,6 +109,7 @@ class Upstream(asyncio.Protocol):
 
 
 _STREAMS: set[asyncio.Task[None]] = set()
+_NUMBER = itertools.count()
 
 
 async def main(host: str) -> None:
