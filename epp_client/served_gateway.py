@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from epp_client.gateway.world import GatewayResolution
     from epp_client.gateway_settings import GatewaySettings
     from epp_client.kubernetes.gateway import GatewayUse, KubernetesGateway
+    from epp_client.settings import UpstreamMode
 
 NOT_KNOWN = "the Gateway has not been read yet"
 _NO_GATEWAY = GatewayTable(GatewayName("", ""))
@@ -96,9 +97,9 @@ class ServedGateway:
             self._envoys.serve_gateway(table)
 
 
-def edge_of(settings: "GatewaySettings", *, retries: bool) -> "GatewayEdge":
-    """What Envoy's listeners are to be like. `retries`: whether Envoy can try another endpoint."""
-    from epp_client.envoy.edge import Edge, GatewayEdge
+def edge_of(settings: "GatewaySettings", mode: "UpstreamMode", sockets: int) -> "GatewayEdge":
+    """What Envoy's listeners are to be like. `sockets`: the number of those of the relay workers."""
+    from epp_client.envoy.edge import Edge, GatewayEdge, SidecarShape
 
     edge = Edge(
         idle_timeout=settings.gateway_idle_timeout,
@@ -106,5 +107,8 @@ def edge_of(settings: "GatewaySettings", *, retries: bool) -> "GatewayEdge":
         upgrades=() if settings.gateway_upgrades == ("none",) else settings.gateway_upgrades,
     )
     return GatewayEdge(
-        edge, settings.gateway_listen, access_log=settings.gateway_access_log, retries=retries
+        edge,
+        settings.gateway_listen,
+        access_log=settings.gateway_access_log,
+        sidecar=SidecarShape(mode, sockets),
     )

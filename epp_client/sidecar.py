@@ -149,7 +149,6 @@ class Sidecar:
 
     def _made_ads(self, socket: str) -> AdsServer:
         settings = self.settings
-        retries = settings.upstream_mode is not UpstreamMode.ORIGINAL_DST
         kubernetes = settings.kubernetes
         gateways = settings.pools is not None or (
             kubernetes is not None and kubernetes.may_serve_gateway
@@ -160,7 +159,9 @@ class Sidecar:
             settings.upstream_mode,
             self.metrics,
             self._followed,
-            edge_of(settings.gateway_edge, retries=retries) if gateways else None,
+            edge_of(settings.gateway_edge, settings.upstream_mode, len(settings.sockets))
+            if gateways
+            else None,
             self.gateway.told,
         )
         if gateways:

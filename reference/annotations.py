@@ -9,6 +9,7 @@ from epp_client.pool.settings import (
     STEERING_HEADERS,
     EvictionMode,
     PoolSettings,
+    RequestMode,
     ResponseMode,
 )
 from epp_client.tls_settings import ClientTls, TlsMode
@@ -34,6 +35,7 @@ def annotations() -> str:
         for name, field in annotation_fields().items()
     ]
     values: list[tuple[str, type[StrEnum]]] = [
+        ("request-mode", RequestMode),
         ("response-mode", ResponseMode),
         ("eviction", EvictionMode),
         ("tls", TlsMode),

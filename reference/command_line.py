@@ -7,7 +7,7 @@ from typing import Any, Final
 from typer.main import get_command
 
 from epp_client.cli import app
-from epp_client.pool.settings import EvictionMode, ResponseMode
+from epp_client.pool.settings import EvictionMode, RequestMode, ResponseMode
 from epp_client.settings import TransportName, UpstreamMode
 from epp_client.tls_settings import TlsMode
 from reference.text import code, table, values_table
@@ -22,6 +22,7 @@ _GROUPS: Final = (
 _VALUES: Final[tuple[tuple[str, type[StrEnum]], ...]] = (
     ("--transport", TransportName),
     ("--upstream-mode", UpstreamMode),
+    ("--request-mode", RequestMode),
     ("--response-mode", ResponseMode),
     ("--eviction", EvictionMode),
     ("--picker-tls", TlsMode),

@@ -5,10 +5,11 @@ Used by the demo and the end-to-end tests. All its processes end with it.
 
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -17,7 +18,7 @@ from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.edge import EDGE, Edge
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.parse import API_VERSION
-from epp_client.pool.settings import ResponseMode
+from epp_client.pool.settings import Modes, ResponseMode
 from epp_client.settings import ServeSettings, serve_settings
 from epp_client.sidecar import Sidecar, running
 from testbed.envoy import Envoy, running_envoy
@@ -165,6 +166,7 @@ def _pools(port: int) -> list[dict[str, Any]]:
 async def running_stack(
     *,
     routes_to: Sequence[str] = (),
+    modes: Mapping[str, Modes] = MappingProxyType({}),
     write: Callable[[list[dict[str, Any]]], str] = yaml.safe_dump_all,
     edit_bootstrap: Callable[[dict[str, Any]], None] = lambda _: None,
     edge: Edge = EDGE,
@@ -173,8 +175,9 @@ async def running_stack(
 ) -> AsyncIterator[Stack]:
     """Start everything; `settings` override those of the sidecar.
 
-    `routes_to` are pools with routes in Envoy that are missing in the manifests. `write` encodes the
-    objects as a manifest. `edge` is for the bootstrap, which `edit_bootstrap` changes in place.
+    `routes_to` are pools with routes in Envoy that are missing in the manifests, `modes` what their
+    pickers get. `write` encodes the objects as a manifest. `edge` is for the bootstrap, which
+    `edit_bootstrap` changes in place.
     `envoy` is the path of another Envoy than the one of the venv.
 
     Pools: `open` (FailOpen) and `close` (FailClose) with a picker each, `h2c` (with `open`'s
@@ -213,7 +216,10 @@ async def running_stack(
                 ads_socket=sidecar_settings.xds_socket,
                 upstream_mode=sidecar_settings.upstream_mode,
                 app_protocols={PoolName("default", "h2c"): AppProtocol.H2C},
-                response_modes={PoolName("default", "skip"): ResponseMode.SKIP},
+                modes={
+                    PoolName("default", "skip"): Modes(response=ResponseMode.SKIP),
+                    **{PoolName("default", name): mode for name, mode in modes.items()},
+                },
                 access_log=False,
             )
         )

@@ -78,15 +78,16 @@ def test_envoy_has_a_route_for_each_pool_by_its_name(
     llama, other = (
         POOL.replace("NAME", name).replace("PORT", "8000") for name in ("llama", "other")
     )
-    skips = "{annotations: {epp-client.dev/response-mode: skip}, name: other"
+    modes = "epp-client.dev/response-mode: skip, epp-client.dev/request-mode: headers"
+    skips = f"{{annotations: {{{modes}}}, name: other"
     file = tmp_path / "pools.yaml"
     file.write_text(f"{llama}---{other.replace('{name: other', skips)}")
     assert call(monkeypatch, f"envoy-config --pools {file}") == 0
     expected = capsys.readouterr().out
-    # That of the filter, and those of both routes of the pool that skips.
+    # That of the filter, and those of both routes of the other pool.
     assert expected.count("processing_mode:") == 3
-    line = f"envoy-config --pool default/llama --pool default/other=skip --output {tmp_path / 'e.yaml'}"
-    assert call(monkeypatch, line) == 0
+    pools = "--pool default/llama --pool default/other=headers+skip"
+    assert call(monkeypatch, f"envoy-config {pools} --output {tmp_path / 'e.yaml'}") == 0
     assert capsys.readouterr().out == ""
     assert (tmp_path / "e.yaml").read_text() + "\n" == expected
 
@@ -106,7 +107,7 @@ def test_a_bootstrap_for_gateways_has_no_listener_and_no_route(
     ("line", "why"),
     [
         ("--pool llama", "--pool 'llama' is not of the form namespace/name[=MODE]"),
-        ("--pool a/b=never", "'never' is no response mode; there are relay, observe, skip"),
+        ("--pool a/b=never", "'never' is no mode; there are relay, observe, skip, none, headers"),
         ("--pool a/b --pools config", "give exactly one source of pools: --pools PATH, --pool"),
         ("--pool a/b --route /=a/c", "routes to unknown pools: a/c"),
         ("--pool a/b --upstream-mode original_dst", "needs the protocols of the pools"),

@@ -132,6 +132,7 @@ def _row(
         "failureMode": str(pool.failure_mode),
         "appProtocol": str(pool.app_protocol),
         "targetPorts": list(pool.target_ports),
+        "requestMode": str(pool.settings.request_mode),
         "responseMode": str(pool.settings.response_mode),
         "ready": len(table.ready),
         "draining": table.draining,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
 from epp_client.option_values import host_port
-from epp_client.pool.settings import PoolSettings, ResponseMode
+from epp_client.pool.settings import Modes, PoolSettings, RequestMode, ResponseMode
 from epp_client.settings import (
     MAX_WORKERS,
     EndpointSettings,
@@ -77,7 +77,7 @@ class EnvoyConfigSettings(EnvoySettings):
     endpoints: EndpointSettings = EndpointSettings()
     named_pools: tuple[str, ...] = ()
     """namespace/name of a pool, repeatable, instead of manifests: `serve` knows the rest. For a pool whose
-    response mode differs from --response-mode: namespace/name=MODE."""
+    modes differ from --request-mode and --response-mode: namespace/name=MODE, or =MODE+MODE."""
     socket: Path = _RUN / "ext-proc.sock"
     """ext_proc socket, as given to `serve`."""
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
@@ -86,6 +86,8 @@ class EnvoyConfigSettings(EnvoySettings):
     """ADS socket, as given to `serve`."""
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST
     """How Envoy reaches the destination endpoint, as given to `serve`."""
+    request_mode: RequestMode = RequestMode.RELAY
+    """Request mode of pools without the annotation, as given to `serve`."""
     response_mode: ResponseMode = ResponseMode.RELAY
     """Response mode of pools without the annotation, as given to `serve`."""
     gateway: bool = False
@@ -149,8 +151,9 @@ def _for_pools(settings: EnvoyConfigSettings) -> str:
     from epp_client.envoy.routes import default_routes, without_root
 
     pools = _pools(settings)
-    modes = {name: pool.settings.response_mode for name, pool in pools.items()}
-    modes |= dict(_named(text, settings.response_mode) for text in settings.named_pools)
+    modes = {name: pool.settings.modes for name, pool in pools.items()}
+    default = Modes(settings.request_mode, settings.response_mode)
+    modes |= dict(_named(text, default) for text in settings.named_pools)
     routes = [route_of(item) for item in settings.routes] or default_routes(sorted(modes))
     without_ads = settings.upstream_mode is UpstreamMode.ORIGINAL_DST
     text = render(
@@ -163,7 +166,7 @@ def _for_pools(settings: EnvoyConfigSettings) -> str:
         ext_proc_sockets=worker_sockets(settings.socket, settings.workers),
         ads_socket=None if without_ads else settings.xds_socket,
         upstream_mode=settings.upstream_mode,
-        response_modes=modes,
+        modes=modes,
         app_protocols={name: pool.app_protocol for name, pool in pools.items()},
     )
     if not settings.routes and (hint := without_root(routes)):
@@ -180,7 +183,9 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
 
     if settings.named_pools:
         return {}
-    defaults = PoolSettings(response_mode=settings.response_mode)
+    defaults = PoolSettings(
+        request_mode=settings.request_mode, response_mode=settings.response_mode
+    )
     if settings.endpoints.selects:
         from epp_client.kubernetes.follow.given import given_pool
 
@@ -196,22 +201,28 @@ def _pools(settings: EnvoyConfigSettings) -> "Mapping[PoolName, InferencePool]":
     return contents.world.pools
 
 
-def _named(text: str, default: ResponseMode) -> "tuple[PoolName, ResponseMode]":
-    """The pool that `namespace/name[=MODE]` names, and its response mode.
+def _named(text: str, default: Modes) -> "tuple[PoolName, Modes]":
+    """The pool that `namespace/name[=MODE[+MODE]]` names, and its modes.
 
     Raises:
         SettingsError: it is not of that form.
     """
     from epp_client.pool.inference_pool import PoolName
 
-    name, has_mode, mode = text.partition("=")
+    name, has_mode, words = text.partition("=")
     namespace, _, own = name.partition("/")
-    modes = ", ".join(ResponseMode)
     if not namespace or not own or "/" in own:
         raise SettingsError(f"--pool {text!r} is not of the form namespace/name[=MODE]")
-    if has_mode and mode not in set(ResponseMode):
-        raise SettingsError(f"--pool {text!r}: {mode!r} is no response mode; there are {modes}")
-    return PoolName(namespace, own), ResponseMode(mode) if has_mode else default
+    modes = Modes() if has_mode else default
+    for word in words.split("+") if has_mode else ():
+        if word in set(ResponseMode):
+            modes = modes._replace(response=ResponseMode(word))
+        elif word in set(RequestMode):
+            modes = modes._replace(request=RequestMode(word))
+        else:
+            known = ", ".join(dict.fromkeys((*ResponseMode, *RequestMode)))
+            raise SettingsError(f"--pool {text!r}: {word!r} is no mode; there are {known}")
+    return PoolName(namespace, own), modes
 
 
 def _show_errors(problems: "Iterable[Problem]") -> None:

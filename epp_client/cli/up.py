@@ -166,7 +166,7 @@ class Shown:
         from epp_client.envoy.bootstrap import envoy_config
         from epp_client.envoy.routes import default_routes
         from epp_client.pool.inference_pool import AppProtocol, PoolName
-        from epp_client.pool.settings import ResponseMode
+        from epp_client.pool.settings import Modes, RequestMode, ResponseMode
 
         settings, serving = self._settings, self._serving
         names = {pool: PoolName(pool.namespace, pool.name) for pool in pools}
@@ -182,7 +182,10 @@ class Shown:
             ext_proc_sockets=serving.sockets,
             ads_socket=None if without_ads else serving.xds_socket,
             upstream_mode=serving.upstream_mode,
-            response_modes={names[pool]: ResponseMode(pool.response_mode) for pool in pools},
+            modes={
+                names[pool]: Modes(RequestMode(pool.request_mode), ResponseMode(pool.response_mode))
+                for pool in pools
+            },
             app_protocols={names[pool]: AppProtocol(pool.app_protocol) for pool in pools},
             access_log=not self._terminal,
         )

@@ -15,7 +15,7 @@ import yaml
 from envoy_data_plane.google.protobuf import Struct
 
 from epp_client.envoy.clusters import pool_cluster, socket_address
-from epp_client.envoy.edge import EDGE, RETRY_BODY_LIMIT, Edge, Terms
+from epp_client.envoy.edge import EDGE, RETRY_BODY_LIMIT, Edge, SidecarShape, Terms
 from epp_client.envoy.inference_listener import connection_limit, inference_listener
 from epp_client.envoy.node import CLUSTER, EDITION, EDITION_KEY, GATEWAY_KEY
 from epp_client.envoy.own_clusters import (
@@ -29,7 +29,7 @@ from epp_client.envoy.status_listener import admin_cluster, status_listener
 from epp_client.errors import SettingsError
 from epp_client.gateway.regex import MAX_PROGRAM_SIZE
 from epp_client.pool.inference_pool import AppProtocol, PoolName
-from epp_client.pool.settings import ResponseMode
+from epp_client.pool.settings import Modes
 from epp_client.settings import UpstreamMode
 
 
@@ -44,7 +44,7 @@ def envoy_config(
     ext_proc_sockets: Sequence[Path],
     ads_socket: Path | None,
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST,
-    response_modes: Mapping[PoolName, ResponseMode] | None = None,
+    modes: Mapping[PoolName, Modes] | None = None,
     app_protocols: Mapping[PoolName, AppProtocol] | None = None,
     node_id: str = "envoy",
     access_log: bool = True,
@@ -55,7 +55,7 @@ def envoy_config(
     `listener`, `admin` and `status` (a listener for probes and Prometheus) are (address, port).
     `ext_proc_sockets` has one Unix socket per relay worker.
     Without `ads_socket` the pools' clusters are static, with `app_protocols` (default HTTP/1.1).
-    `response_modes` has the pools whose mode is not `relay`.
+    `modes`: what the pickers get, by default everything.
     `retry_body_limit` in bytes: Envoy cannot retry a request with a larger body.
 
     Raises:
@@ -76,13 +76,16 @@ def envoy_config(
         request_timeout=edge.request_timeout,
         retry_body_limit=retry_body_limit,
         retries=upstream_mode is UpstreamMode.OVERRIDE_HOST,
-        skip=[pool for pool, mode in (response_modes or {}).items() if mode is ResponseMode.SKIP],
+        modes=modes or {},
     )
     configuration = route_configuration(routes, terms, validate_clusters=ads_socket is None)
-    listeners = [inference_listener(listener, edge, configuration, access_log=access_log)]
+    sidecar = SidecarShape(upstream_mode, len(ext_proc_sockets))
+    inference = inference_listener(
+        listener, edge, configuration, access_log=access_log, sidecar=sidecar
+    )
     return _yaml(
         _bootstrap(
-            listeners,
+            [inference],
             clusters,
             edge=edge,
             admin=admin,

@@ -3,11 +3,14 @@
 Without Envoy's messages: `serve` reads it, and their import takes 0.3 s of CPU and 50 MB.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.settings import Modes
+from epp_client.settings import UpstreamMode
 
 RETRY_BODY_LIMIT = 16 * 1024 * 1024
 """Bytes of a request body that Envoy keeps for a retry."""
@@ -54,8 +57,20 @@ class Terms(NamedTuple):
     """Bytes of a request body that Envoy keeps for a retry. Larger requests are not retried."""
     retries: bool = True
     """Whether requests to pools are retried. False with `original_dst`, which has one endpoint each."""
-    skip: Collection[PoolName] = frozenset()
-    """Pools of response mode `skip`."""
+    modes: Mapping[PoolName, Modes] = MappingProxyType({})
+    """What the pickers get, by pool; by default everything."""
+
+
+class SidecarShape(NamedTuple):
+    """What the ext_proc filter has to know of the sidecar."""
+
+    upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST
+    """How Envoy reaches a pool's destination endpoint."""
+    sockets: int = 1
+    """Its ext_proc sockets, one for each relay worker."""
+
+
+ONE_WORKER = SidecarShape()
 
 
 class GatewayEdge(NamedTuple):
@@ -67,12 +82,9 @@ class GatewayEdge(NamedTuple):
     access_log: bool = True
     retry_body_limit: int = RETRY_BODY_LIMIT
     """Bytes of a request body that Envoy keeps for a retry."""
-    retries: bool = True
-    """False with `original_dst`."""
+    sidecar: SidecarShape = ONE_WORKER
 
-    def terms(self, skip: frozenset[PoolName]) -> Terms:
-        """Settings of the routes, with these pools in response mode `skip`."""
-        edge = self.edge
-        return Terms(
-            edge.idle_timeout, edge.request_timeout, self.retry_body_limit, self.retries, skip
-        )
+    def terms(self, modes: Mapping[PoolName, Modes]) -> Terms:
+        """Settings of the routes. `modes`: what the pickers get, by default everything."""
+        edge, retries = self.edge, self.sidecar.upstream_mode is UpstreamMode.OVERRIDE_HOST
+        return Terms(edge.idle_timeout, edge.request_timeout, self.retry_body_limit, retries, modes)

@@ -109,8 +109,7 @@ def _weighted(backend: Backend, terms: Terms) -> ClusterWeight:
 
 
 def _enable(route: Route | ClusterWeight, pool: PoolName, terms: Terms) -> None:
-    settings = per_route(pool, skip=pool in terms.skip)
-    route.typed_per_filter_config[EXT_PROC_FILTER].CopyFrom(settings)
+    route.typed_per_filter_config[EXT_PROC_FILTER].CopyFrom(per_route(pool, terms))
 
 
 _NO_CHANGES = (HeaderChange(), HeaderChange())

@@ -41,7 +41,9 @@ def serialized_listener(listener: Listener, edge: GatewayEdge) -> tuple[str, byt
 
 def _chain(chain: Chain, edge: GatewayEdge) -> listener_v3.FilterChain:
     rds = hcm_v3.Rds(config_source=_awaited(), route_config_name=chain.routes)
-    manager = connection_manager(edge.edge, rds, access_log=edge.access_log, named=_NAMED)
+    manager = connection_manager(
+        edge.edge, rds, access_log=edge.access_log, sidecar=edge.sidecar, named=_NAMED
+    )
     made = listener_v3.FilterChain(
         name=chain.hostname,
         filters=[

@@ -20,7 +20,7 @@ import envoy_data_plane.envoy.type.v3 as type_v3
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from epp_client.envoy.clusters import MAX_HEADERS, MAX_HEADERS_KB
-from epp_client.envoy.edge import Edge, Tracing
+from epp_client.envoy.edge import Edge, SidecarShape, Tracing
 from epp_client.envoy.ext_proc_filter import ext_proc_filter
 from epp_client.envoy.listener import http_listener
 from epp_client.envoy.local_replies import local_replies
@@ -48,10 +48,13 @@ def inference_listener(
     routes: route_v3.RouteConfiguration,
     *,
     access_log: bool,
+    sidecar: SidecarShape,
 ) -> listener_v3.Listener:
     """The listener at `address` (host, port)."""
     listener = http_listener(
-        "inference", address, connection_manager(edge, routes, access_log=access_log)
+        "inference",
+        address,
+        connection_manager(edge, routes, access_log=access_log, sidecar=sidecar),
     )
     if edge.tls is not None:
         [chain] = listener.filter_chains
@@ -98,6 +101,7 @@ def connection_manager(
     routes: route_v3.RouteConfiguration | hcm_v3.Rds,
     *,
     access_log: bool,
+    sidecar: SidecarShape,
     named: Named = NAMED,
 ) -> hcm_v3.HttpConnectionManager:
     """What serves the connections of clients."""
@@ -107,7 +111,7 @@ def connection_manager(
         route_config=routes if isinstance(routes, route_v3.RouteConfiguration) else None,
         rds=routes if isinstance(routes, hcm_v3.Rds) else None,
         http_filters=[
-            ext_proc_filter(),
+            ext_proc_filter(sidecar),
             hcm_v3.HttpFilter(
                 name="envoy.filters.http.router", typed_config=Any.pack(router_v3.Router())
             ),

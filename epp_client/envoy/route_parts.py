@@ -25,11 +25,12 @@ from epp_client.ext_proc.messages import POOL_KEY
 from epp_client.ext_proc.replies import MARKS_NAMESPACE, REQUEST_TRAILERS_MARK
 from epp_client.picker.pick import MAX_PICK_ENTRIES
 from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.settings import Modes, RequestMode, ResponseMode
 
 EXT_PROC_FILTER = "envoy.filters.http.ext_proc"
 _PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
 _SEND, _SKIP = 1, 2
-_FULL_DUPLEX_STREAMED = 4
+_NONE, _FULL_DUPLEX_STREAMED = 0, 4
 
 # Only failures before a request reached a model server: a generation must not be started twice.
 SAFE_RETRIES = "connect-failure,refused-stream,reset-before-request"
@@ -45,23 +46,26 @@ _SEEN_TRAILERS = MetadataMatcher(
 )
 
 
-def processing_mode(*, skip: bool) -> ProcessingMode:
-    """What Envoy sends to the sidecar. With `skip` the body of a response is not sent, which saves a
-    message per chunk."""
+def processing_mode(modes: Modes) -> ProcessingMode:
+    """What Envoy sends to the sidecar: no message that nobody reads."""
+    headers = modes.request is RequestMode.HEADERS
+    nothing = modes.response is ResponseMode.NONE
+    skip = nothing or modes.response is ResponseMode.SKIP
     return ProcessingMode(
         request_header_mode=_SEND,
-        response_header_mode=_SEND,
-        request_body_mode=_FULL_DUPLEX_STREAMED,
-        response_body_mode=0 if skip else _FULL_DUPLEX_STREAMED,
-        request_trailer_mode=_SEND,
+        response_header_mode=_SKIP if nothing else _SEND,
+        request_body_mode=_NONE if headers else _FULL_DUPLEX_STREAMED,
+        response_body_mode=_NONE if skip else _FULL_DUPLEX_STREAMED,
+        request_trailer_mode=_SKIP if headers else _SEND,
         response_trailer_mode=_SKIP if skip else _SEND,
     )
 
 
-def per_route(pool: PoolName, *, skip: bool) -> Any:
+def per_route(pool: PoolName, terms: Terms) -> Any:
     """The ExtProcPerRoute that enables the filter for `pool`, on a route or on a weighted cluster."""
+    modes = terms.modes.get(pool, Modes())
     overrides = ExtProcOverrides(
-        processing_mode=processing_mode(skip=True) if skip else None,
+        processing_mode=None if modes.whole else processing_mode(modes),
         grpc_initial_metadata=[HeaderValue(key=POOL_KEY, value=str(pool))],
     )
     value = ExtProcPerRoute(overrides=overrides).SerializeToString()

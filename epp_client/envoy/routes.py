@@ -65,6 +65,5 @@ def _routes(route: Route, terms: Terms) -> list[route_v3.Route]:
         idle_timeout=seconds(terms.idle_timeout),
     )
     made.route.CopyFrom(action)
-    settings = per_route(route.pool, skip=route.pool in terms.skip)
-    made.typed_per_filter_config[EXT_PROC_FILTER].CopyFrom(settings)
+    made.typed_per_filter_config[EXT_PROC_FILTER].CopyFrom(per_route(route.pool, terms))
     return [route_v3.Route.parse(value) for value in pool_routes(made, terms)]

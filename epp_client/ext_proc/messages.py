@@ -58,11 +58,21 @@ class BodyForm(IntEnum):
 class Message:
     """A message of Envoy. `raw[start:end]` is the payload of a body message."""
 
-    __slots__ = ("end", "end_of_stream", "phase", "raw", "start")
+    __slots__ = ("end", "end_of_stream", "headers_only", "phase", "raw", "start")
 
-    def __init__(self, phase: Phase, end_of_stream: bool, raw: bytes, start: int, end: int) -> None:
+    def __init__(
+        self,
+        phase: Phase,
+        end_of_stream: bool,
+        raw: bytes,
+        start: int,
+        end: int,
+        headers_only: bool = False,
+    ) -> None:
         self.phase = phase
         self.end_of_stream = end_of_stream
+        # Whether Envoy keeps the body of the request to itself, as its body mode is NONE.
+        self.headers_only = headers_only
         self.raw = raw
         self.start = start
         self.end = end
@@ -101,12 +111,29 @@ _BYTES: Final = 2
 _FIXED32: Final = 5
 _PHASES: Final = {int(phase): phase for phase in Phase}
 _ANSWERS: Final = {int(answer): answer for answer in Answer if answer is not Answer.MORE_TIME}
+_PROTOCOL_CONFIG: Final = 11
+"""Field of ProcessingRequest: the body modes, in the first message of a stream."""
 _BESIDE: Final = frozenset((8, 9, Answer.MORE_TIME, 12))
 """Fields with metadata, or about the ext_proc stream itself."""
 
 
+_REQUEST_HEADERS: Final = bytes((Phase.REQUEST_HEADERS << 3 | _BYTES,))
+_ENDED: Final = b"\x18\x01"
+"""HttpHeaders.end_of_stream."""
+
+
 FIXED: Final = 0
 """Returned as the number of a field of fixed size. We need no such field of ext_proc."""
+
+
+def varint(value: int) -> bytes:
+    """A number in protobuf's encoding."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
 
 def _varint(raw: bytes, at: int, end: int) -> tuple[int, int]:
@@ -169,7 +196,8 @@ def read_message(raw: bytes) -> Message:
     """
     try:
         phase: Phase | None = None
-        start = end = at = 0
+        start = end = at = modes = 0
+        modes_end = -1
         size = len(raw)
         while at < size:
             number, field_start, field_end, at = next_field(raw, at, size)
@@ -177,6 +205,8 @@ def read_message(raw: bytes) -> Message:
                 if phase is not None or field_end < 0:
                     raise MalformedMessage("a ProcessingRequest must carry one phase")
                 phase, start, end = _PHASES[number], field_start, field_end
+            elif number == _PROTOCOL_CONFIG:
+                modes, modes_end = field_start, field_end
         if phase is None:
             raise MalformedMessage("a ProcessingRequest must carry one phase")
         if phase is Phase.REQUEST_BODY or phase is Phase.RESPONSE_BODY:
@@ -189,9 +219,44 @@ def read_message(raw: bytes) -> Message:
             number, value, kind, start = next_field(raw, start, end)
             if number == 3 and kind < 0 and value:
                 ended = True
-        return Message(phase, ended, raw, 0, 0)
+        headers_only = (
+            phase is Phase.REQUEST_HEADERS
+            and modes_end >= 0
+            and not _sends_bodies(raw, modes, modes_end)
+        )
+        return Message(phase, ended, raw, 0, 0, headers_only)
     except MalformedMessage as error:
         raise EnvoyViolation(str(error)) from error
+
+
+def _sends_bodies(raw: bytes, at: int, end: int) -> bool:
+    """Whether the `request_body_mode` of a ProtocolConfiguration is not NONE, which is 0."""
+    while at < end:
+        number, value, kind, at = next_field(raw, at, end)
+        if number == 1 and kind < 0:
+            return value != 0
+    return False
+
+
+def with_end_of_stream(raw: bytes) -> bytes:
+    """A ProcessingRequest with headers of a request, with `end_of_stream` set. Other fields are copied.
+
+    Raises:
+        EnvoyViolation: `raw` is not protobuf, or has no headers of a request.
+    """
+    try:
+        at, size = 0, len(raw)
+        while at < size:
+            begin = at
+            number, start, end, at = next_field(raw, at, size)
+            if number == Phase.REQUEST_HEADERS and end >= 0:
+                length = varint(end - start + len(_ENDED))
+                return b"".join(
+                    (raw[:begin], _REQUEST_HEADERS, length, raw[start:end], _ENDED, raw[end:])
+                )
+    except MalformedMessage as error:
+        raise EnvoyViolation(str(error)) from error
+    raise EnvoyViolation("a message without the headers of a request")
 
 
 def read_reply(raw: bytes) -> Reply:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Final
 
 from epp_client.errors import Reason
-from epp_client.ext_proc.messages import Answer
+from epp_client.ext_proc.messages import Answer, varint
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingResponse
 
 OVERWRITE: Final = 2
@@ -14,17 +14,8 @@ OVERWRITE: Final = 2
 GRPC_UNAVAILABLE = 14
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _field(number: int, content: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + _varint(len(content)) + content
+    return bytes((number << 3 | 2,)) + varint(len(content)) + content
 
 
 EMPTY: Final = {
@@ -89,14 +80,14 @@ def streamed_body(answer: Answer, payload: bytes, end_of_stream: bool) -> bytes:
     """A BodyResponse whose streamed_response passes `payload` on unchanged."""
     tail = b"\x10\x01" if end_of_stream else b""
     size = len(payload)
-    length = _varint(size)
+    length = varint(size)
     head = b"\x0a" + length if size else b""
     # Nested lengths from the inside out: streamed_response, body_mutation, CommonResponse.
     streamed = len(head) + size + len(tail)
-    level3 = b"\x1a" + _varint(streamed)
-    level2 = b"\x1a" + _varint(len(level3) + streamed)
-    level1 = b"\x0a" + _varint(len(level2) + len(level3) + streamed)
-    outer = _varint(len(level1) + len(level2) + len(level3) + streamed)
+    level3 = b"\x1a" + varint(streamed)
+    level2 = b"\x1a" + varint(len(level3) + streamed)
+    level1 = b"\x0a" + varint(len(level2) + len(level3) + streamed)
+    outer = varint(len(level1) + len(level2) + len(level3) + streamed)
     return b"".join((bytes((answer << 3 | 2,)), outer, level1, level2, level3, head, payload, tail))
 
 

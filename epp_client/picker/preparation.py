@@ -98,13 +98,6 @@ def is_upgrade(message: Message) -> bool:
     return not message.end_of_stream and message.raw.find(_UPGRADE) >= 0
 
 
-def without_body(raw: bytes) -> bytes:
-    """The request headers with `end_of_stream` set, so that the picker picks without waiting for a body."""
-    message = parse_request(raw)
-    message.request_headers.end_of_stream = True
-    return message.SerializeToString()
-
-
 def _subset_hint(message: ProcessingRequest) -> list[str] | None:
     """The entries of the hint. It is a list, or a comma-separated string, which some gateways send."""
     metadata = message.metadata_context.filter_metadata

@@ -250,6 +250,7 @@ _PARSERS: dict[str, Any] = {
     "endpoint_wait": parse_duration,
     "max_retained_body": parse_size,
     "max_body_growth": parse_size,
+    "request_mode": str,
     "response_mode": str,
     "eviction": str,
     "strip_headers": str,

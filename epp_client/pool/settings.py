@@ -7,7 +7,7 @@ override them one by one.
 import re
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -61,6 +61,15 @@ def _selector(text: str) -> str:
     return text
 
 
+class RequestMode(StrEnum):
+    """What the picker gets of requests."""
+
+    RELAY = "relay"
+    """The picker sees every request message and may change it."""
+    HEADERS = "headers"
+    """The picker gets the headers alone, and picks by them."""
+
+
 class ResponseMode(StrEnum):
     """What the picker may do with responses."""
 
@@ -69,7 +78,26 @@ class ResponseMode(StrEnum):
     OBSERVE = "observe"
     """Envoy is answered at once, and the picker gets a copy."""
     SKIP = "skip"
-    """The picker does not see the response."""
+    """The picker does not see the response. The sidecar gets its headers alone: they say which endpoint
+    served, and whether it failed."""
+    NONE = "none"
+    """The sidecar does not see the response either."""
+
+
+class Modes(NamedTuple):
+    """What the picker of a pool gets."""
+
+    request: RequestMode = RequestMode.RELAY
+    response: ResponseMode = ResponseMode.RELAY
+
+    @property
+    def whole(self) -> bool:
+        """Whether Envoy has to send everything."""
+        request, response = self
+        return request is RequestMode.RELAY and response in (
+            ResponseMode.RELAY,
+            ResponseMode.OBSERVE,
+        )
 
 
 class EvictionMode(StrEnum):
@@ -104,9 +132,12 @@ class PoolSettings(BaseModel):
     """Seconds that an endpoint stays a valid pick after it stopped being ready."""
     endpoint_wait: Annotated[float, Field(ge=0, le=10)] = 0.25
     """Seconds that a pick waits for its endpoint to appear in the table and in Envoy."""
+    request_mode: RequestMode = RequestMode.RELAY
+    """What pickers get of requests: `relay` (they may change them), `headers` (the headers alone, without
+    the model's name in the body)."""
     response_mode: ResponseMode = ResponseMode.RELAY
     """What pickers get of responses: `relay` (they may change them), `observe` (they get copies), `skip`
-    (nothing)."""
+    (nothing), `none` (nothing, and the sidecar does not learn which endpoint served, or failed)."""
     eviction: EvictionMode = EvictionMode.RESET
     """What happens when a picker evicts a request during its response: `reset` the response, or `finish`
     it."""
@@ -116,6 +147,11 @@ class PoolSettings(BaseModel):
     local_pick_selector: Annotated[str, AfterValidator(_selector)] = "llm-d.ai/role!=prefill"
     """Label selector of the Pods that a local pick may choose: those that can answer a request alone."""
     tls: ClientTls = ClientTls()
+
+    @property
+    def modes(self) -> Modes:
+        """What the picker gets."""
+        return Modes(self.request_mode, self.response_mode)
 
     @cached_property
     def local_pick(self) -> Selector:

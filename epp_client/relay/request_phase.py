@@ -8,10 +8,17 @@ original body can still be sent. A request that does not end within a moment str
 from typing import Final
 
 from epp_client.errors import EnvoyViolation, PickerViolation, Reason
-from epp_client.ext_proc.messages import Answer, Message, Phase, Reply, read_reply
-from epp_client.ext_proc.replies import END_OF_REQUEST_BODY
+from epp_client.ext_proc.messages import (
+    Answer,
+    Message,
+    Phase,
+    Reply,
+    read_reply,
+    with_end_of_stream,
+)
+from epp_client.ext_proc.replies import EMPTY, END_OF_REQUEST_BODY
 from epp_client.picker.pick import judge
-from epp_client.picker.preparation import is_upgrade, prepare_request_headers, without_body
+from epp_client.picker.preparation import is_upgrade, prepare_request_headers
 from epp_client.picker.steering import HeaderReply, body_reply, trailers_reply
 from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import FinishPicker, OpenPicker, Timer, ToPicker
@@ -38,6 +45,7 @@ MAX_ATTEMPTS: Final = 3
 # Constants, because a member of an enum that is not compiled costs two look-ups for each request.
 _STEERED: Final = Outcome.STEERED
 _SKIP: Final = ResponseMode.SKIP
+_NONE: Final = ResponseMode.NONE
 
 
 # --- from Envoy ---
@@ -46,10 +54,12 @@ _SKIP: Final = ResponseMode.SKIP
 def begin(state: State, message: Message) -> None:
     """The headers of the request have arrived."""
     state.headers = headers = prepare_request_headers(message.raw, state.snapshot)
+    state.upgrade, state.headers_only = is_upgrade(message), message.headers_only
+    if not message.end_of_stream and (state.upgrade or state.headers_only):
+        # The picker gets no body, so it must not wait for one.
+        headers.raw = with_end_of_stream(headers.raw)
+        message.end_of_stream = state.headers_only
     state.request.put(message)
-    if is_upgrade(message):
-        state.upgrade = True
-        headers.raw = without_body(headers.raw)
     if headers.subset is not None and not headers.subset.ready:
         refuse(state, Reason.SUBSET_EMPTY)
         return
@@ -66,6 +76,9 @@ def begin(state: State, message: Message) -> None:
 def relay_request(state: State, message: Message) -> None:
     """Send a further part of the body, or trailers, to the picker."""
     lane = state.request
+    if state.headers_only and message.phase is Phase.REQUEST_TRAILERS:
+        pass_request(state, message)
+        return
     if state.awaiting_end and not lane.has_room(message):
         answer_waited(state, None)
     pass_request(state, message)
@@ -95,6 +108,10 @@ def pass_request(state: State, message: Message) -> None:
     Raises:
         EnvoyViolation: the request has not begun, or has ended.
     """
+    if state.headers_only and message.phase is Phase.REQUEST_TRAILERS:
+        # `envoy-config` prints no such Envoy: without the body, and with the trailers.
+        state.out.send(EMPTY[Answer.REQUEST_TRAILERS])
+        return
     if not state.request.open:
         raise EnvoyViolation("a part of the request came before its headers, or after its end")
     state.request.put(message)
@@ -349,7 +366,8 @@ def _release(state: State) -> None:
     state.request.answer_headers(state.marked(_steered(state)))
     state.arm_pick()
     _under_way(state)
-    if state.request.complete and state.settings.response_mode is _SKIP:
+    mode = state.settings.response_mode
+    if state.request.complete and (mode is _SKIP or mode is _NONE):
         state.out.add(FinishPicker())
         pass_both(state)
 

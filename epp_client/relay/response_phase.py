@@ -27,7 +27,7 @@ _NO_MUTATION: Final = 4
 
 # Constants, because a member of an enum that is not compiled costs two look-ups for each message.
 _RELAY: Final = ResponseMode.RELAY
-_SKIP: Final = ResponseMode.SKIP
+_OBSERVE: Final = ResponseMode.OBSERVE
 
 
 # --- from Envoy ---
@@ -60,7 +60,7 @@ def relay_response(state: State, message: Message) -> None:
         _silence_picker(state, Reason.BODY_NOT_RETAINED)
     lane.put(message)
     state.response_quiet = 0
-    if mode is _SKIP or lane.answered_whole:
+    if not (mode is _RELAY or mode is _OBSERVE) or lane.answered_whole:
         return
     state.out.add(ToPicker(raw))
     if not lane.passing:

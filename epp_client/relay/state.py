@@ -74,6 +74,8 @@ class State:
         """The request headers as they are sent to the picker."""
         self.upgrade = False
         """The request asks for an upgrade, for example to WebSocket: no body follows its headers."""
+        self.headers_only = False
+        """Envoy keeps the body of the request to itself."""
         self.chunk_by_chunk = False
         """The picker answers each chunk of the response."""
 

@@ -19,6 +19,7 @@ class Pool(NamedTuple):
 
     namespace: str
     name: str
+    request_mode: str
     response_mode: str
     app_protocol: str
     ready: int
@@ -131,6 +132,7 @@ def _pool(row: dict[str, Any]) -> Pool:
     return Pool(
         namespace=row["namespace"],
         name=row["name"],
+        request_mode=row["requestMode"],
         response_mode=row["responseMode"],
         app_protocol=row["appProtocol"],
         ready=row["ready"],

@@ -21,7 +21,7 @@ from epp_client.gateway.table import GatewayTable, Listener
 from epp_client.metrics.registry import Metrics
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.known import Known
-from epp_client.pool.settings import ResponseMode
+from epp_client.pool.settings import Modes
 from epp_client.pool.store import PoolStore
 from epp_client.settings import UpstreamMode
 from epp_client.wire.grpcio import UNLIMITED_PINGS, start_on_socket
@@ -161,7 +161,7 @@ class AdsServer:
         was deleted has a table without listeners."""
         assert self._gateway is not None, "the server was made without a gateway"
         if table is not None:
-            self._tell(self._gateway.put(table, self._skipping()))
+            self._tell(self._gateway.put(table, self._modes()))
             self._note_gateway()
 
     @property
@@ -181,11 +181,9 @@ class AdsServer:
             self._gateway_acknowledged = now
             self._gateway_told()
 
-    def _skipping(self) -> frozenset[PoolName]:
+    def _modes(self) -> dict[PoolName, Modes]:
         pools = (snapshot.pool for snapshot in self._store.snapshots.values())
-        return frozenset(
-            pool.name for pool in pools if pool.settings.response_mode is ResponseMode.SKIP
-        )
+        return {pool.name: pool.settings.modes for pool in pools if not pool.settings.modes.whole}
 
     def _resources(self) -> Mapping[str, Resources]:
         if self._gateway is None or self._gateway.table is None:
@@ -253,7 +251,7 @@ class AdsServer:
             if self._assignments.put(name, snapshot):
                 touched.setdefault(EDS, set()).add(name)
         if self._gateway is not None:
-            for url, names in self._gateway.skip(self._skipping()).items():
+            for url, names in self._gateway.ask(self._modes()).items():
                 touched.setdefault(url, set()).update(names)
         self._tell(touched)
 

@@ -3,7 +3,7 @@
 Each is encoded when it changes, and keeps its generation otherwise.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -15,6 +15,7 @@ from epp_client.envoy.service_clusters import serialized_service_cluster, servic
 from epp_client.gateway.table import Chain, GatewayTable, Listener, Routes, Service, ServicePort
 from epp_client.pool.endpoints import Endpoint, endpoint_key
 from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.settings import Modes
 from epp_client.xds.state import CDS, EDS, LDS, RDS, SDS, EnvoyState, Resource, Resources
 
 WriteListener = Callable[[Listener, GatewayEdge], tuple[str, bytes]]
@@ -40,17 +41,17 @@ class GatewayResources:
         default_factory=lambda: {url: {} for url in (CDS, EDS, SDS, LDS, RDS)}
     )
     """Clusters and endpoints are those of Services."""
-    _skip: frozenset[PoolName] = frozenset()
+    _modes: Mapping[PoolName, Modes] = field(default_factory=dict)
     _generation: int = 0
     _routes: RouteWriter = field(default_factory=RouteWriter)
     _listeners: dict[Listener, tuple[str, bytes]] = field(default_factory=dict)
     _endpoints: dict[ServicePort, _Endpoints] = field(default_factory=dict)
 
-    def put(self, table: GatewayTable, skip: Collection[PoolName]) -> dict[str, set[str]]:
-        """Set the newest table, and the pools of response mode `skip`. Returns the names of changed
-        resources by type."""
+    def put(self, table: GatewayTable, modes: Mapping[PoolName, Modes]) -> dict[str, set[str]]:
+        """Set the newest table, and what the pickers get, by default everything. Returns the names of
+        changed resources by type."""
         self._generation += 1
-        self.table, self._skip = table, frozenset(skip)
+        self.table, self._modes = table, modes
         services = table.services
         self._listeners = {
             listener: self._listeners.get(listener) or self.write_listener(listener, self.edge)
@@ -69,16 +70,16 @@ class GatewayResources:
                 if name in table.certificates
             },
             LDS: dict(self._listeners.values()),
-            RDS: self._routes.write(_used_routes(table), self.edge.terms(self._skip)),
+            RDS: self._routes.write(_used_routes(table), self.edge.terms(self._modes)),
         }
         touched = {url: self._replace(url, new) for url, new in values.items()}
         return {url: names for url, names in touched.items() if names}
 
-    def skip(self, pools: Collection[PoolName]) -> dict[str, set[str]]:
-        """Set the pools of response mode `skip`; returns as `put`."""
-        if self.table is None or self._skip == pools:
+    def ask(self, modes: Mapping[PoolName, Modes]) -> dict[str, set[str]]:
+        """Set what pickers get; returns as `put`."""
+        if self.table is None or self._modes == modes:
             return {}
-        return self.put(self.table, pools)
+        return self.put(self.table, modes)
 
     def beside(self, clusters: Resources, endpoints: Resources) -> Mapping[str, Resources]:
         """All resources by type, with these clusters and endpoints of pools."""

@@ -7,7 +7,9 @@ from testbed.cluster.api import Object
 
 SOME: dict[str, Any] = {
     "mode": "sidecar",
-    "pools": [{"name": "qwen", "namespace": "models", "responseMode": "skip"}],
+    "pools": [
+        {"name": "qwen", "namespace": "models", "requestMode": "headers", "responseMode": "skip"}
+    ],
     "routes": [{"prefix": "/chat", "pool": "inference/llama"}],
     "namespaces": ["models"],
     "allNamespaces": True,

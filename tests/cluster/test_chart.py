@@ -120,7 +120,10 @@ def test_the_patch_makes_of_an_envoy_what_the_component_makes(tmp_path: Path) ->
 
 def test_envoy_accepts_the_bootstrap_of_every_option(tmp_path: Path) -> None:
     values: Object = {
-        "pools": [{"name": "llama"}, {"name": "qwen", "namespace": "b", "responseMode": "skip"}],
+        "pools": [
+            {"name": "llama", "requestMode": "headers"},
+            {"name": "qwen", "namespace": "b", "requestMode": "headers", "responseMode": "skip"},
+        ],
         "routes": [
             {"prefix": "/v1/", "pool": "b/qwen"},
             {"prefix": "/", "pool": "inference/llama"},
@@ -132,6 +135,9 @@ def test_envoy_accepts_the_bootstrap_of_every_option(tmp_path: Path) -> None:
     text = _written_by(pod["initContainers"][0])
     (tmp_path / "envoy.yaml").write_text(text)
     assert text.count("ext-proc-") == 3
+    # In both routes of both pools.
+    assert text.count("request_trailer_mode: SKIP") == 4
+    assert text.count("response_trailer_mode: SKIP") == 2
     routes = re.findall(r"match:\s+prefix: (\S+)\n.*?cluster: inferencepool/(\S+)", text, re.DOTALL)
     assert routes == [("/v1/", "b/qwen")] * 2 + [("/", "inference/llama")] * 2
     done = subprocess.run(

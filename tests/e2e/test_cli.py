@@ -118,7 +118,7 @@ async def test_a_source_without_a_pool_says_so(tmp_path: Path) -> None:
         await sidecar.wait()
 
 
-async def test_envoy_config_takes_the_response_mode_from_each_pool(stack: Stack) -> None:
+async def test_envoy_config_takes_the_modes_from_each_pool(stack: Stack) -> None:
     code, text = await run("envoy-config", "--pools", str(stack.manifests))
     assert code == 0, text
     bootstrap = yaml.safe_load(text[text.index("node:") :])

@@ -4,13 +4,22 @@ from datetime import timedelta
 from typing import Any
 
 import betterproto2
+import envoy_data_plane.envoy.config.core.v3 as core_v3
+import envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 as ext_proc_v3
 import envoy_data_plane.envoy.service.ext_proc.v3 as envoy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp_client.errors import MalformedMessage, Reason
-from epp_client.ext_proc.messages import Answer, BodyForm, Phase, read_message, read_reply
+from epp_client.errors import EnvoyViolation, MalformedMessage, Reason
+from epp_client.ext_proc.messages import (
+    Answer,
+    BodyForm,
+    Phase,
+    read_message,
+    read_reply,
+    with_end_of_stream,
+)
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from epp_client.ext_proc.replies import describe, refusal, streamed_body
 
@@ -94,3 +103,65 @@ def test_every_reason_can_be_told_to_a_client(reason: Reason) -> None:
     for grpc in (True, False):
         reply = ProcessingResponse.FromString(refusal(reason, "default/p", grpc=grpc))
         assert reply.immediate_response.status.code >= 500
+
+
+FDS = ext_proc_v3.ProcessingModeBodySendMode.FULL_DUPLEX_STREAMED
+NONE = ext_proc_v3.ProcessingModeBodySendMode.NONE
+
+
+@pytest.mark.parametrize(
+    ("config", "headers_only"),
+    [
+        (None, False),
+        (envoy.ProtocolConfiguration(request_body_mode=FDS, response_body_mode=FDS), False),
+        (envoy.ProtocolConfiguration(request_body_mode=FDS), False),
+        (envoy.ProtocolConfiguration(request_body_mode=NONE, response_body_mode=FDS), True),
+        (envoy.ProtocolConfiguration(), True),
+    ],
+)
+def test_envoys_first_message_says_whether_a_body_will_follow(
+    config: envoy.ProtocolConfiguration | None, headers_only: bool
+) -> None:
+    raw = bytes(
+        envoy.ProcessingRequest(request_headers=envoy.HttpHeaders(), protocol_config=config)
+    )
+    message = read_message(raw)
+    assert (message.headers_only, message.end_of_stream) == (headers_only, False)
+
+
+def test_a_response_in_the_first_message_is_no_request_without_a_body() -> None:
+    """Envoy's own answers begin with the response; the modes are in that message."""
+    raw = bytes(
+        envoy.ProcessingRequest(
+            response_headers=envoy.HttpHeaders(), protocol_config=envoy.ProtocolConfiguration()
+        )
+    )
+    assert not read_message(raw).headers_only
+
+
+@given(
+    st.binary(max_size=300),
+    st.booleans(),
+    st.sampled_from([None, envoy.ProtocolConfiguration(response_body_mode=FDS)]),
+)
+def test_an_end_that_is_set_changes_nothing_else(
+    value: bytes, ended: bool, config: envoy.ProtocolConfiguration | None
+) -> None:
+    headers = core_v3.HeaderMap(headers=[core_v3.HeaderValue(key="x-value", raw_value=value)])
+    asked = envoy.ProcessingRequest(
+        request_headers=envoy.HttpHeaders(headers=headers, end_of_stream=ended),
+        protocol_config=config,
+        observability_mode=True,
+    )
+    told = envoy.ProcessingRequest.parse(with_end_of_stream(bytes(asked)))
+    assert asked.request_headers is not None
+    asked.request_headers.end_of_stream = True
+    assert told == asked
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"\x0f", bytes(envoy.ProcessingRequest(request_body=envoy.HttpBody()))]
+)
+def test_an_end_is_set_in_headers_of_a_request_alone(raw: bytes) -> None:
+    with pytest.raises(EnvoyViolation):
+        with_end_of_stream(raw)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from epp_client.ext_proc.messages import Answer, BodyForm, read_reply
+from epp_client.ext_proc.messages import Answer, BodyForm, read_message, read_reply
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from epp_client.ext_proc.replies import MARKS_NAMESPACE, REQUEST_TRAILERS_MARK
 from epp_client.picker.preparation import Subset
@@ -207,7 +207,9 @@ class Envoy:
             message = ProcessingRequest.FromString(raw)
             kind = message.WhichOneof("request")
             if kind == "request_headers":
-                self.request_headers_only = message.request_headers.end_of_stream
+                self.request_headers_only = (
+                    message.request_headers.end_of_stream or read_message(raw).headers_only
+                )
             elif kind == "response_headers":
                 self.response_headers_only = message.response_headers.end_of_stream
             elif kind == "request_trailers":
@@ -268,7 +270,7 @@ class Envoy:
         side = self.request if requests else self.response
         headers_only = self.request_headers_only if requests else self.response_headers_only
         has_trailers = self.request_trailers if requests else self.response_trailers
-        if side.ended:
+        if side.ended and not (has_trailers and headers_only):
             raise IllegalReply(f"{located.answer!r} after the end of its direction")
         if located.answer in (Answer.REQUEST_HEADERS, Answer.RESPONSE_HEADERS):
             if side.headers is not None:
@@ -287,7 +289,7 @@ class Envoy:
         else:
             if not has_trailers:
                 raise IllegalReply("a trailers reply nobody asked for")
-            if requests and not self.marked:
+            if requests and not (self.marked or headers_only):
                 raise IllegalReply("with a route that retries, Envoy sends the body a second time")
             side.ended = True
 

@@ -553,7 +553,7 @@ def test_a_chunk_that_cannot_be_kept_waits_for_no_picker(
     assert envoy.exchange.result.passthrough is Reason.BODY_NOT_RETAINED
 
 
-@pytest.mark.parametrize("mode", [ResponseMode.OBSERVE, ResponseMode.SKIP])
+@pytest.mark.parametrize("mode", [ResponseMode.OBSERVE, ResponseMode.SKIP, ResponseMode.NONE])
 def test_observe_and_skip_answer_at_once(mode: ResponseMode) -> None:
     envoy = steered(response_mode=mode)
     asked = len(envoy.to_picker)

@@ -11,7 +11,7 @@ from epp_client.errors import SettingsError
 from epp_client.settings import serve_settings
 from epp_client.up.admin import Gateway, Listener, Pool, Served
 
-A, B = (Pool("default", name, "relay", "http", 2, "picker: 1 serving") for name in "ab")
+A, B = (Pool("default", name, "relay", "relay", "http", 2, "picker: 1 serving") for name in "ab")
 
 
 def shown(form: str = "console", **settings: object) -> Shown:

@@ -16,7 +16,7 @@ from epp_client.envoy.pool_clusters import cluster_name, serialized_cluster
 from epp_client.envoy.routes import Route, default_routes, without_root
 from epp_client.errors import SettingsError
 from epp_client.pool.inference_pool import AppProtocol, PoolName
-from epp_client.pool.settings import ResponseMode
+from epp_client.pool.settings import Modes, RequestMode, ResponseMode
 from epp_client.settings import UpstreamMode
 from testbed.envoy import envoy_binary
 
@@ -74,7 +74,10 @@ def test_skip_sends_no_response_body_of_that_pool_to_the_sidecar() -> None:
         [LLAMA, QWEN],
         ext_proc_sockets=EXT_PROC,
         ads_socket=XDS,
-        response_modes={LLAMA: ResponseMode.SKIP, QWEN: ResponseMode.OBSERVE},
+        modes={
+            LLAMA: Modes(response=ResponseMode.SKIP),
+            QWEN: Modes(response=ResponseMode.OBSERVE),
+        },
     )
     modes = {}
     for route in _routes(text):
@@ -90,6 +93,24 @@ def test_skip_sends_no_response_body_of_that_pool_to_the_sidecar() -> None:
         "default/qwen": None,
         "default/qwen with trailers": None,
     }
+
+
+def test_headers_sends_no_request_body_of_that_pool_to_the_sidecar() -> None:
+    headers = Modes(request=RequestMode.HEADERS)
+    text = envoy_config(
+        [LLAMA, QWEN], ext_proc_sockets=EXT_PROC, ads_socket=XDS, modes={LLAMA: headers}
+    )
+    modes = {}
+    for route in _routes(text):
+        [per_route] = route["typed_per_filter_config"].values()  # type: ignore[attr-defined]
+        modes[route["name"]] = per_route["overrides"].get("processing_mode")
+    mode = modes["default/llama"]
+    assert mode.get("request_body_mode", "NONE") == "NONE"
+    assert mode["request_trailer_mode"] == "SKIP"
+    assert mode["response_body_mode"] == "FULL_DUPLEX_STREAMED"
+    assert mode["response_trailer_mode"] == "SEND"
+    assert modes["default/llama with trailers"] == mode
+    assert modes["default/qwen"] is None
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ from epp_client.gateway.table import (
     ValueMatch,
 )
 from epp_client.pool.inference_pool import AppProtocol, PoolName
+from epp_client.pool.settings import Modes, RequestMode, ResponseMode
 
 LLAMA, QWEN = PoolName("default", "llama"), PoolName("default", "qwen")
 WEB = ServicePort("default", "web", 80)
@@ -233,6 +234,7 @@ def pools_of(route: route_v3.Route) -> Iterable[tuple[str, str]]:
 
 
 DEFAULT = Terms()
+SKIP = Modes(RequestMode.HEADERS, ResponseMode.SKIP)
 
 
 def read(routes: Routes, terms: Terms = DEFAULT) -> route_v3.RouteConfiguration:
@@ -245,7 +247,7 @@ def test_what_was_kept_of_earlier_tables_changes_nothing(
 ) -> None:
     writer = RouteWriter()
     for routes, skip in steps:
-        terms = Terms(skip=skip)
+        terms = Terms(modes=dict.fromkeys(skip, SKIP))
         assert writer.write([routes], terms) == RouteWriter().write([routes], terms)
         assert writer._written.keys() == {("80", host.hostname) for host in routes.hosts}
         for (_, hostname), written in writer._written.items():
@@ -272,9 +274,9 @@ def test_only_changed_entries_are_encoded_and_named() -> None:
     assert writer.fresh == ("HTTPRoute default/7",)
 
 
-def test_skip_is_the_mode_of_its_pool_alone() -> None:
+def test_modes_are_those_of_their_pool_alone() -> None:
     action = Forward((Backend(LLAMA), Backend(QWEN)))
-    made = read(Routes("80", (Host("*", (Entry(Match(), action),)),)), Terms(skip=(QWEN,)))
+    made = read(Routes("80", (Host("*", (Entry(Match(), action),)),)), Terms(modes={QWEN: SKIP}))
     for route in made.virtual_hosts[0].routes:
         assert route.route is not None
         assert route.route.weighted_clusters is not None
@@ -286,6 +288,7 @@ def test_skip_is_the_mode_of_its_pool_alone() -> None:
         modes = [setting.overrides.processing_mode for setting in settings]
         assert modes[0] is None
         assert modes[1].response_body_mode == ext_proc_v3.ProcessingModeBodySendMode.NONE
+        assert modes[1].request_body_mode == ext_proc_v3.ProcessingModeBodySendMode.NONE
 
 
 def test_without_retries_a_pool_has_one_route() -> None:

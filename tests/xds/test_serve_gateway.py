@@ -28,7 +28,7 @@ from epp_client.gateway.table import (
     ServicePort,
 )
 from epp_client.pool.inference_pool import AppProtocol
-from epp_client.pool.settings import PoolSettings, ResponseMode
+from epp_client.pool.settings import PoolSettings, RequestMode, ResponseMode
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.xds.ads import AdsServer
@@ -187,14 +187,23 @@ async def test_h2c_of_a_service_changes_its_cluster(tmp_path: Path) -> None:
         await envoy.hears(EDS)
 
 
-async def test_a_pool_that_skips_responses_changes_its_routes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PoolSettings(response_mode=ResponseMode.SKIP),
+        PoolSettings(request_mode=RequestMode.HEADERS),
+    ],
+    ids=["skip", "headers"],
+)
+async def test_a_pool_that_wants_less_changes_its_routes(
+    tmp_path: Path, settings: PoolSettings
+) -> None:
     store = PoolStore()
     async with served(tmp_path / "xds", store) as (server, envoy):
         publish(store, 1)
         server.serve_gateway(gateway_table(POOL.name))
         await told(envoy, CLUSTER)
-        skipping = replace(POOL, settings=PoolSettings(response_mode=ResponseMode.SKIP))
-        store.publish({POOL.name: PoolSnapshot(skipping, table(1))})
+        store.publish({POOL.name: PoolSnapshot(replace(POOL, settings=settings), table(1))})
         await envoy.hears(RDS)
 
 

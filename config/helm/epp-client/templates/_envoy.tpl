@@ -9,7 +9,7 @@
   - --gateway
   {{- end }}
   {{- range .Values.pools }}
-  - --pool={{ .namespace | default $.Release.Namespace }}/{{ .name }}{{ with .responseMode }}={{ . }}{{ end }}
+  - --pool={{ .namespace | default $.Release.Namespace }}/{{ .name }}{{ with compact (list .requestMode .responseMode) }}={{ join "+" . }}{{ end }}
   {{- end }}
   {{- range .Values.routes }}
   - --route={{ .prefix }}={{ .pool }}
