@@ -168,6 +168,19 @@ def _no_predicates(parts: Parts) -> None:
     policy.pop("host_selection_retry_max_attempts", None)
 
 
+def _retry(**changes: object) -> Change:
+    """Change the retry policy of the ext_proc call; None removes a field."""
+
+    def change(parts: Parts) -> None:
+        policy = parts.ext_proc["grpc_service"]["retry_policy"]
+        for name, value in changes.items():
+            policy.pop(name, None)
+            if value is not None:
+                policy[name] = value
+
+    return change
+
+
 def _all(*changes: Change) -> Change:
     def change(parts: Parts) -> None:
         for one in changes:
@@ -230,6 +243,9 @@ VARIANTS: dict[str, Change] = {
     "no metadata to the sidecar": _drop("metadata_options", "forwarding_namespaces"),
     "no retry of the ext_proc call": _drop("grpc_service", "retry_policy"),
     "retry of the ext_proc call on any host": _no_predicates,
+    "smallest retry of the ext_proc call": _retry(
+        retry_back_off=None, retry_on="reset", num_retries=None
+    ),
     "lean": _all(_no_predicates, _drop("response_attributes")),
     "lean, headers and skip": _all(_no_predicates, _drop("response_attributes"), _headers_and_skip),
     "lean, one message": _all(_no_predicates, _drop("response_attributes"), _one_message),

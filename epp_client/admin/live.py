@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from epp_client.admin import summary
 from epp_client.admin.described import chosen
+from epp_client.metrics.counters import PoolCounters
 from epp_client.metrics.decisions import Traffic
 from epp_client.observe.events import Event
 from epp_client.observe.history import ALL
@@ -107,6 +108,9 @@ class LiveView:
             data = {
                 "pool": name,
                 "about": chosen(snapshot, observer.look.problems),
+                "advice": summary.advised(
+                    snapshot, observer.look.counters.pools.get(name, PoolCounters())
+                ),
                 "pickers": pickers(
                     snapshot,
                     observer.look.counters.pickers.get(name, {}),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from epp_client.metrics.counters import Counters, PoolCounters
+from epp_client.observe.advice import advice
 from epp_client.observe.interval import QUIET, Interval, quantile
 from epp_client.observe.judge import Judgement, Level, subjects
 from epp_client.picker.health import USABLE, Health
@@ -146,9 +147,16 @@ def _row(
             "problem": snapshot.picker.problem,
         },
         "problems": problems,
+        "advice": advised(snapshot, counters),
         "behind": snapshot.acknowledged is not None and snapshot.acknowledged < table.generation,
         **_numbers(counters),
     }
+
+
+def advised(snapshot: PoolSnapshot, counters: PoolCounters) -> list[str]:
+    """Modes that would save messages."""
+    steered = counters.outcomes[Outcome.STEERED]
+    return advice(snapshot.pool.settings.modes, counters.uses, steered)
 
 
 def _numbers(counters: PoolCounters) -> dict[str, Any]:

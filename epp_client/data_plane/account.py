@@ -21,6 +21,7 @@ from epp_client.pool.settings import ANNOTATION_PREFIX
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.outcome import Outcome
+from epp_client.relay.uses import Use
 from epp_client.wire.status import OK, Status
 
 log = structlog.get_logger(__name__)
@@ -76,6 +77,10 @@ class Account:
         counters.outcome(exchange.result.outcome or Outcome.CANCELLED)
         if pick_seconds is not None and exchange.result.outcome is _STEERED:
             counters.picked(pick_seconds)
+            if (use := exchange.response_use) is not None:
+                counters.use(use)
+            if exchange.result.body_unwanted:
+                counters.use(Use.BODY_UNWANTED)
         if exchange.result.reason is not None:
             why = _why(pool, exchange.result.reason, exchange.result.hint, exchange.result.misread)
             if exchange.result.outcome is Outcome.FAILED_OPEN:

@@ -11,6 +11,7 @@ from typing import Any
 from epp_client.errors import LeftOut, Reason
 from epp_client.picker.health import Health
 from epp_client.relay.outcome import Eviction, Outcome
+from epp_client.relay.uses import Use
 
 UNKNOWN_POOL = "unknown"
 """Label of all pools that Envoy names and that do not exist. The number of their own names has no bound."""
@@ -59,6 +60,8 @@ class PoolCounters:
     """Requests that their endpoint answered with a status of 500 or above."""
     passed_over: int = 0
     """Destination endpoints that Envoy could not connect to, so that it tried the next of the list."""
+    uses: dict[Use, int] = field(default_factory=dict)
+    """Steered requests by what their picker has made of their messages."""
     not_retained: int = 0
     """Requests whose body was too large to be retained for a replay."""
 
@@ -95,6 +98,10 @@ class PoolCounters:
         """Count a request that Envoy answered itself, instead of its endpoints."""
         self.endpoint_failures[reason] = self.endpoint_failures.get(reason, 0) + 1
 
+    def use(self, use: Use) -> None:
+        """Count what a picker has made of messages."""
+        self.uses[use] = self.uses.get(use, 0) + 1
+
     def add(self, other: "PoolCounters") -> None:
         """Add another process's counters of the same pool."""
         self.in_flight += other.in_flight
@@ -106,6 +113,7 @@ class PoolCounters:
             (self.left_out, other.left_out),
             (self.evictions, other.evictions),
             (self.endpoint_failures, other.endpoint_failures),
+            (self.uses, other.uses),
         ):
             _add(mine, theirs)
         self.picks = [a + b for a, b in zip(self.picks, other.picks, strict=True)]

@@ -19,6 +19,10 @@ _DESTINATION_BYTES: Final = DESTINATION.encode()
 _LB_BYTES: Final = LB_NAMESPACE.encode()
 
 
+_NONE: Final = 0
+"""ProcessingMode.BodySendMode."""
+
+
 class Replacement(NamedTuple):
     """The body in a header answer with CONTINUE_AND_REPLACE. The picker does not answer the body again."""
 
@@ -29,7 +33,7 @@ class Replacement(NamedTuple):
 class HeaderReply:
     """A picker's header answer. It is parsed only if it is not plain or has to be changed."""
 
-    __slots__ = ("_reply", "_text", "pick", "raw", "replacement")
+    __slots__ = ("_reply", "_text", "body_unwanted", "pick", "raw", "replacement")
 
     def __init__(
         self, raw: bytes, original: bytes, omissions: Omissions, *, headers_only: bool
@@ -45,6 +49,8 @@ class HeaderReply:
         self._reply: ProcessingResponse | None = None
         self.pick: Pick | None
         self.replacement: Replacement | None = None
+        self.body_unwanted = False
+        """Whether the picker asks for no body of the request. It is not heard, see `strip_control`."""
         if self._text is not None:
             self.pick = Pick(self._text)
             return
@@ -52,6 +58,9 @@ class HeaderReply:
         common = reply.request_headers.response
         sanitise(common.header_mutation, original, Part.REQUEST, omissions)
         self.replacement = take_replacement(common, omissions, headers_only=headers_only)
+        self.body_unwanted = (
+            reply.HasField("mode_override") and reply.mode_override.request_body_mode == _NONE
+        )
         strip_control(reply)
         self.pick = read_pick(reply)
 

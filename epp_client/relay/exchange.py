@@ -22,11 +22,13 @@ from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.relay.actions import Action, Timer
 from epp_client.relay.growth import Overgrown
 from epp_client.relay.lane import NotRetained
+from epp_client.relay.originals import Fidelity
 from epp_client.relay.phases import UNDECIDED, ExchangePhase, Signal
 from epp_client.relay.result import Result
 from epp_client.relay.retention import RetentionBudget
 from epp_client.relay.state import State
 from epp_client.relay.transitions import ON_MESSAGE, ON_REPLY, ON_SIGNAL
+from epp_client.relay.uses import Use
 from epp_client.relay.without_picker import blame
 
 MAX_PLAIN_ANSWER: Final = 1024 * 1024
@@ -34,6 +36,10 @@ MAX_PLAIN_ANSWER: Final = 1024 * 1024
 
 VIOLATIONS: Final = (EnvoyViolation, PickerViolation, NotRetained, Overgrown)
 """The errors that handlers of events raise."""
+# Constants, because a member of an enum that is not compiled costs two look-ups for each request.
+_READ: Final = Use.READ
+_CHANGED: Final = Use.CHANGED
+_KEPT: Final = Fidelity.KEPT
 _IMMEDIATE: Final = bytes((Answer.IMMEDIATE << 3 | 2,))
 _RESPONSE_BODY: Final = int(Phase.RESPONSE_BODY)
 _TIMER_SIGNALS: Final = {
@@ -133,6 +139,14 @@ class Exchange:
             b"" if answer is None else answer.raw,
             "" if pick is None else pick.text,
         )
+
+    @property
+    def response_use(self) -> Use | None:
+        """What the picker has made of the response. None: it was not asked, or has not answered."""
+        use = self.result.response_use
+        if use is _READ and self.state.response.originals.fidelity is not _KEPT:
+            return _CHANGED
+        return use
 
     @property
     def observed(self) -> bool:

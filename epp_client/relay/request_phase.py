@@ -28,6 +28,7 @@ from epp_client.relay.outcome import Outcome
 from epp_client.relay.phases import ExchangePhase
 from epp_client.relay.response_phase import owed_trailers, response_progress
 from epp_client.relay.state import QUARTERS, State
+from epp_client.relay.uses import Use
 from epp_client.relay.without_picker import (
     drop_picker,
     end_came,
@@ -170,6 +171,8 @@ def picker_failed(state: State, reason: Reason | None) -> None:
 
 def picker_left(state: State, _: Reason | None) -> None:
     """The picker has ended its stream after the pick was released: it needs no more messages."""
+    if not state.response.begun:
+        state.result.response_use = Use.IGNORED
     without_picker(state, Reason.PICKER_CLOSED, clean=True)
 
 
@@ -213,6 +216,7 @@ def request_reply(state: State, reply: Reply) -> None:
         )
         lane.hold(reply.raw)
         state.pick = said.pick or state.pick
+        state.result.body_unwanted = said.body_unwanted
         if said.replacement is not None:
             lane.answer_whole(said.replacement.payload)
     elif reply.answer is Answer.REQUEST_BODY:

@@ -14,6 +14,7 @@ from epp_client.relay.lane import Lane
 from epp_client.relay.lane_states import Received
 from epp_client.relay.outcome import Outcome
 from epp_client.relay.state import QUARTERS, State
+from epp_client.relay.uses import Use
 from epp_client.relay.without_picker import drop_picker, pass_both
 
 TRAILERS_PATIENCE: Final = 1.0
@@ -28,6 +29,8 @@ _NO_MUTATION: Final = 4
 # Constants, because a member of an enum that is not compiled costs two look-ups for each message.
 _RELAY: Final = ResponseMode.RELAY
 _OBSERVE: Final = ResponseMode.OBSERVE
+_READ: Final = Use.READ
+_CHANGED: Final = Use.CHANGED
 
 
 # --- from Envoy ---
@@ -126,6 +129,7 @@ def response_reply(state: State, reply: Reply) -> None:
         state.result.trailers_answered = True
         raw = reply.raw
         if len(raw) > _NO_MUTATION:
+            state.result.response_use = _CHANGED
             raw = trailers_reply(raw, lane.trailers, state.result.left_out)
         lane.answer_trailers(raw)
     response_progress(state)
@@ -134,8 +138,10 @@ def response_reply(state: State, reply: Reply) -> None:
 def _headers_reply(state: State, raw: bytes) -> None:
     lane = state.response
     if len(raw) <= _NO_MUTATION:
+        state.result.response_use = _READ
         lane.answer_headers(raw)
         return
+    state.result.response_use = _CHANGED
     http1 = state.pool.app_protocol is AppProtocol.HTTP
     raw, replacement = response_headers_reply(
         raw,

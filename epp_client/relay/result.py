@@ -7,6 +7,7 @@ from mypy_extensions import mypyc_attr
 from epp_client.errors import Reason
 from epp_client.picker.mutations import Omissions
 from epp_client.relay.outcome import Eviction, Outcome
+from epp_client.relay.uses import Use
 
 # A constant, because a member of an enum that is not compiled costs two look-ups for each request.
 _UNREACHABLE: Final = Reason.ENDPOINT_UNREACHABLE
@@ -42,6 +43,11 @@ class Result:
         """The picker's pick as it may be logged, if the answer could not be used because of it."""
         self.left_out: Omissions = {}
         """What was left out of the picker's answers."""
+        self.response_use: Use | None = None
+        """What the picker has made of the response's headers and trailers. None: it was not asked, or has
+        not answered."""
+        self.body_unwanted = False
+        """Whether the picker has asked for no body of the request."""
         self.trailers_answered: bool | None = None
         """Whether this picker answers trailers. None if there were no trailers."""
 

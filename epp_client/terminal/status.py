@@ -57,8 +57,20 @@ def screen(
         parts.append(Text("no pools"))
     if (more := pools["matching"] - len(pools["rows"])) > 0:
         parts.append(Text(f"and {more:,} more pools: epp-client top, or the page at {where}"))
+    parts += advice(pools["rows"])
     parts.append(Text(f"\n{clean(where)} at {clock(said['at'], zone)}", style="dim"))
     return Group(*parts)
+
+
+def advice(rows: list[dict[str, Any]]) -> Iterator[Text]:
+    """Modes of pools that would save messages."""
+    said = [
+        (f"{row['namespace']}/{row['name']}", text)
+        for row in rows
+        for text in row.get("advice", ())
+    ]
+    for pool, text in said[:FINDINGS]:
+        yield Text(f"\nhint: {clean(pool)}: {clean(text)}", style="dim")
 
 
 def headline(judgement: dict[str, Any]) -> Text:

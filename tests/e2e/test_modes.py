@@ -10,6 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from epp_client.observe.advice import ENOUGH
 from epp_client.pool.settings import Modes, RequestMode, ResponseMode
 from epp_client.settings import TransportName
 from testbed.conversation import Record
@@ -177,3 +178,23 @@ async def test_all_are_counted(peers: Peers, client: httpx.AsyncClient) -> None:
         await settled(peers.stack)
         after = value(await metrics(client, peers.stack), "epp_client_requests", **labels)
         assert after == before + 1
+
+
+async def test_a_mode_that_would_save_messages_is_suggested_and_not_switched(
+    peers: Peers, client: httpx.AsyncClient
+) -> None:
+    async def rows() -> dict[str, Any]:
+        said = await client.get(
+            f"http://{peers.stack.sidecar.admin_address}/summary?q=default/open"
+        )
+        return {row["name"]: row for row in said.json()["pools"]["rows"]}
+
+    assert (await rows())["open"]["advice"] == []
+    for _ in range(ENOUGH):
+        answer = await echo(client, peers.stack, "open", x_picker_dialect="close-after-pick")
+        assert answer.status_code == 200
+    await settled(peers.stack)
+    row = (await rows())["open"]
+    [text] = row["advice"]
+    assert "response-mode: skip would save" in text
+    assert row["responseMode"] == "relay"

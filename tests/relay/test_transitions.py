@@ -42,9 +42,12 @@ from .conversation import (
 
 Step = tuple[str, ExchangePhase, ExchangePhase]
 
+NO_BODY = b"\x5a\x02\x10\x04"
+"""ProcessingRequest.protocol_config of an Envoy that keeps the body to itself."""
 OF_ENVOY = (
     request_headers(),
     request_headers(end=True),
+    request_headers() + NO_BODY,
     request_headers(connection="upgrade", upgrade="websocket"),
     body(b"abc"),
     body(b"abc", end=True),
@@ -93,6 +96,9 @@ BEGINNINGS: tuple[tuple[bytes | Signal | Timer, ...], ...] = (
         *(picked(OUTSIDE), body(b"abc"), body(b"abc")),
     ),
     (request_headers(end=True), Signal.PICKER_DIED, Signal.PICKER_DIED, picked(OUTSIDE)),
+    (request_headers() + NO_BODY,),
+    # One quarter of the deadline is left.
+    (request_headers(), *[Timer.PICK] * 4),
     (request_headers(), picked(OUTSIDE)),
     (request_headers(), picked(OUTSIDE), body(b"abc"), Signal.PICKER_ENDED),
     (request_headers(), picked(OUTSIDE), body(b"abc"), body(b"abc"), Signal.PICKER_ENDED),

@@ -15,13 +15,13 @@ const NUMBERS = new Set(["since", "share", "picked", "served", "failed", "total"
 
 function buildDetail(name) {
   const detail = { name, data: null, sort: "failed", said: make("p", { class: "quiet" }, "asking …"), about: make("p", { class: "facts" }),
-    problems: make("ul", { class: "warn" }), plots: plotGroup(name), count: make("small", {}), settings: make("pre", {}) };
+    problems: make("ul", { class: "warn" }), advice: make("ul", {}), plots: plotGroup(name), count: make("small", {}), settings: make("pre", {}) };
   detail.pickers = table(["Picker address", "State", "Last health check took", "Last error"], `Picker of ${name}`);
   detail.endpoints = endpointTable(detail);
   const find = make("input", { type: "search", placeholder: "part of an address or Pod", "aria-label": `Show only endpoints of ${name} with this in their address or Pod`, autocomplete: "off", spellcheck: "false" });
   find.value = wanted.endpoints;
   find.addEventListener("input", () => { wanted.endpoints = find.value.trim(); reconnect(200); });
-  detail.body = make("div", { class: "hidden" }, detail.about, detail.problems, detail.plots.node, detail.pickers.node,
+  detail.body = make("div", { class: "hidden" }, detail.about, detail.problems, detail.advice, detail.plots.node, detail.pickers.node,
     make("div", { class: "bar" }, make("h3", {}, "Endpoints, last minute"), detail.count, find),
     make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Endpoints of ${name}` }, detail.endpoints.node),
     make("details", {}, make("summary", {}, "Settings"), detail.settings));
@@ -55,6 +55,7 @@ function drawDetail(detail) {
   show(detail.body, !data.gone);
   if (data.gone) return;
   drawAbout(detail, data.about);
+  keyed(detail.advice, data.advice, (text) => text, (text) => make("li", {}, text), () => {});
   keyed(detail.pickers.rows, data.pickers, (one) => one.address, buildPickerRow, drawPickerRow);
   show(detail.pickers.node, data.pickers.length > 0);
   const shown = data.endpoints.length, matching = data.endpointsMatching;

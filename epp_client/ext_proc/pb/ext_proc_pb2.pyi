@@ -200,8 +200,10 @@ class StreamedImmediateResponse(_message.Message):
     def __init__(self, headers_response: _Optional[_Union[HttpHeaders, _Mapping]] = ..., body_response: _Optional[_Union[StreamedBodyResponse, _Mapping]] = ..., trailers_response: _Optional[_Union[HeaderMap, _Mapping]] = ...) -> None: ...
 
 class ProcessingMode(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("request_body_mode",)
+    REQUEST_BODY_MODE_FIELD_NUMBER: _ClassVar[int]
+    request_body_mode: int
+    def __init__(self, request_body_mode: _Optional[int] = ...) -> None: ...
 
 class ProcessingResponse(_message.Message):
     __slots__ = ("request_headers", "response_headers", "request_body", "response_body", "request_trailers", "response_trailers", "immediate_response", "streamed_immediate_response", "dynamic_metadata", "mode_override", "override_message_timeout", "request_drain")
