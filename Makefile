@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test repeat test-slow test-cluster cluster conformance check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release audit transparency bench \
+.PHONY: help venv demo test repeat test-slow test-cluster cluster conformance check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release audit transparency bench rivals \
   bench-cluster bench-micro chaos soak quiet stopped figures clean matrix coverage
 
 help: ## Show the targets
@@ -143,7 +143,10 @@ docs: .venv/docs ## Build the documentation as a site into build/site; broken li
 	@touch $@
 
 bench: .venv/bench compiled ## Measure the sidecar beside what it replaces
-	cd build/compiled && PYTHONPATH=.:$(CURDIR) $(CURDIR)/$(BIN)/python -m benchmarks $(BENCH)
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) $(BIN)/python -m benchmarks $(BENCH)
+
+rivals: venv ## Build the relays that make bench compares with, and test that they relay (needs Go and Rust)
+	EPP_CLIENT_TEST_RIVALS=1 $(BIN)/python -m pytest -q tests/benchmarks/test_rivals.py
 
 DURATION ?= 600
 chaos: venv ## Inject faults under load; DURATION=s SEED=n TRANSPORT=native|grpcio MODE=override_host|original_dst SOURCE=api|manifests|gateway
