@@ -110,7 +110,7 @@ def test_the_context_is_only_what_the_image_is_made_of(built: Build) -> None:
         "README.md",
     } < names
     assert "epp_client/py.typed" in names
-    assert not [name for name in names if name.startswith(("tests", ".git", ".venv", "build"))]
+    assert not [name for name in names if name.startswith(("tests", ".git", ".venv", "build/"))]
     assert not [name for name in names if "__pycache__" in name or name.endswith(".so")]
 
 
