@@ -17,7 +17,7 @@ RUN python -m venv --without-pip /opt/epp-client \
 RUN python -m venv /build \
  && /build/bin/python -m pip install --requirement requirements.txt 'mypy[mypyc]' setuptools types-protobuf types-PyYAML --constraint constraints.txt
 
-COPY setup.py README.md ./
+COPY setup.py build_backend.py README.md ./
 COPY epp_client epp_client
 RUN EPP_CLIENT_COMPILE=1 /build/bin/python -m pip wheel --no-build-isolation --no-deps --wheel-dir /wheels . \
  && python -m pip --python /opt/epp-client/bin/python install --no-deps --no-compile /wheels/*.whl \

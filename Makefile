@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test repeat test-slow test-cluster cluster conformance check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release audit transparency bench \
+.PHONY: help venv demo test repeat test-slow test-cluster cluster conformance check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release audit transparency bench rivals \
   bench-cluster bench-micro chaos soak quiet stopped figures clean matrix coverage
 
 help: ## Show the targets
@@ -64,9 +64,11 @@ build/compiled/built: .venv/installed setup.py $(shell find epp_client -name '*.
 
 compiled: build/compiled/built ## Compile the hot path into build/compiled (needs a C compiler)
 
+# Processes of tests too take the compiled modules, and not those of the folder that they start in.
+COMPILED_PATH := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR)
 COMPILED ?= tests/wire tests/relay tests/ext_proc tests/data_plane tests/workers tests/e2e
 test-compiled: compiled ## Run the tests of the hot path against the compiled modules; COMPILED=directories
-	PYTHONPATH=build/compiled $(BIN)/pytest --import-mode=append -q $(COMPILED)
+	$(COMPILED_PATH) $(BIN)/pytest --import-mode=append -q $(COMPILED)
 
 test-image: venv ## Run the steps of the Dockerfile without Docker and test both images (needs a C compiler)
 	EPP_CLIENT_TEST_IMAGE=1 $(BIN)/python -m pytest -q tests/deploy/test_image.py tests/deploy/test_standalone_image.py
@@ -143,7 +145,10 @@ docs: .venv/docs ## Build the documentation as a site into build/site; broken li
 	@touch $@
 
 bench: .venv/bench compiled ## Measure the sidecar beside what it replaces
-	cd build/compiled && PYTHONPATH=.:$(CURDIR) $(CURDIR)/$(BIN)/python -m benchmarks $(BENCH)
+	$(COMPILED_PATH) $(BIN)/python -m benchmarks $(BENCH)
+
+rivals: venv ## Build the relays that make bench compares with, and test that they relay (needs Go and Rust)
+	EPP_CLIENT_TEST_RIVALS=1 $(BIN)/python -m pytest -q tests/benchmarks/test_rivals.py
 
 DURATION ?= 600
 chaos: venv ## Inject faults under load; DURATION=s SEED=n TRANSPORT=native|grpcio MODE=override_host|original_dst SOURCE=api|manifests|gateway
@@ -180,7 +185,7 @@ bench-cluster: .venv/bench ## Measure the cost of following a real API server (b
 	$(BIN)/python -m benchmarks.cluster
 
 bench-micro: .venv/bench compiled ## Time the Exchange, the table and the codec by themselves
-	PYTHONPATH=build/compiled:. $(BIN)/pytest --import-mode=append -q benchmarks/micro
+	$(COMPILED_PATH) $(BIN)/pytest --import-mode=append -q benchmarks/micro
 
 clean: ## Remove everything that make has created
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

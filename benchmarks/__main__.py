@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -19,6 +19,32 @@ from benchmarks.report import RESULTS, machine, python_build, versions, write
 from benchmarks.rig import SIDECARS, SOURCES, running_rig, start_to_ready
 from epp_client.wire.http2 import frames
 
+Ratio = tuple[str, tuple[str, str, str]]
+"""Its name, the figure, and the two ways."""
+REQUESTS: tuple[Ratio, ...] = (
+    ("cpu_per_request_vs_nghttpx", ("cpu", "native", "nghttpx")),
+    ("cpu_per_request_vs_tonic", ("cpu", "native", "tonic")),
+    ("cpu_per_request_vs_grpc_go", ("cpu", "native", "grpc-go")),
+    ("cpu_per_request_vs_before", ("cpu", "native", "before")),
+    ("cpu_per_request_vs_grpcio", ("cpu", "native", "grpcio")),
+    ("path_cpu_vs_direct", ("path", "native", "direct")),
+    ("path_cpu_vs_nghttpx", ("path", "native", "nghttpx")),
+    ("path_cpu_vs_tonic", ("path", "native", "tonic")),
+    ("path_cpu_vs_grpc_go", ("path", "native", "grpc-go")),
+    ("path_cpu_vs_before", ("path", "native", "before")),
+    ("throughput_vs_direct", ("rate", "native", "direct")),
+    ("throughput_observe_vs_direct", ("rate", "observe", "direct")),
+    ("throughput_nghttpx_vs_direct", ("rate", "nghttpx", "direct")),
+    ("throughput_tonic_vs_direct", ("rate", "tonic", "direct")),
+    ("python_cpu_per_request_vs_nghttpx", ("cpu", "native-python", "nghttpx")),
+)
+STREAMS: tuple[Ratio, ...] = (
+    ("cpu_per_chunk_vs_nghttpx", ("cpu", "native", "nghttpx")),
+    ("cpu_per_chunk_vs_tonic", ("cpu", "native", "tonic")),
+    ("cpu_per_chunk_vs_grpc_go", ("cpu", "native", "grpc-go")),
+    ("cpu_per_chunk_vs_before", ("cpu", "native", "before")),
+    ("cpu_per_chunk_vs_grpcio", ("cpu", "native", "grpcio")),
+)
 PARTS = ("requests", "streams", "prompts", "churn", "memory", "start", "tools")
 console = Console(width=140, soft_wrap=True)
 
@@ -108,32 +134,32 @@ async def run(
 async def _side_by_side(
     bench: measure.Bench, parts: Sequence[str], plan: Plan, results: Results
 ) -> None:
-    ratio, of, values = results.ratio, measure.ratios, results.values
+    values = results.values
     if "requests" in parts:
         found = await bench.requests(plan.connections)
-        for number, runs in found.items():
-            tail = "" if number == plan.connections[0] else f"_{number}"
-            ratio(f"cpu_per_request_vs_nghttpx{tail}", of(runs, "cpu", "native", "nghttpx"))
-            ratio(f"cpu_per_request_vs_before{tail}", of(runs, "cpu", "native", "before"))
-            ratio(f"cpu_per_request_vs_grpcio{tail}", of(runs, "cpu", "native", "grpcio"))
-            ratio(f"throughput_vs_direct{tail}", of(runs, "rate", "native", "direct"))
-            ratio(f"throughput_observe_vs_direct{tail}", of(runs, "rate", "observe", "direct"))
-            ratio(f"throughput_nghttpx_vs_direct{tail}", of(runs, "rate", "nghttpx", "direct"))
-            python = of(runs, "cpu", "native-python", "nghttpx")
-            ratio(f"python_cpu_per_request_vs_nghttpx{tail}", python)
+        _ratios(results, REQUESTS, found)
         values["requests"] = {str(n): measure.summary(runs) for n, runs in found.items()}
         values["busy"] = {str(n): measure.busy(runs) for n, runs in found.items()}
     if "streams" in parts:
         found = await bench.streams(plan.streams)
+        _ratios(results, STREAMS, found)
         for number, runs in found.items():
             tail = "" if number == plan.streams[0] else f"_{number}"
-            ratio(f"cpu_per_chunk_vs_nghttpx{tail}", of(runs, "cpu", "native", "nghttpx"))
-            ratio(f"cpu_per_chunk_vs_before{tail}", of(runs, "cpu", "native", "before"))
-            ratio(f"cpu_per_chunk_vs_grpcio{tail}", of(runs, "cpu", "native", "grpcio"))
+            slower = measure.differences(runs, "delay_p50", "native", "nghttpx", 1e-3)
+            results.ratio(f"chunk_delay_over_nghttpx_ms{tail}", slower)
         values["streams"] = {str(n): measure.summary(runs) for n, runs in found.items()}
     if "prompts" in parts:
         found = await bench.prompts(plan.sizes)
         values["prompts"] = {str(n): measure.summary(runs) for n, runs in found.items()}
+
+
+def _ratios(results: Results, wanted: Iterable[Ratio], found: dict[int, measure.Runs]) -> None:
+    """Add ratios for each load. All but the first have their load at the end of the name."""
+    first = next(iter(found))
+    for number, runs in found.items():
+        for name, (key, of, to) in wanted:
+            tail = "" if number == first else f"_{number}"
+            results.ratio(f"{name}{tail}", measure.ratios(runs, key, of, to))
 
 
 def main(

@@ -1,7 +1,9 @@
 """The parts of the benchmark. Each runs interleaved rounds of load over every way and returns rows.
 
-A row is a dict of numbers; times are in microseconds, memory in MB. Ratios are taken within a round, where
-all ways met the same state of the machine, and then their median.
+A row is a dict of numbers; times are in microseconds, memory in MB. CPU is per request or chunk: `cpu` of
+the relay with its control process, `control` of that process alone, `path` of Envoy and the relay, which is
+what a user pays, and `cpu_all` of everything, with picker, model server and client. Ratios are taken within
+a round, where all ways met the same state of the machine, and then their median.
 """
 
 from collections.abc import Callable
@@ -9,13 +11,21 @@ from statistics import median
 from typing import Any
 
 from benchmarks.rig import POOLS, LoadFailed, Rig, path_of
+from benchmarks.rivals.running import BUILT
 
 Row = dict[str, Any]
 Runs = list[dict[str, Row]]
 """One dict of rows, by way, for each round."""
 Say = Callable[[str], None]
 
-RELAYS = ("direct", "nghttpx", "native", "native-python", "grpcio", "before")
+RELAYS = (
+    "direct", "nghttpx", "grpc-go", "grpc-go-typed", "tonic",
+    "native", "native-python", "grpcio", "before",
+)  # fmt: skip
+RAW = tuple(way for way in RELAYS if way != "grpc-go-typed")
+"""For streams. What typed messages cost is in the requests."""
+OURS = tuple(way for way in RAW if way not in BUILT)
+"""For prompts, which would take two minutes more with the rivals of our own."""
 TRIES = 3
 """Attempts per row. A load with errors is reported and repeated."""
 
@@ -64,12 +74,17 @@ class Bench:
         result = await self.load(listener, **{"path": path_of(way), **load})
         relay = relay_of(way)
         seconds, units = result["seconds"], result["units"]
+        spent = {name: cpu / units * 1e6 for name, cpu in result["cpu"].items()}
+        control = spent.get(f"{relay} control", 0.0)
+        cpu = 0.0 if relay is None else spent[relay] + control
         kept = ("requests", "p50", "p90", "p99", "delay_p50", "delay_p90", "delay_p99")
         return {
             **{key: result[key] for key in kept},
             "rate": units / seconds,
-            "cpu": 0.0 if relay is None else result["cpu"][relay] / units * 1e6,
-            "cpu_all": (sum(result["cpu"].values()) + result["client_cpu"]) / units * 1e6,
+            "cpu": cpu,
+            "control": control,
+            "path": spent["envoy"] + cpu,
+            "cpu_all": sum(spent.values()) + result["client_cpu"] / units * 1e6,
             "memory": 0.0 if relay is None else self.rig.memory(relay),
             "busy": {
                 **{name: cpu / seconds for name, cpu in result["cpu"].items()},
@@ -95,7 +110,7 @@ class Bench:
             chunks = max(4, int(self.seconds * 1_000_000 / interval))
             path = f"/default/relay/stream?chunks={chunks}&interval_us={interval}"
             found[number] = await self.compare(
-                RELAYS,
+                RAW,
                 f"{number} streams",
                 connections=number, seconds=self.seconds, path=path, chunks=chunks,
             )  # fmt: skip
@@ -105,7 +120,7 @@ class Bench:
         """(c) Prompts by size in bytes."""
         return {
             size: await self.compare(
-                RELAYS, f"prompts of {size} bytes", connections=8, seconds=self.seconds, size=size
+                OURS, f"prompts of {size} bytes", connections=8, seconds=self.seconds, size=size
             )
             for size in sizes
         }
@@ -127,7 +142,7 @@ class Bench:
 
 
 def relay_of(way: str) -> str | None:
-    """The process whose CPU time counts for a way; None if there is none."""
+    """The relay of a way, whose control process is charged with it; None if there is none."""
     return None if way == "direct" else "native" if way in POOLS else way
 
 
@@ -160,3 +175,10 @@ def ratios(runs: Runs, key: str, of: str, to: str) -> list[float]:
     if of not in runs[0] or to not in runs[0]:
         return []
     return [run[of][key] / run[to][key] for run in runs]
+
+
+def differences(runs: Runs, key: str, of: str, to: str, scale: float = 1.0) -> list[float]:
+    """One way's figure less another's, times `scale`, per round; empty if either is missing."""
+    if of not in runs[0] or to not in runs[0]:
+        return []
+    return [(run[of][key] - run[to][key]) * scale for run in runs]

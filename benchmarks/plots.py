@@ -15,6 +15,9 @@ from matplotlib.figure import Figure
 COLOURS = {
     "direct": "#9aa0a6",
     "nghttpx": "#5f6b7a",
+    "grpc-go": "#7b9e3f",
+    "grpc-go-typed": "#b9cc8e",
+    "tonic": "#b5651d",
     "native": "#0b7a75",
     "native-python": "#7fb8b2",
     "grpcio": "#d1495b",
@@ -25,6 +28,9 @@ COLOURS = {
 NAMES = {
     "direct": "no relay: Envoy asks the picker",
     "nghttpx": "nghttpx (C++, decides nothing)",
+    "grpc-go": "grpc-go, decides nothing",
+    "grpc-go-typed": "grpc-go, typed messages",
+    "tonic": "tonic (Rust), decides nothing",
     "native": "epp-client",
     "native-python": "epp-client, not compiled",
     "grpcio": "epp-client on grpcio",
@@ -32,39 +38,52 @@ NAMES = {
     "observe": "epp-client, observe",
     "skip": "epp-client, skip",
 }
+_HEADLINE = {
+    "cpu": "CPU of the relay, µs per request",
+    "path": "of the relay and Envoy, µs per request",
+    "rate": "requests per second through one Envoy",
+}
 
 
 def _bars(axes: Axes, rows: dict[str, Any], key: str, title: str, ways: tuple[str, ...]) -> None:
     """Medians, with a line from the minimum to the maximum of the rounds."""
-    here = [way for way in ways if way in rows and rows[way][key]["max"]]
-    middle = [rows[way][key]["median"] for way in here]
-    errors = [
-        [rows[way][key]["median"] - rows[way][key]["min"] for way in here],
-        [rows[way][key]["max"] - rows[way][key]["median"] for way in here],
-    ]
-    axes.barh(
-        [NAMES[way] for way in here],
-        middle,
-        xerr=errors,
-        color=[COLOURS[way] for way in here],
-        error_kw={"ecolor": "#222222", "elinewidth": 1, "capsize": 3},
-    )
-    longest = max(rows[way][key]["max"] for way in here)
+    here = [way for way in ways if way in rows]
+    longest = _axis([rows[way][key]["max"] for way in here])
     for place, way in enumerate(here):
-        value, most = rows[way][key]["median"], rows[way][key]["max"]
+        low, value, most = (rows[way][key][name] for name in ("min", "median", "max"))
+        cut = most > longest
+        axes.barh(
+            place,
+            longest if cut else value,
+            xerr=None if cut else [[value - low], [most - value]],
+            color=COLOURS[way],
+            error_kw={"ecolor": "#222222", "elinewidth": 1, "capsize": 3},
+        )
         axes.annotate(
-            f"{value:,.0f}" if value >= 100 else f"{value:.3g}",
-            (most, place), xytext=(7, 0), textcoords="offset points", va="center",
+            f"{_figure(value)}{' (cut)' if cut else ''}",
+            (longest if cut else most, place),
+            xytext=(7, 0), textcoords="offset points", va="center",
         )  # fmt: skip
+    axes.set_yticks(range(len(here)), [NAMES[way] for way in here])
     axes.set_xlim(0, longest * 1.15)
     axes.invert_yaxis()
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value else "none"
+
+
+def _axis(values: list[float]) -> float:
+    """Where the longest bar ends. One that would make the others unreadable is cut there."""
+    *others, longest = sorted(values)
+    return 1.3 * others[-1] if others and longest > 3 * others[-1] > 0 else longest
+
+
 def draw(results: dict[str, Any], folder: Path = RESULTS) -> None:
     """Write PNG and SVG beside the tables."""
-    relays = ("nghttpx", "native", "native-python", "grpcio")
+    relays = ("nghttpx", "grpc-go", "tonic", "native", "native-python", "grpcio")
     foot = (
         f"{results['machine']['cpu']}, {results['machine']['cores']} cores; median of "
         f"{results['rounds']} rounds, lines from the least to the most"
@@ -72,14 +91,18 @@ def draw(results: dict[str, Any], folder: Path = RESULTS) -> None:
     if requests := results.get("requests"):
         connections = min(requests, key=int)
         rows = requests[connections]
-        figure, (left, right) = plt.subplots(1, 2, figsize=(13, 3.4), layout="constrained")
-        title = f"CPU of the relay process, µs per request ({connections} connections)"
-        _bars(left, rows, "cpu", title, relays)
-        _bars(right, rows, "rate", "requests per second through one Envoy", tuple(COLOURS))
+        height = 0.9 + 0.29 * len(rows)
+        figure, panels = plt.subplots(1, 3, figsize=(14, height), layout="constrained")
+        for axes, (key, title) in zip(panels, _HEADLINE.items(), strict=True):
+            _bars(axes, rows, key, title, tuple(COLOURS))
+            if axes is not panels[0]:
+                axes.set_yticks([])
+        title = f"POSTs over {connections} connections"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         _save(figure, folder, "headline", foot)
     for part, unit, title in (
-        ("streams", "streams", "CPU of the relay process, µs per streamed chunk"),
-        ("prompts", "bytes of prompt", "CPU of the relay process, µs per request"),
+        ("streams", "streams", "CPU of the relay, µs per streamed chunk"),
+        ("prompts", "bytes of prompt", "CPU of the relay, µs per request"),
     ):
         if found := results.get(part):
             figure, panels = plt.subplots(

@@ -1,8 +1,8 @@
 """The measured installation: one Envoy with a listener for each way to the picker.
 
-The ways are `direct` (Envoy to picker), `nghttpx` (a C++ HTTP/2 proxy in between that decides nothing), the
-sidecar with our own transport compiled (`native`) and as plain Python (`native-python`), and the sidecar
-with `grpcio`.
+The ways are `direct` (Envoy to picker), the rivals in between, which decide nothing (`nghttpx`, `grpc-go`,
+`grpc-go-typed`, `tonic`), the sidecar with our own transport compiled (`native`) and as plain Python
+(`native-python`), and the sidecar with `grpcio`.
 """
 
 import asyncio
@@ -21,6 +21,8 @@ from typing import Any
 
 import yaml
 
+from benchmarks.rivals.build import Unavailable
+from benchmarks.rivals.running import RIVALS, command, start
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.own_clusters import SIDECAR_CLUSTER
 from epp_client.pool.inference_pool import PoolName
@@ -242,7 +244,7 @@ class SidecarProcess:
         endpoints. `before`: the checkout of the way `before`."""
         socket = folder / f"{way}.sock"
         socket.unlink(missing_ok=True)
-        # PYTHONSAFEPATH, as the working directory has the compiled modules.
+        # PYTHONSAFEPATH, as the working directory may have other modules of this name.
         transport = "grpcio" if way == "grpcio" else "native"
         command = [sys.executable, "-m", "epp_client", "serve"]
         if churning is not None:
@@ -318,7 +320,7 @@ async def running_rig(
             rig.pids[f"{way} control"] = [sidecar.process.pid]
         _prove_compilation(rig)
         if churning is None:
-            await _nghttpx(owner, rig, sockets, told["address"])
+            await _rivals(owner, rig, sockets, told["address"])
         document = bootstrap(rig, sockets, xds, told["address"])
         envoy = await owner.enter_async_context(
             running_envoy(yaml.safe_dump(document), _admin(document))
@@ -347,28 +349,18 @@ def _admin(document: dict[str, Any]) -> tuple[str, int]:
     return address["address"], address["port_value"]
 
 
-async def _nghttpx(owner: AsyncExitStack, rig: Rig, sockets: dict[str, Path], picker: str) -> None:
-    if shutil.which("nghttpx") is None:
-        rig.skipped["nghttpx"] = "not installed: apt-get install nghttp2-proxy"
-        return
-    socket = sockets["nghttpx"] = rig.folder / "nghttpx.sock"
-    ip, _, port = picker.rpartition(":")
-    process = await Process.start(
-        "nghttpx", f"--frontend=unix:{socket};no-tls", f"--backend={ip},{port};/;proto=h2",
-        "--workers=1", "--no-via", "--no-add-x-forwarded-proto", "--errorlog-file=/dev/null",
-        "--conf=/dev/null", "--no-ocsp",
-        "--frontend-http2-max-concurrent-streams=65536",
-        "--backend-http2-max-concurrent-streams=65536",
-        "--worker-frontend-connections=0", "--single-process",
-    )  # fmt: skip
-    owner.push_async_callback(process.stop, 1)
-    for _ in range(1000):
-        if socket.exists():
-            break
-        await asyncio.sleep(0.01)
-    else:
-        raise RuntimeError(f"nghttpx did not start:\n{process.tail}")
-    rig.pids["nghttpx"] = [process.pid]
+async def _rivals(owner: AsyncExitStack, rig: Rig, sockets: dict[str, Path], picker: str) -> None:
+    for way in RIVALS:
+        socket = rig.folder / f"{way}.sock"
+        try:
+            # The first time it is built, for a minute.
+            arguments = await asyncio.to_thread(command, way, socket, picker)
+        except Unavailable as why:
+            rig.skipped[way] = str(why)
+            continue
+        process = await start(owner, arguments, socket)
+        sockets[way] = socket
+        rig.pids[way] = [process.pid]
 
 
 async def _warm(rig: Rig, way: str) -> None:

@@ -12,6 +12,7 @@ from epp_client import signals
 from epp_client.logs import set_level
 from epp_client.settings import ServeSettings
 from epp_client.sidecar import Sidecar
+from epp_client.version import COMPILE, NOT_COMPILED, VERSION, hot_path_compiled
 from epp_client.workers.claims import Claims
 from epp_client.workers.left_behind import LeftBehind
 from epp_client.workers.supervisor import Workers
@@ -35,6 +36,7 @@ async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
     level at any time.
     """
     signals.block()
+    say_whether_compiled()
     left = LeftBehind()
     sidecar = Sidecar(settings, claims, upgraded=left.upgraded)
     reaping = asyncio.create_task(left.reap())
@@ -58,6 +60,14 @@ async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
     await reaping
     switching.cancel()
     log.info("stopped")
+
+
+def say_whether_compiled() -> None:
+    """One log line, a warning if requests run through plain Python."""
+    if hot_path_compiled():
+        log.info("the hot path is compiled", version=VERSION)
+    else:
+        log.warning(NOT_COMPILED, version=VERSION, hint=COMPILE)
 
 
 async def _sent(numbers: Collection[signal.Signals]) -> signal.Signals:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from epp_client.logs import configure
+from epp_client.version import COMPILE, NOT_COMPILED, hot_path_compiled
 from testbed.deaths import deaths_noted
 from testbed.stack import Stack, running_stack
 from testbed.traffic import RATE, Traffic, faults
@@ -151,11 +152,19 @@ async def run_demo(*, keep: bool) -> int:
     configure("console", "error")
     console = Console(width=None if os.isatty(1) else 140)
     console.print("starting Envoy, the sidecar, 2 pickers and 3 model servers ...")
+    console.print(hot_path_line(), highlight=False)
     with deaths_noted() as deaths:
         failed = await _show(console, keep=keep)
     for death in deaths:
         console.print(str(death), style="red", markup=False)
     return 1 if failed or deaths else 0
+
+
+def hot_path_line() -> str:
+    """Whether the sidecar is compiled, and what to do if not."""
+    if hot_path_compiled():
+        return "the sidecar's hot path is compiled"
+    return f"{NOT_COMPILED}; {COMPILE}"
 
 
 async def _show(console: Console, *, keep: bool) -> int:

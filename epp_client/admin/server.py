@@ -27,7 +27,7 @@ from epp_client.option_values import host_port
 from epp_client.picker.health import Health
 from epp_client.pool.store import PoolStore
 from epp_client.time_of_day import unix_time
-from epp_client.version import VERSION
+from epp_client.version import VERSION, hot_path_compiled
 
 if TYPE_CHECKING:
     from epp_client.gateway.world import GatewayResolution
@@ -100,6 +100,7 @@ class AdminServer:
         self._readiness = readiness
         self._dashboard, self._runbook = dashboard.load(), dashboard.runbook()
         self._started, self._started_at = time.monotonic(), unix_time()
+        self._compiled = hot_path_compiled()
         self.watching = watching = Watching(
             store, metrics, counters, readiness, serves_xds=serves_xds, log_decisions=log_decisions
         )
@@ -196,6 +197,7 @@ class AdminServer:
         store, metrics = self._store, self._metrics
         return {
             "version": VERSION,
+            "compiled": self._compiled,
             "at": unix_time(),
             "uptime": time.monotonic() - self._started,
             "started": self._started_at,

@@ -98,7 +98,9 @@ def findings(
 
 def sidecar_line(said: dict[str, Any]) -> str:
     """The process, its workers and its Envoys."""
-    parts = [f"epp-client {clean(said['version'])}, up {span(said['uptime'])}"]
+    # One of before 0.3 does not say it.
+    plain = "" if said.get("compiled", True) else " (not compiled)"
+    parts = [f"epp-client {clean(said['version'])}{plain}, up {span(said['uptime'])}"]
     workers = round(said["workers"])
     parts.append(some(workers, "worker") if workers else "relays in the control process")
     if said["restarts"]:

@@ -20,6 +20,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.errors import LeftOut, Reason
+from epp_client.metrics import registry
 from epp_client.metrics.certificates import CertificateSource
 from epp_client.metrics.counters import PICK_BUCKETS, Counters, PoolCounters
 from epp_client.metrics.processes import ProcessCollector
@@ -34,6 +35,7 @@ from epp_client.pool.snapshot import PickerTarget, PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.relay.outcome import Eviction, Outcome
 from epp_client.tls_settings import ClientTls, TlsMode
+from epp_client.version import VERSION
 from tests.admin.fleet import Followed
 from tests.e2e.tools import split
 
@@ -65,7 +67,7 @@ FAMILIES = {
     "epp_client_xds_pushes": ("counter", {"type"}),
     "epp_client_xds_nacks": ("counter", {"type"}),
     "epp_client_envoys_connected": ("gauge", set()),
-    "epp_client_build_info": ("gauge", {"version", "transport"}),
+    "epp_client_build_info": ("gauge", {"version", "transport", "compiled"}),
     "process_cpu_seconds": ("counter", set()),
     "process_resident_memory_bytes": ("gauge", set()),
     "process_virtual_memory_bytes": ("gauge", set()),
@@ -202,6 +204,15 @@ def test_an_api_server_has_families_of_its_own(
     assert value(sidecar, "epp_client_api_requests_total", verb="watch") == 34
     assert value(sidecar, "epp_client_api_faults_total", fault="forbidden") == 1
     assert value(sidecar, "epp_client_api_events_total") == 560
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_build_info_says_whether_the_hot_path_is_compiled(
+    compiled: bool, store: PoolStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "hot_path_compiled", lambda: compiled)
+    labels = {"version": VERSION, "transport": "grpcio", "compiled": str(compiled).lower()}
+    assert value(Sidecar(store), "epp_client_build_info", **labels) == 1
 
 
 @pytest.mark.parametrize("outcome", Outcome)

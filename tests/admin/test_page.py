@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from epp_client.admin import server
 from epp_client.admin.live import MAX_ENDPOINTS
+from epp_client.version import VERSION
 from tests.admin.fleet import HOSTILE, Fleet
 from tests.admin.pages import BODY, PILL, look_again, shown, text_of, toggled, typed
 from tests.admin.scenes import BROKEN, LYING, Scene
@@ -15,6 +17,18 @@ pytestmark = pytest.mark.timeout(180)
 
 
 # --- the judgement ---
+
+
+async def test_the_page_says_if_the_hot_path_is_not_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for compiled in (True, False):
+        monkeypatch.setattr(server, "hot_path_compiled", lambda answer=compiled: answer)
+        async with shown(Scene(1)) as (page, _):
+            said = await page.run("document.getElementById('version').innerText")
+            assert said.startswith(f"{VERSION}{'' if compiled else ', not compiled'} · up ")
+            head = await page.run("fetch('/summary').then((answer) => answer.json())")
+            assert head["compiled"] is compiled
 
 
 async def test_a_quiet_sidecar_is_ok() -> None:

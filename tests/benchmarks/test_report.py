@@ -14,7 +14,14 @@ PROMISED = {
     "cpu_per_request_vs_nghttpx",
     "cpu_per_request_vs_grpcio",
     "throughput_vs_direct",
+    "cpu_per_request_vs_tonic",
+    "cpu_per_request_vs_grpc_go",
+    "path_cpu_vs_direct",
+    "path_cpu_vs_nghttpx",
+    "path_cpu_vs_tonic",
+    "path_cpu_vs_grpc_go",
     "cpu_per_chunk_vs_nghttpx",
+    "chunk_delay_over_nghttpx_ms_64",
     "p99_churn_vs_quiet",
 }
 
@@ -69,7 +76,8 @@ def test_a_missed_figure_is_called_missed_at_every_load() -> None:
     assert judged("cpu_per_request_vs_nghttpx", must) == "must"
     assert judged("cpu_per_request_vs_nghttpx_64", must + 0.1) == "**missed**"
     assert judged("throughput_vs_direct", 0.89) == "**missed**"
-    assert judged("throughput_vs_direct_64", 0.91) == "moonshot"
+    assert judged("throughput_vs_direct_16", 0.91) == "moonshot"
+    assert judged("throughput_vs_direct_64", 0.91) == "**missed**"
     assert bounds("throughput_nghttpx_vs_direct_64") is None
 
 

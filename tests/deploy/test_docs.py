@@ -271,6 +271,7 @@ CHECKS: Final[Mapping[str, Callable[[Line], None]]] = {
     "kind": image,
     "helm": helm,
     "python": module,
+    "python3": module,
     ".venv/bin/python": module,
     "envoy": envoy,
     "sed": edits_once,

@@ -12,6 +12,7 @@ import pytest
 import trustme
 import yaml
 
+from epp_client.relay import exchange
 from epp_client.settings import TransportName
 from testbed.envoy import envoy_binary
 from testbed.picker import start_picker, tls_credentials
@@ -92,7 +93,9 @@ async def test_check_reads_standard_input_and_says_what_would_be_served(stack: S
     assert "standard input:" in done.stdout
 
 
-async def test_a_source_without_a_pool_says_so(tmp_path: Path) -> None:
+async def test_a_source_without_a_pool_says_so_and_the_first_line_says_whether_it_is_compiled(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "pods.yaml").write_text(yaml.safe_dump(pod("a", "10.0.0.1")))
     log = tmp_path / "log"
     with log.open("wb") as output:
@@ -107,6 +110,9 @@ async def test_a_source_without_a_pool_says_so(tmp_path: Path) -> None:
             while '"serving"' not in log.read_text():
                 await asyncio.sleep(0.05)
         lines = [json.loads(line) for line in log.read_text().splitlines()]
+        plain = str(exchange.__file__).endswith(".py")
+        first = lines[0]["event"].partition(":")[0]
+        assert first == f"the hot path is {'not ' if plain else ''}compiled"
         [hint] = [line["hint"] for line in lines if line["event"] == "no InferencePool is served"]
         [admin] = [line["admin"] for line in lines if line["event"] == "serving"]
         async with aiohttp.ClientSession() as session:

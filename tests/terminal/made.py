@@ -49,6 +49,7 @@ def head(fleet: Fleet, observer: Observer, **more: Any) -> dict[str, Any]:
     assert observer.look is not None
     return {
         "version": "0.2.0",
+        "compiled": True,
         "at": observer.look.at,
         "uptime": 7265.0,
         "reasons": fleet.readiness.reasons,

@@ -25,6 +25,14 @@ def test_a_quiet_sidecar_is_ok() -> None:
     assert "more" not in shown
 
 
+def test_a_sidecar_of_plain_python_is_told() -> None:
+    fleet = Fleet(3)
+    observer = seen(fleet)
+    for compiled, line in ((True, "epp-client 0.2.0, up"), (False, "0.2.0 (not compiled), up")):
+        said = status(fleet, observer, compiled=compiled)
+        assert line in drawn(screen(said, "127.0.0.1:9902", 160, ZONE))
+
+
 def test_trouble_has_its_pool_its_age_and_what_to_do() -> None:
     fleet = Fleet(30, troubled=True)
     observer = seen(fleet)

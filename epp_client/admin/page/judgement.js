@@ -90,7 +90,7 @@ function drawFacts() {
   ].filter(([text]) => text);
   for (const [name, note] of Object.entries(head.notes)) parts.push([`${name}: ${note}`, "warn"]);
   keyed(byId("facts"), parts, (part) => parts.indexOf(part), () => make("span", {}), (node, [text, kind]) => { say(node, text); dress(node, kind); });
-  say(byId("version"), `${head.version} · up ${duration(head.uptime)}`);
+  say(byId("version"), `${head.version}${head.compiled ? "" : ", not compiled"} · up ${duration(head.uptime)}`);
 }
 function drawReasons() {
   const head = state.head, rows = [];
