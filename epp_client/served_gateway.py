@@ -98,12 +98,13 @@ class ServedGateway:
 
 def edge_of(settings: "GatewaySettings", *, retries: bool) -> "GatewayEdge":
     """What Envoy's listeners are to be like. `retries`: whether Envoy can try another endpoint."""
-    from epp_client.envoy.edge import Edge, GatewayEdge
+    from epp_client.envoy.edge import Edge, GatewayEdge, Tracing
 
     edge = Edge(
         idle_timeout=settings.gateway_idle_timeout,
         request_timeout=settings.gateway_request_timeout,
         upgrades=() if settings.gateway_upgrades == ("none",) else settings.gateway_upgrades,
+        tracing=Tracing.to(settings.gateway_otlp_grpc, settings.gateway_trace_share),
     )
     return GatewayEdge(
         edge, settings.gateway_listen, access_log=settings.gateway_access_log, retries=retries

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from epp_client.option_values import host_port
 from epp_client.pool.inference_pool import PoolName
 
 RETRY_BODY_LIMIT = 16 * 1024 * 1024
@@ -20,6 +21,15 @@ class Tracing(NamedTuple):
     """Host and port of an OpenTelemetry collector (OTLP over gRPC)."""
     share: float = 100.0
     """Per cent of the requests without a sampling decision of their client that are sampled."""
+
+    @classmethod
+    def to(cls, collector: str | None, share: float) -> "Tracing | None":
+        """Tracing to a collector at `host:port`; None without a collector.
+
+        Raises:
+            ValueError: `collector` is not of that form.
+        """
+        return None if collector is None else cls(host_port(collector), share)
 
 
 class Edge(NamedTuple):
