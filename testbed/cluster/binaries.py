@@ -34,13 +34,17 @@ PROGRAMS = {
     ),
     "kubectl": ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
     "port-forward": ("port-forward", "."),
+    "otel-collector": ("otel-collector", "."),
     "echo-basic": ("conformance", f"{GATEWAY_API}/conformance/echo-basic"),
     "gaie.test": ("conformance", f"{GAIE}/conformance"),
     "gateway-api.test": ("conformance", f"{GATEWAY_API}/conformance"),
 }
 """The directory under `go/` and the package of each program: its main package, or that of its tests."""
-TIER = ("etcd", "kube-apiserver", "kubectl", "kustomize", "helm", "lwepp", "epp", "epp-1.2")
-"""What the tests against a real API server need."""
+TIER = (
+    *("etcd", "kube-apiserver", "kubectl", "kustomize", "helm"),
+    *("lwepp", "epp", "epp-1.2", "otel-collector"),
+)
+"""What the tests against a real API server need, and those of traces."""
 MACHINE = (
     *("etcd", "kube-apiserver", "kube-controller-manager", "port-forward"),
     *("lwepp", "echo-basic"),
