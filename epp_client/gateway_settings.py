@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from epp_client.option_values import IpAddress
+from epp_client.option_values import CollectorAddress, IpAddress, PerCent
 
 
 class GatewaySettings(BaseModel):
@@ -25,3 +25,9 @@ class GatewaySettings(BaseModel):
     gateway_upgrades: tuple[str, ...] = ("websocket",)
     """Protocol that clients of a Gateway may upgrade to, repeatable; `none`: no upgrades. Default:
     websocket."""
+    gateway_otlp_grpc: CollectorAddress | None = None
+    """host:port of an OpenTelemetry collector (OTLP over gRPC) for Envoy's own spans of requests through a
+    Gateway. Envoy then sends a `traceparent` to pickers and model servers."""
+    gateway_trace_share: PerCent = 100.0
+    """Per cent of the requests through a Gateway that Envoy samples, of those whose client has not decided
+    it."""

@@ -138,6 +138,9 @@ EndpointKeys = Annotated[
     tuple[Annotated[str, AfterValidator(_endpoint)], ...], AfterValidator(_once)
 ]
 """Different `ip:port`, in canonical spelling."""
+CollectorAddress = Annotated[str, AfterValidator(checked_host_port)]
+"""`host:port` of an OpenTelemetry collector."""
+PerCent = Annotated[float, Field(ge=0, le=100)]
 PickerAddress = Annotated[str, AfterValidator(_picker)]
 """`host:port`, or `namespace/name:port` of a Service."""
 LabelSelector = Annotated[str, AfterValidator(_label_selector)]

@@ -99,12 +99,13 @@ class ServedGateway:
 
 def edge_of(settings: "GatewaySettings", mode: "UpstreamMode", sockets: int) -> "GatewayEdge":
     """What Envoy's listeners are to be like. `sockets`: the number of those of the relay workers."""
-    from epp_client.envoy.edge import Edge, GatewayEdge, SidecarShape
+    from epp_client.envoy.edge import Edge, GatewayEdge, SidecarShape, Tracing
 
     edge = Edge(
         idle_timeout=settings.gateway_idle_timeout,
         request_timeout=settings.gateway_request_timeout,
         upgrades=() if settings.gateway_upgrades == ("none",) else settings.gateway_upgrades,
+        tracing=Tracing.to(settings.gateway_otlp_grpc, settings.gateway_trace_share),
     )
     return GatewayEdge(
         edge,

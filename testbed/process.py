@@ -71,10 +71,19 @@ class Process:
         """Run a Python module until its first line, which is JSON with its address.
 
         Raises:
+            ProcessFailed: see `ready`.
+        """
+        return await cls.ready(sys.executable, "-m", module, *arguments, name=module)
+
+    @classmethod
+    async def ready(cls, *command: str, name: str = "") -> tuple["Process", dict[str, Any]]:
+        """Run `command` until its first line, which is JSON.
+
+        Raises:
             ProcessFailed: it ended, or printed nothing for `START_TIMEOUT` s; the text has its output.
         """
-        child = await cls.start(sys.executable, "-m", module, *arguments)
-        child.name = module
+        child = await cls.start(*command)
+        child.name = name or child.name
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 return child, json.loads(await child._first_line())

@@ -9,8 +9,10 @@ import typer
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
+from epp_client.cli.envoy_config import EnvoySettings
 from epp_client.cli.options import as_arguments, settings_as_options
 from epp_client.errors import SettingsError
+from epp_client.gateway_settings import GatewaySettings
 from epp_client.settings import ServeSettings, serve_settings
 from epp_client.tls_settings import TlsMode
 
@@ -52,6 +54,18 @@ def test_what_is_not_given_is_left_to_the_settings() -> None:
     assert given() == {}
     settings = serve_settings({"pools": "."})
     assert settings == ServeSettings(pools=Path())
+
+
+def test_the_ports_of_a_gateway_have_the_defaults_of_a_printed_listener() -> None:
+    printed = EnvoySettings.model_fields
+    shared = {
+        name: field
+        for name, field in GatewaySettings.model_fields.items()
+        if name.removeprefix("gateway_") in printed and name != "gateway_listen"
+    }
+    assert len(shared) == 5
+    for name, field in shared.items():
+        assert field.default == printed[name.removeprefix("gateway_")].default, name
 
 
 def test_every_field_has_an_option_with_its_help() -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
-from epp_client.option_values import host_port
+from epp_client.option_values import CollectorAddress, PerCent, host_port
 from epp_client.pool.settings import Modes, PoolSettings, RequestMode, ResponseMode
 from epp_client.settings import (
     MAX_WORKERS,
@@ -51,10 +51,10 @@ class EnvoySettings(BaseModel):
     """Seconds from the end of a request to the end of its response; 0: no limit."""
     upgrades: tuple[str, ...] = ("websocket",)
     """Protocol that clients may upgrade to, repeatable; `none`: no upgrades. Default: websocket."""
-    otlp_grpc: str | None = None
+    otlp_grpc: CollectorAddress | None = None
     """host:port of an OpenTelemetry collector (OTLP over gRPC) for Envoy's own spans. Envoy then sends a
     `traceparent` to pickers and model servers."""
-    trace_share: Annotated[float, Field(ge=0, le=100)] = 100.0
+    trace_share: PerCent = 100.0
     """Per cent of the requests that Envoy samples, of those whose client has not decided it."""
     envoy_admin: str = "127.0.0.1:9901"
     """host:port of Envoy's admin listener."""
@@ -250,9 +250,7 @@ def edge_of(settings: EnvoySettings) -> "Edge":
         upgrades=() if settings.upgrades == ("none",) else settings.upgrades,
         tls=(certificate, key) if certificate is not None and key is not None else None,
         max_connections=settings.max_connections,
-        tracing=Tracing(address_of(settings.otlp_grpc), settings.trace_share)
-        if settings.otlp_grpc is not None
-        else None,
+        tracing=Tracing.to(settings.otlp_grpc, settings.trace_share),
     )
 
 

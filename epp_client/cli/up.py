@@ -101,6 +101,9 @@ def _beside(given: dict[str, Any], settings: UpSettings, form: str) -> None:
     edge = given.setdefault("gateway_edge", {})
     edge.setdefault("gateway_listen", host)
     edge.setdefault("gateway_access_log", form == "json")
+    if settings.otlp_grpc is not None:
+        edge.setdefault("gateway_otlp_grpc", settings.otlp_grpc)
+        edge.setdefault("gateway_trace_share", settings.trace_share)
 
 
 def _warm_up() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from epp_client.option_values import host_port
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import Modes
 from epp_client.settings import UpstreamMode
@@ -23,6 +24,15 @@ class Tracing(NamedTuple):
     """Host and port of an OpenTelemetry collector (OTLP over gRPC)."""
     share: float = 100.0
     """Per cent of the requests without a sampling decision of their client that are sampled."""
+
+    @classmethod
+    def to(cls, collector: str | None, share: float) -> "Tracing | None":
+        """Tracing to a collector at `host:port`; None without a collector.
+
+        Raises:
+            ValueError: `collector` is not of that form.
+        """
+        return None if collector is None else cls(host_port(collector), share)
 
 
 class Edge(NamedTuple):

@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import betterproto2
 import envoy_data_plane.envoy.config.accesslog.v3 as accesslog_v3
 import envoy_data_plane.envoy.config.core.v3 as core_v3
 import envoy_data_plane.envoy.config.listener.v3 as listener_v3
@@ -15,6 +16,7 @@ import envoy_data_plane.envoy.extensions.access_loggers.stream.v3 as stream_log
 import envoy_data_plane.envoy.extensions.filters.http.router.v3 as router_v3
 import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm_v3
 import envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 as connections_v3
+import envoy_data_plane.envoy.extensions.tracers.opentelemetry.samplers.v3 as samplers_v3
 import envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 as tls_v3
 import envoy_data_plane.envoy.type.v3 as type_v3
 from envoy_data_plane.google.protobuf import Any, Struct
@@ -142,19 +144,37 @@ def connection_manager(
 
 
 def _tracing(tracing: Tracing) -> hcm_v3.HttpConnectionManagerTracing:
-    """W3C Trace Context to pickers and model servers, and Envoy's spans to the collector."""
+    """W3C Trace Context to pickers and model servers, and Envoy's spans to the collector.
+
+    `random_sampling` of the connection manager would discard the decisions of clients too.
+    """
+    ratio = samplers_v3.TraceIdRatioBasedSamplerConfig(
+        sampling_percentage=type_v3.FractionalPercent(
+            numerator=round(tracing.share * 10_000),
+            denominator=type_v3.FractionalPercentDenominatorType.MILLION,
+        )
+    )
+    sampler = samplers_v3.ParentBasedSamplerConfig(
+        wrapped_sampler=_sampler("trace_id_ratio_based", ratio)
+    )
     provider = trace_v3.OpenTelemetryConfig(
         grpc_service=core_v3.GrpcService(
             envoy_grpc=core_v3.GrpcServiceEnvoyGrpc(cluster_name=COLLECTOR_CLUSTER),
             timeout=timedelta(seconds=1),
         ),
         service_name="envoy",
+        sampler=_sampler("parent_based", sampler),
     )
     return hcm_v3.HttpConnectionManagerTracing(
-        random_sampling=type_v3.Percent(value=tracing.share),
         provider=trace_v3.TracingHttp(
             name="envoy.tracers.opentelemetry", typed_config=Any.pack(provider)
         ),
+    )
+
+
+def _sampler(name: str, config: betterproto2.Message) -> core_v3.TypedExtensionConfig:
+    return core_v3.TypedExtensionConfig(
+        name=f"envoy.tracers.opentelemetry.samplers.{name}", typed_config=Any.pack(config)
     )
 
 

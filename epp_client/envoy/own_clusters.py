@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import envoy_data_plane.envoy.config.bootstrap.v3 as bootstrap_v3
@@ -38,12 +39,14 @@ def ads_cluster(socket: Path) -> cluster_v3.Cluster:
 
 
 def collector_cluster(address: tuple[str, int]) -> cluster_v3.Cluster:
-    """The collector of Envoy's spans, by host name and port."""
+    """The collector of Envoy's spans, by host name and port. Envoy serves requests while its name is still
+    looked up, or cannot be."""
     endpoint = endpoint_v3.Endpoint(address=socket_address(*address))
     return cluster_v3.Cluster(
         name=COLLECTOR_CLUSTER,
         type=cluster_v3.ClusterDiscoveryType.STRICT_DNS,
         connect_timeout=timedelta(seconds=1),
+        wait_for_warm_on_init=False,
         typed_extension_protocol_options=_http2(core_v3.Http2ProtocolOptions()),
         load_assignment=endpoint_v3.ClusterLoadAssignment(
             cluster_name=COLLECTOR_CLUSTER,
@@ -54,6 +57,12 @@ def collector_cluster(address: tuple[str, int]) -> cluster_v3.Cluster:
             ],
         ),
     )
+
+
+@cache
+def serialized_collector(address: tuple[str, int]) -> bytes:
+    """`collector_cluster`, serialized."""
+    return bytes(collector_cluster(address))
 
 
 def dynamic_resources(*, gateway: bool) -> bootstrap_v3.BootstrapDynamicResources:

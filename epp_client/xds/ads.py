@@ -17,7 +17,7 @@ from epp_client.envoy.edge import GatewayEdge
 from epp_client.envoy.node import outdated, takes_listeners, untried
 from epp_client.envoy.pb.discovery_pb2 import DiscoveryRequest, Node
 from epp_client.envoy.pool_clusters import cluster_name, serialized_cluster
-from epp_client.gateway.table import GatewayTable, Listener
+from epp_client.gateway.table import GatewayTable
 from epp_client.metrics.registry import Metrics
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.known import Known
@@ -70,13 +70,6 @@ async def _nothing() -> None:
     """For a relay in this process, which reads the store itself."""
 
 
-def _write_listener(listener: Listener, edge: GatewayEdge) -> tuple[str, bytes]:
-    # It takes 50 MB: imported only if used.
-    from epp_client.envoy.gateway_listeners import serialized_listener
-
-    return serialized_listener(listener, edge)
-
-
 class AdsServer:
     """Serves the pools of a store as clusters and endpoints, and the table of a Gateway."""
 
@@ -103,7 +96,7 @@ class AdsServer:
         self._built: dict[str, tuple[PoolName, AppProtocol]] = {}
         self._clusters: dict[str, Resource] = {}
         self._assignments = Assignments(asyncio.get_running_loop().time)
-        self._gateway = None if gateway is None else GatewayResources(gateway, _write_listener)
+        self._gateway = None if gateway is None else GatewayResources(gateway)
         self._gateway_told = gateway_told
         self._gateway_acknowledged: bool | None = None
         self._expiry: asyncio.TimerHandle | None = None

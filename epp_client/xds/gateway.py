@@ -3,7 +3,7 @@
 Each is encoded when it changes, and keeps its generation otherwise.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -18,9 +18,6 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import Modes
 from epp_client.xds.state import CDS, EDS, LDS, RDS, SDS, EnvoyState, Resource, Resources
 
-WriteListener = Callable[[Listener, GatewayEdge], tuple[str, bytes]]
-"""Encodes a Listener: its name and its bytes."""
-
 
 @dataclass
 class _Endpoints:
@@ -34,13 +31,13 @@ class GatewayResources:
     """What Envoy is sent for one Gateway."""
 
     edge: GatewayEdge
-    write_listener: WriteListener
     table: GatewayTable | None = None
     """The newest table; None before the first."""
     by_type: dict[str, dict[str, Resource]] = field(
         default_factory=lambda: {url: {} for url in (CDS, EDS, SDS, LDS, RDS)}
     )
-    """Clusters and endpoints are those of Services."""
+    """Clusters and endpoints are those of Services. There is also the cluster of the collector of Envoy's
+    spans, which has no EDS resource."""
     _modes: Mapping[PoolName, Modes] = field(default_factory=dict)
     _generation: int = 0
     _routes: RouteWriter = field(default_factory=RouteWriter)
@@ -54,13 +51,16 @@ class GatewayResources:
         self.table, self._modes = table, modes
         services = table.services
         self._listeners = {
-            listener: self._listeners.get(listener) or self.write_listener(listener, self.edge)
+            listener: self._listeners.get(listener) or _write_listener(listener, self.edge)
             for listener in table.listeners
         }
         values: dict[str, Mapping[str, bytes]] = {
             CDS: {
-                service_cluster_name(port): serialized_service_cluster(port, service.app_protocol)
-                for port, service in services.items()
+                **(_write_collector(self.edge) if table.listeners else {}),
+                **{
+                    service_cluster_name(port): serialized_service_cluster(port, s.app_protocol)
+                    for port, s in services.items()
+                },
             },
             EDS: self._written(services),
             SDS: {
@@ -141,6 +141,25 @@ class Joined(Mapping[str, Resource]):
 
     def __len__(self) -> int:
         return sum(map(len, self._parts))
+
+
+def _write_listener(listener: Listener, edge: GatewayEdge) -> tuple[str, bytes]:
+    """Its name and its bytes."""
+    # It takes 50 MB: imported only if used.
+    from epp_client.envoy.gateway_listeners import serialized_listener
+
+    return serialized_listener(listener, edge)
+
+
+def _write_collector(edge: GatewayEdge) -> Mapping[str, bytes]:
+    """The cluster to which listeners send spans; none without tracing."""
+    tracing = edge.edge.tracing
+    if tracing is None:
+        return {}
+    # As above.
+    from epp_client.envoy.own_clusters import COLLECTOR_CLUSTER, serialized_collector
+
+    return {COLLECTOR_CLUSTER: serialized_collector(tracing.collector)}
 
 
 def _endpoints(service: Service) -> Iterable[Endpoint]:

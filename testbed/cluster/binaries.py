@@ -1,8 +1,9 @@
 """The programs and CRDs of the cluster tests, found or built once from Go modules into a cache.
 
-Versions are pinned by the go.mod files under `go/`: one for etcd, kube-apiserver and kustomize, one for
-kube-controller-manager, one for helm, one for each real picker, as those are versions of one module, and
-one for the conformance suites and their echo server. Nothing is started here.
+Versions are pinned by the go.mod files under `go/`: one for etcd, kube-apiserver and kustomize, one each
+for kube-controller-manager, kubectl and helm, one for each real picker, as those are versions of one
+module, and one for the conformance suites and their echo server. A program of our own has its source beside
+its go.mod. Nothing is started here.
 """
 
 import fcntl
@@ -31,14 +32,23 @@ PROGRAMS = {
         "kube-controller-manager",
         "k8s.io/kubernetes/cmd/kube-controller-manager",
     ),
+    "kubectl": ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    "port-forward": ("port-forward", "."),
+    "otel-collector": ("otel-collector", "."),
     "echo-basic": ("conformance", f"{GATEWAY_API}/conformance/echo-basic"),
     "gaie.test": ("conformance", f"{GAIE}/conformance"),
     "gateway-api.test": ("conformance", f"{GATEWAY_API}/conformance"),
 }
 """The directory under `go/` and the package of each program: its main package, or that of its tests."""
-TIER = ("etcd", "kube-apiserver", "kustomize", "helm", "lwepp", "epp", "epp-1.2")
-"""What the tests against a real API server need."""
-MACHINE = ("etcd", "kube-apiserver", "kube-controller-manager", "lwepp", "echo-basic")
+TIER = (
+    *("etcd", "kube-apiserver", "kubectl", "kustomize", "helm"),
+    *("lwepp", "epp", "epp-1.2", "otel-collector"),
+)
+"""What the tests against a real API server need, and those of traces."""
+MACHINE = (
+    *("etcd", "kube-apiserver", "kube-controller-manager", "port-forward"),
+    *("lwepp", "echo-basic"),
+)
 """What a cluster of one machine needs (`testbed.cluster.machine`)."""
 CRDS = {
     f"{GAIE}@v1.6.0": ("config/crd/bases/inference.networking.k8s.io_inferencepools.yaml",),
@@ -79,11 +89,13 @@ def cache_folder() -> Path:
 
 
 def _cached(name: str) -> Path:
-    """The path of a program in the cache, which depends on its pinned version only."""
+    """The path of a program in the cache, which depends on its pinned version and our source only."""
     module, package = PROGRAMS[name]
     pinned = (MODULES / module / "go.mod").read_text()
-    made_of = json.dumps([pinned, package, _ldflags(name)])
-    version = hashlib.sha256(made_of.encode()).hexdigest()[:12]
+    made_of = [pinned, package, _ldflags(name)]
+    if package == ".":
+        made_of.append((MODULES / module / "main.go").read_text())
+    version = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
     return cache_folder() / f"{name}-{version}"
 
 

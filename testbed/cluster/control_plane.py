@@ -205,6 +205,10 @@ def _api_server(
         f"--client-ca-file={folder}/ca.crt",
         f"--tls-cert-file={folder}/server.crt",
         f"--tls-private-key-file={folder}/server.key",
+        # The kubelet has the server's certificate: it listens at the same address.
+        f"--kubelet-certificate-authority={folder}/ca.crt",
+        f"--kubelet-client-certificate={folder}/admin.crt",
+        f"--kubelet-client-key={folder}/admin.key",
         "--authorization-mode=RBAC",
         "--anonymous-auth=false",
         f"--service-account-key-file={folder}/server.key",

@@ -92,7 +92,10 @@ async def running_machine() -> AsyncIterator[Machine]:
         access = ("--kubeconfig", str(kubeconfig))
         (services, _), (kubelet, _) = await asyncio.gather(
             Process.python("testbed.cluster.services", *access),
-            Process.python("testbed.cluster.kubelet", *access, "--folder", str(folder)),
+            Process.python(
+                *("testbed.cluster.kubelet", *access, "--folder", str(folder)),
+                *("--certificates", str(plane.folder)),
+            ),
         )
         owner.push_async_callback(services.stop)
         owner.push_async_callback(kubelet.stop, _STOP)

@@ -2,12 +2,9 @@
 what it makes serves through every death that the controller can die."""
 
 import asyncio
-import os
 import re
-import shutil
 import ssl
 import subprocess
-import sys
 from pathlib import Path
 
 import aiohttp
@@ -15,6 +12,7 @@ import pytest
 
 from testbed.cluster.api import Object
 from testbed.cluster.machine import Machine
+from tests.cluster.kubectl import with_programs
 from tests.cluster.pods import PATIENCE, until
 from tests.deploy.test_docs import ROOT
 from tests.e2e.test_getting_started import steps
@@ -61,12 +59,7 @@ class Shell:
 
     def __init__(self, machine: Machine, folder: Path) -> None:
         self._folder = folder
-        self._environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": str(folder),
-            "KUBECONFIG": str(machine.kubeconfig),
-        }
+        self._environment = with_programs(machine.kubeconfig, folder)
 
     async def run(self, line: str) -> str:
         """What a command prints."""
@@ -89,8 +82,6 @@ class Shell:
 
 
 async def test_the_page_prints_what_it_says(machine: Machine, tmp_path: Path) -> None:
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl on PATH to run the commands of the page with")
     shell = Shell(machine, tmp_path)
     compared = 0
     for lines, shown in steps(PAGE.read_text()):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -13,8 +14,10 @@ import pytest
 from testbed.cluster.api import Object
 from testbed.cluster.machine import Machine
 from testbed.process import Process
+from tests.cluster.kubectl import with_programs
 from tests.cluster.kustomize import CONFIG, render
 from tests.cluster.pods import PATIENCE, pod, ready, until, until_gone
+from tests.terminal.pages import command
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(150)]
 
@@ -37,7 +40,7 @@ def _one(kind: str, items: list[Object], name: str) -> Object:
     return found
 
 
-async def test_our_deployment_runs_as_it_is_written(machine: Machine) -> None:
+async def test_our_deployment_runs_as_it_is_written(machine: Machine, tmp_path: Path) -> None:
     items = [*render(CONFIG / "example"), *render(CONFIG / "base")]
     deployment = _one("Deployment", items, "inference-gateway")
     service = _one("Service", items, "inference-gateway")
@@ -51,6 +54,12 @@ async def test_our_deployment_runs_as_it_is_written(machine: Machine) -> None:
     async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
         assert answer.status == 200, await answer.text()
         assert answer.headers["x-model-server"].endswith(":8000")
+    where = ("--pod", "deploy/inference-gateway", "-n", "inference")
+    environment = with_programs(machine.kubeconfig, tmp_path)
+    top = await command("top", "--once", *where, env=environment)
+    assert "inference/llama" in top.out, top.err
+    tap = await command("tap", *where, "--last", "1", "--no-follow", env=environment)
+    assert json.loads(tap.out)["outcome"] == "steered", tap.err
 
     await machine.api.patch(deployment, {"spec": {"replicas": 0}})
     pods = f"/api/v1/namespaces/{deployment['metadata']['namespace']}/pods"

@@ -3,20 +3,17 @@
 Without a container runtime no Pod runs. What waits for one, or needs docker or kind, is left out.
 """
 
-import os
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from testbed.cluster.binaries import binary
 from testbed.cluster.control_plane import running_control_plane
+from tests.cluster.kubectl import with_programs
 from tests.deploy.test_docs import ROOT
 from tests.e2e.test_getting_started import steps
 
@@ -46,23 +43,11 @@ def runs_here(line: str) -> bool:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def environment(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str]]:
-    """With the tier's `helm`, and an API server that has no object of a test."""
+    """With the tier's programs, and an API server that has no object of a test."""
     folder = tmp_path_factory.mktemp("quick-start")
-    programs = folder / "bin"
-    programs.mkdir()
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl on PATH to run the commands of the pages with")
-    (programs / "helm").symlink_to(binary("helm"))
     async with running_control_plane() as plane:
         kubeconfig = plane.admin.write(folder / "kubeconfig")
-        yield {
-            **os.environ,
-            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            # Of kubectl's cache and helm's settings.
-            "HOME": str(folder),
-            "KUBECONFIG": str(kubeconfig),
-            "HF_TOKEN": "a-token",
-        }
+        yield {**with_programs(kubeconfig, folder, "helm"), "HF_TOKEN": "a-token"}
 
 
 def run(line: str, environment: dict[str, str], folder: Path) -> str:

@@ -1,89 +1,15 @@
 """Spans of ours and of Envoy, in one trace, at a collector that speaks OTLP."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 import pytest
 import yaml
-from aiohttp import web
-from grpc import aio
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
-    TraceServiceServicer,
-    add_TraceServiceServicer_to_server,
-)
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from epp_client.envoy.edge import EDGE, Tracing
 from testbed.stack import running_stack
+from tests.e2e.spans import PARENT, SAMPLED, TRACE, attributes, running_collector
 from tests.e2e.tools import echo
-
-TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-
-
-class Collector(TraceServiceServicer):  # type: ignore[misc]
-    """An OpenTelemetry collector: OTLP over HTTP for us, over gRPC for Envoy."""
-
-    def __init__(self) -> None:
-        self.spans: dict[str, list[Span]] = defaultdict(list)
-        """By the service that sent them."""
-        self.http = ""
-        self.grpc = ("", 0)
-
-    def _take(self, request: ExportTraceServiceRequest) -> None:
-        for resource in request.resource_spans:
-            names = {a.key: a.value.string_value for a in resource.resource.attributes}
-            for scope in resource.scope_spans:
-                self.spans[names["service.name"]] += scope.spans
-
-    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-        del context
-        self._take(request)
-        return ExportTraceServiceResponse()
-
-    async def post(self, request: web.Request) -> web.Response:
-        """OTLP over HTTP."""
-        self._take(ExportTraceServiceRequest.FromString(await request.read()))
-        return web.Response(body=b"", content_type="application/x-protobuf")
-
-    async def has(self, service: str, *names: str) -> dict[str, Span]:
-        """Wait for spans with these names; returns them by name."""
-        async with asyncio.timeout(60):
-            while not set(names) <= (found := {s.name: s for s in self.spans[service]}).keys():
-                await asyncio.sleep(0.1)
-        return found
-
-
-@asynccontextmanager
-async def running_collector() -> AsyncIterator[Collector]:
-    collector = Collector()
-    application = web.Application()
-    application.router.add_post("/v1/traces", collector.post)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    collector.http = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    server = aio.server()
-    add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
-    collector.grpc = ("127.0.0.1", server.add_insecure_port("127.0.0.1:0"))
-    await server.start()
-    try:
-        yield collector
-    finally:
-        await server.stop(0)
-        await runner.cleanup()
-
-
-def attributes(span: Span) -> dict[str, str]:
-    return {item.key: item.value.string_value for item in span.attributes}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -97,7 +23,7 @@ async def test_envoys_span_is_the_parent_of_ours(workers: int) -> None:
         ) as stack,
         httpx.AsyncClient(timeout=60) as client,
     ):
-        answer = await echo(client, stack, "open", traceparent=f"00-{TRACE}-{PARENT}-01")
+        answer = await echo(client, stack, "open", traceparent=SAMPLED)
         assert answer.status_code == 200
         # The model server gets the trace, in a span of Envoy.
         _, trace, _, _ = answer.json()["headers"]["traceparent"].split("-")
@@ -146,7 +72,7 @@ async def test_a_failure_is_an_error_and_an_unsampled_request_has_no_span() -> N
             stack,
             "close",
             x_picker_dialect="pick-outside",
-            traceparent=f"00-{TRACE}-{PARENT}-01",
+            traceparent=SAMPLED,
         )
         assert refused.status_code == 503
         spans = await collector.has("epp-client", "inference exchange")
@@ -156,13 +82,31 @@ async def test_a_failure_is_an_error_and_an_unsampled_request_has_no_span() -> N
         assert {span.trace_id.hex() for span in collector.spans["epp-client"]} == {TRACE}
 
 
+@pytest.mark.parametrize("share", [0.0, 50.0, 100.0])
+async def test_the_share_is_of_requests_whose_client_has_not_decided(share: float) -> None:
+    edge = EDGE._replace(tracing=Tracing(("127.0.0.1", 9), share))
+    async with (
+        running_stack(workers=0, edge=edge) as stack,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
+
+        async def sampled(**headers: str) -> bool:
+            answer = await echo(client, stack, "open", **headers)
+            return bool(answer.json()["headers"]["traceparent"].endswith("-01"))
+
+        assert await sampled(traceparent=SAMPLED)
+        assert not await sampled(traceparent=SAMPLED.removesuffix("1") + "0")
+        undecided = [await sampled() for _ in range(40)]
+        assert 0 < sum(undecided) < 40 if share == 50.0 else set(undecided) == {share == 100.0}
+
+
 async def test_a_collector_that_is_away_costs_no_request() -> None:
     async with (
         running_stack(otlp_endpoint="http://127.0.0.1:9") as stack,
         httpx.AsyncClient(timeout=60) as client,
     ):
         for _ in range(20):
-            answer = await echo(client, stack, "open", traceparent=f"00-{TRACE}-{PARENT}-01")
+            answer = await echo(client, stack, "open", traceparent=SAMPLED)
             assert answer.status_code == 200
 
 
@@ -178,5 +122,7 @@ def test_the_printed_bootstrap_has_the_collector() -> None:
     names = [cluster["name"] for cluster in printed["static_resources"]["clusters"]]
     assert "otel-collector" in names
     [chain] = printed["static_resources"]["listeners"][0]["filter_chains"]
-    tracing = chain["filters"][0]["typed_config"]["tracing"]
-    assert tracing["random_sampling"] == {"value": 5.0}
+    provider = chain["filters"][0]["typed_config"]["tracing"]["provider"]
+    parents = provider["typed_config"]["sampler"]["typed_config"]
+    share = parents["wrapped_sampler"]["typed_config"]["sampling_percentage"]
+    assert share == {"numerator": 50_000, "denominator": "MILLION"}

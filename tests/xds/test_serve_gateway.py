@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
-from epp_client.envoy.edge import GatewayEdge
+from epp_client.envoy.edge import Edge, GatewayEdge, Tracing
+from epp_client.envoy.own_clusters import COLLECTOR_CLUSTER
 from epp_client.gateway.table import (
     Backend,
     Certificate,
@@ -32,6 +33,7 @@ from epp_client.pool.settings import PoolSettings, RequestMode, ResponseMode
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.xds.ads import AdsServer
+from epp_client.xds.gateway import GatewayResources
 from epp_client.xds.state import CDS, EDS, LDS, RDS, SDS
 
 from .talking_envoy import CLUSTER, POOL, TalkingEnvoy, publish, serving, table, talking_envoy
@@ -243,3 +245,14 @@ async def test_routes_that_are_missing_are_empty_ones(tmp_path: Path) -> None:
         envoy.say(RDS, "all")
         [routes] = (await envoy.hears(RDS)).resources
         assert routes.value.startswith(b"\x0a\x03all")
+
+
+async def test_the_collector_of_spans_is_a_cluster_while_there_are_listeners() -> None:
+    edge = GatewayEdge(Edge(tracing=Tracing(("otel", 4317))))
+    resources = GatewayResources(edge)
+    assert resources.put(gateway_table(WEB), ())[CDS] == {SERVICE, COLLECTOR_CLUSTER}
+    assert CDS not in resources.put(gateway_table(WEB), ())
+    assert COLLECTOR_CLUSTER not in resources.by_type[EDS]
+    # As for an Envoy with a printed bootstrap, which has it already.
+    none = replace(gateway_table(WEB), listeners=())
+    assert resources.put(none, ())[CDS] == {COLLECTOR_CLUSTER}

@@ -12,6 +12,7 @@ import aiohttp
 
 from testbed.cluster.api import MERGE, Api, ApiError, Object
 from testbed.cluster.kubelet.containers import ContainerLife, Place, status_of
+from testbed.cluster.kubelet.forwarding import forwarded
 from testbed.cluster.kubelet.images import NoImage, image
 from testbed.cluster.kubelet.sandbox import NODE, Addresses, NetworkFailed, running_sandbox
 from testbed.cluster.kubelet.spec import BadSpec, identity, variables
@@ -92,10 +93,13 @@ class PodLife:
     async def _work(self, owner: AsyncExitStack) -> None:
         address = owner.enter_context(self.node.addresses.leased())
         sandbox = await owner.enter_async_context(running_sandbox(address))
+        metadata = self.pod["metadata"]
+        owner.enter_context(
+            forwarded(self.node.folder, metadata["namespace"], metadata["name"], sandbox.network)
+        )
         self._address = address
         self.pod = {**self.pod, "status": {"podIP": address, "hostIP": NODE}}
         self._dirty.set()
-        metadata = self.pod["metadata"]
         contents = Contents(self.node.api)
         folder = self.node.folder / "volumes" / metadata["uid"]
         folders = await until_there(owner, self.pod, contents, folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 import aiohttp
 
 from testbed.cluster.api import Api, ApiError, Object
+from testbed.cluster.kubelet.forwarding import PORT
 from testbed.cluster.kubelet.life import Node, PodLife, lived
 from testbed.cluster.kubelet.sandbox import NODE, Addresses
 from testbed.cluster.watch import Changed, Gone, Listed, uid, watch
@@ -37,6 +38,7 @@ class Kubelet:
                 "capacity": size,
                 "allocatable": size,
                 "addresses": [{"type": "InternalIP", "address": NODE}],
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": PORT}},
                 "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
             },
         }
