@@ -1,8 +1,21 @@
 """Imports what a process needs without what it does not. Imported before everything else, so it needs the
 standard library only."""
 
+import contextlib
+import gc
 import importlib
 import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """For blocks that import: the cycle collector would look again and again at what stays to the end."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def structlog_without_rich() -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
+from epp_client.imports import uncollected
 from epp_client.option_values import host_port
 from epp_client.pool.settings import PoolSettings, ResponseMode
 from epp_client.settings import (
@@ -31,7 +32,7 @@ _RUN = Path("/run/epp-client")
 class EnvoySettings(BaseModel):
     """Settings of Envoy, for every command that makes its bootstrap. The docstrings are the help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     routes: tuple[str, ...] = ()
     """/PREFIX=namespace/name, repeatable. Default: `/<namespace>/<name>/` for each pool, and `/` if there
@@ -74,7 +75,7 @@ class EnvoyConfigSettings(EnvoySettings):
 
     pools: Path | None = None
     """Manifest file or directory (YAML or JSON) with InferencePools."""
-    endpoints: EndpointSettings = EndpointSettings()
+    endpoints: EndpointSettings = Field(default_factory=EndpointSettings)
     named_pools: tuple[str, ...] = ()
     """namespace/name of a pool, repeatable, instead of manifests: `serve` knows the rest. For a pool whose
     response mode differs from --response-mode: namespace/name=MODE."""
@@ -122,7 +123,9 @@ class EnvoyConfigSettings(EnvoySettings):
 def envoy_config(given: dict[str, Any]) -> None:
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets no route."""
     settings = valid(EnvoyConfigSettings, given)
-    text = _for_gateway(settings) if settings.gateway else _for_pools(settings)
+    # Most of it is the import of envoy-data-plane and the making of its classes.
+    with uncollected():
+        text = _for_gateway(settings) if settings.gateway else _for_pools(settings)
     if settings.output is None:
         typer.echo(text)
         return
