@@ -95,3 +95,20 @@ def test_rich_can_still_be_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "None\n"
+
+
+def test_a_printed_bootstrap_takes_no_pydantic_dataclass() -> None:
+    """Twice the time."""
+    code = (
+        "import sys\n"
+        "sys.argv = ['epp-client', 'envoy-config', '--pool', 'a/b', '--route', '/=a/b']\n"
+        "from epp_client import cli\n"
+        "try:\n"
+        "    cli.main()\n"
+        "finally:\n"
+        "    from pydantic.dataclasses import dataclass, is_pydantic_dataclass\n"
+        "    import envoy_data_plane.envoy.config.route.v3 as route_v3\n"
+        "    print('checked:', is_pydantic_dataclass(route_v3.Route), dataclass.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("checked: False pydantic.dataclasses\n"), done.stderr

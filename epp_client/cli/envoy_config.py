@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
-from epp_client.imports import uncollected
+from epp_client.imports import plain_messages, uncollected
 from epp_client.option_values import host_port
 from epp_client.pool.settings import PoolSettings, ResponseMode
 from epp_client.settings import (
@@ -123,8 +123,9 @@ class EnvoyConfigSettings(EnvoySettings):
 def envoy_config(given: dict[str, Any]) -> None:
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets no route."""
     settings = valid(EnvoyConfigSettings, given)
-    # Most of it is the import of envoy-data-plane and the making of its classes.
     with uncollected():
+        with plain_messages():
+            import epp_client.envoy.bootstrap  # noqa: F401
         text = _for_gateway(settings) if settings.gateway else _for_pools(settings)
     if settings.output is None:
         typer.echo(text)
@@ -254,9 +255,10 @@ def route_of(text: str) -> "Route":
     Raises:
         SettingsError: it is not of that form.
     """
-    from epp_client.envoy.routes import Route
     from epp_client.pool.inference_pool import PoolName
 
+    with plain_messages():
+        from epp_client.envoy.routes import Route
     prefix, _, pool = text.partition("=")
     namespace, slash, name = pool.partition("/")
     if not prefix.startswith("/") or not slash:
