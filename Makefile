@@ -28,8 +28,8 @@ demo: venv ## Run the demo on this machine: Envoy, sidecar, pickers, model serve
 build/axe: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ axe-playwright-python==0.1.8
 
-test: venv build/axe ## Run the tests in four processes: many of them mostly wait
-	$(BIN)/python -m pytest -n 4
+test: venv build/axe ## Run the tests in six processes: many of them mostly wait
+	$(BIN)/python -m pytest -n 6
 
 repeat: venv ## Repeat TEST beside a load that takes the CPU, TIMES=20 or until it fails
 	$(BIN)/python .ci/repeat.py '$(TEST)' $(or $(TIMES),20)

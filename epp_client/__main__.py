@@ -7,7 +7,7 @@ commands block their signals before anything else is imported.
 import sys
 
 from epp_client import signals
-from epp_client.imports import structlog_without_rich
+from epp_client.imports import structlog_without_rich, uncollected
 
 LONG_RUNNING = ("serve", "hold", "up", "standalone", "controller")
 
@@ -17,8 +17,8 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in LONG_RUNNING:
         signals.block()
         structlog_without_rich()
-    from epp_client import cli
-
+    with uncollected():
+        from epp_client import cli
     cli.main()
 
 

@@ -10,7 +10,7 @@ from epp_client.option_values import CollectorAddress, IpAddress, PerCent
 class GatewaySettings(BaseModel):
     """How Envoy serves the ports of a Gateway, which it gets from the sidecar. Times are in seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     gateway_listen: IpAddress = "0.0.0.0"
     """IP address on which Envoy listens on the ports of a Gateway; `::` for IPv4 and IPv6."""

@@ -67,7 +67,7 @@ ControllerName = Annotated[str, Field(max_length=253, pattern=_CONTROLLER)]
 class KubernetesSettings(BaseModel):
     """Where and how to follow the Kubernetes API, and whether to report status."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     kubeconfig: Path | None = None
     """kubeconfig file. Default: the Pod's ServiceAccount, else $KUBECONFIG, else ~/.kube/config."""
@@ -142,7 +142,7 @@ class EndpointSettings(BaseModel):
     """One pool that is given by options, without an InferencePool: its endpoints, or the selector of its
     Pods."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     endpoint: EndpointKeys = ()
     """ip:port of a model server, repeatable. The endpoints make one pool without Kubernetes objects."""
@@ -267,14 +267,14 @@ def _spelled(name: str) -> str:
 class SourceSettings(BaseModel):
     """Where the pools come from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     pools: Path | None = None
     """Manifest file or directory (YAML or JSON) with InferencePools, Pods, Services and EndpointSlices,
     e.g. from `kubectl get inferencepools,pods,services,endpointslices -o yaml`."""
     kubernetes: KubernetesSettings | None = None
     """Follow the Kubernetes API instead of --pools, with the Pod's ServiceAccount or a kubeconfig."""
-    endpoints: EndpointSettings = EndpointSettings()
+    endpoints: EndpointSettings = Field(default_factory=EndpointSettings)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -312,7 +312,7 @@ class ServeSettings(SourceSettings):
     admin_hosts: tuple[HostName, ...] = ()
     """Additional name that the `Host` header of a request to the admin page may have, repeatable. Always
     allowed: localhost, the address that the request came to, the host of --admin, this machine's name."""
-    gateway_edge: GatewaySettings = GatewaySettings()
+    gateway_edge: GatewaySettings = Field(default_factory=GatewaySettings)
     transport: TransportName = TransportName.NATIVE
     """gRPC implementation of the relay: our own, or the grpcio library."""
     upstream_mode: UpstreamMode = UpstreamMode.OVERRIDE_HOST
@@ -332,7 +332,7 @@ class ServeSettings(SourceSettings):
     spans of the requests whose `traceparent` is sampled. Needs `pip install 'epp-client[otel]'`."""
     drain_timeout: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     """Seconds that open streams have to finish after SIGTERM."""
-    pool_defaults: PoolSettings = PoolSettings()
+    pool_defaults: PoolSettings = Field(default_factory=PoolSettings)
     """Defaults that annotations on an InferencePool override."""
     log_format: str = "auto"
     """Log format: `json`, `console` (for people), or `auto`: console if stderr is a terminal, else json."""

@@ -26,7 +26,7 @@ class TlsMode(StrEnum):
 class ClientTls(BaseModel):
     """TLS towards a picker. Hashable, because it is a part of the connection pool's key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     mode: TlsMode = TlsMode.UNVERIFIED
     """TLS mode of connections to pickers. GAIE's picker has a self-signed certificate by default:

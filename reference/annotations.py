@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from pydantic.fields import FieldInfo
 
+from epp_client.field_docs import field_docs
 from epp_client.pool.settings import (
     ANNOTATION_PREFIX,
     STEERING_HEADERS,
@@ -31,8 +32,8 @@ Durations are `250ms`, `10s`, `2m` or a number of seconds. Sizes are `1048576`, 
 def annotations() -> str:
     """Every annotation with its default."""
     rows = [
-        [code(f"{ANNOTATION_PREFIX}{name}"), _default(field), field.description or ""]
-        for name, field in annotation_fields().items()
+        [code(f"{ANNOTATION_PREFIX}{name}"), _default(field), meaning]
+        for name, (field, meaning) in annotation_fields().items()
     ]
     values: list[tuple[str, type[StrEnum]]] = [
         ("request-mode", RequestMode),
@@ -47,15 +48,18 @@ def annotations() -> str:
     return "\n".join(parts)
 
 
-def annotation_fields() -> dict[str, FieldInfo]:
-    """The field behind each annotation, by the annotation's name without its prefix."""
+def annotation_fields() -> dict[str, tuple[FieldInfo, str]]:
+    """The field behind each annotation and its meaning, by the annotation's name without its prefix."""
+    docs = field_docs(PoolSettings)
     found = {
-        name.replace("_", "-"): field
+        name.replace("_", "-"): (field, docs[name])
         for name, field in PoolSettings.model_fields.items()
         if name != "tls"
     }
+    docs = field_docs(ClientTls)
     for name, field in ClientTls.model_fields.items():
-        found["tls" if name == "mode" else f"tls-{name.replace('_', '-')}"] = field
+        annotation = "tls" if name == "mode" else f"tls-{name.replace('_', '-')}"
+        found[annotation] = (field, docs[name])
     return found
 
 

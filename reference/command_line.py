@@ -53,6 +53,7 @@ def command_line() -> str:
 
 
 def _command(name: str, command: Any) -> str:
+    command.document()
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
     usage = " ".join(["epp-client", name, *(p.metavar or p.name.upper() for p in arguments)])

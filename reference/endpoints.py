@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from epp_client.endpoints.parse import FileShape
+from epp_client.endpoints.parse import EndpointShape, FileShape, PoolShape
+from epp_client.field_docs import field_docs
 
 
 def endpoints_schema() -> str:
@@ -13,4 +14,8 @@ def endpoints_schema() -> str:
         **FileShape.model_json_schema(),
         "title": "A file for epp-client --endpoints",
     }
+    for shape in (FileShape, PoolShape, EndpointShape):
+        written = schema if shape is FileShape else schema["$defs"][shape.__name__]
+        for name, meaning in field_docs(shape).items():
+            written["properties"][name]["description"] = meaning
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"

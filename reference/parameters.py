@@ -1,6 +1,7 @@
 """docs/reference/gateway-parameters.md: what a ConfigMap may change of a Gateway's data plane."""
 
 from epp_client.controller.parameters import Parameters
+from epp_client.field_docs import field_docs
 from reference.text import code, table
 
 _HEAD = """\
@@ -15,11 +16,12 @@ that is not in this list, or a value that cannot be used, the Gateway gets `Acce
 
 def parameters() -> str:
     """Every key with its default."""
+    docs = field_docs(Parameters)
     rows = [
         [
             code(field.alias or str(field.validation_alias or _camel(name))),
             code(field.default) if isinstance(field.default, int | str) else "",
-            field.description or "",
+            docs[name],
         ]
         for name, field in Parameters.model_fields.items()
     ]

@@ -30,15 +30,20 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 _APART = (
+    "tests/controller/test_process.py",
     "tests/e2e/test_chaos_lifecycle.py",
+    "tests/e2e/test_getting_started.py",
+    "tests/e2e/test_incident.py",
     "tests/e2e/test_removed_sockets.py",
     "tests/e2e/test_slow_start.py",
     "tests/slow/",
+    "tests/terminal/test_commands.py",
     "tests/workers/test_signals.py",
 )
 """Tests that take long and start all that they use: each may run in another process."""
-_LONG = ("e2e", "workers", "transparency")
-"""Folders whose tests start whole installations."""
+_LONG = ("e2e", "workers", "transparency", "admin", "controller", "terminal", "up")
+"""Folders whose tests start processes and wait for them. Those without come last: they are short, and a
+process that is left alone at the end has little to do."""
 
 
 class _Scheduling(LoadScopeScheduling):

@@ -19,20 +19,73 @@ STARTS = {
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("process", STARTS)
-def test_serving_does_not_import_rich(process: str) -> None:
+SOURCES = {
+    *("epp_client.manifests.source", "epp_client.endpoints.source", "epp_client.kubernetes.pools"),
+    *("epp_client.gateway.resolve", "kubernetes_asyncio"),
+}
+"""What a source of pools needs, and who has none yet does not."""
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The modules that `python -m ARGUMENTS` imports until it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", *STARTS[process]],
+        [sys.executable, "-m", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
     )
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert done.returncode
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+@pytest.mark.parametrize("process", STARTS)
+def test_a_start_imports_nothing_that_it_does_not_need(process: str) -> None:
+    imported = imported_by(*STARTS[process])
     assert {"structlog.dev", "epp_client.data_plane.plane"} <= imported
     assert not {name for name in imported if name.startswith("rich.")}
+    assert imported.isdisjoint({"envoy_data_plane", *SOURCES})
+    assert ("typer" in imported) == (process == "control process")
+
+
+def test_a_command_imports_no_other_command() -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['epp-client', 'status', '--admin', 'nowhere']\n"
+        "from epp_client import cli\n"
+        "try:\n"
+        "    cli.main()\n"
+        "finally:\n"
+        "    print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "'nowhere' is not of the form host:port" in done.stderr
+    imported = set(done.stdout.split())
+    files = {f"epp_client.cli.{path.stem}" for path in (ROOT / "epp_client" / "cli").glob("*.py")}
+    assert files & imported == {
+        "epp_client.cli.status",
+        "epp_client.cli.targets",
+        "epp_client.cli.options",
+    }
+
+
+def test_the_docstrings_of_settings_are_read_for_the_help_alone() -> None:
+    """It takes 30 ms."""
+    code = (
+        "import inspect, sys\n"
+        "inspect.getsource = lambda _: sys.exit('the source was read')\n"
+        "sys.argv = ['epp-client', *sys.argv[1:]]\n"
+        "from epp_client.cli import main\n"
+        "main()"
+    )
+
+    def ended(*arguments: str) -> str:
+        line = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(line, capture_output=True, text=True, timeout=60).stderr
+
+    assert "give exactly one source of pools" in ended("serve")
+    assert "the source was read" in ended("serve", "--help")
 
 
 def test_rich_can_still_be_imported() -> None:
@@ -42,3 +95,20 @@ def test_rich_can_still_be_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "None\n"
+
+
+def test_a_printed_bootstrap_takes_no_pydantic_dataclass() -> None:
+    """Twice the time."""
+    code = (
+        "import sys\n"
+        "sys.argv = ['epp-client', 'envoy-config', '--pool', 'a/b', '--route', '/=a/b']\n"
+        "from epp_client import cli\n"
+        "try:\n"
+        "    cli.main()\n"
+        "finally:\n"
+        "    from pydantic.dataclasses import dataclass, is_pydantic_dataclass\n"
+        "    import envoy_data_plane.envoy.config.route.v3 as route_v3\n"
+        "    print('checked:', is_pydantic_dataclass(route_v3.Route), dataclass.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("checked: False pydantic.dataclasses\n"), done.stderr

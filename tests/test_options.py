@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from epp_client.cli.envoy_config import EnvoySettings
 from epp_client.cli.options import as_arguments, settings_as_options
 from epp_client.errors import SettingsError
+from epp_client.field_docs import field_docs
 from epp_client.gateway_settings import GatewaySettings
 from epp_client.settings import ServeSettings, serve_settings
 from epp_client.tls_settings import TlsMode
@@ -44,7 +45,7 @@ def leaves(model: type[BaseModel]) -> Iterator[str]:
         kinds = get_args(field.annotation) or (field.annotation,)
         inner = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
         if inner is None:
-            assert field.description, f"{model.__name__}.{name} has no help"
+            assert field_docs(model).get(name), f"{model.__name__}.{name} has no help"
             yield name
         else:
             yield from leaves(inner)

@@ -1,53 +1,79 @@
 """The command line, a file for each command. A command parses, calls one function of the package and
 prints."""
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from epp_client.cli.check import check
-from epp_client.cli.controller import controller
-from epp_client.cli.envoy_config import envoy_config
-from epp_client.cli.hold import hold
-from epp_client.cli.init import init
-from epp_client.cli.pick import pick
-from epp_client.cli.routes import routes
-from epp_client.cli.serve import serve
-from epp_client.cli.standalone import CONTEXT, standalone
-from epp_client.cli.status import status
-from epp_client.cli.tap import tap
-from epp_client.cli.top import top
-from epp_client.cli.up import up
+from epp_client.cli.options import SettingsCommand
 from epp_client.errors import EppClientError
-from epp_client.version import VERSION
+from epp_client.imports import uncollected
 
+COMMANDS: Final = (
+    *("init", "up", "serve", "hold", "status", "top", "tap", "check", "routes", "pick"),
+    *("envoy-config", "controller", "standalone"),
+)
+"""Each is a function of its name in the module of its name."""
+
+
+@cache
+def _command(name: str) -> Any:
+    written = name.replace("-", "_")
+    with uncollected():
+        module = import_module(f"epp_client.cli.{written}")
+    alone = typer.Typer(add_completion=False, **_LOOKS)
+    context = getattr(module, "CONTEXT", None)
+    alone.command(name, cls=SettingsCommand, context_settings=context)(getattr(module, written))
+    return typer.main.get_command(alone)
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by their names. One is imported when it is asked for: to make the options of all of
+    them takes longer than most commands run."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        return _command(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(TyperGroup):
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = _Commands()  # type: ignore[assignment]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+
+_LOOKS: Final[dict[str, Any]] = {
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": "markdown",
+}
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
     help="The InferencePool data plane for Envoy: asks the endpoint picker about each request, "
     "checks the answer, and serves on when the picker fails.",
+    **_LOOKS,
 )
-for name, command in {
-    "init": init,
-    "up": up,
-    "serve": serve,
-    "hold": hold,
-    "status": status,
-    "top": top,
-    "tap": tap,
-    "check": check,
-    "routes": routes,
-    "pick": pick,
-    "envoy-config": envoy_config,
-    "controller": controller,
-}.items():
-    app.command(name)(command)
-app.command("standalone", context_settings=CONTEXT)(standalone)
 
 
 def _version(value: bool) -> None:
     if value:
+        from epp_client.version import VERSION
+
         typer.echo(f"epp-client {VERSION}")
         raise typer.Exit
 

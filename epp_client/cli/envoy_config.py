@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from epp_client.cli.options import settings_as_options
 from epp_client.errors import SettingsError
+from epp_client.imports import plain_messages, uncollected
 from epp_client.option_values import CollectorAddress, PerCent, host_port
 from epp_client.pool.settings import Modes, PoolSettings, RequestMode, ResponseMode
 from epp_client.settings import (
@@ -31,7 +32,7 @@ _RUN = Path("/run/epp-client")
 class EnvoySettings(BaseModel):
     """Settings of Envoy, for every command that makes its bootstrap. The docstrings are the help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     routes: tuple[str, ...] = ()
     """/PREFIX=namespace/name, repeatable. Default: `/<namespace>/<name>/` for each pool, and `/` if there
@@ -74,7 +75,7 @@ class EnvoyConfigSettings(EnvoySettings):
 
     pools: Path | None = None
     """Manifest file or directory (YAML or JSON) with InferencePools."""
-    endpoints: EndpointSettings = EndpointSettings()
+    endpoints: EndpointSettings = Field(default_factory=EndpointSettings)
     named_pools: tuple[str, ...] = ()
     """namespace/name of a pool, repeatable, instead of manifests: `serve` knows the rest. For a pool whose
     modes differ from --request-mode and --response-mode: namespace/name=MODE, or =MODE+MODE."""
@@ -124,7 +125,10 @@ class EnvoyConfigSettings(EnvoySettings):
 def envoy_config(given: dict[str, Any]) -> None:
     """Print an Envoy bootstrap with routes for the given pools; a pool with errors gets no route."""
     settings = valid(EnvoyConfigSettings, given)
-    text = _for_gateway(settings) if settings.gateway else _for_pools(settings)
+    with uncollected():
+        with plain_messages():
+            import epp_client.envoy.bootstrap  # noqa: F401
+        text = _for_gateway(settings) if settings.gateway else _for_pools(settings)
     if settings.output is None:
         typer.echo(text)
         return
@@ -260,9 +264,10 @@ def route_of(text: str) -> "Route":
     Raises:
         SettingsError: it is not of that form.
     """
-    from epp_client.envoy.routes import Route
     from epp_client.pool.inference_pool import PoolName
 
+    with plain_messages():
+        from epp_client.envoy.routes import Route
     prefix, _, pool = text.partition("=")
     namespace, slash, name = pool.partition("/")
     if not prefix.startswith("/") or not slash:

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origi
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from typer.core import TyperCommand, TyperOption
 
 from epp_client.errors import SettingsError
+from epp_client.field_docs import field_docs
 
 ENVIRONMENT: Final = "EPP_CLIENT_"
 """Prefix of the environment variable of an option: `--xds-socket` is `EPP_CLIENT_XDS_SOCKET`."""
@@ -42,6 +44,8 @@ class _Option(NamedTuple):
     """One option, and the path of its field in the models."""
 
     path: tuple[str, ...]
+    model: type[BaseModel]
+    """The model that has the field."""
     spelled: str
     parameter: inspect.Parameter
     switch: bool = False
@@ -76,9 +80,33 @@ def settings_as_options(
         parameters = [*own, *(option.parameter for option in options)]
         called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {p.name: p.annotation for p in parameters}
+        called.options = options  # type: ignore[attr-defined]
         return called
 
     return decorate
+
+
+class SettingsCommand(TyperCommand):
+    """A command whose options have the docstrings of their fields as help. They are read when somebody asks
+    for the help."""
+
+    def document(self) -> None:
+        """Give the options their help."""
+        made: list[_Option] = getattr(self.callback, "options", [])
+        docs = {one.parameter.name: field_docs(one.model).get(one.path[-1], "") for one in made}
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name in docs:
+                parameter.help = " ".join(docs[parameter.name].split())
+
+    def format_help(self, *given: Any) -> None:
+        """What `--help` prints."""
+        self.document()
+        super().format_help(*given)
+
+    def shell_complete(self, *given: Any) -> Any:
+        """What a shell shows: zsh and fish have the help too."""
+        self.document()
+        return super().shell_complete(*given)
 
 
 def as_arguments(model: type[BaseModel], values: dict[str, Any]) -> list[str]:
@@ -104,12 +132,14 @@ def _options_of(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[_Opti
     for name, field in model.model_fields.items():
         inner, optional = _model_in(field.annotation)
         if inner is None or optional:
-            yield _option(name, field, path, switch=optional)
+            yield _option(name, field, path, model, switch=optional)
         if inner is not None:
             yield from _options_of(inner, (*path, name))
 
 
-def _option(name: str, field: FieldInfo, path: tuple[str, ...], *, switch: bool) -> _Option:
+def _option(
+    name: str, field: FieldInfo, path: tuple[str, ...], model: type[BaseModel], *, switch: bool
+) -> _Option:
     path = (*path, name)
     spelled = _SPELLINGS.get(name, f"--{name.replace('_', '-')}")
     kind: Any = bool if switch else _plain(field.annotation)
@@ -120,7 +150,6 @@ def _option(name: str, field: FieldInfo, path: tuple[str, ...], *, switch: bool)
     variable = name if several else spelled.removeprefix("--").replace("-", "_")
     option = typer.Option(
         f"{spelled}/--no-{spelled.removeprefix('--')}" if default is True else spelled,
-        help=" ".join((field.description or "").split()),
         envvar=ENVIRONMENT + variable.upper(),
         exists=name in _EXISTING,
     )
@@ -132,7 +161,7 @@ def _option(name: str, field: FieldInfo, path: tuple[str, ...], *, switch: bool)
         default=default,
         annotation=Annotated[kind, option],
     )
-    return _Option(path, spelled, parameter, switch)
+    return _Option(path, model, spelled, parameter, switch)
 
 
 def _plain(annotation: Any) -> Any:

@@ -7,6 +7,7 @@ import typer
 import uvloop
 
 from epp_client.cli.options import settings_as_options
+from epp_client.imports import uncollected
 from epp_client.settings import ServeSettings, serve_settings
 
 
@@ -31,6 +32,6 @@ def serve(
     if settings.workers:
         # Claim the sockets before the imports, which take most of the start.
         claims.claim()
-    from epp_client.app import serve as serve_app
-
+    with uncollected():
+        from epp_client.app import serve as serve_app
     uvloop.run(serve_app(settings, claims))

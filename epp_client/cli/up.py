@@ -11,6 +11,7 @@ from pydantic import Field
 from epp_client.cli.envoy_config import EnvoySettings, address_of, edge_of, route_of
 from epp_client.cli.options import as_arguments, settings_as_options
 from epp_client.errors import SettingsError
+from epp_client.imports import plain_messages, uncollected
 from epp_client.option_values import reachable
 from epp_client.settings import ServeSettings, UpstreamMode, serve_settings, valid
 
@@ -107,7 +108,8 @@ def _beside(given: dict[str, Any], settings: UpSettings, form: str) -> None:
 
 
 def _warm_up() -> None:
-    import epp_client.envoy.bootstrap  # noqa: F401
+    with uncollected(), plain_messages():
+        import epp_client.envoy.bootstrap  # noqa: F401
 
 
 def _addresses(settings: UpSettings, serving: ServeSettings) -> dict[str, tuple[str, int]]:

@@ -67,7 +67,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        use_attribute_docstrings=True,
+        defer_build=True,
         alias_generator=AliasGenerator(validation_alias=to_camel),
     )
 

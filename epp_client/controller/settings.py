@@ -14,7 +14,7 @@ from epp_client.version import VERSION
 class ControllerSettings(BaseModel):
     """Settings of `epp-client controller`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     kubeconfig: Path | None = None
     """kubeconfig file. Default: the Pod's ServiceAccount, else $KUBECONFIG, else ~/.kube/config."""

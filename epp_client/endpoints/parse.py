@@ -48,7 +48,7 @@ def _address(value: str) -> str:
 
 
 class _Shape(Raw):
-    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="ignore")
 
 
 class EndpointShape(_Shape):

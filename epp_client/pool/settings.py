@@ -6,7 +6,7 @@ override them one by one.
 
 import re
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Annotated, Final, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -54,6 +54,11 @@ def _header_names(value: object) -> object:
         if not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a header name")
     return tuple(found)
+
+
+@cache
+def _usual_tls() -> ClientTls:
+    return ClientTls()
 
 
 def _selector(text: str) -> str:
@@ -113,7 +118,7 @@ class PoolSettings(BaseModel):
     """Settings of one pool. Times are in seconds, sizes in bytes. The docstrings are the help of
     `serve`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     connect_timeout: Seconds = 1.0
     """Seconds to connect to a picker."""
@@ -146,7 +151,7 @@ class PoolSettings(BaseModel):
     always removed."""
     local_pick_selector: Annotated[str, AfterValidator(_selector)] = "llm-d.ai/role!=prefill"
     """Label selector of the Pods that a local pick may choose: those that can answer a request alone."""
-    tls: ClientTls = ClientTls()
+    tls: ClientTls = Field(default_factory=_usual_tls)
 
     @property
     def modes(self) -> Modes:

@@ -27,7 +27,8 @@ from epp_client.pool.problems import Fault, Path
 class Raw(BaseModel):
     """A structural schema: unknown fields and nulls are dropped, wrong types are errors."""
 
-    model_config = ConfigDict(extra="ignore")
+    # A sidecar parses few of the kinds.
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -2,16 +2,16 @@
 
 import sys
 
-from epp_client.imports import structlog_without_rich
+from epp_client.imports import structlog_without_rich, uncollected
 
 
 def main() -> int:
     """Serve until the control process, or its successor, says otherwise."""
     structlog_without_rich()
-    import uvloop
+    with uncollected():
+        import uvloop
 
-    from epp_client.workers.worker import run
-
+        from epp_client.workers.worker import run
     return uvloop.run(run(int(sys.argv[1])))
 
 

@@ -1,6 +1,7 @@
 """Spans of ours and of Envoy, in one trace, at a collector that speaks OTLP."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
@@ -90,7 +91,7 @@ async def test_the_share_is_of_requests_whose_client_has_not_decided(share: floa
         httpx.AsyncClient(timeout=60) as client,
     ):
 
-        async def sampled(**headers: str) -> bool:
+        async def sampled(**headers: Any) -> bool:
             answer = await echo(client, stack, "open", **headers)
             return bool(answer.json()["headers"]["traceparent"].endswith("-01"))
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
+from pydantic.dataclasses import is_pydantic_dataclass
 
+from epp_client import cli
 from epp_client.envoy.bootstrap import envoy_config, gateway_config
 from epp_client.envoy.clusters import pool_cluster
 from epp_client.envoy.edge import Edge
@@ -49,6 +51,34 @@ def test_envoy_accepts_the_examples(name: str) -> None:
         [*command, "--use-dynamic-base-id"], capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 0, done.stderr
+
+
+COMMANDS = {
+    "two pools": "--pool a/llama --pool a/qwen=skip --route /a=a/llama --route /=a/qwen",
+    "an endpoint": "--endpoint 127.0.0.1:8000 --upstream-mode original_dst --workers 2 --idle-timeout 5",
+    "everything": (
+        "--pool a/b --tls-cert /c.pem --tls-key /k.pem --otlp-grpc 127.0.0.1:4317 --trace-share 12.5"
+        " --status-listen 127.0.0.1:9903 --max-connections 7 --request-timeout 3 --upgrade none"
+    ),
+    "gateway": "--gateway --workers 3 --status-listen 127.0.0.1:9903",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_whose_messages_are_plain_dataclasses_print_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here pydantic checks each message."""
+    assert is_pydantic_dataclass(Cluster)
+    arguments = ["envoy-config", *COMMANDS[name].split()]
+    done = subprocess.run(
+        [sys.executable, "-m", "epp_client", *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr("sys.argv", ["epp-client", *arguments])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert yaml.safe_load(done.stdout) == yaml.safe_load(capsys.readouterr().out)
 
 
 def _routes(text: str) -> list[dict[str, object]]:

@@ -250,9 +250,9 @@ async def test_routes_that_are_missing_are_empty_ones(tmp_path: Path) -> None:
 async def test_the_collector_of_spans_is_a_cluster_while_there_are_listeners() -> None:
     edge = GatewayEdge(Edge(tracing=Tracing(("otel", 4317))))
     resources = GatewayResources(edge)
-    assert resources.put(gateway_table(WEB), ())[CDS] == {SERVICE, COLLECTOR_CLUSTER}
-    assert CDS not in resources.put(gateway_table(WEB), ())
+    assert resources.put(gateway_table(WEB), {})[CDS] == {SERVICE, COLLECTOR_CLUSTER}
+    assert CDS not in resources.put(gateway_table(WEB), {})
     assert COLLECTOR_CLUSTER not in resources.by_type[EDS]
     # As for an Envoy with a printed bootstrap, which has it already.
     none = replace(gateway_table(WEB), listeners=())
-    assert resources.put(none, ())[CDS] == {COLLECTOR_CLUSTER}
+    assert resources.put(none, {})[CDS] == {COLLECTOR_CLUSTER}
