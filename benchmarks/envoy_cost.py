@@ -162,10 +162,19 @@ def _drop(*path: str) -> Change:
     return change
 
 
-def _no_predicates(parts: Parts) -> None:
-    policy = parts.ext_proc["grpc_service"]["retry_policy"]
-    policy.pop("retry_host_predicate", None)
-    policy.pop("host_selection_retry_max_attempts", None)
+def _predicate(parts: Parts) -> None:
+    parts.ext_proc["grpc_service"]["retry_policy"].update(
+        retry_host_predicate=[
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": "type.googleapis.com/"
+                    "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                },
+            }
+        ],
+        host_selection_retry_max_attempts=5,
+    )
 
 
 def _retry(**changes: object) -> Change:
@@ -234,21 +243,24 @@ def _no_router_stats(parts: Parts) -> None:
 VARIANTS: dict[str, Change] = {
     "as printed": lambda _: None,
     "without ext_proc": _without_ext_proc,
-    "response: no body (skip)": _skip,
-    "response: nothing": _no_response,
-    "request: headers": _headers,
-    "request: headers, response: no body": _headers_and_skip,
-    "request: headers, response: nothing": _one_message,
-    "no response attributes": _drop("response_attributes"),
+    "response-mode: skip": _skip,
+    "response-mode: none": _no_response,
+    "request-mode: headers": _headers,
+    "request-mode: headers, response-mode: skip": _headers_and_skip,
+    "request-mode: headers, response-mode: none": _one_message,
+    "the attribute upstream.address": _option("response_attributes", ["upstream.address"]),
+    "a retry on another host (several workers)": _predicate,
+    "both, as until 8f44c83": _all(
+        _predicate, _option("response_attributes", ["upstream.address"])
+    ),
     "no metadata to the sidecar": _drop("metadata_options", "forwarding_namespaces"),
     "no retry of the ext_proc call": _drop("grpc_service", "retry_policy"),
-    "retry of the ext_proc call on any host": _no_predicates,
     "smallest retry of the ext_proc call": _retry(
         retry_back_off=None, retry_on="reset", num_retries=None
     ),
-    "lean": _all(_no_predicates, _drop("response_attributes")),
-    "lean, headers and skip": _all(_no_predicates, _drop("response_attributes"), _headers_and_skip),
-    "lean, one message": _all(_no_predicates, _drop("response_attributes"), _one_message),
+    "headers, none, no retry of the ext_proc call": _all(
+        _one_message, _drop("grpc_service", "retry_policy")
+    ),
     "no retries, no kept body": _without_retries,
     "no twin route for trailers": _one_route,
     "no override_host (static upstream)": _static_upstream,
