@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from chaos import objects
+from chaos.clock import WallClock
 from chaos.patience import patience
 from chaos.peers import started
 from chaos.source import ApiServer, ManifestFolder, SourceName
@@ -25,20 +27,11 @@ from testbed.envoy import Envoy, running_envoy
 from testbed.link import Link
 from testbed.looks import AdminPage, News, children, ended, listened
 from testbed.process import Process, ProcessFailed
-from testbed.stack import (
-    DEAD_HOST,
-    ENVOY_HOST,
-    HOSTS,
-    free_ports,
-    inference_pool,
-    pod,
-    service,
-)
+from testbed.stack import ENVOY_HOST, HOSTS, free_ports
 
 PICK_TIMEOUT = 2.0
 """Seconds. With the default of 300 s a run would have few faults."""
 DRAIN_TIMEOUT = 20.0
-_ANNOTATIONS = {mode: {"epp-client.dev/response-mode": mode} for mode in ("observe", "skip")}
 
 
 class Installation:
@@ -84,7 +77,7 @@ class Installation:
         self._envoy: Envoy | None = None
         self._envoy_life = AsyncExitStack()
         self._options = options
-        self._clock = clock
+        self._clock = WallClock(clock, folder) if clock else None
         listener, admin, own = free_ports(ENVOY_HOST, 3)
         self.listener, self._envoy_admin = (ENVOY_HOST, listener), (ENVOY_HOST, admin)
         self.url = f"http://{ENVOY_HOST}:{listener}"
@@ -132,28 +125,10 @@ class Installation:
         else:
             await asyncio.gather(*map(self.start_model, models))
         await asyncio.gather(*(self.start_picker(name) for name in self.links))
-        pools = [
-            inference_pool("open", port, "picker-open", "FailOpen"),
-            inference_pool("close", port, "picker-close", "FailClose"),
-            inference_pool("h2c", port, "picker-open", "FailOpen", appProtocol="kubernetes.io/h2c"),
-            *(
-                inference_pool(
-                    mode, port, f"picker-{picker}", "FailOpen", annotations=_ANNOTATIONS[mode]
-                )
-                for mode, picker in (("observe", "close"), ("skip", "open"))
-            ),
-        ]
+        pools = objects.pools(port)
         self.pools = [PoolName("default", pool["metadata"]["name"]) for pool in pools]
-        self.objects = [
-            *pools,
-            *(pod(f"model-{i}", host) for i, host in enumerate(HOSTS)),
-            *(
-                o
-                for name, link in self.links.items()
-                for o in service(f"picker-{name}", link.address)
-            ),
-        ]
-        self.dead_pod = pod("model-dead", DEAD_HOST)
+        pickers = {name: link.address for name, link in self.links.items()}
+        self.objects = [*pools, *objects.peers(pickers)]
         await self.source.write(self.objects)
 
     async def start(self) -> None:
@@ -198,7 +173,7 @@ class Installation:
     def serve_command(self) -> list[str]:
         """The command that starts the sidecar."""
         return [
-            *self._clock_command(), sys.executable, "-m", *self.program, "serve",
+            *(self._clock.command() if self._clock else ()), sys.executable, "-m", *self.program, "serve",
             *self.source.options, "--socket", str(self.folder / "ext-proc.sock"),
             "--xds-socket", str(self.folder / "xds.sock"), "--admin", self.admin,
             "--transport", self.transport, "--workers", str(self.workers),
@@ -209,20 +184,10 @@ class Installation:
             *self._options,
         ]  # fmt: skip
 
-    def _clock_command(self) -> list[str]:
-        if self._clock is None:
-            return []
-        self.set_clock(0)
-        return [
-            "env", f"LD_PRELOAD={self._clock}", f"FAKETIME_TIMESTAMP_FILE={self.folder / 'clock'}",
-            "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1",
-        ]  # fmt: skip
-
     def set_clock(self, seconds: int) -> None:
         """Set the sidecar's wall clock to `seconds` ahead of the true time."""
-        new = self.folder / "clock.new"
-        new.write_text(f"{seconds:+d}")
-        new.rename(self.folder / "clock")
+        assert self._clock is not None
+        self._clock.set(seconds)
 
     async def start_sidecar(self) -> None:
         """Start or restart the control process, which starts its workers."""

@@ -10,6 +10,7 @@ from typing import Any
 from chaos.account import Window
 from chaos.fault import Faults, pause
 from chaos.installation import Installation
+from chaos.objects import DEAD_POD
 from chaos.source import ApiServer, ManifestFolder, SourceName
 from epp_client.settings import UpstreamMode
 from testbed.link import Mode
@@ -27,7 +28,7 @@ async def _change(inst: Installation, dice: random.Random) -> None:
         case "gone":
             objects.remove(victim)
         case _ if inst.mode is UpstreamMode.OVERRIDE_HOST:
-            objects.append(inst.dead_pod)
+            objects.append(DEAD_POD)
     await inst.source.write(objects)
 
 
