@@ -1,11 +1,14 @@
 """What a process imports for nothing costs CPU time at every start."""
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from epp_client.imports import uncollected
 
 NOWHERE = "/nowhere"
 STARTS = {
@@ -112,3 +115,30 @@ def test_a_printed_bootstrap_takes_no_pydantic_dataclass() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.endswith("checked: False pydantic.dataclasses\n"), done.stderr
+
+
+def test_a_shell_that_shows_the_help_of_options_has_it() -> None:
+    env = {
+        "_EPP_CLIENT_COMPLETE": "complete_zsh",
+        "_TYPER_COMPLETE_ARGS": "epp-client serve --pick-t",
+    }
+    done = subprocess.run(
+        [Path(sys.executable).with_name("epp-client")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **env},
+    )
+    assert "Seconds from the end of the request" in " ".join(done.stdout.split()), done.stderr
+
+
+def _fail_amid_imports() -> None:
+    with uncollected():
+        assert not gc.isenabled()
+        raise ImportError
+
+
+def test_the_collector_works_again_after_the_imports() -> None:
+    with pytest.raises(ImportError):
+        _fail_amid_imports()
+    assert gc.isenabled()

@@ -46,6 +46,7 @@ def leaves(model: type[BaseModel]) -> Iterator[str]:
         inner = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
         if inner is None:
             assert field_docs(model).get(name), f"{model.__name__}.{name} has no help"
+            assert not field.description, "its docstring was read at the import"
             yield name
         else:
             yield from leaves(inner)
