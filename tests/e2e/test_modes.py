@@ -190,10 +190,14 @@ async def test_a_mode_that_would_save_messages_is_suggested_and_not_switched(
         return {row["name"]: row for row in said.json()["pools"]["rows"]}
 
     assert (await rows())["open"]["advice"] == []
-    for _ in range(ENOUGH):
+    # A stream whose end arrives after the response has begun says nothing, so it may take a few more.
+    for number in range(1, 10 * ENOUGH):
         answer = await echo(client, peers.stack, "open", x_picker_dialect="close-after-pick")
         assert answer.status_code == 200
-    await settled(peers.stack)
+        if number >= ENOUGH:
+            await settled(peers.stack)
+            if (await rows())["open"]["advice"]:
+                break
     row = (await rows())["open"]
     [text] = row["advice"]
     assert "response-mode: skip would save" in text

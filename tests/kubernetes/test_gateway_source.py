@@ -20,8 +20,10 @@ from epp_client.kubernetes.client.resources import (
 )
 from epp_client.kubernetes.follow.gateway_queries import MANY
 from testbed.kubernetes.double import listing
+from testbed.kubernetes.watches import Watch
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.gateway_rig import (
+    PATIENCE,
     class_name,
     following,
     make_class,
@@ -164,7 +166,13 @@ async def test_many_services_need_few_watches(server: ApiServer, api: Kubernetes
         assert rig.table is not None
         found = {p.name: s.endpoints[0][0] for p, s in rig.table.services.items()}
         assert found == {f"s{index}": f"10.8.0.{index}" for index in range(MANY)}
-        watched = [w for w in double.watches if w.asked.resource in (SERVICE, ENDPOINT_SLICE)]
+        watched: list[Watch] = []
+        # The lists suffice for a table: the watches begin a moment later.
+        async with asyncio.timeout(PATIENCE):
+            while {w.asked.resource for w in watched} != {SERVICE, ENDPOINT_SLICE}:
+                await asyncio.sleep(0.01)
+                kinds = (SERVICE, ENDPOINT_SLICE)
+                watched = [w for w in double.watches if w.asked.resource in kinds]
         assert len(watched) == 2
 
 
