@@ -51,14 +51,24 @@ async def test_our_deployment_runs_as_it_is_written(machine: Machine, tmp_path: 
 
     url = f"http://{found['status']['loadBalancer']['ingress'][0]['ip']}/v1/chat/completions"
     body = {"model": "llama", "messages": [{"role": "user", "content": "hello"}]}
-    async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
-        assert answer.status == 200, await answer.text()
-        assert answer.headers["x-model-server"].endswith(":8000")
+
+    async def ask() -> None:
+        async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+            assert answer.status == 200, await answer.text()
+            assert answer.headers["x-model-server"].endswith(":8000")
+
+    await ask()
     where = ("--pod", "deploy/inference-gateway", "-n", "inference")
     environment = with_programs(machine.kubeconfig, tmp_path)
     top = await command("top", "--once", *where, env=environment)
     assert "inference/llama" in top.out, top.err
-    tap = await command("tap", *where, "--last", "1", "--no-follow", env=environment)
+    # Of the replicas kubectl takes one, and the page gets what a worker has recorded once a second.
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            await ask()
+            tap = await command("tap", *where, "--last", "1", "--no-follow", env=environment)
+            if tap.out:
+                break
     assert json.loads(tap.out)["outcome"] == "steered", tap.err
 
     await machine.api.patch(deployment, {"spec": {"replicas": 0}})
