@@ -54,7 +54,8 @@ def configure(form: str = "auto", level: str = "info", **always: int) -> None:
         )
     structlog.configure(
         processors=[*shared, renderer],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # One write for a line and its end: other processes write to the same pipe.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -1,8 +1,10 @@
 """Log lines as written, and the taming of repetition."""
 
+import io
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -159,3 +161,26 @@ def test_every_event_is_counted_by_some_line(gaps: list[float]) -> None:
     clock.now += 11
     counted += repeats.due("a") or 0
     assert counted == len(gaps) + 1
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_line_is_one_write(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """Control process and workers share stderr. Of a line and its end in two writes, another process's line
+    may come between them; with PYTHONUNBUFFERED each write is a system call."""
+
+    class Written(io.StringIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pieces: list[str] = []
+
+        def write(self, text: str) -> int:
+            self.pieces.append(text)
+            return super().write(text)
+
+    stderr = Written()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    configure(form)
+    structlog.get_logger().info("serving")
+    logging.getLogger("asyncio").warning("slow")
+    assert len(stderr.pieces) == 2
+    assert all(piece.endswith("\n") for piece in stderr.pieces)
