@@ -1,6 +1,5 @@
 """What the admin page of a made-up fleet says, for the pure tests of what is drawn."""
 
-import time
 from datetime import UTC
 from typing import Any
 
@@ -15,17 +14,19 @@ from epp_client.terminal.live import Live
 from tests.admin.fleet import Fleet
 
 ZONE = UTC
+NOW = 1_800_000_000.0
+"""Unix time in seconds at which everything is drawn. With the real clock the widths of columns would depend
+on the day."""
 
 
 def seen(fleet: Fleet, *, looks: int = 5, envoys: int = 1) -> Observer:
     """What an observer knows of the fleet after some looks, ten seconds apart."""
     observer = Observer()
-    now = time.time()
     for number in range(looks):
         observer.heard(fleet.news())
         observer.looked(
             Look(
-                at=now + 10 * number,
+                at=NOW + 10 * (number + 1 - looks),
                 now=10.0 * number,
                 counters=fleet.counters,
                 snapshots=fleet.store.snapshots,

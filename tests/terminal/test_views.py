@@ -10,7 +10,7 @@ from epp_client.terminal.live import by_traffic
 from epp_client.terminal.status import exit_code, screen
 from epp_client.terminal.top import Shown, frame
 from tests.admin.fleet import HOSTILE, Fleet
-from tests.terminal.made import ZONE, drawn, live, seen, status
+from tests.terminal.made import NOW, ZONE, drawn, live, seen, status
 
 
 def test_a_quiet_sidecar_is_ok() -> None:
@@ -81,7 +81,7 @@ def test_an_older_sidecar_has_no_judgement(said: dict[str, object]) -> None:
 
 
 def _shown(**changes: Any) -> Shown:
-    base = Shown("127.0.0.1:9902", 1_800_000_000.0, 160, 40, zone=ZONE)
+    base = Shown("127.0.0.1:9902", NOW, 160, 40, zone=ZONE)
     return base._replace(**changes)
 
 
