@@ -18,7 +18,8 @@ from benchmarks.cluster.many import many
 from benchmarks.cluster.plot import draw
 from benchmarks.cluster.routing import routing
 from benchmarks.report import RESULTS, machine
-from testbed.cluster.binaries import Unavailable, ensure
+from testbed.build_cache import Unavailable
+from testbed.cluster.binaries import ensure
 from testbed.cluster.control_plane import ControlPlane, running_control_plane
 from testbed.cluster.network import enter
 

@@ -4,7 +4,6 @@ Versions are pinned by `grpc_go/go.mod` and `tonic/Cargo.toml`. Cargo works on a
 cache, as it writes a lock file.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -12,9 +11,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+
+from testbed.build_cache import Unavailable, cache_folder, locked
 
 SOURCES = Path(__file__).parent
 LANGUAGES = {"grpc_go": ("go", "Go"), "tonic": ("cargo", "Rust")}
@@ -30,22 +30,12 @@ _VERSIONS = {
 _TIMEOUT = 900
 
 
-class Unavailable(Exception):
-    """A rival is missing and cannot be built; the text tells why."""
-
-
-def cache_folder() -> Path:
-    """The cache of built rivals, shared by all clones of the user."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "epp-client" / "rivals"
-
-
 def cached(name: str) -> Path:
     """The path of a built rival, which depends on its sources only."""
     digest = hashlib.sha256()
     for file in _FILES[name]:
         digest.update(file.encode() + (SOURCES / name / file).read_bytes())
-    return cache_folder() / f"{name}-{digest.hexdigest()[:12]}"
+    return cache_folder("rivals") / f"{name}-{digest.hexdigest()[:12]}"
 
 
 def versions() -> dict[str, str]:
@@ -68,21 +58,13 @@ def built(name: str, say: Callable[[str], None] = print) -> Path:
     program, language = LANGUAGES[name]
     if shutil.which(program) is None:
         raise Unavailable(f"no {language} ({program}) on PATH to build it with")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent / "lock"):
+    with locked(target.parent):
         if not os.access(target, os.X_OK):
             say(f"{name}: building (once, up to two minutes)")
             began = time.monotonic()
             _build(name, target)
             say(f"{name}: built in {time.monotonic() - began:.0f} s")
     return target
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _build(name: str, target: Path) -> None:

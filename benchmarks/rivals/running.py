@@ -5,7 +5,8 @@ import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from benchmarks.rivals.build import Unavailable, built
+from benchmarks.rivals.build import built
+from testbed.build_cache import Unavailable
 from testbed.process import Process
 
 BUILT = {

@@ -6,7 +6,8 @@ import shutil
 import signal
 import sys
 
-from testbed.cluster.binaries import MACHINE, Unavailable, ensure
+from testbed.build_cache import Unavailable
+from testbed.cluster.binaries import MACHINE, ensure
 from testbed.cluster.machine import missing, running_machine
 from testbed.cluster.network import enter
 

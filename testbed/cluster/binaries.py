@@ -6,16 +6,16 @@ module, and one for the conformance suites and their echo server. A program of o
 its go.mod. Nothing is started here.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
+
+from testbed.build_cache import Unavailable, cache_folder, locked
 
 MODULES = Path(__file__).parent / "go"
 GAIE = "sigs.k8s.io/gateway-api-inference-extension"
@@ -78,14 +78,9 @@ _PROGRESS = 10.0
 """Seconds between two progress lines of a build."""
 
 
-class Unavailable(Exception):
-    """A program is missing and cannot be built; the text tells why."""
-
-
-def cache_folder() -> Path:
-    """The cache of programs and CRDs, shared by all clones of the user."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "epp-client" / "cluster"
+def _folder() -> Path:
+    """The cache of programs and CRDs."""
+    return cache_folder("cluster")
 
 
 def _cached(name: str) -> Path:
@@ -96,7 +91,7 @@ def _cached(name: str) -> Path:
     if package == ".":
         made_of.append((MODULES / module / "main.go").read_text())
     version = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
-    return cache_folder() / f"{name}-{version}"
+    return _folder() / f"{name}-{version}"
 
 
 def _ldflags(name: str) -> str:
@@ -130,7 +125,7 @@ def crds(*, of_epp: bool = True) -> list[Path]:
 
 
 def _manifest(module: str, path: str) -> Path:
-    return cache_folder() / module.replace("/", "-") / Path(path).name
+    return _folder() / module.replace("/", "-") / Path(path).name
 
 
 def ensure(programs: Iterable[str] = TIER) -> None:
@@ -139,9 +134,7 @@ def ensure(programs: Iterable[str] = TIER) -> None:
     Raises:
         Unavailable: something is missing, and Go is not installed or fails.
     """
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock"):
+    with locked(_folder()):
         for name in programs:
             if not _there(name):
                 _build(name, _cached(name))
@@ -159,13 +152,6 @@ def _there(name: str) -> bool:
         return bool(binary(name))
     except Unavailable:
         return False
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _go() -> str:
@@ -205,9 +191,7 @@ def _build(name: str, target: Path) -> None:
 def _downloaded(module: str) -> Path:
     command = (_go(), "mod", "download", "-json", module)
     # Not in one of our modules, whose go.sum it would change.
-    answer = subprocess.run(
-        command, cwd=cache_folder(), capture_output=True, text=True, check=False
-    )
+    answer = subprocess.run(command, cwd=_folder(), capture_output=True, text=True, check=False)
     facts = json.loads(answer.stdout or "{}")
     if "Dir" not in facts:
         raise Unavailable(f"{module} cannot be downloaded: {facts.get('Error') or answer.stderr}")

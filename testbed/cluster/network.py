@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from testbed.cluster.binaries import Unavailable
+from testbed.build_cache import Unavailable
 
 ADDRESS = "192.0.2.10"
 _INSIDE = "EPP_CLIENT_TEST_NETWORK"

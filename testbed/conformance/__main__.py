@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from epp_client.up.child import ending_with_parent
-from testbed.cluster.binaries import MACHINE, Unavailable, binary, ensure
+from testbed.build_cache import Unavailable
+from testbed.cluster.binaries import MACHINE, binary, ensure
 from testbed.cluster.kubelet.images import PROJECT
 from testbed.cluster.machine import Machine, missing, running_machine
 from testbed.cluster.network import enter

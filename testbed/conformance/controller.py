@@ -4,8 +4,9 @@ import subprocess
 
 import yaml
 
+from testbed.build_cache import Unavailable
 from testbed.cluster.api import Object
-from testbed.cluster.binaries import Unavailable, binary
+from testbed.cluster.binaries import binary
 from testbed.cluster.kubelet.images import PROJECT
 
 FOLDER = PROJECT / "config" / "kubernetes" / "controller"

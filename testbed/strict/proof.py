@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from testbed.cluster.binaries import MACHINE, Unavailable, ensure
+from testbed.build_cache import Unavailable
+from testbed.cluster.binaries import MACHINE, ensure
 from testbed.cluster.kubelet.sandbox import NODE
 from testbed.cluster.machine import Machine, missing, running_machine
 from testbed.cluster.network import enter

@@ -10,9 +10,10 @@ import pytest
 
 from benchmarks.rig import LoadFailed, running_rig
 from benchmarks.rivals import build
-from benchmarks.rivals.build import LANGUAGES, Unavailable
+from benchmarks.rivals.build import LANGUAGES
 from benchmarks.rivals.running import RIVALS, command, start
 from epp_client.ext_proc.pb.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from testbed.build_cache import Unavailable
 from testbed.process import Process
 
 METHOD = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"

@@ -10,7 +10,8 @@ import os
 import shutil
 import sys
 
-from testbed.cluster.binaries import MACHINE, TIER, Unavailable, ensure
+from testbed.build_cache import Unavailable
+from testbed.cluster.binaries import MACHINE, TIER, ensure
 from testbed.cluster.control_plane import running_control_plane
 from testbed.cluster.network import enter
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.cluster.binaries import Unavailable, binary
+from testbed.build_cache import Unavailable
+from testbed.cluster.binaries import binary
 from testbed.container import python_mounts
 
 PROJECT = Path(__file__).parents[3]
