@@ -22,35 +22,26 @@ from rich.table import Table
 
 from benchmarks.rig import (
     HOST,
-    POOLS,
-    POOLS_FILE,
-    UPSTREAM_HOST,
     Rig,
     SidecarProcess,
+    admin_of,
     children,
-    manifests,
+    printed,
+    start_peers,
 )
-from epp_client.envoy.bootstrap import envoy_config
-from epp_client.envoy.own_clusters import SIDECAR_CLUSTER
-from epp_client.pool.inference_pool import PoolName
 from testbed.envoy import running_envoy
-from testbed.process import Process
 from testbed.stack import free_ports
 
 Config = dict[str, Any]
 console = Console(width=140, soft_wrap=True)
-POOL = "relay"
 
 
 class Parts:
     """The parts of the configuration that a variant may change."""
 
-    def __init__(self, listener: Config, cluster: Config, endpoint: str) -> None:
-        self.listener = listener
+    def __init__(self, listener: Config, cluster: Config) -> None:
         self.manager: Config = listener["filter_chains"][0]["filters"][0]["typed_config"]
         self.cluster = cluster
-        self.endpoint = endpoint
-        """`ip:port` of the model server."""
 
     @property
     def ext_proc(self) -> Config:
@@ -250,9 +241,7 @@ VARIANTS: dict[str, Change] = {
     "request-mode: headers, response-mode: none": _one_message,
     "the attribute upstream.address": _option("response_attributes", ["upstream.address"]),
     "a retry on another host (several workers)": _predicate,
-    "both, as until 8f44c83": _all(
-        _predicate, _option("response_attributes", ["upstream.address"])
-    ),
+    "both of these": _all(_predicate, _option("response_attributes", ["upstream.address"])),
     "no metadata to the sidecar": _drop("metadata_options", "forwarding_namespaces"),
     "no retry of the ext_proc call": _drop("grpc_service", "retry_policy"),
     "smallest retry of the ext_proc call": _retry(
@@ -279,36 +268,24 @@ VARIANTS: dict[str, Change] = {
 }
 
 
-def configuration(
-    ports: list[int], socket: Path, xds: Path, endpoint: str, names: list[str]
-) -> Config:
-    """A bootstrap with a listener, and a cluster for the sidecar, for each variant."""
-    document: Config = yaml.safe_load(
-        envoy_config(
-            [PoolName("default", pool) for pool in POOLS],
-            listener=(HOST, ports[0]),
-            admin=(HOST, ports[1]),
-            ext_proc_sockets=[socket],
-            ads_socket=xds,
-            access_log=False,
-        )
-    )
+def configuration(rig: Rig, socket: Path, xds: Path, endpoint: str, names: list[str]) -> Config:
+    """A bootstrap with a listener, and a cluster for the sidecar, for each variant, which becomes a way of
+    the rig."""
+    ports = iter(free_ports(HOST, 2 + len(names)))
+    document, listener, template = printed(ports, socket, xds)
     static = document["static_resources"]
-    [listener], clusters = static["listeners"], static["clusters"]
-    template = next(c for c in clusters if c["name"] == SIDECAR_CLUSTER)
-    clusters.remove(template)
-    clusters.append(_plain_cluster(endpoint))
-    static["listeners"] = []
+    static["clusters"].append(_plain_cluster(endpoint))
     for number, name in enumerate(names):
         own, cluster = deepcopy(listener), deepcopy(template)
-        parts = Parts(own, cluster, endpoint)
+        parts = Parts(own, cluster)
         own["name"] = cluster["name"] = cluster["load_assignment"]["cluster_name"] = name
-        own["address"]["socket_address"]["port_value"] = ports[2 + number]
+        own["address"]["socket_address"]["port_value"] = port = next(ports)
         parts.manager["stat_prefix"] = f"variant-{number}"
         parts.ext_proc["grpc_service"]["envoy_grpc"]["cluster_name"] = name
         VARIANTS[name](parts)
         static["listeners"].append(own)
-        clusters.append(cluster)
+        static["clusters"].append(cluster)
+        rig.ways[name] = f"{HOST}:{port}"
     return document
 
 
@@ -327,35 +304,25 @@ def _plain_cluster(endpoint: str) -> Config:
 
 
 async def measure(
-    names: list[str], rounds: int, seconds: float, connections: int, load: Config
+    names: list[str], rounds: int, seconds: float, connections: int
 ) -> dict[str, list[dict[str, float]]]:
-    """Microseconds of CPU per request (or chunk) of each process, by variant, one entry a round."""
+    """Microseconds of CPU per request of each process, by variant, one entry a round."""
     async with AsyncExitStack() as owner:
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-bench-")))
         rig = Rig(folder=folder)
-        upstream, told = await Process.python("benchmarks.peers.upstream", UPSTREAM_HOST)
-        owner.push_async_callback(upstream.stop, 1)
-        endpoint = str(told["address"])
-        picker, told = await Process.python("benchmarks.peers.picker", endpoint)
-        owner.push_async_callback(picker.stop, 1)
-        (folder / POOLS_FILE).parent.mkdir()
-        (folder / POOLS_FILE).write_text(yaml.safe_dump_all(manifests(endpoint, told["address"])))
+        endpoint, _ = await start_peers(owner, rig)
         xds = folder / "xds.sock"
         sidecar = await SidecarProcess.start(owner, folder, "native", xds)
-        ports = free_ports(HOST, 2 + len(names))
-        document = configuration(ports, sidecar.socket, xds, endpoint, names)
+        document = configuration(rig, sidecar.socket, xds, endpoint, names)
         envoy = await owner.enter_async_context(
-            running_envoy(yaml.safe_dump(document), (HOST, ports[1]))
+            running_envoy(yaml.safe_dump(document), admin_of(document))
         )
-        rig.pids = {
+        rig.pids |= {
             "envoy": [envoy.process.pid],
             "relay": children(sidecar.process.pid),
             "control": [sidecar.process.pid],
-            "picker": [picker.pid],
         }
-        rig.ways = {name: f"{HOST}:{ports[2 + number]}" for number, name in enumerate(names)}
-        path = f"/default/{POOL}/v1/chat/completions"
-        load = {"path": path, "connections": connections, "seconds": seconds, **load}
+        load: Config = {"connections": connections, "seconds": seconds}
         found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         await asyncio.sleep(1)
         for name in names:
@@ -410,7 +377,7 @@ def main(
     ]
     everything = {}
     for number in map(int, connections.split(",")):
-        found = asyncio.run(measure(names, rounds, seconds, number, {}))
+        found = asyncio.run(measure(names, rounds, seconds, number))
         show(found, f"{number} connections, POSTs of 640 bytes")
         everything[str(number)] = found
     if output is not None:

@@ -12,25 +12,26 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from benchmarks.rivals.build import Unavailable
 from benchmarks.rivals.running import RIVALS, command, start
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.own_clusters import SIDECAR_CLUSTER
 from epp_client.pool.inference_pool import PoolName
 from epp_client.wire.http2 import frames as wire
+from testbed.build_cache import Unavailable
 from testbed.envoy import running_envoy
 from testbed.process import Process
 from testbed.stack import free_ports, inference_pool, pod, service
 
+Config = dict[str, Any]
 HOST = "127.0.0.10"
 UPSTREAM_HOST = "127.0.0.11"
 POOLS = ("relay", "observe", "skip")
@@ -164,25 +165,56 @@ def manifests(upstream: str, picker: str) -> list[dict[str, Any]]:
     ]
 
 
-def bootstrap(rig: Rig, sockets: dict[str, Path], xds: Path, picker: str) -> dict[str, Any]:
-    """The bootstrap of envoy-config, with a copy of its listener for each way, which differs in the
-    ext_proc cluster."""
-    ports = iter(free_ports(HOST, 2 * len(sockets) + 4))
-    document: dict[str, Any] = yaml.safe_load(
+async def start_peers(owner: AsyncExitStack, rig: Rig) -> tuple[str, str]:
+    """Start the model server and the picker, which end with `owner`, and write the pools. Returns the
+    addresses of both."""
+    upstream, told = await Process.python("benchmarks.peers.upstream", UPSTREAM_HOST)
+    owner.push_async_callback(upstream.stop, 1)
+    endpoint = str(told["address"])
+    picker, told = await Process.python("benchmarks.peers.picker", endpoint)
+    owner.push_async_callback(picker.stop, 1)
+    rig.pids |= {"upstream": [upstream.pid], "picker": [picker.pid]}
+    (rig.folder / POOLS_FILE).parent.mkdir()
+    objects = manifests(endpoint, told["address"])
+    (rig.folder / POOLS_FILE).write_text(yaml.safe_dump_all(objects))
+    return endpoint, str(told["address"])
+
+
+class Printed(NamedTuple):
+    """What envoy-config prints."""
+
+    document: Config
+    """Without a listener for clients, and without the cluster of the sidecar."""
+    listener: Config
+    """To be copied, as the cluster is."""
+    cluster: Config
+
+
+def printed(ports: Iterator[int], socket: Path, xds: Path) -> Printed:
+    """The bootstrap for one ext_proc socket. `ports` are free."""
+    document: Config = yaml.safe_load(
         envoy_config(
             [PoolName("default", pool) for pool in POOLS],
             listener=(HOST, next(ports)),
             admin=(HOST, next(ports)),
-            ext_proc_sockets=[Path("/unused")],
+            ext_proc_sockets=[socket],
             ads_socket=xds,
             access_log=False,
         )
     )
     static = document["static_resources"]
-    [listener], clusters = static["listeners"], static["clusters"]
-    template = next(c for c in clusters if c["name"] == SIDECAR_CLUSTER)
-    clusters.remove(template)
-    static["listeners"] = []
+    cluster = next(c for c in static["clusters"] if c["name"] == SIDECAR_CLUSTER)
+    static["clusters"].remove(cluster)
+    return Printed(document, static["listeners"].pop(), cluster)
+
+
+def bootstrap(rig: Rig, sockets: dict[str, Path], xds: Path, picker: str) -> Config:
+    """The bootstrap of envoy-config, with a copy of its listener for each way, which differs in the
+    ext_proc cluster."""
+    ports = iter(free_ports(HOST, 2 * len(sockets) + 4))
+    document, listener, template = printed(ports, Path("/unused"), xds)
+    static = document["static_resources"]
+    clusters = static["clusters"]
     for way in ("direct", *sockets):
         cluster = deepcopy(template)
         cluster["name"] = cluster["load_assignment"]["cluster_name"] = way
@@ -293,16 +325,7 @@ async def running_rig(
     async with AsyncExitStack() as owner:
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-bench-")))
         rig = Rig(folder=folder)
-        upstream, told = await Process.python("benchmarks.peers.upstream", UPSTREAM_HOST)
-        owner.push_async_callback(upstream.stop, 1)
-        endpoint = str(told["address"])
-        picker, told = await Process.python("benchmarks.peers.picker", endpoint)
-        owner.push_async_callback(picker.stop, 1)
-        rig.pids |= {"upstream": [upstream.pid], "picker": [picker.pid]}
-        objects = manifests(endpoint, told["address"])
-        (folder / POOLS_FILE).parent.mkdir()
-        (folder / POOLS_FILE).write_text(yaml.safe_dump_all(objects))
-
+        _, picker = await start_peers(owner, rig)
         sockets: dict[str, Path] = {}
         xds = folder / "xds.sock"
         ways = SIDECARS if churning is None else ("native",)
@@ -320,10 +343,10 @@ async def running_rig(
             rig.pids[f"{way} control"] = [sidecar.process.pid]
         _prove_compilation(rig)
         if churning is None:
-            await _rivals(owner, rig, sockets, told["address"])
-        document = bootstrap(rig, sockets, xds, told["address"])
+            await _rivals(owner, rig, sockets, picker)
+        document = bootstrap(rig, sockets, xds, picker)
         envoy = await owner.enter_async_context(
-            running_envoy(yaml.safe_dump(document), _admin(document))
+            running_envoy(yaml.safe_dump(document), admin_of(document))
         )
         rig.pids["envoy"] = [envoy.process.pid]
         for way in rig.ways:
@@ -344,7 +367,7 @@ def _prove_compilation(rig: Rig) -> None:
         raise RuntimeError("the native-python sidecar runs compiled modules")
 
 
-def _admin(document: dict[str, Any]) -> tuple[str, int]:
+def admin_of(document: Config) -> tuple[str, int]:
     address = document["admin"]["address"]["socket_address"]
     return address["address"], address["port_value"]
 
