@@ -12,11 +12,13 @@ from typing import Any
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
     """For blocks that import: the cycle collector would look again and again at what stays to the end."""
+    collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -50,14 +50,14 @@ def processing_mode(modes: Modes) -> ProcessingMode:
     """What Envoy sends to the sidecar: no message that nobody reads."""
     headers = modes.request is RequestMode.HEADERS
     nothing = modes.response is ResponseMode.NONE
-    skip = nothing or modes.response is ResponseMode.SKIP
+    shown = modes.response.shown
     return ProcessingMode(
         request_header_mode=_SEND,
         response_header_mode=_SKIP if nothing else _SEND,
         request_body_mode=_NONE if headers else _FULL_DUPLEX_STREAMED,
-        response_body_mode=_NONE if skip else _FULL_DUPLEX_STREAMED,
+        response_body_mode=_FULL_DUPLEX_STREAMED if shown else _NONE,
         request_trailer_mode=_SKIP if headers else _SEND,
-        response_trailer_mode=_SKIP if skip else _SEND,
+        response_trailer_mode=_SEND if shown else _SKIP,
     )
 
 

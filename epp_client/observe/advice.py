@@ -18,8 +18,7 @@ def advice(modes: Modes, uses: Mapping[Use, int], steered: int) -> list[str]:
     found = []
     ignored, read = uses.get(Use.IGNORED, 0), uses.get(Use.READ, 0)
     answered = ignored + read + uses.get(Use.CHANGED, 0)
-    asked = modes.response is ResponseMode.RELAY or modes.response is ResponseMode.OBSERVE
-    if asked and answered >= ENOUGH and ignored == answered:
+    if modes.response.shown and answered >= ENOUGH and ignored == answered:
         found.append(
             f"the picker has ended its stream with each of {ignored:,} picks:"
             f" {ANNOTATION_PREFIX}response-mode: skip would save it and Envoy the response"

@@ -88,6 +88,11 @@ class ResponseMode(StrEnum):
     NONE = "none"
     """The sidecar does not see the response either."""
 
+    @property
+    def shown(self) -> bool:
+        """Whether the picker sees the response."""
+        return self is ResponseMode.RELAY or self is ResponseMode.OBSERVE
+
 
 class Modes(NamedTuple):
     """What the picker of a pool gets."""
@@ -98,11 +103,7 @@ class Modes(NamedTuple):
     @property
     def whole(self) -> bool:
         """Whether Envoy has to send everything."""
-        request, response = self
-        return request is RequestMode.RELAY and response in (
-            ResponseMode.RELAY,
-            ResponseMode.OBSERVE,
-        )
+        return self.request is RequestMode.RELAY and self.response.shown
 
 
 class EvictionMode(StrEnum):

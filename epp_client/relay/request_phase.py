@@ -77,14 +77,11 @@ def begin(state: State, message: Message) -> None:
 def relay_request(state: State, message: Message) -> None:
     """Send a further part of the body, or trailers, to the picker."""
     lane = state.request
-    if state.headers_only and message.phase is Phase.REQUEST_TRAILERS:
-        pass_request(state, message)
-        return
     if state.awaiting_end and not lane.has_room(message):
         answer_waited(state, None)
     pass_request(state, message)
     state.request_quiet = 0
-    if not (state.upgrade or lane.answered_whole):
+    if not (state.upgrade or state.headers_only or lane.answered_whole):
         _tell_picker(state, message)
     if state.awaiting_end and lane.ended:
         answer_waited(state, None)

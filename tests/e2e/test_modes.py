@@ -1,6 +1,7 @@
 """What a pool's modes make Envoy send: less for `request-mode: headers` and `response-mode: none`."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -43,8 +44,16 @@ BODY = bytes(range(256)) * 2_000
 class Peers:
     """The installation, and what the picker and the h2c model server have seen."""
 
-    def __init__(self, stack: Stack, records: list[Record], requests: list[Message]) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        records: list[Record],
+        requests: list[Message],
+        begun: defaultdict[str, asyncio.Event],
+    ) -> None:
         self.stack, self.records, self.requests = stack, records, requests
+        self.begun = begun
+        """Set when the h2c model server has got a part of the body of the request with this `x-mark`."""
 
 
 def pool_of(name: str, port: int, modes: Modes, failure: str, **spec: Any) -> dict[str, Any]:
@@ -58,8 +67,13 @@ def pool_of(name: str, port: int, modes: Modes, failure: str, **spec: Any) -> di
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def peers(transport: TransportName) -> AsyncIterator[Peers]:
     async with AsyncExitStack() as owner:
+        begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         h2_port, requests = await owner.enter_async_context(
-            h2_server("127.0.0.23", Message({"content-type": "text/plain"}, b"hello"))
+            h2_server(
+                "127.0.0.23",
+                Message({"content-type": "text/plain"}, b"hello"),
+                lambda seen: begun[seen.headers.get("x-mark", "")].set(),
+            )
         )
         modes = {**MODES, H2C: MODES["headers"], "headers-close": MODES["headers"]}
         stack = await owner.enter_async_context(
@@ -94,7 +108,7 @@ async def peers(transport: TransportName) -> AsyncIterator[Peers]:
         async with httpx.AsyncClient(timeout=60) as client:
             for name in modes:
                 await until(client, stack, name, lambda answer: answer.status_code == 200)
-            yield Peers(stack, records, requests)
+            yield Peers(stack, records, requests, begun)
 
 
 @pytest.mark.parametrize("size", [0, 640, len(BODY)])
@@ -159,13 +173,22 @@ async def test_what_is_streamed_up_flows_while_it_is_said(
     assert answer.json()["size"] == 3000
 
 
-async def test_trailers_of_a_request_go_round_the_sidecar(peers: Peers) -> None:
-    """Envoy repeats no body here, as it injects none: the route keeps its retries."""
-    request = Message({"x-mark": "with-trailers"}, b"a prompt", {"x-request-checksum": "123"})
+@pytest.mark.parametrize("late", [False, True])
+async def test_trailers_of_a_request_go_round_the_sidecar(peers: Peers, late: bool) -> None:
+    """Envoy repeats no body here, as it injects none: the route keeps its retries. `late`: the trailers are
+    sent once the model server has the body."""
+    mark = f"with-trailers-{late}"
+    request = Message({"x-mark": mark}, b"a prompt", {"x-request-checksum": "123"})
     url = urlsplit(peers.stack.pool_url(H2C))
-    answer = await h2_request(url.hostname or "", url.port or 0, f"{url.path}/echo", request)
+    answer = await h2_request(
+        url.hostname or "",
+        url.port or 0,
+        f"{url.path}/echo",
+        request,
+        peers.begun[mark].wait if late else None,
+    )
     assert answer.headers[":status"] == "200"
-    [seen] = [item for item in peers.requests if item.headers.get("x-mark") == "with-trailers"]
+    [seen] = [item for item in peers.requests if item.headers.get("x-mark") == mark]
     assert (seen.body, seen.trailers) == (request.body, request.trailers)
 
 

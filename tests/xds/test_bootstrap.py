@@ -88,6 +88,15 @@ def _routes(text: str) -> list[dict[str, object]]:
     return routes
 
 
+def _asked(text: str) -> dict[object, Any]:
+    """The processing mode of each route, None if it is that of the filter."""
+    modes: dict[object, Any] = {}
+    for route in _routes(text):
+        [per_route] = route["typed_per_filter_config"].values()  # type: ignore[attr-defined]
+        modes[route["name"]] = per_route["overrides"].get("processing_mode")
+    return modes
+
+
 def test_the_longest_prefix_comes_first() -> None:
     text = envoy_config(
         [LLAMA, QWEN],
@@ -109,11 +118,9 @@ def test_skip_sends_no_response_body_of_that_pool_to_the_sidecar() -> None:
             QWEN: Modes(response=ResponseMode.OBSERVE),
         },
     )
-    modes = {}
-    for route in _routes(text):
-        [per_route] = route["typed_per_filter_config"].values()  # type: ignore[attr-defined]
-        modes[route["name"]] = per_route["overrides"].get("processing_mode")
+    modes = _asked(text)
     skip = modes["default/llama"]
+    assert skip["response_header_mode"] == "SEND"
     assert skip.get("response_body_mode", "NONE") == "NONE"
     assert skip["response_trailer_mode"] == "SKIP"
     assert skip["request_body_mode"] == "FULL_DUPLEX_STREAMED"
@@ -130,10 +137,7 @@ def test_headers_sends_no_request_body_of_that_pool_to_the_sidecar() -> None:
     text = envoy_config(
         [LLAMA, QWEN], ext_proc_sockets=EXT_PROC, ads_socket=XDS, modes={LLAMA: headers}
     )
-    modes = {}
-    for route in _routes(text):
-        [per_route] = route["typed_per_filter_config"].values()  # type: ignore[attr-defined]
-        modes[route["name"]] = per_route["overrides"].get("processing_mode")
+    modes = _asked(text)
     mode = modes["default/llama"]
     assert mode.get("request_body_mode", "NONE") == "NONE"
     assert mode["request_trailer_mode"] == "SKIP"
@@ -141,6 +145,19 @@ def test_headers_sends_no_request_body_of_that_pool_to_the_sidecar() -> None:
     assert mode["response_trailer_mode"] == "SEND"
     assert modes["default/llama with trailers"] == mode
     assert modes["default/qwen"] is None
+
+
+def test_none_sends_nothing_of_the_response() -> None:
+    text = envoy_config(
+        [LLAMA],
+        ext_proc_sockets=EXT_PROC,
+        ads_socket=XDS,
+        modes={LLAMA: Modes(response=ResponseMode.NONE)},
+    )
+    mode = _asked(text)["default/llama"]
+    assert (mode["response_header_mode"], mode["response_trailer_mode"]) == ("SKIP", "SKIP")
+    assert mode.get("response_body_mode", "NONE") == "NONE"
+    assert mode["request_body_mode"] == "FULL_DUPLEX_STREAMED"
 
 
 @pytest.mark.parametrize(
