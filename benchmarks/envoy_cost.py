@@ -1,7 +1,7 @@
 """Where Envoy's microseconds go: one thing of its configuration changed at a time, side by side.
 
 Each variant is a listener of the same Envoy, in front of the same compiled sidecar, picker and model
-server. `python -m benchmarks.envoy_cost` prints what Envoy and the relay spend per request in each, and the
+server. `make bench-envoy` prints what Envoy and the relay spend per request in each, and the
 difference to the configuration that `envoy-config` prints.
 """
 
