@@ -25,6 +25,9 @@ from epp_client.wire.transport import NO_OWNER, Accept, Stream, StreamEvents
 HIGH_WATER = 256 * 1024
 """Queued bytes of one stream above which its owner is told to pause writing."""
 
+LAST_HANDLERS = 2.0
+"""Seconds of a drain for the handlers of ended calls to hear of their end."""
+
 UNLIMITED_PINGS: tuple[str, Any] = ("grpc.http2.max_ping_strikes", 0)
 """Server option that tolerates any number of pings. By default the third ping within five minutes without
 data closes the connection, and many bootstraps have Envoy ping every few seconds."""
@@ -225,19 +228,27 @@ def _code(number: int) -> grpc.StatusCode:
 class GrpcioServer:
     """A grpc.aio server that accepts every method as a stream of bytes."""
 
-    def __init__(self, server: aio.Server, file: SocketFile | None = None) -> None:
+    def __init__(
+        self, server: aio.Server, file: SocketFile | None = None, calls: "_AnyMethod | None" = None
+    ) -> None:
         self._server = server
         self._file = file
+        self._calls = calls
 
     async def drain(self, timeout: float) -> None:
         if self._file is not None:
             self._file.remove()
         await self._server.stop(timeout)
+        # The calls are over, but gRPC may have still to tell their handlers.
+        if self._calls is not None and self._calls.running:
+            await asyncio.wait(self._calls.running, timeout=LAST_HANDLERS)
 
 
 class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, accept: Accept) -> None:
         self._accept = accept
+        self.running: set[asyncio.Task[Any]] = set()
+        """The handlers of the open calls."""
 
     def service(self, handler_call_details: Any) -> Any:
         path = handler_call_details.method
@@ -249,8 +260,14 @@ class _AnyMethod(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         async def handle(_: Any, call: Any) -> None:
             stream = _ServerStream(call)
-            stream.events = self._accept(stream, path, metadata)
-            await stream.run()
+            task = asyncio.current_task()
+            assert task is not None
+            self.running.add(task)
+            try:
+                stream.events = self._accept(stream, path, metadata)
+                await stream.run()
+            finally:
+                self.running.discard(task)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
@@ -312,8 +329,9 @@ class GrpcioTransport:
         if self._serving is not None:
             accept = with_health(accept, self._serving)
         server = aio.server(options=[*OPTIONS, UNLIMITED_PINGS])
-        server.add_generic_rpc_handlers((_AnyMethod(accept),))
-        return GrpcioServer(server, await start_on_socket(server, socket_path))
+        calls = _AnyMethod(accept)
+        server.add_generic_rpc_handlers((calls,))
+        return GrpcioServer(server, await start_on_socket(server, socket_path), calls)
 
     async def connect(
         self, address: str, tls: ClientTls, server_name: str, timeout: float
