@@ -8,6 +8,7 @@ from typing import Any
 
 from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE, SERVED, SUBSET_NAMESPACE
 from epp_client.pool.inference_pool import AppProtocol
+from epp_client.pool.settings import Modes, RequestMode, ResponseMode
 from epp_client.settings import UpstreamMode
 
 _TYPES = "type.googleapis.com/envoy.extensions"
@@ -19,12 +20,13 @@ def bootstrap_alone(
     endpoints: Sequence[str],
     protocol: AppProtocol,
     mode: UpstreamMode,
+    modes: Modes,
 ) -> dict[str, Any]:
     """A bootstrap; `listener` is (host, port), `picker` and `endpoints` are `ip:port`."""
     return {
         "admin": {"address": _address("127.0.0.1:0")},
         "static_resources": {
-            "listeners": [_listener(listener, mode)],
+            "listeners": [_listener(listener, mode, modes)],
             "clusters": [
                 {
                     "name": "models",
@@ -54,7 +56,7 @@ _RAISED = {
 }
 
 
-def _listener(address: tuple[str, int], mode: UpstreamMode) -> dict[str, Any]:
+def _listener(address: tuple[str, int], mode: UpstreamMode, modes: Modes) -> dict[str, Any]:
     route = {
         "match": {"prefix": "/"},
         "route": {"cluster": "models", "timeout": "86400s", "idle_timeout": "86400s"},
@@ -66,7 +68,7 @@ def _listener(address: tuple[str, int], mode: UpstreamMode) -> dict[str, Any]:
             "virtual_hosts": [{"name": "models", "domains": ["*"], "routes": [route]}]
         },
         "http_filters": [
-            {"name": "envoy.filters.http.ext_proc", "typed_config": _ext_proc(mode)},
+            {"name": "envoy.filters.http.ext_proc", "typed_config": _ext_proc(mode, modes)},
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {
@@ -95,7 +97,7 @@ def _listener(address: tuple[str, int], mode: UpstreamMode) -> dict[str, Any]:
     }
 
 
-def _ext_proc(mode: UpstreamMode) -> dict[str, Any]:
+def _ext_proc(mode: UpstreamMode, modes: Modes) -> dict[str, Any]:
     config: dict[str, Any] = {
         "@type": f"{_TYPES}.filters.http.ext_proc.v3.ExternalProcessor",
         "failure_mode_allow": True,
@@ -110,6 +112,14 @@ def _ext_proc(mode: UpstreamMode) -> dict[str, Any]:
         },
         "message_timeout": "1000s",
     }
+    if modes.request is RequestMode.HEADERS:
+        config["processing_mode"] |= {"request_body_mode": "NONE", "request_trailer_mode": "SKIP"}
+    if modes.response is not ResponseMode.RELAY:
+        config["processing_mode"] |= {
+            "response_header_mode": "SKIP",
+            "response_body_mode": "NONE",
+            "response_trailer_mode": "SKIP",
+        }
     if mode is UpstreamMode.OVERRIDE_HOST:
         config["metadata_options"] = {
             "forwarding_namespaces": {"untyped": [LB_NAMESPACE, SUBSET_NAMESPACE]},

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from epp_client.pool.settings import RequestMode, ResponseMode
 from epp_client.settings import UpstreamMode
 from tests.transparency.matrix import Case
 from tests.transparency.outcome import Outcome, differing
@@ -84,6 +85,24 @@ DIFFERENCES = (
         "Envoy's own answers (here 426) concern no picker, and epp-client shows them to none. With Envoy "
         "alone this one waits for the picker, and the client gets nothing.",
         lambda case: case.request == "http-1.0",
+    ),
+    Difference(
+        "headers-are-all",
+        ("picker.request_headers.end_of_stream",),
+        "With `request-mode: headers` epp-client tells the picker that there is no body, so that it picks "
+        "now. With Envoy alone a picker that waits for the body would wait for ever.",
+        lambda case: case.modes.request is RequestMode.HEADERS,
+    ),
+    Difference(
+        "copies",
+        (
+            "client.header.x-conformance-test-served-endpoint",
+            "picker.response_body*",
+            "picker.phases",
+        ),
+        "With `response-mode: observe`, which Envoy alone does not have, the picker gets copies: it "
+        "changes nothing, and one that falls 1 MB behind gets no more.",
+        lambda case: case.modes.response is ResponseMode.OBSERVE,
     ),
 )
 

@@ -6,6 +6,7 @@ from itertools import combinations, product
 from typing import NamedTuple
 
 from epp_client.pool.inference_pool import AppProtocol
+from epp_client.pool.settings import Modes, RequestMode, ResponseMode
 from epp_client.settings import TransportName, UpstreamMode
 from tests.transparency.kinds import ANSWERS, REQUESTS, Answer, Request
 
@@ -73,6 +74,22 @@ FACTORS: Mapping[str, Sequence[str]] = {
 }
 
 
+_HTTP, _H2C = AppProtocol
+_OVERRIDE, _ORIGINAL = UpstreamMode.OVERRIDE_HOST, UpstreamMode.ORIGINAL_DST
+_NATIVE, _GRPCIO = TransportName.NATIVE, TransportName.GRPCIO
+HEADERS = (
+    (_H2C, _OVERRIDE, _NATIVE, ResponseMode.RELAY),
+    (_HTTP, _ORIGINAL, _GRPCIO, ResponseMode.RELAY),
+    (_HTTP, _OVERRIDE, _GRPCIO, ResponseMode.OBSERVE),
+    (_H2C, _ORIGINAL, _NATIVE, ResponseMode.SKIP),
+    (_HTTP, _OVERRIDE, _NATIVE, ResponseMode.NONE),
+)
+"""How pools are served whose picker gets only the headers of requests."""
+
+
+EVERYTHING = Modes()
+
+
 @dataclass(frozen=True)
 class Case:
     """One request, answered by one picker, sent both ways."""
@@ -83,6 +100,8 @@ class Case:
     protocol: AppProtocol
     mode: UpstreamMode
     transport: TransportName
+    modes: Modes = EVERYTHING
+    """What the picker gets."""
 
     def __str__(self) -> str:
         protocol = "h2c" if self.protocol is AppProtocol.H2C else "http"
@@ -90,6 +109,11 @@ class Case:
             "-with-".join((self.dialect, self.request, self.answer))
             + "-over-"
             + "-".join((protocol, self.mode, self.transport))
+            + (
+                ""
+                if self.modes == EVERYTHING
+                else f"-in-{self.modes.request}-{self.modes.response}"
+            )
         )
 
     @property
@@ -123,20 +147,30 @@ def possible(row: Mapping[str, str]) -> bool:
 
 def cases() -> list[Case]:
     """As few as a greedy search finds, the same each time."""
-    made = []
-    for row in pairwise(FACTORS):
-        *protocol, mode, transport = row["setting"].rsplit("/", 2)
-        made.append(
-            Case(
-                row["dialect"],
-                row["request"],
-                row["answer"],
-                AppProtocol(protocol[0]),
-                UpstreamMode(mode),
-                TransportName(transport),
-            )
-        )
+    return [*(_case(row) for row in pairwise(FACTORS)), *_headers_cases()]
+
+
+def _headers_cases() -> list[Case]:
+    """Every request with a picker that decides by headers and gets no more. The answers take turns."""
+    dialect = "pick-with-headers"
+    made: list[Case] = []
+    for request, (protocol, mode, transport, response) in product(REQUESTS, HEADERS):
+        answer = list(ANSWERS)[len(made) % len(ANSWERS)]
+        modes = Modes(RequestMode.HEADERS, response)
+        made.append(Case(dialect, request, answer, protocol, mode, transport, modes))
     return made
+
+
+def _case(row: Mapping[str, str]) -> Case:
+    *protocol, mode, transport = row["setting"].rsplit("/", 2)
+    return Case(
+        row["dialect"],
+        row["request"],
+        row["answer"],
+        AppProtocol(protocol[0]),
+        UpstreamMode(mode),
+        TransportName(transport),
+    )
 
 
 Pair = tuple[tuple[str, str], tuple[str, str]]

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from epp_client.pool.settings import Modes, ResponseMode
 from tests.transparency.client import ask
 from tests.transparency.kinds import ANSWER, CASE
 from tests.transparency.matrix import Case
@@ -15,8 +16,10 @@ _SETTLING = 30.0
 
 async def both(site: Site, case: Case, patience_alone: float = PATIENCE) -> tuple[Outcome, Outcome]:
     """The outcomes without and with epp-client."""
-    alone = Setting(case.protocol, case.mode, None)
-    with_us = Setting(case.protocol, case.mode, case.transport)
+    # Envoy alone has no `observe` and no `none`.
+    response = ResponseMode.RELAY if case.modes.response.shown else ResponseMode.SKIP
+    alone = Setting(case.protocol, case.mode, None, Modes(case.modes.request, response))
+    with_us = Setting(case.protocol, case.mode, case.transport, case.modes)
     return await one(site, case, alone, patience_alone), await one(site, case, with_us)
 
 

@@ -14,11 +14,13 @@ import yaml
 
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import AppProtocol, PoolName
+from epp_client.pool.settings import Modes
 from epp_client.settings import TransportName, UpstreamMode, serve_settings
 from epp_client.sidecar import Sidecar, running
 from testbed.envoy import running_envoy
 from testbed.stack import free_ports, inference_pool, pod, service
 from tests.transparency.alone import bootstrap_alone
+from tests.transparency.matrix import EVERYTHING
 from tests.transparency.model_server import ModelServer, running_model_server
 from tests.transparency.picker import Process, RecordingPicker, recording, simulated
 
@@ -37,6 +39,8 @@ class Setting(NamedTuple):
     mode: UpstreamMode
     transport: TransportName | None
     """None: without epp-client."""
+    modes: Modes = EVERYTHING
+    """What the picker gets."""
 
 
 @dataclass
@@ -80,7 +84,7 @@ async def running_site(
 @asynccontextmanager
 async def _alone(site: Site, setting: Setting, address: Address) -> AsyncIterator[None]:
     bootstrap = bootstrap_alone(
-        address, site.picker_address, site.endpoints, setting.protocol, setting.mode
+        address, site.picker_address, site.endpoints, setting.protocol, setting.mode, setting.modes
     )
     async with running_envoy(yaml.safe_dump(bootstrap)):
         yield
@@ -106,6 +110,8 @@ async def _with_us(site: Site, setting: Setting, address: Address) -> AsyncItera
                 "pool_defaults": {
                     "tls": {"mode": "plaintext"},
                     "response_timeout": site.response_timeout,
+                    "request_mode": setting.modes.request,
+                    "response_mode": setting.modes.response,
                 },
             }
         )
@@ -118,6 +124,7 @@ async def _with_us(site: Site, setting: Setting, address: Address) -> AsyncItera
                 ads_socket=settings.xds_socket,
                 upstream_mode=setting.mode,
                 app_protocols={name: setting.protocol},
+                modes={name: setting.modes},
                 access_log=False,
             )
             async with running_envoy(bootstrap):
