@@ -154,10 +154,10 @@ rivals: venv ## Build the relays that make bench compares with, and test that th
 	EPP_CLIENT_TEST_RIVALS=1 $(BIN)/python -m pytest -q tests/benchmarks/test_rivals.py
 
 DURATION ?= 600
-chaos: venv ## Inject faults under load; DURATION=s SEED=n TRANSPORT=native|grpcio MODE=override_host|original_dst SOURCE=api|manifests|gateway
+chaos: venv ## Inject faults under load; DURATION=s SEED=n TRANSPORT=native|grpcio MODE=override_host|original_dst SOURCE=api|manifests|gateway REQUEST_MODE=headers
 	$(BIN)/python -m chaos run --duration $(DURATION) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(MODE),--mode $(MODE)) \
-	  $(if $(SOURCE),--source $(SOURCE)) $(CHAOS)
+	  $(if $(SOURCE),--source $(SOURCE)) $(if $(REQUEST_MODE),--request-mode $(REQUEST_MODE)) $(CHAOS)
 
 soak: .venv/bench ## Run load and gentle faults for DURATION=1800 s, and plot memory and descriptors
 	$(BIN)/python -m chaos soak $(if $(filter command line,$(origin DURATION)),--duration $(DURATION)) \

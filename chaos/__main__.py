@@ -25,6 +25,7 @@ from chaos.report import describe, good, print_tables, write
 from chaos.routed import RoutedInstallation
 from chaos.run import Deck, Part, Tell, Told, known_faults, run_part
 from chaos.source import SourceName
+from epp_client.pool.settings import RequestMode
 from epp_client.settings import TransportName, UpstreamMode
 from testbed.deaths import deaths_noted
 
@@ -73,6 +74,7 @@ async def _run(
     seed: int,
     rate: float,
     names: list[str],
+    request_mode: RequestMode,
     console: Console,
 ) -> list[Part]:
     dice = random.Random(seed)
@@ -96,6 +98,7 @@ async def _run(
                     seed=dice.getrandbits(32),
                     clock=clock_library(),
                     drain=DRAIN,
+                    request_mode=request_mode,
                 )
                 parts.append(
                     await run_part(
@@ -152,17 +155,28 @@ def run(
     seed: Annotated[int, typer.Option(help="Random seed; 0: a new one.")] = 0,
     rate: Annotated[float, typer.Option(help="Requests per second.")] = 40,
     fault: Annotated[list[str] | None, typer.Option(help="Only these faults.")] = None,
+    request_mode: Annotated[
+        RequestMode, typer.Option(help="What pickers get of requests.")
+    ] = RequestMode.RELAY,
 ) -> None:
     """Inject faults at random moments under load; exit 1 if a request was lost in breach of the promise."""
     seed, console = _begin(seed)
     combinations = _combinations(transport, mode)
     routed = source is SourceName.GATEWAY
-    said = {"source": source if routed else None, "transport": transport, "mode": mode}
+    shown = request_mode if request_mode is not RequestMode.RELAY else None
+    said = {
+        "source": source if routed else None,
+        "transport": transport,
+        "mode": mode,
+        "request_mode": shown,
+    }
     settings = _settings("make chaos", seed, duration, **said)
     settings |= {"pools from": source, "requests per second": rate}
-    parts = uvloop.run(_run(duration, combinations, source, hold, seed, rate, fault or [], console))
+    parts = uvloop.run(
+        _run(duration, combinations, source, hold, seed, rate, fault or [], request_mode, console)
+    )
     # The figures of the two forms are told apart by the beginning of these names.
-    name = "-".join([source if routed else "chaos", *filter(None, (transport, mode))])
+    name = "-".join([source if routed else "chaos", *filter(None, (transport, mode, shown))])
     write(RESULTS, parts, settings, name)
     _end(parts, console, name, seed)
 

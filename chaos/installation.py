@@ -21,6 +21,7 @@ from chaos.peers import started
 from chaos.source import ApiServer, ManifestFolder, SourceName
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import AppProtocol, PoolName
+from epp_client.pool.settings import Modes, RequestMode
 from epp_client.settings import TransportName, UpstreamMode, worker_sockets
 from testbed.deaths import Death, ledger, worker_death
 from testbed.envoy import Envoy, running_envoy
@@ -51,6 +52,7 @@ class Installation:
         options: tuple[str, ...] = (),
         clock: Path | None = None,
         models_together: bool = False,
+        request_mode: RequestMode = RequestMode.RELAY,
     ) -> None:
         """`models_together`: the model servers are one process, which starts faster; then none can be
         killed by itself."""
@@ -76,6 +78,7 @@ class Installation:
         """Whether the sidecar was ended on purpose."""
         self._envoy: Envoy | None = None
         self._envoy_life = AsyncExitStack()
+        self.request_mode = request_mode
         self._options = options
         self._clock = WallClock(clock, folder) if clock else None
         listener, admin, own = free_ports(ENVOY_HOST, 3)
@@ -178,6 +181,7 @@ class Installation:
             "--xds-socket", str(self.folder / "xds.sock"), "--admin", self.admin,
             "--transport", self.transport, "--workers", str(self.workers),
             "--upstream-mode", self.mode, "--picker-tls", "plaintext",
+            "--request-mode", self.request_mode,
             *(("--hold", str(self._hold_socket)) if self.holds else ()),
             "--pick-timeout", str(PICK_TIMEOUT), "--response-timeout", "1",
             "--drain-timeout", str(self.drain),
@@ -234,6 +238,7 @@ class Installation:
             ads_socket=self.ads_socket,
             upstream_mode=self.mode,
             app_protocols={PoolName("default", "h2c"): AppProtocol.H2C},
+            modes=dict.fromkeys(self.pools, Modes(self.request_mode)),
             access_log=False,
         )
 
