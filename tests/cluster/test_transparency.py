@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from epp_client.pool.inference_pool import AppProtocol
+from epp_client.pool.settings import Modes, RequestMode, ResponseMode
+from epp_client.relay.outcome import Outcome
 from epp_client.settings import TransportName, UpstreamMode
 from testbed.cluster.api import Api
 from testbed.cluster.control_plane import ControlPlane
@@ -16,6 +18,7 @@ from tests.cluster.real import REAL, real_picker
 from tests.transparency.completions import check_completions
 from tests.transparency.kinds import ANSWERS
 from tests.transparency.matrix import Case
+from tests.transparency.outcome import shortened
 from tests.transparency.replay import comparable, simulated_answers
 from tests.transparency.run import one
 from tests.transparency.sites import HOSTS, Setting, Site, running_site
@@ -101,3 +104,26 @@ async def test_the_simulated_picker_answers_as_the_real_one(
                         different[str(case)] = (real, ours)
                 site.picker.conversations.clear()
     assert different == {}
+
+
+@pytest.mark.parametrize("response", [ResponseMode.RELAY, ResponseMode.NONE])
+@pytest.mark.parametrize("program", REAL)
+async def test_it_picks_by_the_headers_of_a_request_alone(
+    api: Api, plane: ControlPlane, tmp_path: Path, program: str, response: ResponseMode
+) -> None:
+    modes = Modes(RequestMode.HEADERS, response)
+    protocol, mode, transport = AppProtocol.H2C, UpstreamMode.OVERRIDE_HOST, TransportName.NATIVE
+    async with _site(program, api, plane, tmp_path) as site:
+        for request in ("get", "no-body", "1-kb", "5-mb", "chunked", "trailers", "h2-trailers"):
+            case = Case(program, request, "sse", protocol, mode, transport, modes)
+            outcome = await one(site, case, Setting(protocol, mode, transport, modes))
+            assert (outcome["client.status"], outcome["client.end"]) == ("200", "complete"), case
+            assert outcome["model.body"] == shortened(b"".join(case.request_kind.body))
+            assert outcome["picker.request_headers.end_of_stream"]
+            phases = outcome["picker.phases"]
+            assert isinstance(phases, tuple)
+            assert "request_body" not in phases
+            assert ("response_headers" in phases) == (response is ResponseMode.RELAY)
+            (pool,) = site.sidecars
+            counted = (await site.sidecars[pool].relay.totals()).pool("default/models").outcomes
+        assert {outcome for outcome, number in counted.items() if number} == {Outcome.STEERED}
