@@ -37,7 +37,7 @@ repeat: venv ## Repeat TEST beside a load that takes the CPU, TIMES=20 or until 
 coverage: venv ## Measure how much of the pure rooms their tests run, lines and branches; below 95 % it fails
 	$(BIN)/python .ci/coverage.py
 
-test-slow: venv ## Run the tests that wait for a minute or more
+test-slow: venv ## Run the tests that wait for many seconds or for minutes
 	EPP_CLIENT_TEST_SLOW=1 $(BIN)/python -m pytest -n 4 tests/slow
 
 transparency: venv ## Compare Envoy with and without the sidecar, field by field

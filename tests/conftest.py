@@ -35,7 +35,6 @@ _APART = (
     "tests/e2e/test_getting_started.py",
     "tests/e2e/test_incident.py",
     "tests/e2e/test_removed_sockets.py",
-    "tests/e2e/test_slow_start.py",
     "tests/slow/",
     "tests/terminal/test_commands.py",
     "tests/workers/test_signals.py",

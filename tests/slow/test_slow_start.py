@@ -19,7 +19,7 @@ from chaos.promise import ENVOY_ASKS
 from chaos.source import ApiServer, SourceName
 from chaos.workload import Ask
 from epp_client.settings import TransportName
-from tests.e2e.delayed import IMPORTS, STEPS
+from tests.slow.delayed import IMPORTS, STEPS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
@@ -87,7 +87,7 @@ async def test_no_step_of_a_start_is_so_slow_that_it_costs_a_request(
         await installation.start()
         for step in steps:
             assert await installation.drain_sidecar() == 0
-            installation.program = ["tests.e2e.delayed", f"{step}={DELAY}"]
+            installation.program = ["tests.slow.delayed", f"{step}={DELAY}"]
             await installation.start_sidecar()
             await installation.until(lambda: installation.relaying, "the sockets are claimed")
             assert await asked(installation, 4) == ALL_ANSWERED, step
@@ -98,7 +98,7 @@ async def test_grpcio_has_what_came_during_a_slow_start_asked_once_more(tmp_path
     async with installed(tmp_path, TransportName.GRPCIO) as installation:
         await installation.start()
         assert await installation.drain_sidecar() == 0
-        installation.program = ["tests.e2e.delayed", f"lists={DELAY}"]
+        installation.program = ["tests.slow.delayed", f"lists={DELAY}"]
         await installation.start_sidecar()
         await installation.until(lambda: installation.relaying, "the sockets are claimed")
         assert await asked(installation, 4) == ALL_ANSWERED
@@ -204,7 +204,7 @@ async def test_workers_that_are_slow_to_say_what_they_may_pick_are_heard_all_the
         await installation.start()
         assert await asked(installation, 4) == ALL_ANSWERED
         old = installation.worker_pids
-        installation.program = ["tests.e2e.delayed", f"workers={DELAY}"]
+        installation.program = ["tests.slow.delayed", f"workers={DELAY}"]
         await installation.kill_sidecar()
         await api.write(without_one_pod(installation))
         with stopped(old):

@@ -1,6 +1,6 @@
 """The command line of the sidecar, on a machine that is slow at one step of the start.
 
-    python -m tests.e2e.delayed STEP=SECONDS serve ...
+    python -m tests.slow.delayed STEP=SECONDS serve ...
 
 What load does at random, at a chosen step and for a known time.
 """
