@@ -72,10 +72,11 @@ def say_whether_compiled() -> None:
 
 async def _sent(numbers: Collection[signal.Signals]) -> signal.Signals:
     """Wait until one of these signals arrives. Polling takes a signal whole, so `exec` never loses one."""
+    interval = POLL_INTERVAL if numbers == signals.ENDING else 5 * POLL_INTERVAL
     while True:
         if (number := signals.take(numbers)) is not None:
             return number
-        await asyncio.sleep(POLL_INTERVAL)
+        await asyncio.sleep(interval)
 
 
 async def _run(sidecar: Sidecar, left: LeftBehind, ending: "asyncio.Task[signal.Signals]") -> None:

@@ -110,7 +110,8 @@ async def _until_replaced(path: Path, directory: Path, changed: asyncio.Event) -
         watch_filter=DefaultFilter(ignore_dirs=()),
         recursive=False,
         debounce=50,
-        step=10,
+        # Its thread wakes up once per step.
+        step=50,
         rust_timeout=int(1000 * POLL_INTERVAL),
         yield_on_timeout=True,
     )

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mypy_extensions import mypyc_attr
+
 from epp_client.errors import LeftOut, Reason
 from epp_client.picker.health import Health
 from epp_client.relay.outcome import Eviction, Outcome
@@ -30,7 +32,8 @@ def pool_labels(name: str) -> tuple[str, str]:
     return namespace, pool
 
 
-@dataclass(slots=True)
+@mypyc_attr(serializable=True)
+@dataclass
 class PoolCounters:
     """The counters of one pool. All but `in_flight` only grow."""
 
@@ -136,7 +139,8 @@ def _add(mine: dict[Any, int], theirs: Mapping[Any, int]) -> None:
         mine[key] = mine.get(key, 0) + count
 
 
-@dataclass(slots=True)
+@mypyc_attr(serializable=True)
+@dataclass
 class Counters:
     """All counters of one process."""
 

@@ -61,7 +61,7 @@ def prepare_request_headers(raw: bytes, snapshot: PoolSnapshot) -> RequestHeader
         EnvoyViolation: `raw` is not a ProcessingRequest.
     """
     settings = snapshot.pool.settings
-    if settings.strip_pattern.search(raw) is None:
+    if settings.of_requests.stripped.search(raw) is None:
         return RequestHeaders(raw, (), None)
     message = parse_request(raw)
     headers = message.request_headers.headers.headers

@@ -11,6 +11,7 @@ from typing import Annotated, Final, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from epp_client.pool.request_settings import RequestSettings
 from epp_client.pool.selector import Selector, parse_selector
 from epp_client.tls_settings import ClientTls
 
@@ -165,10 +166,17 @@ class PoolSettings(BaseModel):
         return parse_selector(self.local_pick_selector)
 
     @cached_property
-    def strip_pattern(self) -> re.Pattern[bytes]:
-        """Finds a name of `strip_headers`, or of a destination header, in a message of Envoy, which has
-        names in lower case. `re` searches for the common prefix first, so this is as fast as a search for
-        one name.
-        """
+    def of_requests(self) -> RequestSettings:
+        """Those that each request reads."""
+        # `re` searches for the common prefix first, so this is as fast as a search for one name.
         names = map(re.escape, (DESTINATION_PREFIX, *self.strip_headers))
-        return re.compile("|".join(names).encode())
+        return RequestSettings(
+            pick_timeout=self.pick_timeout,
+            response_timeout=self.response_timeout,
+            endpoint_wait=self.endpoint_wait,
+            max_retained_body=self.max_retained_body,
+            max_body_growth=self.max_body_growth,
+            response_shown=self.response_mode.shown,
+            response_changed=self.response_mode is ResponseMode.RELAY,
+            stripped=re.compile("|".join(names).encode()),
+        )

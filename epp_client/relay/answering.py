@@ -25,7 +25,7 @@ def evicted(state: State, reply: Reply) -> None:
     if not (response.headers_sent or (response.begun and response.passing)):
         _answer_whole(state, reply, Outcome.EVICTED)
         state.result.eviction = Eviction.ANSWERED
-    elif state.settings.eviction is EvictionMode.RESET:
+    elif state.pool.settings.eviction is EvictionMode.RESET:
         # The response has begun, so only a reset can tell the client.
         state.result.outcome, state.result.eviction = Outcome.EVICTED, Eviction.RESET
         state.out.add(FinishPicker())

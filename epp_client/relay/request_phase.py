@@ -20,7 +20,6 @@ from epp_client.ext_proc.replies import EMPTY, END_OF_REQUEST_BODY
 from epp_client.picker.pick import judge
 from epp_client.picker.preparation import is_upgrade, prepare_request_headers
 from epp_client.picker.steering import HeaderReply, body_reply, trailers_reply
-from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import FinishPicker, OpenPicker, Timer, ToPicker
 from epp_client.relay.ending import refuse
 from epp_client.relay.lane_states import Received
@@ -45,8 +44,6 @@ MAX_ATTEMPTS: Final = 3
 
 # Constants, because a member of an enum that is not compiled costs two look-ups for each request.
 _STEERED: Final = Outcome.STEERED
-_SKIP: Final = ResponseMode.SKIP
-_NONE: Final = ResponseMode.NONE
 
 
 # --- from Envoy ---
@@ -367,8 +364,7 @@ def _release(state: State) -> None:
     state.request.answer_headers(state.marked(_steered(state)))
     state.arm_pick()
     _under_way(state)
-    mode = state.settings.response_mode
-    if state.request.complete and (mode is _SKIP or mode is _NONE):
+    if state.request.complete and not state.settings.response_shown:
         state.out.add(FinishPicker())
         pass_both(state)
 

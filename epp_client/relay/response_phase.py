@@ -8,7 +8,6 @@ from epp_client.picker.mutations import MAX_HEADER_BYTES, MAX_HTTP1_RESPONSE_BYT
 from epp_client.picker.preparation import read_endpoint_failure, read_served
 from epp_client.picker.steering import body_reply, response_headers_reply, trailers_reply
 from epp_client.pool.inference_pool import AppProtocol
-from epp_client.pool.settings import ResponseMode
 from epp_client.relay.actions import CancelPicker, Timer, ToPicker
 from epp_client.relay.lane import Lane
 from epp_client.relay.lane_states import Received
@@ -27,8 +26,6 @@ _NO_MUTATION: Final = 4
 """Largest size of an answer to headers or trailers without a mutation, in bytes."""
 
 # Constants, because a member of an enum that is not compiled costs two look-ups for each message.
-_RELAY: Final = ResponseMode.RELAY
-_OBSERVE: Final = ResponseMode.OBSERVE
 _READ: Final = Use.READ
 _CHANGED: Final = Use.CHANGED
 
@@ -52,18 +49,17 @@ def relay_response(state: State, message: Message) -> None:
     """Send a part of the response to the picker."""
     lane = state.response
     raw = _receive(state, message)
-    mode = state.settings.response_mode
     if message.phase is Phase.RESPONSE_HEADERS:
         # `in` takes ten times as long: it raises an error to find out that the operand is no int.
         state.chunk_by_chunk = message.raw.find(_EVENT_STREAM) >= 0
-        if mode is not _RELAY:
+        if not state.settings.response_changed:
             lane.take_over()
     elif message.phase is Phase.RESPONSE_BODY and not lane.has_room(message):
         # Without room for it, it could not be sent if the picker does not answer.
         _silence_picker(state, Reason.BODY_NOT_RETAINED)
     lane.put(message)
     state.response_quiet = 0
-    if not (mode is _RELAY or mode is _OBSERVE) or lane.answered_whole:
+    if not state.settings.response_shown or lane.answered_whole:
         return
     state.out.add(ToPicker(raw))
     if not lane.passing:

@@ -60,7 +60,7 @@ class State:
 
         self.snapshot = snapshot
         self.pool = snapshot.pool
-        self.settings = snapshot.pool.settings
+        self.settings = snapshot.pool.settings.of_requests
         self.local_pick = local_pick
         self.trailers_expected = trailers_expected
         self.destinations = destinations
