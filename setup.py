@@ -59,7 +59,6 @@ HOT_PATH = [
     "wire/http2/grpc",
     "wire/http2/headers",
     "wire/http2/inbox",
-    "wire/http2/message_heads",
     "wire/health",
     "wire/native",
     "wire/native_connection",

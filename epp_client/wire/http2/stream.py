@@ -7,12 +7,15 @@ trailers. Pure: output goes through the connection.
 
 from collections import deque
 from collections.abc import Callable
+from struct import Struct
 from typing import Final
 
 from epp_client.wire.http2.frames import (
     DATA,
+    END_HEADERS,
     END_STREAM,
     HEAD,
+    HEADERS,
     ErrorCode,
     StreamFault,
     rst_stream,
@@ -20,18 +23,10 @@ from epp_client.wire.http2.frames import (
     word,
 )
 from epp_client.wire.http2.grpc import GrpcFault, MessageReader, status_of_reset
-from epp_client.wire.http2.headers import RESPONSE
-from epp_client.wire.http2.inbox import STREAM_WINDOW, Inbox
-from epp_client.wire.http2.message_heads import (
-    MESSAGE_HEAD,
-    PREFIX,
-    PREFIX_SIZE,
-    PREFIXES,
-    PREPARED,
-    STARTS,
-    WORD,
-    first_head,
+from epp_client.wire.http2.headers import (
+    RESPONSE,
 )
+from epp_client.wire.http2.inbox import STREAM_WINDOW, Inbox
 from epp_client.wire.http2.outbox import Backlog
 from epp_client.wire.status import INTERNAL, RESOURCE_EXHAUSTED, Status
 from epp_client.wire.transport import NO_OWNER, StreamEvents
@@ -51,6 +46,14 @@ HIGH_WATER: Final = 64 * 1024
 """Bytes of backlog above which the owner is told to pause."""
 LOW_WATER: Final = 32 * 1024
 
+_MESSAGE_HEAD: Final = Struct(">IBIBI")
+"""The head of a DATA frame and the prefix of the message that fills it."""
+_PREFIX: Final = Struct(">BI")
+_FIRST_MESSAGE_HEAD: Final = Struct(f">IBI{len(RESPONSE)}sIBIBI")
+"""The same, with the response headers before it."""
+_PREFIX_SIZE: Final = 5
+_HEADERS_WORD: Final = len(RESPONSE) << 8 | HEADERS
+
 
 class Http2Stream(Backlog):
     """The part of a stream common to both ends. If `over`, it has no owner any more."""
@@ -61,7 +64,6 @@ class Http2Stream(Backlog):
         "_expected",
         "_finished",
         "_held",
-        "_id_word",
         "_offset",
         "_queue",
         "_reading",
@@ -90,7 +92,6 @@ class Http2Stream(Backlog):
         self.on_end: Callable[[], None] | None = None
         """Called once when the stream ends, for any reason."""
         self._queue: deque[bytes] | None = None
-        self._id_word = WORD.pack(stream_id)
         self._offset = 0
         self._end: bytes | None = None
         self._announced = False
@@ -117,7 +118,7 @@ class Http2Stream(Backlog):
         connection = self.connection
         if not connection.tableless:
             self._announce(RESPONSE)
-        size = len(message) + PREFIX_SIZE
+        size = len(message) + _PREFIX_SIZE
         if (
             connection.flowing
             and not self.queued
@@ -129,23 +130,30 @@ class Http2Stream(Backlog):
             connection.send_window -= size
             # The peer may answer with two WINDOW_UPDATEs.
             connection.calm.left += 2
-            out = connection.out
-            if not self._announced:
-                self._announced = True
-                out.append(first_head(self.id, size))
-            elif size < PREPARED:
-                out.append(STARTS[size])
-                out.append(self._id_word)
-                out.append(PREFIXES[size])
+            if self._announced:
+                head = _MESSAGE_HEAD.pack(size << 8, 0, self.id, 0, size - _PREFIX_SIZE)
             else:
-                out.append(MESSAGE_HEAD.pack(size << 8, 0, self.id, 0, size - PREFIX_SIZE))
+                self._announced = True
+                head = _FIRST_MESSAGE_HEAD.pack(
+                    _HEADERS_WORD,
+                    END_HEADERS,
+                    self.id,
+                    RESPONSE,
+                    size << 8,
+                    0,
+                    self.id,
+                    0,
+                    size - _PREFIX_SIZE,
+                )
+            out = connection.out
+            out.append(head)
             out.append(message)
             if not connection.awake:
                 connection.wake()
             return
         if not self._announced:
             self._announce(RESPONSE)
-        self._enqueue(PREFIX.pack(0, size - PREFIX_SIZE))
+        self._enqueue(_PREFIX.pack(0, size - _PREFIX_SIZE))
         self._enqueue(message)
         connection.blocked[self] = None
         connection.pump_stream(self)
@@ -215,11 +223,11 @@ class Http2Stream(Backlog):
         reader = self.reader
         if (
             (reader is None or reader.idle)
-            and stop - start >= PREFIX_SIZE
+            and stop - start >= _PREFIX_SIZE
             and not data[start]
-            and word(data, start + 1) == stop - start - PREFIX_SIZE
+            and word(data, start + 1) == stop - start - _PREFIX_SIZE
         ):
-            self._message(data[start + PREFIX_SIZE : stop])
+            self._message(data[start + _PREFIX_SIZE : stop])
             return
         if self.events is NO_OWNER:
             return
