@@ -23,7 +23,9 @@ MAX_LEAVING = 4
 """Replaced workers, per current worker, that may finish streams at once. SIGHUP and SIGUSR2 wait while
 there are more."""
 POLL_INTERVAL = 0.05
-"""Seconds between two polls for signals."""
+"""Seconds between two polls for the signals that end the process, and for the end of workers."""
+RARE_INTERVAL = 0.25
+"""Seconds between two polls for the other signals, so that an idle process wakes up less often."""
 
 
 async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
@@ -72,7 +74,7 @@ def say_whether_compiled() -> None:
 
 async def _sent(numbers: Collection[signal.Signals]) -> signal.Signals:
     """Wait until one of these signals arrives. Polling takes a signal whole, so `exec` never loses one."""
-    interval = POLL_INTERVAL if numbers == signals.ENDING else 5 * POLL_INTERVAL
+    interval = POLL_INTERVAL if numbers == signals.ENDING else RARE_INTERVAL
     while True:
         if (number := signals.take(numbers)) is not None:
             return number

@@ -6,7 +6,9 @@ import contextlib
 import random
 import socket
 import struct
+from collections.abc import Coroutine
 from enum import Enum, auto
+from typing import Any
 
 _READ = 65536
 # SO_LINGER of 0 s makes close() send a RST.
@@ -85,16 +87,7 @@ class Link:
             there, back = await asyncio.open_connection(*self._target)
             self._writers.add(back)
             try:
-                # The first side to end ends the other.
-                forward = asyncio.create_task(self._forward(reader, back))
-                hurt = asyncio.create_task(self._hurt(there, writer))
-                pair = {forward, hurt}
-                try:
-                    await asyncio.wait(pair, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for one in pair:
-                        one.cancel()
-                    await asyncio.gather(*pair, return_exceptions=True)
+                await until_one_ends(self._forward(reader, back), self._hurt(there, writer))
             finally:
                 self._writers.discard(back)
                 back.close()
@@ -175,3 +168,14 @@ def _reset(writer: asyncio.StreamWriter) -> None:
         if sock.fileno() >= 0:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()
+
+
+async def until_one_ends(*ways: Coroutine[Any, Any, None]) -> None:
+    """Run both ways of a connection. The first to end ends the other."""
+    tasks = [asyncio.create_task(way) for way in ways]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

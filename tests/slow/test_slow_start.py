@@ -19,6 +19,7 @@ from chaos.promise import ENVOY_ASKS
 from chaos.source import ApiServer, SourceName
 from chaos.workload import Ask
 from epp_client.settings import TransportName
+from testbed.link import until_one_ends
 from tests.slow.delayed import IMPORTS, STEPS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
@@ -140,15 +141,7 @@ class Cable:
             await self._plugged.wait()
             there, back = await asyncio.open_unix_connection(str(self._target))
             try:
-                ways = [
-                    asyncio.create_task(_carry(a, b)) for a, b in ((reader, back), (there, writer))
-                ]
-                try:
-                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for way in ways:
-                        way.cancel()
-                    await asyncio.gather(*ways, return_exceptions=True)
+                await until_one_ends(_carry(reader, back), _carry(there, writer))
             finally:
                 back.close()
         except OSError:

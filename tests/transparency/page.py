@@ -29,14 +29,15 @@ def _tables() -> dict[str, str]:
         failures.append(
             f"| {failure.dialect} | {failure.request} | {failure.answer} | {said} | {failure.why} |"
         )
-    whole = [case for case in cases() if case.modes == EVERYTHING]
+    every = cases()
+    whole = [case for case in every if case.modes == EVERYTHING]
     matrix = [
         f"- {len(DIALECTS)} dialects of pickers: {', '.join(DIALECTS)}",
         f"- {len(REQUESTS)} kinds of requests: {', '.join(REQUESTS)}",
         f"- {len(ANSWERS)} kinds of answers: {', '.join(ANSWERS)}",
         "- HTTP/1.1 and h2c to the model servers, `override_host` and ORIGINAL_DST, both transports",
         f"- {len(whole)} cases, in which every two of these meet",
-        f"- {len(cases()) - len(whole)} more in which the picker gets the headers of requests alone "
+        f"- {len(every) - len(whole)} more in which the picker gets the headers of requests alone "
         "(`request-mode: headers`), in each `response-mode`; Envoy alone then sends it the same",
     ]
     return {
