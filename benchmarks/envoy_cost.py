@@ -30,7 +30,7 @@ from benchmarks.rig import (
     start_peers,
 )
 from testbed.envoy import running_envoy
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 
 Config = dict[str, Any]
 console = Console(width=140, soft_wrap=True)
@@ -271,7 +271,7 @@ VARIANTS: dict[str, Change] = {
 def configuration(rig: Rig, socket: Path, xds: Path, endpoint: str, names: list[str]) -> Config:
     """A bootstrap with a listener, and a cluster for the sidecar, for each variant, which becomes a way of
     the rig."""
-    ports = iter(free_ports(HOST, 2 + len(names)))
+    ports = iter(free_ports(2 + len(names)))
     document, listener, template = printed(ports, socket, xds)
     static = document["static_resources"]
     static["clusters"].append(_plain_cluster(endpoint))

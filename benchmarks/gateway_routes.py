@@ -41,7 +41,8 @@ from epp_client.pool.store import PoolStore
 from epp_client.settings import UpstreamMode
 from epp_client.xds.ads import AdsServer
 from testbed.envoy import running_envoy
-from testbed.stack import ENVOY_HOST, free_ports
+from testbed.ports import free_ports
+from testbed.stack import ENVOY_HOST
 
 ROUTES = 1000
 CHANGES = 100
@@ -112,7 +113,7 @@ async def main(count: int) -> None:
         await server.start()
         owner.push_async_callback(server.close)
         server.begin({})
-        port, admin = free_ports(ENVOY_HOST, 2)
+        port, admin = free_ports(2)
         entries = [forward(number) for number in range(count)]
         # The import of Envoy's messages for the first listener is no part of the routes.
         server.serve_gateway(table(port, []))

@@ -28,8 +28,9 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.wire.http2 import frames as wire
 from testbed.build_cache import Unavailable
 from testbed.envoy import running_envoy
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports, inference_pool, pod, service
+from testbed.stack import inference_pool, pod, service
 
 Config = dict[str, Any]
 HOST = "127.0.0.10"
@@ -211,7 +212,7 @@ def printed(ports: Iterator[int], socket: Path, xds: Path) -> Printed:
 def bootstrap(rig: Rig, sockets: dict[str, Path], xds: Path, picker: str) -> Config:
     """The bootstrap of envoy-config, with a copy of its listener for each way, which differs in the
     ext_proc cluster."""
-    ports = iter(free_ports(HOST, 2 * len(sockets) + 4))
+    ports = iter(free_ports(2 * len(sockets) + 4))
     document, listener, template = printed(ports, Path("/unused"), xds)
     static = document["static_resources"]
     clusters = static["clusters"]

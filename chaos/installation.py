@@ -27,8 +27,9 @@ from testbed.deaths import Death, ledger, worker_death
 from testbed.envoy import Envoy, running_envoy
 from testbed.link import Link
 from testbed.looks import AdminPage, News, children, ended, listened
+from testbed.ports import free_ports
 from testbed.process import Process, ProcessFailed
-from testbed.stack import ENVOY_HOST, HOSTS, free_ports
+from testbed.stack import ENVOY_HOST, HOSTS
 
 PICK_TIMEOUT = 2.0
 """Seconds. With the default of 300 s a run would have few faults."""
@@ -81,7 +82,7 @@ class Installation:
         self.request_mode = request_mode
         self._options = options
         self._clock = WallClock(clock, folder) if clock else None
-        listener, admin, own = free_ports(ENVOY_HOST, 3)
+        listener, admin, own = free_ports(3)
         self.listener, self._envoy_admin = (ENVOY_HOST, listener), (ENVOY_HOST, admin)
         self.url = f"http://{ENVOY_HOST}:{listener}"
         self.admin = f"{ENVOY_HOST}:{own}"
@@ -120,7 +121,7 @@ class Installation:
         """Start model servers and pickers, and write the objects of the pools."""
         await self.page.open()
         await self.source.start()
-        (port,) = free_ports(HOSTS[0], 1)
+        (port,) = free_ports(1)
         models = [f"{host}:{port}" for host in HOSTS]
         if self._models_together:
             process, ready = await started("testbed.model_server", "--listen", *models)

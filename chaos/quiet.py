@@ -31,8 +31,9 @@ from chaos.workload import POOLS, Ask
 from epp_client.settings import TransportName, UpstreamMode
 from testbed.deaths import deaths_noted
 from testbed.envoy import running_envoy
+from testbed.ports import free_ports
 from testbed.process import ProcessFailed
-from testbed.stack import ENVOY_HOST, free_ports
+from testbed.stack import ENVOY_HOST
 
 THREADS = 4
 """Threads of each Envoy, so that pools are on different threads."""
@@ -65,7 +66,7 @@ async def _running_gateway(
     *,
     idle: bool,
 ) -> AsyncIterator[Gateway]:
-    listener, admin = ((ENVOY_HOST, port) for port in free_ports(ENVOY_HOST, 2))
+    listener, admin = ((ENVOY_HOST, port) for port in free_ports(2))
     bootstrap = _with_runtime(installation.bootstrap(listener, admin), runtime)
     async with running_envoy(bootstrap, admin, binary=binary, concurrency=THREADS) as envoy:
         sampler = Sampler({"Envoy": envoy.process.pid})

@@ -9,7 +9,8 @@ from chaos.routing import Routing
 from chaos.source import ApiServer
 from chaos.subjects import Object, Port
 from epp_client.envoy.bootstrap import gateway_config
-from testbed.stack import ENVOY_HOST, free_ports
+from testbed.ports import free_ports
+from testbed.stack import ENVOY_HOST
 
 
 class RoutedInstallation(Installation):
@@ -17,7 +18,7 @@ class RoutedInstallation(Installation):
 
     def __init__(self, folder: Path, *arguments: Any, **settings: Any) -> None:
         super().__init__(folder, *arguments, **settings)
-        tls, extra = free_ports(ENVOY_HOST, 2)
+        tls, extra = free_ports(2)
         ports = {Port.PLAIN: self.listener[1], Port.TLS: tls, Port.EXTRA: extra}
         self.routing = Routing(folder, ports, self._write)
         self.routing.at(ENVOY_HOST)

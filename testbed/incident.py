@@ -21,8 +21,9 @@ import structlog
 import typer
 import yaml
 
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import Stack, free_ports, running_stack
+from testbed.stack import Stack, running_stack
 from testbed.traffic import Traffic, lying_picker
 
 POOL = "default/close"
@@ -138,7 +139,7 @@ async def _prometheus(owner: AsyncExitStack, stack: Stack) -> str | None:
     if program is None:
         return None
     folder = Path(owner.enter_context(tempfile.TemporaryDirectory()))
-    [port] = free_ports("127.0.0.1", 1)
+    [port] = free_ports(1)
     scrape = {
         "job_name": "epp-client",
         "honor_labels": True,

@@ -3,10 +3,9 @@
 Used by the demo and the end-to-end tests. All its processes end with it.
 """
 
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +21,7 @@ from epp_client.pool.settings import Modes, ResponseMode
 from epp_client.settings import ServeSettings, serve_settings
 from epp_client.sidecar import Sidecar, running
 from testbed.envoy import Envoy, running_envoy
+from testbed.ports import free_ports
 from testbed.process import Process
 
 ENVOY_HOST = "127.0.0.10"
@@ -48,15 +48,6 @@ class Stack:
     def pool_url(self, name: str) -> str:
         """The URL of a pool for clients."""
         return f"{self.url}/default/{name}"
-
-
-def free_ports(host: str, count: int) -> list[int]:
-    """Free ports on a loopback address that no other process uses."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((host, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def pod(name: str, ip: str, *, app: str = "model", ready: bool = True) -> dict[str, Any]:
@@ -132,9 +123,11 @@ async def _start_models(stack: Stack, owner: AsyncExitStack) -> int:
     return port
 
 
-async def start_picker(stack: Stack, name: str, listen: str = "127.0.0.1:0", *options: str) -> str:
+async def start_picker(stack: Stack, name: str, listen: str = "", *options: str) -> str:
     """Start the picker `name` or start it again; returns its address. `options`: see `testbed.picker`."""
     live = ",".join(stack.endpoints)
+    # Not port 0: while it is away, the kernel could give its port to a connection.
+    listen = listen or f"127.0.0.1:{free_ports(1)[0]}"
     process, ready = await Process.python(
         "testbed.picker", "--listen", listen, "--endpoints", live, *options
     )
@@ -186,7 +179,7 @@ async def running_stack(
     """
     async with AsyncExitStack() as owner:
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-")))
-        listener, admin = [(ENVOY_HOST, port) for port in free_ports(ENVOY_HOST, 2)]
+        listener, admin = [(ENVOY_HOST, port) for port in free_ports(2)]
         stack = Stack(f"http://{ENVOY_HOST}:{listener[1]}")
         port = await _start_models(stack, owner)
         addresses = {name: await start_picker(stack, name) for name in ("open", "close")}

@@ -22,7 +22,7 @@ from testbed.cluster import objects
 from testbed.cluster.api import Api
 from testbed.cluster.control_plane import HOST, ControlPlane
 from testbed.envoy import running_envoy
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 
 PODS, WIDE = 1_000, 100
 """Number of Pods of the pool, and of those that a narrower selector excludes."""
@@ -83,7 +83,7 @@ async def acknowledgements(
             }
         )
         sidecar = await owner.enter_async_context(running(settings))
-        port, admin = free_ports(HOST, 2)
+        port, admin = free_ports(2)
         bootstrap = envoy_config(
             [PoolName(namespace, "model")],
             listener=(HOST, port),

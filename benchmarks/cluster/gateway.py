@@ -29,8 +29,8 @@ from testbed.cluster.control_plane import ControlPlane
 from testbed.cluster.gateway import HOST, Sidecar, running_sidecar
 from testbed.cluster.network import ADDRESS
 from testbed.envoy import running_envoy
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports
 
 ROUTES, TARGETS = 1000, 50
 """HTTPRoutes; pools, and Services, that they share."""
@@ -124,7 +124,7 @@ async def gateway(
         api = await owner.enter_async_context(Api(plane.admin))
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-")))
         kubeconfig = plane.admin.write(folder / "kubeconfig")
-        port, admin = free_ports(HOST, 2)
+        port, admin = free_ports(2)
         edge = await _objects(owner, api, port)
         session = await owner.enter_async_context(aiohttp.ClientSession())
         client = Client(session, f"http://{HOST}:{port}")

@@ -26,8 +26,8 @@ from testbed.cluster.api import Api, Object
 from testbed.cluster.control_plane import ControlPlane
 from testbed.cluster.gateway import running_gateway
 from testbed.cluster.network import ADDRESS
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports
 from testbed.steps import SERVED_ECHO, STEERING
 
 AT_ONCE = {
@@ -214,7 +214,7 @@ async def _site(owner: AsyncExitStack, api: Api) -> Site:
     steerable = [f"{address(number)}:{port}" for number in range(WIDE) for port in ports]
     choices = [f"{address(number)}:{ports[0]}" for number in (PODS - 1, PODS - 2)]
     old, new = [(await picker(choice), choice) for choice in choices]
-    (nobody,) = free_ports(ADDRESS, 1)
+    (nobody,) = free_ports(1)
     listening = {
         "model": await picker(*steerable), "alone": f"{ADDRESS}:{nobody}", "rollout": old[0]
     }  # fmt: skip

@@ -22,8 +22,8 @@ import yaml
 
 from testbed.cluster.api import Api, Kubeconfig, Object
 from testbed.cluster.binaries import binary, crds
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports
 
 HOST = "127.0.0.20"
 START_TIMEOUT = 90.0
@@ -121,8 +121,8 @@ async def running_control_plane(
     """
     with tempfile.TemporaryDirectory(prefix="epp-client-cluster-") as name:
         folder = Path(name)
-        (port,) = free_ports(host, 1)
-        (etcd_port,) = free_ports(HOST, 1)
+        (port,) = free_ports(1)
+        (etcd_port,) = free_ports(1)
         admin = _certificates(folder, host, f"https://{host}:{port}")
         (folder / "audit.yaml").write_text(yaml.safe_dump(AUDIT))
         command = _api_server(folder, host, port, etcd_port, workloads=workloads)

@@ -14,8 +14,8 @@ import aiohttp
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
 from testbed.envoy import Envoy, running_envoy
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports
 
 HOST = "127.0.0.21"
 READY_TIMEOUT = 40.0
@@ -103,7 +103,7 @@ async def running_sidecar(
     Raises:
         ProcessFailed: it did not become ready; the text has the end of its log.
     """
-    (port,) = free_ports(HOST, 1)
+    (port,) = free_ports(1)
     process = await Process.start(
         sys.executable, "-m", "epp_client", "serve", "--kubernetes",
         "--kubeconfig", str(kubeconfig), "--admin", f"{HOST}:{port}",
@@ -126,7 +126,7 @@ async def running_gateway(
     """The sidecar and an Envoy with a route `/<namespace>/<name>/` for each of `pools`."""
     async with AsyncExitStack() as owner:
         sidecar = await owner.enter_async_context(running_sidecar(folder, kubeconfig, *arguments))
-        port, admin = free_ports(HOST, 2)
+        port, admin = free_ports(2)
         names = [PoolName(*name.split("/")) for name in (*pools, "unused/unused")]
         bootstrap = envoy_config(
             # At least two pools, as a single one would be served at `/`.

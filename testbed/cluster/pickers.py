@@ -12,8 +12,8 @@ from grpc import aio
 
 from testbed.cluster.binaries import binary
 from testbed.cluster.network import ADDRESS
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 60.0
@@ -65,7 +65,7 @@ async def running_picker(
         ProcessFailed: it did not become ready; the text has the end of its log.
     """
     # They always listen on all addresses.
-    free, health, metrics = free_ports(HOST, 3)
+    free, health, metrics = free_ports(3)
     port = port or free
     if program != "lwepp":
         arguments = (

@@ -17,8 +17,8 @@ from epp_client.envoy.bootstrap import gateway_config
 from testbed.cluster.api import Api, Object
 from testbed.cluster.watch import Changed, Gone, Listed, watch
 from testbed.envoy import running_envoy
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports
 from testbed.strict.mutants import NONE
 from testbed.strict.target import class_object
 
@@ -126,7 +126,7 @@ class DataPlanes:
         namespace, name = place
         async with AsyncExitStack() as owner:
             folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="strict-")))
-            (admin,) = free_ports("127.0.0.1", 1)
+            (admin,) = free_ports(1)
             bootstrap = gateway_config(
                 admin=("127.0.0.1", admin),
                 ext_proc_sockets=[folder / "ext-proc.sock"],

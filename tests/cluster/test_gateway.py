@@ -15,7 +15,7 @@ from testbed.cluster.api import Object
 from testbed.cluster.control_plane import ControlPlane
 from testbed.cluster.gateway import HOST, Sidecar, running_sidecar
 from testbed.envoy import running_envoy
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 from tests.cluster.conftest import Site
 from tests.cluster.load import steady_load
 from tests.kubernetes.test_gateway_parts import key_pair, secret
@@ -77,7 +77,7 @@ class Routed:
 @asynccontextmanager
 async def routed(site: Site) -> AsyncIterator[Routed]:
     """Requests for /<namespace>/pool/ go to the pool, as they do without a Gateway."""
-    port, tls_port, admin = free_ports(HOST, 3)
+    port, tls_port, admin = free_ports(3)
     of_class = f"class-{site.namespace}"
     await site.api.create(objects.gateway_class(of_class, "epp-client.dev/gateway"))
     gateway = objects.gateway("edge", namespace=site.namespace, of_class=of_class)

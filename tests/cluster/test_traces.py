@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from testbed.cluster.binaries import binary
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports
 from tests.e2e.spans import PARENT, SAMPLED, TRACE
 from tests.e2e.test_gateway_traces import with_gateway
 from tests.e2e.test_up import Peers, peers, running, runtime  # noqa: F401
@@ -66,7 +66,7 @@ class Collector(NamedTuple):
 
 @asynccontextmanager
 async def running_collector(folder: Path) -> AsyncIterator[Collector]:
-    http, grpc = (f"127.0.0.1:{port}" for port in free_ports("127.0.0.1", 2))
+    http, grpc = (f"127.0.0.1:{port}" for port in free_ports(2))
     protocols = {"grpc": {"endpoint": grpc}, "http": {"endpoint": http}}
     configuration = {
         "receivers": {"otlp": {"protocols": protocols}},

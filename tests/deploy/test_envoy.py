@@ -13,7 +13,8 @@ import yaml
 
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import PoolName
-from testbed.stack import ENVOY_HOST, Stack, free_ports, running_stack
+from testbed.ports import free_ports
+from testbed.stack import ENVOY_HOST, Stack, running_stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DRAIN = Path(__file__).parents[2] / "config" / "kubernetes" / "base" / "drain.sh"
@@ -21,7 +22,7 @@ DRAIN = Path(__file__).parents[2] / "config" / "kubernetes" / "base" / "drain.sh
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack() -> AsyncIterator[Stack]:
-    [port] = free_ports(ENVOY_HOST, 1)
+    [port] = free_ports(1)
 
     def with_status(bootstrap: dict[str, Any]) -> None:
         admin = bootstrap["admin"]["address"]["socket_address"]
@@ -136,7 +137,7 @@ async def test_a_hook_without_time_looks_once(stack: Stack, client: httpx.AsyncC
 
 
 async def test_a_hook_without_an_envoy_is_no_obstacle(stack: Stack) -> None:
-    [nobody] = free_ports(ENVOY_HOST, 1)
+    [nobody] = free_ports(1)
     process = await asyncio.create_subprocess_exec(
         "bash", str(DRAIN), "1", "30", str(nobody), ENVOY_HOST, stderr=asyncio.subprocess.PIPE
     )

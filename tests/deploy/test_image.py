@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from epp_client.version import VERSION
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 from tests.deploy.dockerfile import OFFLINE, ROOT, STAGES, VENV, Build, Instruction
 
 LLM_D = ROOT / "config" / "llm-d" / "values.yaml"
@@ -173,7 +173,7 @@ def test_it_serves_without_writing_anywhere_but_its_sockets(built: Build, tmp_pa
     (tmp_path / "pools").mkdir()
     (tmp_path / "run").mkdir()
     shutil.copy(ROOT / "config" / "kubernetes" / "example" / "pool.yaml", tmp_path / "pools")
-    [port] = free_ports("127.0.0.1", 1)
+    [port] = free_ports(1)
     before = _tree(built.root)
     script = f"""
 import json, os, signal, subprocess, sys, time, urllib.error, urllib.request

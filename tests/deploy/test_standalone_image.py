@@ -14,8 +14,8 @@ import trustme
 import yaml
 
 from testbed.container import Container, Running, prepared, python_mounts, unavailable
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports
 from tests.deploy.dockerfile import STAGES, VENV, Build
 from tests.up.test_standing_in import CHART
 
@@ -74,7 +74,7 @@ async def test_it_runs_as_the_charts_proxy(image: Build, tmp_path: Path) -> None
         config.mkdir()
         tmp.mkdir()
         tmp.chmod(0o777)
-        listen, status, admin, envoy_admin = free_ports("127.0.0.1", 4)
+        listen, status, admin, envoy_admin = free_ports(4)
         settings = {
             "listen": f"127.0.0.1:{listen}",
             "status-listen": f"127.0.0.1:{status}",

@@ -25,7 +25,8 @@ from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.settings import UpstreamMode, serve_settings
 from epp_client.sidecar import Sidecar, running
 from testbed.envoy import Envoy, running_envoy
-from testbed.stack import free_ports, inference_pool, pod, service
+from testbed.ports import free_ports
+from testbed.stack import inference_pool, pod, service
 
 from .h2_peer import Message as H2Message
 from .h2_peer import h2_server
@@ -378,7 +379,7 @@ async def running_rig(folder: Path, **settings: Any) -> AsyncIterator[Rig]:
         )
         sidecar = await owner.enter_async_context(running(chosen))
         names = ("open", "close", "h2c", ALONE, f"{ALONE}-h2c")
-        ports = dict(zip(names, free_ports(HOST, len(names)), strict=True))
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
         envoys = []
         for name, listener in ports.items():
             socket = folder / "picker.sock" if name.startswith(ALONE) else chosen.sockets[0]

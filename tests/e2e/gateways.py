@@ -37,7 +37,8 @@ from epp_client.pool.store import PoolStore
 from epp_client.settings import UpstreamMode
 from epp_client.xds.ads import AdsServer
 from testbed.envoy import Envoy, running_envoy
-from testbed.stack import ENVOY_HOST, free_ports
+from testbed.ports import free_ports
+from testbed.stack import ENVOY_HOST
 
 GATEWAY = GatewayName("default", "gateway")
 ECHO, OTHER, EMPTY = (ServicePort("default", name, 80) for name in ("echo", "other", "empty"))
@@ -120,7 +121,7 @@ async def running_gateway(
     async with contextlib.AsyncExitStack() as owner:
         folder = Path(owner.enter_context(tempfile.TemporaryDirectory(prefix="epp-client-")))
         socket = folder / "xds.sock"
-        plain, encrypted, admin = free_ports(ENVOY_HOST, 3)
+        plain, encrypted, admin = free_ports(3)
         bootstrap = gateway_config(
             admin=(ENVOY_HOST, admin),
             ext_proc_sockets=[*ext_proc_sockets] or [folder / "ext-proc.sock"],
@@ -168,7 +169,7 @@ async def echoing(name: str, seen: list[tuple[str, str]]) -> AsyncIterator[tuple
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app)
     await runner.setup()
-    [port] = free_ports("127.0.0.1", 1)
+    [port] = free_ports(1)
     await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
         yield "127.0.0.1", port

@@ -25,14 +25,8 @@ from epp_client.relay.outcome import Outcome
 from epp_client.settings import TransportName
 from epp_client.xds.ads import METHOD as ADS_METHOD
 from epp_client.xds.state import EDS
-from testbed.stack import (
-    Stack,
-    free_ports,
-    inference_pool,
-    pod,
-    running_stack,
-    service,
-)
+from testbed.ports import free_ports
+from testbed.stack import Stack, inference_pool, pod, running_stack, service
 from tests.e2e.replicas import replica
 from tests.e2e.tools import (
     add_objects,
@@ -99,7 +93,7 @@ async def stack(transport: TransportName) -> AsyncIterator[Stack]:
             await asyncio.start_server(serve, BROKEN[name], port)
             for name, serve in (("rude", _break_off), ("mute", _never_answer))
         ]
-        [closed] = free_ports("127.0.0.1", 1)
+        [closed] = free_ports(1)
         add_objects(
             running,
             [

@@ -15,8 +15,9 @@ from epp_client.pool.inference_pool import PoolName
 from epp_client.settings import serve_settings
 from epp_client.sidecar import Sidecar, running
 from testbed.envoy import running_envoy
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import ENVOY_HOST, HOSTS, free_ports
+from testbed.stack import ENVOY_HOST, HOSTS
 
 
 @dataclass
@@ -65,7 +66,7 @@ async def installed(
         models: dict[str, Process] = {}
         for host in HOSTS[:2]:
             process, ready = await Process.python(
-                "testbed.model_server", "--listen", f"{host}:{free_ports(host, 1)[0]}"
+                "testbed.model_server", "--listen", f"{host}:{free_ports(1)[0]}"
             )
             owner.push_async_callback(process.stop, 1)
             models[ready["address"]] = process
@@ -86,7 +87,7 @@ async def installed(
             }
         )
         sidecar = await owner.enter_async_context(running(settings))
-        listener, admin = [(ENVOY_HOST, port) for port in free_ports(ENVOY_HOST, 2)]
+        listener, admin = [(ENVOY_HOST, port) for port in free_ports(2)]
         bootstrap = envoy_config(
             [PoolName("default", "default")],
             listener=listener,

@@ -11,7 +11,7 @@ import yaml
 
 from testbed.container import unavailable
 from testbed.envoy import envoy_binary
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 from tests.e2e.spans import SAMPLED, TRACE, Collector, attributes, running_collector
 from tests.e2e.test_up import Peers, peers, running, runtime  # noqa: F401
 from tests.e2e.test_up_gateway import gateway, http_route
@@ -21,7 +21,7 @@ SILENT = "127.0.0.99"
 
 def with_gateway(peers: Peers, folder: Path) -> tuple[Peers, str]:  # noqa: F811
     """Manifests that have a Gateway too, and its URL."""
-    [port] = free_ports("127.0.0.1", 1)
+    [port] = free_ports(1)
     manifests = folder / "gateway.yaml"
     objects = yaml.safe_dump_all([gateway(port), http_route("/", "1")])
     manifests.write_text(f"{peers.manifests.read_text()}---\n{objects}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from testbed.envoy import envoy_binary
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "getting-started"
@@ -77,7 +77,7 @@ async def printed(output: Path, since: int, lines: list[str]) -> None:
 async def test_every_step_prints_what_the_page_says(tmp_path: Path, page: str) -> None:
     done = "this step is done"
     text = (FOLDER / page).read_text()
-    free = dict(zip(PORTS, map(str, free_ports("127.0.0.11", len(PORTS))), strict=True))
+    free = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
 
     def moved(line: str) -> str:
         """With this test's own ports."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 from tests.e2e.test_getting_started import as_run, plain, steps
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ def quick_start() -> tuple[list[str], list[str]]:
 @pytest.mark.timeout(120)
 def test_the_quick_start_can_be_pasted(tmp_path: Path) -> None:
     commands, expected = quick_start()
-    free = dict(zip(PORTS, map(str, free_ports("127.0.0.1", len(PORTS))), strict=True))
+    free = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
 
     def moved(line: str) -> str:
         """With this test's own ports."""

@@ -16,8 +16,9 @@ import yaml
 from epp_client.errors import LeftOut, Reason
 from epp_client.metrics.certificates import CertificateSource
 from epp_client.relay.outcome import Eviction
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import Stack, free_ports
+from testbed.stack import Stack
 from tests.admin.fleet import Fleet, Followed
 from tests.admin.test_metrics import certificate
 from tests.e2e.tools import echo
@@ -101,7 +102,7 @@ async def running_prometheus(folder: Path, target: str) -> AsyncIterator[Prometh
         ],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    [port] = free_ports("127.0.0.1", 1)
+    [port] = free_ports(1)
     process = await Process.start(
         program,
         f"--config.file={folder / 'prometheus.yml'}",

@@ -14,7 +14,8 @@ import yaml
 
 from epp_client.settings import TransportName
 from testbed.envoy import running_envoy
-from testbed.stack import ENVOY_HOST, Stack, free_ports, running_stack
+from testbed.ports import free_ports
+from testbed.stack import ENVOY_HOST, Stack, running_stack
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 
@@ -58,7 +59,7 @@ async def tokens(client: httpx.AsyncClient, url: str, began: asyncio.Event) -> s
 
 async def another_envoy(bootstrap: dict[str, Any]) -> AsyncIterator[str]:
     """An Envoy that starts now, with the same configuration on other ports; its URL."""
-    listener, admin = [(ENVOY_HOST, port) for port in free_ports(ENVOY_HOST, 2)]
+    listener, admin = [(ENVOY_HOST, port) for port in free_ports(2)]
     edited = deepcopy(bootstrap)
     resources = edited["static_resources"]
     resources["listeners"][0]["address"]["socket_address"]["port_value"] = listener[1]

@@ -19,8 +19,8 @@ import trustme
 import yaml
 
 from testbed.envoy import envoy_binary
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports
 from tests.e2e.tools import streaming
 from tests.up.test_standing_in import CHART
 
@@ -70,7 +70,7 @@ async def running(folder: Path, endpoints: list[str]) -> AsyncIterator[Standalon
         *("--endpoints", ",".join(endpoints)),
         *("--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")),
     )
-    listen, status, admin, envoy_admin = free_ports("127.0.0.1", 4)
+    listen, status, admin, envoy_admin = free_ports(4)
     settings = {
         "listen": f"127.0.0.1:{listen}",
         "status-listen": f"127.0.0.1:{status}",

@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from testbed.envoy import envoy_binary
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports, running_stack
+from testbed.stack import running_stack
 from tests.e2e.tools import echo
 from tests.terminal.pages import PROGRAM, WAIT, Ended, Terminal, command, rows
 
@@ -104,13 +105,13 @@ async def test_the_commands_of_the_page(runtime: Path, monkeypatch: pytest.Monke
     assert not (await command("status", "--up")).out
     monkeypatch.chdir(runtime)
     assert (await command(*shlex.split(init)[1:])).code == 0
-    ports = dict(zip(PORTS, map(str, free_ports("127.0.0.1", len(PORTS))), strict=True))
+    ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
     for file in (runtime / "example").iterdir():
         moved = re.sub(rf"\b({'|'.join(PORTS)})\b", lambda m: ports[m[1]], file.read_text())
         file.write_text(moved)
     assert simulation == "python example/simulation.py &"
     assert up == "epp-client up --endpoints example/endpoints.yaml &"
-    listen, admin, envoy_admin = free_ports("127.0.0.1", 3)
+    listen, admin, envoy_admin = free_ports(3)
     model = await Process.start(sys.executable, "example/simulation.py")
     gateway = await Process.start(
         *(PROGRAM, *shlex.split(up)[1:-1], "--envoy", envoy_binary(), "--concurrency", "1"),

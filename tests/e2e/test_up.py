@@ -21,8 +21,9 @@ from epp_client.kubernetes.client.resources import INFERENCE_POOL
 from testbed.envoy import envoy_binary
 from testbed.kubernetes.double import running as double_running
 from testbed.kubernetes.objects import ALL
+from testbed.ports import free_ports
 from testbed.process import Process
-from testbed.stack import free_ports, inference_pool, pod, service
+from testbed.stack import inference_pool, pod, service
 from tests.e2e.tools import streaming
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -120,7 +121,7 @@ class Up:
 
 def command(peers: Peers, *options: str, source: Sequence[str] = ()) -> tuple[list[str], str]:
     """A command line with free ports, and the URL."""
-    listen, admin, envoy_admin = free_ports("127.0.0.1", 3)
+    listen, admin, envoy_admin = free_ports(3)
     line = [
         *(sys.executable, "-m", "epp_client", "up"),
         *(source or ("--pools", str(peers.manifests))),

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import yaml
 
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 from tests.e2e.test_up import WAIT, Peers, peers, running, runtime, steered, until  # noqa: F401
 
 GROUP = "gateway.networking.k8s.io"
@@ -53,7 +53,7 @@ async def test_a_gateway_in_files_is_served_and_its_routes_follow_the_files(
     runtime: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    [port] = free_ports("127.0.0.1", 1)
+    [port] = free_ports(1)
     pools = peers.manifests.read_text()
     manifests = tmp_path / "gateway.yaml"
 

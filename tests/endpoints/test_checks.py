@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from epp_client.endpoints import checks
 from epp_client.endpoints.checks import HealthChecks, HttpProbe, Probe, Target
 from epp_client.endpoints.health import EndpointHealth, HealthCheck, State
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 
 FAST = HealthCheck("tcp", interval=0.01, timeout=0.2)
 PATIENT = FAST._replace(timeout=60.0)
@@ -78,7 +78,7 @@ async def test_an_http_check(server: str, path: str, failure: str) -> None:
 
 @pytest.mark.parametrize("check", ["tcp", "http:/health"])
 async def test_a_refused_connection(check: str) -> None:
-    [port] = free_ports("127.0.0.1", 1)
+    [port] = free_ports(1)
     health = await result_of(f"127.0.0.1:{port}", check)
     assert (health.state, health.failure) == (State.UNTESTED, "connection refused")
 

@@ -15,7 +15,7 @@ from epp_client.pool.picker_host import Lookup
 from epp_client.pool.settings import PoolSettings
 from epp_client.pool.store import PoolStore
 from epp_client.settings import EndpointSettings
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 
 
 class Names:
@@ -209,7 +209,7 @@ async def test_cancellation_ends_every_task(tmp_path: Path) -> None:
 
 async def test_the_first_state_has_been_checked() -> None:
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
-    [dead] = free_ports("127.0.0.1", 1)
+    [dead] = free_ports(1)
     store = PoolStore()
     live = Live(store)
     states: list[list[str]] = []

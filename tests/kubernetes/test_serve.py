@@ -13,7 +13,7 @@ import pytest
 from epp_client.errors import SettingsError
 from epp_client.kubernetes.client.resources import ENDPOINT_SLICE, INFERENCE_POOL, SERVICE
 from epp_client.settings import serve_settings
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 from tests.kubernetes.client import ApiServer
 from tests.kubernetes.manifests import endpoint_slice, inference_pool, service
 
@@ -21,7 +21,7 @@ from tests.kubernetes.manifests import endpoint_slice, inference_pool, service
 @asynccontextmanager
 async def serving(folder: Path, *options: str) -> AsyncIterator[str]:
     """A sidecar; the URL of its admin page."""
-    [port] = free_ports("127.0.0.1", 1)
+    [port] = free_ports(1)
     arguments = [sys.executable, "-m", "epp_client", "serve", "--workers", "0", *options]
     arguments += ["--socket", str(folder / "e.sock"), "--xds-socket", str(folder / "x.sock")]
     process = await asyncio.create_subprocess_exec(

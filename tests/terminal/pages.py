@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from testbed.stack import free_ports
+from testbed.ports import free_ports
 from tests.admin.fleet import Fleet
 
 WAIT = 60.0
@@ -71,7 +71,7 @@ async def page(fleet: Fleet, address: str = "127.0.0.1:0") -> AsyncIterator[str]
 
 def free_address() -> str:
     """host:port that nothing listens on."""
-    return f"127.0.0.1:{free_ports('127.0.0.1', 1)[0]}"
+    return f"127.0.0.1:{free_ports(1)[0]}"
 
 
 class Terminal:

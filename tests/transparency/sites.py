@@ -18,7 +18,8 @@ from epp_client.pool.settings import Modes
 from epp_client.settings import TransportName, UpstreamMode, serve_settings
 from epp_client.sidecar import Sidecar, running
 from testbed.envoy import running_envoy
-from testbed.stack import free_ports, inference_pool, pod, service
+from testbed.ports import free_ports
+from testbed.stack import inference_pool, pod, service
 from tests.transparency.alone import bootstrap_alone
 from tests.transparency.matrix import EVERYTHING
 from tests.transparency.model_server import ModelServer, running_model_server
@@ -60,7 +61,7 @@ class Site:
     async def address(self, setting: Setting) -> Address:
         """Where Envoy serves the pool in this way."""
         if setting not in self._addresses:
-            (port,) = free_ports(ENVOY_HOST, 1)
+            (port,) = free_ports(1)
             address = (ENVOY_HOST, port)
             started = _alone if setting.transport is None else _with_us
             await self._owner.enter_async_context(started(self, setting, address))

@@ -17,7 +17,8 @@ import yaml
 
 from epp_client import signals
 from testbed.looks import children, writers
-from testbed.stack import HOSTS, free_ports, inference_pool, pod
+from testbed.ports import free_ports
+from testbed.stack import HOSTS, inference_pool, pod
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -58,7 +59,7 @@ class Program:
         pools.mkdir()
         objects = [inference_pool("open", 8000, None, ""), pod("model-0", HOSTS[0])]
         (pools / "all.yaml").write_text(yaml.safe_dump_all(objects))
-        (port,) = free_ports("127.0.0.1", 1)
+        (port,) = free_ports(1)
         self._page = f"http://127.0.0.1:{port}"
         self.log = folder / "log"
         with self.log.open("wb") as log:
