@@ -103,6 +103,24 @@ class Pod(Owned):
         self._closed = True
         self._end()
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Say of which port an address is that the user has not given.
+
+        Raises:
+            AdminUnreachable: the one that came, with that.
+        """
+        super().__exit__(kind, error, trace)
+        if isinstance(error, AdminUnreachable) and self._address and self._address in str(error):
+            raise AdminUnreachable(
+                f"{error}. {self._address} is kubectl's, for port {self._port} of {self.name}: is the admin"
+                " page there? --pod-port names another port"
+            ) from error
+
     def _end(self) -> None:
         child, self._child = self._child, None
         if child is None:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import aiohttp
@@ -19,7 +18,7 @@ from testbed.picker import start_picker, tls_credentials
 from testbed.process import Process
 from testbed.stack import Stack, inference_pool, pod, service
 
-from .tools import connection_manager
+from .tools import COMMAND, connection_manager, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -28,19 +27,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 def transport() -> TransportName:
     """Of the installation that commands are tried on: no command knows it."""
     return TransportName.NATIVE
-
-
-COMMAND = (sys.executable, "-m", "epp_client")
-
-
-async def run(*arguments: str) -> tuple[int, str]:
-    def call() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *arguments], capture_output=True, text=True, timeout=40, check=False
-        )
-
-    done = await asyncio.to_thread(call)
-    return done.returncode, done.stdout + done.stderr
 
 
 async def test_help_names_every_command() -> None:

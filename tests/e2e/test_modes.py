@@ -15,6 +15,7 @@ from epp_client.observe.advice import ENOUGH
 from epp_client.pool.settings import Modes, RequestMode, ResponseMode
 from epp_client.settings import TransportName
 from testbed.conversation import Record
+from testbed.ports import free_ports
 from testbed.stack import Stack, inference_pool, pod, running_stack
 
 from .h2_peer import Message, h2_request, h2_server
@@ -24,6 +25,7 @@ from .tools import (
     metrics,
     record_of,
     recording_picker,
+    run,
     settled,
     until,
     value,
@@ -212,7 +214,17 @@ async def test_a_mode_that_would_save_messages_is_suggested_and_not_switched(
         )
         return {row["name"]: row for row in said.json()["pools"]["rows"]}
 
+    async def checked() -> list[str]:
+        """What `check --advice` prints after its findings, of this pool among others."""
+        code, text = await run(
+            *("check", str(peers.stack.manifests), "--advice"),
+            *("--admin", peers.stack.sidecar.admin_address),
+        )
+        assert code == 0
+        return [line for line in text.splitlines() if line.startswith("hint: ")]
+
     assert (await rows())["open"]["advice"] == []
+    assert await checked() == [f"hint: none from {peers.stack.sidecar.admin_address}"]
     # A stream whose end arrives after the response has begun says nothing, so it may take a few more.
     for number in range(1, 10 * ENOUGH):
         answer = await echo(client, peers.stack, "open", x_picker_dialect="close-after-pick")
@@ -225,3 +237,14 @@ async def test_a_mode_that_would_save_messages_is_suggested_and_not_switched(
     [text] = row["advice"]
     assert "response-mode: skip would save" in text
     assert row["responseMode"] == "relay"
+    assert await checked() == [f"hint: default/open: {text}"]
+
+
+async def test_check_says_that_no_sidecar_answers(peers: Peers) -> None:
+    [nobody] = free_ports(1)
+    code, text = await run(
+        *("check", str(peers.stack.manifests), "--advice", "--admin", f"127.0.0.1:{nobody}")
+    )
+    assert code == 3
+    assert "0 errors" in text
+    assert f"nothing listens at 127.0.0.1:{nobody}" in text

@@ -1,19 +1,21 @@
 """What the end-to-end tests ask with, and look at."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import httpx
-import yaml
 from grpc import aio
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp_client.data_plane.plane import DataPlane
 from epp_client.data_plane.service import ExtProcService
+from testbed import yaml_text
 from testbed.conversation import Record
 from testbed.picker import start_picker
 from testbed.stack import Stack, service
@@ -134,10 +136,10 @@ def replace_manifest(stack: Stack, text: str) -> None:
 
 def edit(stack: Stack, change: Callable[[dict[str, Any]], None]) -> None:
     """Change every object of the manifest in place."""
-    objects = list(yaml.safe_load_all((stack.manifests / "all.yaml").read_text()))
+    objects = list(yaml_text.read_all((stack.manifests / "all.yaml").read_text()))
     for item in objects:
         change(item)
-    replace_manifest(stack, yaml.safe_dump_all(objects))
+    replace_manifest(stack, yaml_text.write_all(objects))
 
 
 @asynccontextmanager
@@ -154,7 +156,7 @@ async def edited(stack: Stack, change: Callable[[dict[str, Any]], None]) -> Asyn
 def add_objects(stack: Stack, objects: list[dict[str, Any]], name: str = "more.yaml") -> None:
     """Add a manifest; written by renaming, as ConfigMaps do."""
     new = stack.manifests / f"{name}.new"
-    new.write_text(yaml.safe_dump_all(objects))
+    new.write_text(yaml_text.write_all(objects))
     new.rename(stack.manifests / name)
 
 
@@ -226,3 +228,18 @@ async def streaming(url: str, tokens: int, first: asyncio.Event) -> str:
             received += text
             first.set()
     return received
+
+
+COMMAND = (sys.executable, "-m", "epp_client")
+
+
+async def run(*arguments: str) -> tuple[int, str]:
+    """The exit code of a command of `epp-client`, and all that it prints."""
+
+    def call() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, text=True, timeout=40, check=False
+        )
+
+    done = await asyncio.to_thread(call)
+    return done.returncode, done.stdout + done.stderr

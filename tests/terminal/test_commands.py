@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from testbed.ports import free_ports
 from tests.admin.fleet import Fleet
 from tests.terminal.pages import Terminal, command, free_address, page, rows
 
@@ -383,6 +384,17 @@ async def test_what_kubectl_complains_of_is_passed_on(kubectl: Kubectl) -> None:
     none = await command("status", "--pod", "any", env={"PATH": ""})
     assert none.code == 3
     assert "--pod needs kubectl on PATH" in none.err
+    await kubectl.all_ended()
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("top", "--once"), ("tap", "--last", "1")])
+async def test_a_wrong_port_of_a_pod_is_named(kubectl: Kubectl, arguments: tuple[str, ...]) -> None:
+    [nobody] = free_ports(1)
+    done = await command(
+        *arguments, "--pod", "deploy/gateway", "--pod-port", str(nobody), env=kubectl.env
+    )
+    assert done.code == 3
+    assert f"for port {nobody} of deploy/gateway: is the admin page there? --pod-port" in done.err
     await kubectl.all_ended()
 
 
