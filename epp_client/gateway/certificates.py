@@ -8,15 +8,6 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-)
-
 from epp_client.gateway.table import Certificate
 
 TLS_TYPE = "kubernetes.io/tls"
@@ -59,6 +50,16 @@ def _content(secret: Mapping[str, Any], key: str) -> bytes | str:
 
 
 def _checked(chain: bytes, key: bytes) -> Certificate | str:
+    # Imported here: only a sidecar with certificates needs it, and it takes 30 ms of a start.
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        PublicFormat,
+        load_pem_private_key,
+    )
+
     try:
         [leaf, *_] = x509.load_pem_x509_certificates(chain)
     except ValueError:
