@@ -1,8 +1,8 @@
 """Where Envoy's microseconds go: one thing of its configuration changed at a time, side by side.
 
 Each variant is a listener of the same Envoy, in front of the same compiled sidecar, picker and model
-server. `make bench-envoy` prints what Envoy and the relay spend per request in each, and the
-difference to the configuration that `envoy-config` prints.
+server; those with more worker threads have an Envoy of their own. `make bench-envoy` prints what Envoy and
+the relay spend per request in each, and the difference to the configuration that `envoy-config` prints.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -231,8 +230,12 @@ def _no_router_stats(parts: Parts) -> None:
     router.update(dynamic_stats=False, suppress_envoy_headers=True)
 
 
+def _as_printed(_: Parts) -> None:
+    """Nothing is changed."""
+
+
 VARIANTS: dict[str, Change] = {
-    "as printed": lambda _: None,
+    "as printed": _as_printed,
     "without ext_proc": _without_ext_proc,
     "response-mode: skip": _skip,
     "response-mode: none": _no_response,
@@ -265,7 +268,11 @@ VARIANTS: dict[str, Change] = {
     "access log": _access_log,
     "route cache retained": _option("route_cache_action", "RETAIN"),
     "content-length kept": _option("allow_content_length_header", True),
+    "2 worker threads": _as_printed,
+    "4 worker threads": _as_printed,
 }
+THREADS = {"2 worker threads": 2, "4 worker threads": 4}
+"""Worker threads of the variants that have an Envoy of their own. The one of all others has one."""
 
 
 def configuration(rig: Rig, socket: Path, xds: Path, endpoint: str, names: list[str]) -> Config:
@@ -313,15 +320,19 @@ async def measure(
         endpoint, _ = await start_peers(owner, rig)
         xds = folder / "xds.sock"
         sidecar = await SidecarProcess.start(owner, folder, "native", xds)
-        document = configuration(rig, sidecar.socket, xds, endpoint, names)
-        envoy = await owner.enter_async_context(
-            running_envoy(yaml.safe_dump(document), admin_of(document))
-        )
         rig.pids |= {
-            "envoy": [envoy.process.pid],
+            # All of them: one without requests takes next to nothing.
+            "envoy": [],
             "relay": children(sidecar.process.pid),
             "control": [sidecar.process.pid],
         }
+        for threads in sorted({THREADS.get(name, 1) for name in names}):
+            own = [name for name in names if THREADS.get(name, 1) == threads]
+            document = configuration(rig, sidecar.socket, xds, endpoint, own)
+            envoy = await owner.enter_async_context(
+                running_envoy(document, admin_of(document), concurrency=threads)
+            )
+            rig.pids["envoy"].append(envoy.process.pid)
         load: Config = {"connections": connections, "seconds": seconds}
         found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         await asyncio.sleep(1)

@@ -346,9 +346,7 @@ async def running_rig(
         if churning is None:
             await _rivals(owner, rig, sockets, picker)
         document = bootstrap(rig, sockets, xds, picker)
-        envoy = await owner.enter_async_context(
-            running_envoy(yaml.safe_dump(document), admin_of(document))
-        )
+        envoy = await owner.enter_async_context(running_envoy(document, admin_of(document)))
         rig.pids["envoy"] = [envoy.process.pid]
         for way in rig.ways:
             await _warm(rig, way)
