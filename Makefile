@@ -16,7 +16,7 @@ help: ## Show the targets
 	@test -n "$(PYTHON)" || { echo "epp-client needs Python 3.11 or newer; of python3 and" \
 	  "python3.11 to python3.14 none on PATH is"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt --config-settings editable_mode=compat
 	@touch $@
 
 venv: .venv/installed ## Create .venv and install everything into it

@@ -17,7 +17,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-import yaml
 
 from chaos.gateway import Gateway, Stack
 from chaos.installation import Installation
@@ -29,6 +28,7 @@ from chaos.samples import Sampler
 from chaos.source import SourceName
 from chaos.workload import POOLS, Ask
 from epp_client.settings import TransportName, UpstreamMode
+from testbed import yaml_text
 from testbed.deaths import deaths_noted
 from testbed.envoy import running_envoy
 from testbed.ports import free_ports
@@ -51,10 +51,10 @@ _LATE = 30.0
 def _with_runtime(bootstrap: str, runtime: Mapping[str, bool]) -> str:
     if not runtime:
         return bootstrap
-    document = yaml.safe_load(bootstrap)
+    document = yaml_text.read(bootstrap)
     layers = document.setdefault("layered_runtime", {}).setdefault("layers", [])
     layers.append({"name": "chaos", "static_layer": dict(runtime)})
-    return yaml.safe_dump(document)
+    return yaml_text.write(document)
 
 
 @asynccontextmanager

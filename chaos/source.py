@@ -13,6 +13,7 @@ import yaml
 
 from chaos.peers import started
 from epp_client.kubernetes.client.resources import Resource
+from testbed import yaml_text
 from testbed.kubernetes.double import ADMIN
 from testbed.kubernetes.objects import ALL
 from testbed.link import Link
@@ -60,7 +61,7 @@ class ManifestFolder:
         if not isinstance(objects, str):
             self.ready_pods = _ready_pods(objects)
         new = self._folder / "all.new"
-        new.write_text(objects if isinstance(objects, str) else yaml.safe_dump_all(objects))
+        new.write_text(objects if isinstance(objects, str) else yaml_text.write_all(objects))
         new.rename(self._folder / "all.yaml")
 
     async def stop(self) -> None:

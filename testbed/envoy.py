@@ -5,6 +5,7 @@ Its configuration is made in `epp_client.envoy.bootstrap`, never here.
 
 import asyncio
 import contextlib
+import json
 import shutil
 import sys
 import tempfile
@@ -69,14 +70,14 @@ def _address(socket_address: dict[str, Any]) -> str:
 
 @asynccontextmanager
 async def running_envoy(
-    bootstrap: str,
+    bootstrap: str | dict[str, Any],
     admin: tuple[str, int] | None = None,
     *,
     binary: str = "",
     concurrency: int = 1,
     log_level: str = "warning",
 ) -> AsyncIterator[Envoy]:
-    """Run Envoy with `bootstrap` (YAML), and wait until its admin page reports ready.
+    """Run Envoy with `bootstrap` (YAML, or what it says), and wait until its admin page reports ready.
 
     `admin` is the host and port of that page; without it, it is read from Envoy's file. `binary` is the
     Envoy to run, by default the one beside Python.
@@ -86,7 +87,7 @@ async def running_envoy(
     """
     with tempfile.TemporaryDirectory(prefix="epp-client-envoy-") as folder:
         path, bound = Path(folder) / "envoy.yaml", Path(folder) / "admin"
-        path.write_text(bootstrap)
+        path.write_text(bootstrap if isinstance(bootstrap, str) else json.dumps(bootstrap))
         process = await Process.start(
             binary or envoy_binary(), "-c", str(path), "--use-dynamic-base-id",
             "--concurrency", str(concurrency), "-l", log_level, "--admin-address-path", str(bound),

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.edge import EDGE, Edge
 from epp_client.pool.inference_pool import AppProtocol, PoolName
@@ -20,6 +18,7 @@ from epp_client.pool.parse import API_VERSION
 from epp_client.pool.settings import Modes, ResponseMode
 from epp_client.settings import ServeSettings, serve_settings
 from epp_client.sidecar import Sidecar, running
+from testbed import yaml_text
 from testbed.envoy import Envoy, running_envoy
 from testbed.ports import free_ports
 from testbed.process import Process
@@ -160,7 +159,7 @@ async def running_stack(
     *,
     routes_to: Sequence[str] = (),
     modes: Mapping[str, Modes] = MappingProxyType({}),
-    write: Callable[[list[dict[str, Any]]], str] = yaml.safe_dump_all,
+    write: Callable[[list[dict[str, Any]]], str] = yaml_text.write_all,
     edit_bootstrap: Callable[[dict[str, Any]], None] = lambda _: None,
     edge: Edge = EDGE,
     envoy: str = "",
@@ -196,7 +195,7 @@ async def running_stack(
         (stack.manifests / "all.yaml").write_text(write(objects))
         sidecar_settings = _settings(folder, stack.manifests, settings)
         stack.sidecar = await owner.enter_async_context(running(sidecar_settings))
-        bootstrap = yaml.safe_load(
+        bootstrap = yaml_text.read(
             envoy_config(
                 [
                     *(PoolName("default", p["metadata"]["name"]) for p in pools),
@@ -217,9 +216,7 @@ async def running_stack(
             )
         )
         edit_bootstrap(bootstrap)
-        stack.envoy = await owner.enter_async_context(
-            running_envoy(yaml.safe_dump(bootstrap), admin, binary=envoy)
-        )
+        stack.envoy = await owner.enter_async_context(running_envoy(bootstrap, admin, binary=envoy))
         yield stack
 
 

@@ -1,9 +1,10 @@
 """What holds for every test: how the suite is distributed, and that no process dies unasked."""
 
+import asyncio
 import gc
 import os
 import signal
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Before anything imports grpcio: tests start child processes beside its threads.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
+# An authority that has signed nothing, instead of those of the machine: no test talks to the world, and
+# aiohttp and each client of httpx take 50 ms to read them.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "authority.pem")
+
 import pytest
 import structlog
+import uvloop
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+from epp_client.imports import plain_messages
+
+# As the commands do that need them: with pydantic's checks, a bootstrap takes twice the time.
+with plain_messages():
+    pass
 
 from testbed.deaths import DEATHS, WORKER_DIED, Death, ledger
 
@@ -31,13 +43,12 @@ settings.load_profile("no deadline")
 
 _APART = (
     "tests/controller/test_process.py",
-    "tests/e2e/test_chaos_lifecycle.py",
     "tests/e2e/test_getting_started.py",
     "tests/e2e/test_incident.py",
     "tests/e2e/test_removed_sockets.py",
+    "tests/e2e/test_starts.py",
     "tests/slow/",
     "tests/terminal/test_commands.py",
-    "tests/workers/test_signals.py",
 )
 """Tests that take long and start all that they use: each may run in another process."""
 _LONG = ("e2e", "workers", "transparency", "admin", "controller", "terminal", "up")
@@ -58,6 +69,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
     # By default the files with the most tests begin first, and they are short.
     config.option.loadscopereorder = False
     return _Scheduling(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loop that the commands run on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import yaml
 from grpc import aio
 
 from epp_client.data_plane.plane import DataPlane
@@ -24,6 +23,7 @@ from epp_client.picker.protocol import DESTINATION, LB_NAMESPACE
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.settings import UpstreamMode, serve_settings
 from epp_client.sidecar import Sidecar, running
+from testbed import yaml_text
 from testbed.envoy import Envoy, running_envoy
 from testbed.ports import free_ports
 from testbed.stack import inference_pool, pod, service
@@ -315,7 +315,7 @@ class Rig:
 
 def _bootstrap(pool: str, port: int, socket: Path, **settings: Any) -> dict[str, Any]:
     name = PoolName("default", pool)
-    document: dict[str, Any] = yaml.safe_load(
+    document: dict[str, Any] = yaml_text.read(
         envoy_config(
             [name],
             listener=(HOST, port),
@@ -364,7 +364,7 @@ async def running_rig(folder: Path, **settings: Any) -> AsyncIterator[Rig]:
             h2_pod,
             *service("picker", address),
         ]
-        (manifests / "all.yaml").write_text(yaml.safe_dump_all(objects))
+        (manifests / "all.yaml").write_text(yaml_text.write_all(objects))
         chosen = serve_settings(
             {
                 "pools": manifests,
@@ -395,7 +395,7 @@ async def running_rig(folder: Path, **settings: Any) -> AsyncIterator[Rig]:
                 c for c in other["static_resources"]["clusters"] if c["name"] not in known
             ]
         whole["admin"] = {"address": {"socket_address": {"address": HOST, "port_value": 0}}}
-        envoy = await owner.enter_async_context(running_envoy(yaml.safe_dump(whole)))
+        envoy = await owner.enter_async_context(running_envoy(whole))
         yield Rig(
             picker,
             model,

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-import yaml
 
 from epp_client.settings import TransportName, UpstreamMode
+from testbed import yaml_text
 from testbed.stack import DEAD_HOST, Stack, running_stack
 from tests.e2e.test_dialects import (
     BROKEN,
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def stack(transport: TransportName) -> AsyncIterator[Stack]:
     settings: dict[str, Any] = {"upstream_mode": UpstreamMode.ORIGINAL_DST, "xds_socket": None}
     # Without retries a Pod that is dead costs its requests: here there is none.
-    settings["write"] = lambda objects: yaml.safe_dump_all(
+    settings["write"] = lambda objects: yaml_text.write_all(
         [item for item in objects if item.get("status", {}).get("podIP") != DEAD_HOST]
     )
     async with running_stack(transport=transport, **settings) as running:

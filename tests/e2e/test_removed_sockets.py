@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from epp_client.settings import TransportName
 from testbed.envoy import running_envoy
@@ -64,7 +63,7 @@ async def another_envoy(bootstrap: dict[str, Any]) -> AsyncIterator[str]:
     resources = edited["static_resources"]
     resources["listeners"][0]["address"]["socket_address"]["port_value"] = listener[1]
     edited["admin"]["address"]["socket_address"]["port_value"] = admin[1]
-    async with running_envoy(yaml.safe_dump(edited), admin):
+    async with running_envoy(edited, admin):
         yield f"http://{ENVOY_HOST}:{listener[1]}"
 
 

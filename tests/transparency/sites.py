@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.pool.inference_pool import AppProtocol, PoolName
 from epp_client.pool.settings import Modes
 from epp_client.settings import TransportName, UpstreamMode, serve_settings
 from epp_client.sidecar import Sidecar, running
+from testbed import yaml_text
 from testbed.envoy import running_envoy
 from testbed.ports import free_ports
 from testbed.stack import inference_pool, pod, service
@@ -87,7 +86,7 @@ async def _alone(site: Site, setting: Setting, address: Address) -> AsyncIterato
     bootstrap = bootstrap_alone(
         address, site.picker_address, site.endpoints, setting.protocol, setting.mode, setting.modes
     )
-    async with running_envoy(yaml.safe_dump(bootstrap)):
+    async with running_envoy(bootstrap):
         yield
 
 
@@ -98,7 +97,7 @@ async def _with_us(site: Site, setting: Setting, address: Address) -> AsyncItera
     with tempfile.TemporaryDirectory(prefix="epp-client-") as made:
         folder = Path(made)
         pools = folder / "pools.yaml"
-        pools.write_text(yaml.safe_dump_all(_objects(site, setting)))
+        pools.write_text(yaml_text.write_all(_objects(site, setting)))
         settings = serve_settings(
             {
                 "pools": pools,

@@ -4,25 +4,15 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.workers.test_signals import GAPS, Program
+from tests.workers.program import GAPS, Program, program
+
+__all__ = ["program"]
 
 pytestmark = pytest.mark.timeout(900)
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Iterator[Program]:
-    running = Program(tmp_path)
-    yield running
-    running.process.kill()
-    running.process.wait()
-    for orphan in running.everybody:
-        os.kill(orphan, signal.SIGKILL)
 
 
 def lines(program: Program) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ async def test_an_envoy_whose_bootstrap_is_of_an_earlier_version_is_named_once(
         async with serving(store, path) as server:
             server.begin({})
             for _ in range(2):
-                async with running_envoy(yaml.safe_dump(bootstrap)):
+                async with running_envoy(bootstrap):
                     await server.told(60)
     assert [line["log_level"] for line in logs if line["event"] == WARNING] == [
         "warning"
