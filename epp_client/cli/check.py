@@ -1,9 +1,9 @@
 """`epp-client check`: prints the problems of files, and what `serve` would make of them."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from epp_client.cli.targets import (
 from epp_client.errors import AdminUnreachable
 from epp_client.pool.inference_pool import PoolName
 from epp_client.pool.settings import PoolSettings
+
+if TYPE_CHECKING:
+    from epp_client.terminal.target import Address, Pod
 
 
 def check(
@@ -78,18 +81,17 @@ def check(
     typer.echo(str(found))
     if advice:
         try:
-            with target_of(admin, pod, namespace, context, pod_port, up) as target:
-                said = [*_advice(target.address(), found.snapshots)]
+            sidecar = target_of(admin, pod, namespace, context, pod_port, up)
+            said = _advice(sidecar, found.snapshots) or [f"none from {sidecar.name}"]
         except AdminUnreachable as error:
             raise ends_without_answer(error) from error
-        for line in said or [f"none from {target.name}"]:
-            typer.echo(f"hint: {line}")
+        typer.echo("\n".join(f"hint: {line}" for line in said))
     if errors or (strict and found.problems):
         raise typer.Exit(1)
 
 
-def _advice(address: str, pools: Container[PoolName]) -> Iterator[str]:
-    """What the sidecar suggests for these pools, a line each.
+def _advice(sidecar: "Address | Pod", pools: Container[PoolName]) -> list[str]:
+    """What it suggests for these pools, a line each.
 
     Raises:
         AdminUnreachable: it does not answer.
@@ -97,13 +99,15 @@ def _advice(address: str, pools: Container[PoolName]) -> Iterator[str]:
     from epp_client.terminal.admin import read_json
     from epp_client.terminal.text import clean
 
-    seen = 0
-    while True:
-        page = read_json(address, "/summary", {"offset": seen})["pools"]
-        for row in page["rows"]:
-            name = PoolName(row["namespace"], row["name"])
-            if name in pools:
-                yield from (f"{name}: {clean(text)}" for text in row.get("advice", ()))
-        seen += len(page["rows"])
-        if not page["rows"] or seen >= page["matching"]:
-            return
+    found: list[str] = []
+    seen, matching = 0, 1
+    with sidecar:
+        while seen < matching:
+            page = read_json(sidecar.address(), "/summary", {"offset": seen})["pools"]
+            for row in page["rows"]:
+                name = PoolName(row["namespace"], row["name"])
+                if name in pools:
+                    found += (f"{name}: {clean(text)}" for text in row.get("advice", ()))
+            # A page without rows is the last one, whatever it says.
+            seen, matching = seen + len(page["rows"]), page["matching"] if page["rows"] else 0
+    return found
