@@ -1,10 +1,9 @@
 """What holds for every test: how the suite is distributed, and that no process dies unasked."""
 
-import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "authority.pem")
 
 import pytest
 import structlog
-import uvloop
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
@@ -69,12 +67,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
     # By default the files with the most tests begin first, and they are short.
     config.option.loadscopereorder = False
     return _Scheduling(config, log)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The event loop that the commands run on."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.hookimpl(wrapper=True)
