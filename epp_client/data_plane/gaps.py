@@ -4,8 +4,9 @@ servers.
 One response of `EVERY` is measured: to measure each would cost a twelfth of the relay's work for a part.
 """
 
-import asyncio
 from bisect import bisect_left
+from collections.abc import Callable
+from time import monotonic
 from typing import Final, final
 
 from epp_client.metrics.counters import PICK_BUCKETS, PoolCounters
@@ -17,8 +18,8 @@ EVERY: Final = 16
 class Gaps:
     """The gaps of one response."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, counters: PoolCounters) -> None:
-        self._loop = loop
+    def __init__(self, counters: PoolCounters, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self._counters = counters
         self._received = 0
         self._at = 0.0
@@ -27,7 +28,7 @@ class Gaps:
         """So many bytes of the response have come from Envoy so far."""
         if size == self._received:
             return
-        now = self._loop.time()
+        now = self._clock()
         if self._received:
             gap = now - self._at
             self._counters.gaps[bisect_left(PICK_BUCKETS, gap)] += 1

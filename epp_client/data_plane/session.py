@@ -6,6 +6,7 @@ It has no policy. It ends when Envoy's stream ends, and then has released everyt
 
 import asyncio
 from collections.abc import Mapping
+from time import monotonic
 from typing import Final
 
 from epp_client.data_plane.deadlines import Deadline
@@ -76,7 +77,7 @@ class Session(PickerUser):
         self._holding = False
         self._copied = 0
         self._timers: list[Deadline | None] = [None] * _TIMERS
-        self._began_at: float = self._loop.time()
+        self._began_at = monotonic()
         self._ended_at: float | None = None
         self._waits_at: float | None = None
         self._asked_at: float | None = None
@@ -93,7 +94,7 @@ class Session(PickerUser):
         exchange = self._exchange
         self._do(exchange.from_envoy(message))
         if self._ended_at is None and exchange.request_ended:
-            self._ended_at = self._loop.time()
+            self._ended_at = monotonic()
         if self._gaps is not None:
             self._gaps.received(exchange.response_bytes)
         self._account()
@@ -291,7 +292,7 @@ class Session(PickerUser):
             self._connecting = self._loop.call_soon(self._nobody_to_ask, client)
 
     async def _connect(self, client: PickerClient) -> None:
-        self._waits_at = self._loop.time()
+        self._waits_at = monotonic()
         try:
             address = await client.connect()
         except PeerUnreachable as error:
@@ -321,7 +322,7 @@ class Session(PickerUser):
         assert connection is not None
         self._address = address
         if self._shared.traces is not None:
-            self._asked_at = self._loop.time()
+            self._asked_at = monotonic()
         self._picks_before = address.picks
         address.waiting.add(self)
         self._picker_events = events = PickerEvents(self)
@@ -360,7 +361,7 @@ class Session(PickerUser):
             if self._endpoint is not None:
                 in_flight.begin(self._endpoint)
         if self._pick_seconds is None and exchange.settled:
-            self._decided_at = now = self._loop.time()
+            self._decided_at = now = monotonic()
             self._pick_seconds = 0.0 if self._ended_at is None else now - self._ended_at
             if self._address is not None:
                 decided(self._address, self, exchange, self._picks_before)
@@ -383,7 +384,7 @@ class Session(PickerUser):
             self._shared.account.in_flight.end(self._endpoint)
         shared, exchange = self._shared, self._exchange
         shared.sessions.discard(self)
-        now, asked = self._loop.time(), "" if self._address is None else self._address.address
+        now, asked = monotonic(), "" if self._address is None else self._address.address
         shared.account.ended(
             self.pool,
             self.counters,

@@ -24,7 +24,7 @@ class OpenSession(Protocol):
 
 
 class Timings(NamedTuple):
-    """When the steps of one exchange happened, in seconds of the event loop's clock; None for a step that
+    """When the steps of one exchange happened, in seconds of the monotonic clock; None for a step that
     did not happen."""
 
     began: float
@@ -83,7 +83,7 @@ class Shared:
         if self._turn < EVERY:
             return None
         self._turn = 0
-        return Gaps(self.loop, counters)
+        return Gaps(counters)
 
     def wait_for_pool(self, session: OpenSession, pool: str) -> None:
         """Call `session.pool_changed` for every new snapshot, until `stop_waiting`."""

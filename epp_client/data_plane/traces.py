@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Mapping
+from time import monotonic
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -72,10 +73,10 @@ class Traces:
         identity = identify(said.headers, said.answer, metadata.get(TRACE_PARENT, ""))
         if not identity.sampled:
             return
-        offset = unix_time() - self._loop.time()
+        offset = unix_time() - monotonic()
 
         def at(moment: float) -> int:
-            """Nanoseconds since 1970 of a moment of the event loop's clock."""
+            """Nanoseconds since 1970 of a moment of the monotonic clock."""
             return round((moment + offset) * 1e9)
 
         result = exchange.result

@@ -6,6 +6,7 @@ to its owner. `health` decides; ext_proc messages never come here.
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 import structlog
@@ -277,8 +278,8 @@ class PickerAddress:
 
     async def _check(self, connection: Connection, patience: float) -> None:
         self.heard = False
-        began = self._loop.time()
-        due = began + patience
+        began = monotonic()
+        due = self._loop.time() + patience
         try:
             async with asyncio.timeout_at(due):
                 said = await self._probe.check(connection)
@@ -292,7 +293,7 @@ class PickerAddress:
             return
         self.heard = True
         if said is not None:
-            self.note = self.note._replace(check_seconds=self._loop.time() - began)
+            self.note = self.note._replace(check_seconds=monotonic() - began)
             self._apply(lambda: self.health.checked(said, self._loop.time()))
 
     async def _rest(self) -> None:
