@@ -101,6 +101,9 @@ def _beside(given: dict[str, Any], settings: UpSettings, form: str) -> None:
     host, _ = address_of(settings.listen)
     edge = given.setdefault("gateway_edge", {})
     edge.setdefault("gateway_listen", host)
+    edge.setdefault("gateway_idle_timeout", settings.idle_timeout)
+    edge.setdefault("gateway_request_timeout", settings.request_timeout)
+    edge.setdefault("gateway_upgrades", settings.upgrades)
     edge.setdefault("gateway_access_log", form == "json")
     if settings.otlp_grpc is not None:
         edge.setdefault("gateway_otlp_grpc", settings.otlp_grpc)

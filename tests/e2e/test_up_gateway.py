@@ -94,3 +94,21 @@ async def test_a_gateway_in_files_is_served_and_its_routes_follow_the_files(
             other = await client.post(f"{up.url}/other", content=b"hello")
             assert other.headers["x-edition"] == "2"
         assert "without_route" not in up.process.tail
+
+
+async def test_the_limits_of_its_listener_hold_for_a_gateway_too(
+    peers: Peers,  # noqa: F811
+    runtime: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    [port] = free_ports(1)
+    manifests = tmp_path / "gateway.yaml"
+    objects = yaml.safe_dump_all([gateway(port), http_route("/", "1")])
+    manifests.write_text(peers.manifests.read_text() + "---\n" + objects)
+    slow = {"model": "m", "prompt": "hi", "stream": True, "first_token_ms": 20_000}
+    async with (
+        running(replace(peers, manifests=manifests), runtime, "--request-timeout", "0.5"),
+        httpx.AsyncClient(timeout=60) as client,
+    ):
+        answer = await client.post(f"http://127.0.0.1:{port}/v1/completions", json=slow)
+        assert answer.status_code == 504
