@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test repeat test-slow test-cluster cluster conformance check protos reference docs compiled test-compiled test-image h2spec interop fuzz wheel release audit transparency bench rivals \
-  bench-cluster bench-envoy bench-micro chaos soak quiet stopped figures clean matrix coverage
+  bench-cluster bench-envoy bench-floor bench-micro chaos soak quiet stopped figures clean matrix coverage
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -149,6 +149,9 @@ bench: .venv/bench compiled ## Measure the sidecar beside what it replaces
 
 bench-envoy: .venv/bench compiled ## Measure what each part of Envoy's configuration costs; BENCH=options
 	$(COMPILED_PATH) $(BIN)/python -m benchmarks.envoy_cost $(BENCH)
+
+bench-floor: .venv/bench compiled ## Measure what a relay costs at least, on our event loop and in C++ (needs nghttpx)
+	$(COMPILED_PATH) $(BIN)/python -m benchmarks.floor $(BENCH)
 
 rivals: venv ## Build the relays that make bench compares with, and test that they relay (needs Go and Rust)
 	EPP_CLIENT_TEST_RIVALS=1 $(BIN)/python -m pytest -q tests/benchmarks/test_rivals.py
