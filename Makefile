@@ -32,7 +32,7 @@ test: venv build/axe ## Run the tests in six processes: many of them mostly wait
 	$(BIN)/python -m pytest -n 6
 
 repeat: venv ## Repeat TEST beside a load that takes the CPU, TIMES=20 or until it fails
-	$(BIN)/python .ci/repeat.py '$(TEST)' $(or $(TIMES),20)
+	EPP_CLIENT_TEST_SLOW=1 $(BIN)/python .ci/repeat.py '$(TEST)' $(or $(TIMES),20)
 
 coverage: venv ## Measure how much of the pure rooms their tests run, lines and branches; below 95 % it fails
 	$(BIN)/python .ci/coverage.py

@@ -43,7 +43,6 @@ _APART = (
     "tests/controller/test_process.py",
     "tests/e2e/test_getting_started.py",
     "tests/e2e/test_incident.py",
-    "tests/e2e/test_removed_sockets.py",
     "tests/e2e/test_starts.py",
     "tests/slow/",
     "tests/terminal/test_commands.py",

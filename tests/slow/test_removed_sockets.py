@@ -67,6 +67,7 @@ async def another_envoy(bootstrap: dict[str, Any]) -> AsyncIterator[str]:
         yield f"http://{ENVOY_HOST}:{listener[1]}"
 
 
+@pytest.mark.parametrize("transport", TransportName)
 @pytest.mark.parametrize("workers", [0, 2])
 async def test_sockets_whose_folder_is_removed_are_bound_again_and_no_stream_is_cut(
     transport: TransportName, workers: int, folder: Path
