@@ -23,12 +23,6 @@ import structlog
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from epp_client.imports import plain_messages
-
-# As the commands do that need them: with pydantic's checks, a bootstrap takes twice the time.
-with plain_messages():
-    pass
-
 from testbed.deaths import DEATHS, WORKER_DIED, Death, ledger
 
 # Tiers of their own: `make test-cluster` needs more than Python, `make test-slow` waits for minutes.
