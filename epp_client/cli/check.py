@@ -100,14 +100,14 @@ def _advice(sidecar: "Address | Pod", pools: Container[PoolName]) -> list[str]:
     from epp_client.terminal.text import clean
 
     found: list[str] = []
-    seen, matching = 0, 1
+    seen = 0
     with sidecar:
-        while seen < matching:
+        while True:
             page = read_json(sidecar.address(), "/summary", {"offset": seen})["pools"]
             for row in page["rows"]:
                 name = PoolName(row["namespace"], row["name"])
                 if name in pools:
                     found += (f"{name}: {clean(text)}" for text in row.get("advice", ()))
-            # A page without rows is the last one, whatever it says.
-            seen, matching = seen + len(page["rows"]), page["matching"] if page["rows"] else 0
-    return found
+            seen += len(page["rows"])
+            if not page["rows"] or seen >= page["matching"]:
+                return found
