@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Collection
 
 import structlog
 
@@ -12,6 +11,7 @@ from epp_client import signals
 from epp_client.logs import set_level
 from epp_client.settings import ServeSettings
 from epp_client.sidecar import Sidecar
+from epp_client.signal_waits import taken
 from epp_client.version import COMPILE, NOT_COMPILED, VERSION, hot_path_compiled
 from epp_client.workers.claims import Claims
 from epp_client.workers.left_behind import LeftBehind
@@ -23,9 +23,7 @@ MAX_LEAVING = 4
 """Replaced workers, per current worker, that may finish streams at once. SIGHUP and SIGUSR2 wait while
 there are more."""
 POLL_INTERVAL = 0.05
-"""Seconds between two polls for the signals that end the process, and for the end of workers."""
-RARE_INTERVAL = 0.25
-"""Seconds between two polls for the other signals, so that an idle process wakes up less often."""
+"""Seconds between two polls for the end of workers."""
 
 
 async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
@@ -43,7 +41,7 @@ async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
     sidecar = Sidecar(settings, claims, upgraded=left.upgraded)
     reaping = asyncio.create_task(left.reap())
     switching = asyncio.create_task(_switch_level(sidecar))
-    ending = asyncio.create_task(_sent(signals.ENDING))
+    ending = asyncio.create_task(taken(signals.ENDING))
     running = asyncio.create_task(_run(sidecar, left, ending))
     await asyncio.wait({running, ending}, return_when=asyncio.FIRST_COMPLETED)
     if running.done():
@@ -51,7 +49,7 @@ async def serve(settings: ServeSettings, claims: Claims | None = None) -> None:
     running.cancel()
     await asyncio.wait({running})
     drained = asyncio.create_task(_drain(sidecar, left))
-    again = asyncio.create_task(_sent(signals.ENDING))
+    again = asyncio.create_task(taken(signals.ENDING))
     await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
     if not drained.done():
@@ -72,21 +70,12 @@ def say_whether_compiled() -> None:
         log.warning(NOT_COMPILED, version=VERSION, hint=COMPILE)
 
 
-async def _sent(numbers: Collection[signal.Signals]) -> signal.Signals:
-    """Wait until one of these signals arrives. Polling takes a signal whole, so `exec` never loses one."""
-    interval = POLL_INTERVAL if numbers == signals.ENDING else RARE_INTERVAL
-    while True:
-        if (number := signals.take(numbers)) is not None:
-            return number
-        await asyncio.sleep(interval)
-
-
 async def _run(sidecar: Sidecar, left: LeftBehind, ending: "asyncio.Task[signal.Signals]") -> None:
     """Start, then carry out SIGHUP and SIGUSR2, one at a time."""
     await sidecar.start()
     while True:
         await _until_few_leave(sidecar, left)
-        match await _sent(signals.RENEWING):
+        match await taken(signals.RENEWING):
             case signal.SIGHUP:
                 await sidecar.replace_workers()
             case _ if not ending.done():
@@ -97,7 +86,7 @@ async def _switch_level(sidecar: Sidecar) -> None:
     """At each SIGUSR1 log at level debug, or again at the level of the settings."""
     usual, debug = sidecar.settings.log_level, False
     while True:
-        await _sent(signals.LOGGING)
+        await taken(signals.LOGGING)
         debug = not debug
         level = "debug" if debug else usual
         set_level(level)

@@ -1,7 +1,7 @@
 """The signals that the sidecar acts on. Imported before everything else, so it needs the standard library
 only.
 
-The control process blocks them for its whole life and polls for them. A signal that a handler has noted
+The control process blocks them for its whole life; see `signal_waits`. A signal that a handler has noted
 would be lost at `exec`. A blocked signal stays pending in the kernel until a program takes it.
 """
 

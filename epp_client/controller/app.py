@@ -17,13 +17,12 @@ from epp_client.kubernetes.client.access import Access
 from epp_client.kubernetes.client.api import KubernetesApi
 from epp_client.kubernetes.status.reporting import own_identity, own_namespace
 from epp_client.settings import DEFAULT_CONTROLLER
+from epp_client.signal_waits import taken
 
 log = structlog.get_logger(__name__)
 
 NAMESPACE = "epp-client-system"
 """The namespace of config/kubernetes/controller."""
-_POLL = 0.05
-"""Seconds between two polls for signals."""
 
 
 async def control(settings: ControllerSettings) -> None:
@@ -53,7 +52,7 @@ async def control(settings: ControllerSettings) -> None:
             raise SettingsError(f"--admin {settings.admin}: {error}") from error
         log.info("started", admin=bound, controller=settings.controller_name)
         running = asyncio.create_task(operator.run())
-        ending = asyncio.create_task(_end())
+        ending = asyncio.create_task(taken(signals.ENDING))
         try:
             await asyncio.wait({running, ending}, return_when=asyncio.FIRST_COMPLETED)
             if running.done():
@@ -89,11 +88,3 @@ def defaults_of(settings: ControllerSettings) -> Defaults:
 def template() -> Template:
     """The template of this version."""
     return read_template((files("epp_client.controller") / "template.yaml").read_text())
-
-
-async def _end() -> None:
-    """Wait for a signal. They are blocked, as in every long-running command: see `signals`."""
-    while True:
-        if signals.take(signals.ENDING) is not None:
-            return
-        await asyncio.sleep(_POLL)
