@@ -111,7 +111,7 @@ async def _until_replaced(path: Path, directory: Path, changed: asyncio.Event) -
         recursive=False,
         debounce=50,
         # Its thread wakes up once per step.
-        step=50,
+        step=100,
         rust_timeout=int(1000 * POLL_INTERVAL),
         yield_on_timeout=True,
     )

@@ -16,6 +16,7 @@ from epp_client.observe.looks import Look
 from epp_client.observe.observer import LOOK_EVERY, Observer
 from epp_client.pool.store import PoolStore
 from epp_client.time_of_day import unix_time
+from epp_client.wakeups import pause
 
 log = structlog.get_logger(__name__)
 
@@ -77,13 +78,13 @@ class Watching:
             try:
                 self.hear()
                 if loop.time() >= next_look:
-                    next_look = loop.time() + LOOK_EVERY
+                    next_look = loop.time() + LOOK_EVERY - NEWS_EVERY / 2
                     self.look()
             # The page must not stand still, and requests must not suffer, for a fault in here.
             except Exception:
                 if (times := self._repeats.due("look")) is not None:
                     log.exception("cannot look at this process", times=times)
-            await asyncio.sleep(NEWS_EVERY)
+            await pause(NEWS_EVERY)
 
     def hear(self) -> None:
         """Take what the relays have recorded, and wake those who wait for it."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import structlog
 
 from epp_client.errors import SettingsError
+from epp_client.wakeups import pause
 from epp_client.wire.socket_file import served
 
 log = structlog.get_logger(__name__)
@@ -55,7 +56,7 @@ class SocketNames:
     async def _follow(self, name: SocketName) -> None:
         elsewhere = 0
         while True:
-            await asyncio.sleep(POLL_INTERVAL)
+            await pause(POLL_INTERVAL)
             inode = name.inode()
             if inode is None:
                 continue

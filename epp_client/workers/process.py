@@ -22,6 +22,7 @@ from epp_client.pool.delta import difference
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings
+from epp_client.wakeups import pause
 from epp_client.wire.socket_file import BoundSocket
 from epp_client.workers.channel import (
     Channel,
@@ -273,7 +274,7 @@ class WorkerProcess:
                 log.error("killing a relay worker that does not answer", pid=self.pid)
                 self.kill()
                 return
-            await asyncio.sleep(COUNT_INTERVAL)
+            await pause(COUNT_INTERVAL)
 
 
 def _started(channel: int, *passed: int) -> "tuple[subprocess.Popen[bytes], asyncio.Future[int]]":

@@ -1,0 +1,18 @@
+"""Pauses of tasks that look at something again and again.
+
+A process that is idle most of the time is cold each time it wakes up, so a wake-up costs more than what is
+done. These pauses end at whole multiples of their length, so several such tasks share wake-ups.
+"""
+
+import asyncio
+from typing import Final
+
+_SHORTEST: Final = 0.25
+"""Part of the interval below which a pause goes on for another interval."""
+
+
+async def pause(interval: float) -> None:
+    """Sleep until the next multiple of `interval`, in seconds of the event loop's clock: between 0.25 and
+    1.25 of it."""
+    left = interval - asyncio.get_running_loop().time() % interval
+    await asyncio.sleep(left if left > interval * _SHORTEST else left + interval)
