@@ -26,6 +26,7 @@ HOT_PATH = [
     "picker/steering",
     "picker/unreachable",
     "pool/request_settings",
+    "pool/store",
     "relay/actions",
     "relay/answering",
     "relay/ending",

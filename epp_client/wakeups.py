@@ -12,7 +12,11 @@ _SHORTEST: Final = 0.25
 
 
 async def pause(interval: float) -> None:
-    """Sleep until the next multiple of `interval`, in seconds of the event loop's clock: between 0.25 and
-    1.25 of it."""
-    left = interval - asyncio.get_running_loop().time() % interval
-    await asyncio.sleep(left if left > interval * _SHORTEST else left + interval)
+    """Sleep until the next multiple of `interval`, in seconds of the event loop's clock."""
+    await asyncio.sleep(until_next(asyncio.get_running_loop().time(), interval))
+
+
+def until_next(now: float, interval: float) -> float:
+    """Seconds until the next multiple of `interval` that is at least a quarter of it away."""
+    left = interval - now % interval
+    return left if left > interval * _SHORTEST else left + interval

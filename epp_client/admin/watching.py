@@ -20,8 +20,11 @@ from epp_client.wakeups import pause
 
 log = structlog.get_logger(__name__)
 
-NEWS_EVERY = 0.5
+NEWS_EVERY = 1.0
 """Seconds between two questions for records."""
+AFTER_COUNTS = 0.1
+"""Seconds for the relays to answer the question for their counters, which is asked at whole seconds. Their
+records come with the answer."""
 
 
 class Relays(Protocol):
@@ -85,6 +88,7 @@ class Watching:
                 if (times := self._repeats.due("look")) is not None:
                     log.exception("cannot look at this process", times=times)
             await pause(NEWS_EVERY)
+            await asyncio.sleep(AFTER_COUNTS)
 
     def hear(self) -> None:
         """Take what the relays have recorded, and wake those who wait for it."""

@@ -4,7 +4,6 @@ local picks need.
 
 import asyncio
 import random
-from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,7 +12,7 @@ import structlog
 from epp_client.data_plane.recorder import Recorder
 from epp_client.errors import PeerUnreachable, Reason
 from epp_client.logs import Repeats
-from epp_client.metrics.counters import PICK_BUCKETS, Counters, PoolCounters
+from epp_client.metrics.counters import Counters, PoolCounters, bucket
 from epp_client.picker.fallback import InFlight, local_pick
 from epp_client.picker.preparation import Subset
 from epp_client.picker.unreachable import Unreachable
@@ -71,7 +70,7 @@ class Account:
         deleted, or created again, does not have them any more. `metadata`: of Envoy's stream. `picker`:
         address of the picker that was asked last, empty if none was."""
         counters.in_flight -= 1
-        counters.exchanges[bisect_left(PICK_BUCKETS, seconds)] += 1
+        counters.exchanges[bucket(seconds)] += 1
         counters.exchange_seconds += seconds
         self.recorder.ended(pool, exchange, metadata, picker, pick_seconds, seconds)
         counters.outcome(exchange.result.outcome or Outcome.CANCELLED)

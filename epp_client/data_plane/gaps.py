@@ -4,12 +4,11 @@ servers.
 One response of `EVERY` is measured: to measure each would cost a twelfth of the relay's work for a part.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, final
 
-from epp_client.metrics.counters import PICK_BUCKETS, PoolCounters
+from epp_client.metrics.counters import PoolCounters, bucket
 
 EVERY: Final = 16
 
@@ -31,6 +30,6 @@ class Gaps:
         now = self._clock()
         if self._received:
             gap = now - self._at
-            self._counters.gaps[bisect_left(PICK_BUCKETS, gap)] += 1
+            self._counters.gaps[bucket(gap)] += 1
             self._counters.gap_seconds += gap
         self._received, self._at = size, now

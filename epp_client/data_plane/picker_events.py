@@ -1,5 +1,9 @@
 """PickerEvents: the events of a picker's stream, for the session that opened it and until it leaves it."""
 
+from typing import final
+
+from mypy_extensions import mypyc_attr
+
 from epp_client.wire.status import Status
 from epp_client.wire.transport import StreamEvents
 
@@ -25,6 +29,8 @@ class PickerUser(StreamEvents):
         raise NotImplementedError
 
 
+@final
+@mypyc_attr(free_list_len=1)
 class PickerEvents(StreamEvents):
     """`StreamEvents` of the picker's stream. `user` is None once the session has left the stream."""
 

@@ -131,7 +131,7 @@ class Session(PickerUser):
             self._address.heard = True
         if exchange.result.outcome is None:
             snapshot = self._shared.store.snapshots.get(self.pool)
-            if snapshot is not None:
+            if snapshot is not None and snapshot is not exchange.state.snapshot:
                 self._do(exchange.pool_changed(snapshot))
         self._do(exchange.from_picker(message))
         self._account()
@@ -351,15 +351,18 @@ class Session(PickerUser):
 
     def _account(self) -> None:
         exchange = self._exchange
-        # `is not` is cheaper than `!=`. Two equal strings that are different objects do no harm.
-        if exchange.result.endpoint is not self._endpoint:
-            in_flight = self._shared.account.in_flight
-            if self._endpoint is not None:
-                in_flight.end(self._endpoint)
-                self._shared.account.served(self.pool, self.counters, exchange)
-            self._endpoint = exchange.result.endpoint
-            if self._endpoint is not None:
-                in_flight.begin(self._endpoint)
+        before, now_at = self._endpoint, exchange.result.endpoint
+        # What Envoy reports is another object, though mostly the same endpoint.
+        if now_at is not before:
+            account = self._shared.account
+            self._endpoint = now_at
+            if before is not None:
+                account.served(self.pool, self.counters, exchange)
+            if now_at != before:
+                if before is not None:
+                    account.in_flight.end(before)
+                if now_at is not None:
+                    account.in_flight.begin(now_at)
         if self._pick_seconds is None and exchange.settled:
             self._decided_at = now = monotonic()
             self._pick_seconds = 0.0 if self._ended_at is None else now - self._ended_at

@@ -8,6 +8,8 @@ Struct.
 
 from typing import Final
 
+from mypy_extensions import i64
+
 from epp_client.errors import EnvoyViolation, MalformedMessage
 from epp_client.ext_proc.messages import next_field
 
@@ -26,8 +28,12 @@ def plain_pick(raw: bytes, namespace: bytes, key: bytes) -> str | None:
 
 
 def _plain_pick(raw: bytes, namespace: bytes, key: bytes) -> str | None:
-    headers, headers_end, metadata, metadata_end = 0, -1, 0, -1
-    at, size = 0, len(raw)
+    headers: i64 = 0
+    headers_end: i64 = -1
+    metadata: i64 = 0
+    metadata_end: i64 = -1
+    at: i64 = 0
+    size: i64 = len(raw)
     while at < size:
         number, start, end, at = next_field(raw, at, size)
         if number == _HEADERS and headers_end < 0 <= end:
@@ -40,11 +46,10 @@ def _plain_pick(raw: bytes, namespace: bytes, key: bytes) -> str | None:
         return None
     steered = _only_string(raw, metadata, metadata_end, namespace, key)
     # Descend into CommonResponse and HeaderMutation.
-    for wanted in (1, 2):
-        headers, headers_end = _only(raw, headers, headers_end, wanted)
-        if headers_end < 0:
-            return None
-    if not steered:
+    headers, headers_end = _only(raw, headers, headers_end, 1)
+    if headers_end >= 0:
+        headers, headers_end = _only(raw, headers, headers_end, 2)
+    if headers_end < 0 or not steered:
         return None
     found = False
     while headers < headers_end:
@@ -71,7 +76,8 @@ def plain_served(raw: bytes, namespace: bytes, key: bytes) -> str | None:
 
 def _plain_served(raw: bytes, namespace: bytes, key: bytes) -> str | None:
     found: str | None = None
-    at, size = 0, len(raw)
+    at: i64 = 0
+    size: i64 = len(raw)
     while at < size:
         number, start, end, at = next_field(raw, at, size)
         if number != _METADATA:
@@ -94,18 +100,24 @@ def _plain_served(raw: bytes, namespace: bytes, key: bytes) -> str | None:
     return found
 
 
-def _only(raw: bytes, at: int, end: int, wanted: int) -> tuple[int, int]:
+def _only(raw: bytes, at: i64, end: i64, wanted: i64) -> tuple[i64, i64]:
     """Start and end of a message's only field; end is -1 if it is another field or there are more."""
-    if at >= end:
-        return 0, -1
-    number, start, stop, after = next_field(raw, at, end)
-    return (start, stop) if number == wanted and after == end else (0, -1)
+    if at < end:
+        number, start, stop, after = next_field(raw, at, end)
+        # No conditional expression, which would make an object of the tuple.
+        if number == wanted and after == end:
+            return start, stop
+    return 0, -1
 
 
-def _value(raw: bytes, at: int, end: int, wanted: bytes) -> tuple[int, int]:
+def _value(raw: bytes, at: i64, end: i64, wanted: bytes) -> tuple[i64, i64]:
     """Start and end of a map entry's value; end is -1 if the key differs, or either is missing or
     repeated."""
-    key, key_end, value, value_end, count = 0, -1, 0, -1, 0
+    key: i64 = 0
+    key_end: i64 = -1
+    value: i64 = 0
+    value_end: i64 = -1
+    count = 0
     while at < end:
         number, start, stop, at = next_field(raw, at, end)
         count += 1
@@ -118,7 +130,7 @@ def _value(raw: bytes, at: int, end: int, wanted: bytes) -> tuple[int, int]:
     return 0, -1
 
 
-def _only_string(raw: bytes, at: int, end: int, namespace: bytes, key: bytes) -> bytes | None:
+def _only_string(raw: bytes, at: i64, end: i64, namespace: bytes, key: bytes) -> bytes | None:
     """The string at `struct[namespace][key]`, if each of the two has only that field."""
     for wanted in (namespace, key):
         at, end = _only(raw, at, end, 1)
@@ -133,7 +145,7 @@ def _only_string(raw: bytes, at: int, end: int, namespace: bytes, key: bytes) ->
     return None if end < 0 else raw[at:end]
 
 
-def _sets(raw: bytes, at: int, end: int, key: bytes, text: bytes) -> bool:
+def _sets(raw: bytes, at: i64, end: i64, key: bytes, text: bytes) -> bool:
     """Whether a HeaderValueOption sets `key` to `text`, in only one of its two value fields."""
     values = 0
     named = False

@@ -4,7 +4,6 @@ Each known pool has its series from the start, with zeros: a counter whose first
 that the first failure of a pool would raise no alert.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
@@ -25,6 +24,7 @@ from epp_client.metrics.counters import (
     UNKNOWN_POOL,
     Counters,
     PoolCounters,
+    bucket,
     pool_labels,
 )
 from epp_client.metrics.decisions import Decision
@@ -241,9 +241,9 @@ def exemplars_of(decisions: Iterable[Decision]) -> Exemplars:
     found: Exemplars = {}
     for one in decisions:
         if one.trace_id and one.pick_seconds is not None:
-            bucket = bisect_left(PICK_BUCKETS, one.pick_seconds)
+            place = bucket(one.pick_seconds)
             exemplar = Exemplar({"trace_id": one.trace_id}, one.pick_seconds, one.at)
-            found.setdefault(one.pool, {})[bucket] = exemplar
+            found.setdefault(one.pool, {})[place] = exemplar
     return found
 
 

@@ -21,7 +21,7 @@ MAX_PICK_ENTRIES: Final = 256
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Pick:
     """The destination that a picker's answer names, not yet judged."""
 
@@ -76,7 +76,7 @@ def _mutation(reply: ProcessingResponse) -> HeaderMutation:
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Verdict:
     """A judged pick. If it has a `problem`, it has no usable endpoint, or not yet."""
 
@@ -102,15 +102,16 @@ def judge(pick: Pick, snapshot: PoolSnapshot, subset: Subset | None) -> Verdict:
         return Verdict(problem=pick.problem)
     by_key = snapshot.table.by_key
     # The usual case: one endpoint, written as the table writes it.
-    if subset is None and pick.text in by_key:
-        return Verdict((pick.text,), may_change=not snapshot.routable(pick.text))
+    if subset is None and (named := by_key.get(pick.text)) is not None:
+        known = snapshot.acknowledged
+        return Verdict((pick.text,), may_change=known is not None and named.since > known)
     entries = [entry for part in pick.text.split(",") if (entry := part.strip())]
     if not entries:
         return Verdict(problem=Reason.PICK_MISSING)
     if len(entries) > MAX_PICK_ENTRIES:
         return Verdict(problem=Reason.PICK_MALFORMED)
-    named = [e if e in by_key else _read(e, by_key) for e in entries]
-    keys = dict.fromkeys(key for key in named if key is not None)
+    read = [e if e in by_key else _read(e, by_key) for e in entries]
+    keys = dict.fromkeys(key for key in read if key is not None)
     if not keys:
         return Verdict(problem=Reason.PICK_MALFORMED)
     members = tuple(key for key in keys if key in by_key)

@@ -40,7 +40,7 @@ class Subset(NamedTuple):
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class RequestHeaders:
     """Request headers as they are sent to the picker."""
 

@@ -18,7 +18,7 @@ class PoolStore:
     """Holds one snapshot per pool, by `namespace/name`."""
 
     def __init__(self) -> None:
-        self.snapshots: Mapping[str, PoolSnapshot] = {}
+        self.snapshots: dict[str, PoolSnapshot] = {}
         self.problems: tuple[Problem, ...] = ()
         self.synced = False
         self._subscribers: list[Changed] = []

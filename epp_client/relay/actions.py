@@ -27,7 +27,7 @@ class Timer(IntEnum):
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class ToEnvoy:
     """Send one ProcessingResponse to Envoy."""
 
@@ -39,7 +39,7 @@ class ToEnvoy:
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class ToPicker:
     """Send one ProcessingRequest to the picker, once its stream is open."""
 
@@ -51,7 +51,7 @@ class ToPicker:
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class OpenPicker:
     """Open a stream to the pool's picker."""
 
@@ -59,7 +59,7 @@ class OpenPicker:
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class FinishPicker:
     """Half-close the picker's stream, and ignore what the picker still sends."""
 
@@ -67,7 +67,7 @@ class FinishPicker:
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class CancelPicker:
     """Reset the picker's stream."""
 
@@ -75,7 +75,7 @@ class CancelPicker:
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class FinishEnvoy:
     """End Envoy's stream with OK. Only after an answer that ends the request."""
 
@@ -83,7 +83,7 @@ class FinishEnvoy:
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class FailEnvoy:
     """End Envoy's stream with an error, so that Envoy resets the client's stream. For a message that has
     begun and cannot be completed: the client must not take it for complete."""
@@ -92,7 +92,7 @@ class FailEnvoy:
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Arm:
     """Start or restart `timer`, to ring in `seconds`."""
 
@@ -105,7 +105,7 @@ class Arm:
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Disarm:
     """Stop `timer`. It may be stopped already."""
 
@@ -130,7 +130,7 @@ Action = (
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Outbox:
     """Actions that were not taken yet, in order."""
 

@@ -24,6 +24,8 @@ from epp_client.relay.growth import Overgrown
 from epp_client.relay.lane import NotRetained
 from epp_client.relay.originals import Fidelity
 from epp_client.relay.phases import UNDECIDED, ExchangePhase, Signal
+from epp_client.relay.request_phase import relay_request, request_reply
+from epp_client.relay.response_phase import relay_response, response_reply
 from epp_client.relay.result import Result
 from epp_client.relay.retention import RetentionBudget
 from epp_client.relay.state import State
@@ -42,6 +44,10 @@ _CHANGED: Final = Use.CHANGED
 _KEPT: Final = Fidelity.KEPT
 _IMMEDIATE: Final = bytes((Answer.IMMEDIATE << 3 | 2,))
 _RESPONSE_BODY: Final = int(Phase.RESPONSE_BODY)
+_RELAY_REQUEST: Final = relay_request
+_REQUEST_REPLY: Final = request_reply
+_RELAY_RESPONSE: Final = relay_response
+_RESPONSE_REPLY: Final = response_reply
 _TIMER_SIGNALS: Final = {
     Timer.PICK: Signal.PICK_RANG,
     Timer.ENDPOINT: Signal.ENDPOINT_RANG,
@@ -176,7 +182,14 @@ class Exchange:
                     state.response_bytes += message.end - message.start
                 else:
                     state.request_bytes += message.end - message.start
-            ON_MESSAGE[kind][phase](state, message)
+            on_message = ON_MESSAGE[kind][phase]
+            # The usual ones by name: compiled, a call through the table takes five times as long.
+            if on_message is _RELAY_RESPONSE:
+                relay_response(state, message)
+            elif on_message is _RELAY_REQUEST:
+                relay_request(state, message)
+            else:
+                on_message(state, message)
         except VIOLATIONS as error:
             blame(state, error)
         return state.out.take()
@@ -200,7 +213,13 @@ class Exchange:
                 raise PickerViolation("an answer of more than 1 MiB that is not about a body")
             kind: int = answer
             phase: int = state.phase
-            ON_REPLY[kind][phase](state, reply)
+            on_reply = ON_REPLY[kind][phase]
+            if on_reply is _RESPONSE_REPLY:
+                response_reply(state, reply)
+            elif on_reply is _REQUEST_REPLY:
+                request_reply(state, reply)
+            else:
+                on_reply(state, reply)
         except VIOLATIONS as error:
             blame(state, error)
         return state.out.take()

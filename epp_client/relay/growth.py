@@ -32,7 +32,7 @@ class Overgrown(EppClientError):
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Growth:
     """The growth of one exchange."""
 

@@ -22,14 +22,16 @@ class NotRetained(EppClientError):
     """The original is needed, but it was too large to be retained."""
 
 
-_LATER_ANSWERS: Final = {
-    Answer.REQUEST_HEADERS: (Answer.REQUEST_BODY, Answer.REQUEST_TRAILERS),
-    Answer.RESPONSE_HEADERS: (Answer.RESPONSE_BODY, Answer.RESPONSE_TRAILERS),
-}
+_REQUEST: Final = Answer.REQUEST_HEADERS
+_REQUEST_BODY: Final = Answer.REQUEST_BODY
+_REQUEST_TRAILERS: Final = Answer.REQUEST_TRAILERS
+_RESPONSE_BODY: Final = Answer.RESPONSE_BODY
+_RESPONSE_TRAILERS: Final = Answer.RESPONSE_TRAILERS
+_UNCHANGED: Final = EMPTY[Answer.REQUEST_HEADERS], EMPTY[Answer.RESPONSE_HEADERS]
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Lane:
     """One direction of an exchange."""
 
@@ -38,7 +40,9 @@ class Lane:
         to Envoy are added to `out`."""
         self._out = out
         self._headers_answer = answer
-        self._body_answer, self._trailers_answer = _LATER_ANSWERS[answer]
+        request = answer is _REQUEST
+        self._body_answer = _REQUEST_BODY if request else _RESPONSE_BODY
+        self._trailers_answer = _REQUEST_TRAILERS if request else _RESPONSE_TRAILERS
         self._budget = budget
         self._limit = limit
 
@@ -53,7 +57,7 @@ class Lane:
 
         self._whole = Whole.NO
         # The answer to headers that arrive after the lane was taken over.
-        self._headers_reply = EMPTY[answer]
+        self._headers_reply = _UNCHANGED[0] if request else _UNCHANGED[1]
         # Body answers that wait for the header answer.
         self._staged: list[Reply] = []
         self._staged_bytes = 0

@@ -4,7 +4,6 @@ They are kept so that the body can be sent unchanged if the picker fails. This m
 trailers, or the order of answers that Envoy accepts.
 """
 
-from collections import deque
 from enum import IntEnum
 from typing import Final, final
 
@@ -26,11 +25,13 @@ class Fidelity(IntEnum):
     """The body was larger than its bound: the originals are lost."""
 
 
+_MOST_ANSWERED: Final = 64
+"""Answered messages after which their places are freed."""
 _SYNTHETIC_END: Final = Message(Phase.REQUEST_BODY, True, b"", 0, 0)
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Originals:
     """Unanswered body messages, oldest first, within the bounds of one direction and of the process."""
 
@@ -40,7 +41,10 @@ class Originals:
         self.retained = 0
         """Bytes held now."""
         self.fidelity = Fidelity.KEPT
-        self._messages: deque[Message] = deque()
+        # Those before `_first` are answered. A list, whose methods compiled code calls ten times as fast as
+        # those of a deque.
+        self._messages: list[Message] = []
+        self._first = 0
         # Answered bytes of the first message.
         self._answered = 0
 
@@ -57,12 +61,12 @@ class Originals:
     @property
     def count(self) -> int:
         """How many messages are unanswered."""
-        return len(self._messages)
+        return len(self._messages) - self._first
 
     @property
     def has_end(self) -> bool:
         """Whether the last unanswered message ends the body."""
-        return bool(self._messages) and self._messages[-1].end_of_stream
+        return self.count > 0 and self._messages[-1].end_of_stream
 
     def has_room(self, size: int) -> bool:
         """Whether a message of `size` bytes can be kept."""
@@ -86,7 +90,15 @@ class Originals:
         self._messages.append(_SYNTHETIC_END)
 
     def _drop_first(self) -> None:
-        message = self._messages.popleft()
+        messages = self._messages
+        message = messages[self._first]
+        messages[self._first] = _SYNTHETIC_END
+        self._first += 1
+        if self._first == len(messages):
+            self._messages, self._first = [], 0
+        elif self._first >= _MOST_ANSWERED:
+            del messages[:_MOST_ANSWERED]
+            self._first -= _MOST_ANSWERED
         self._answered = 0
         if message is not _SYNTHETIC_END:
             self.retained -= len(message.raw)
@@ -94,7 +106,8 @@ class Originals:
 
     def release(self) -> None:
         """Drop every message."""
-        self._messages.clear()
+        if self._messages:
+            self._messages, self._first = [], 0
         self._answered = 0
         self.budget.give_back(self.retained)
         self.retained = 0
@@ -102,7 +115,7 @@ class Originals:
     def take(self) -> tuple[bytes, bool, bool]:
         """Remove the oldest message. Returns its unanswered bytes, whether it ends Envoy's body, and
         whether it is the synthetic end."""
-        message = self._messages[0]
+        message = self._messages[self._first]
         payload = message.raw[message.start + self._answered : message.end]
         self._drop_first()
         synthetic = message is _SYNTHETIC_END
@@ -115,17 +128,16 @@ class Originals:
 
     def consume(self, payload: bytes, *, is_final: bool) -> None:
         """Remove what `payload` answers. While its bytes equal the original, this goes byte by byte."""
-        messages = self._messages
         at, size = 0, len(payload)
         while at < size and self.fidelity is Fidelity.KEPT:
-            if not messages:
+            if not self.count:
                 self.fidelity = Fidelity.REWRITTEN
                 break
-            first = messages[0]
+            first = self._messages[self._first]
             start = first.start + self._answered
             count = min(first.end - start, size - at)
             piece = payload if count == size else payload[at : at + count]
-            if not first.raw.startswith(piece, start):
+            if first.raw[start : start + count] != piece:
                 self.fidelity = Fidelity.REWRITTEN
                 break
             at += count
@@ -138,15 +150,23 @@ class Originals:
                 self._drop_first()
         if is_final:
             self.release()
-        elif self.fidelity is Fidelity.REWRITTEN and messages and not messages[0].end_of_stream:
+        elif self.fidelity is Fidelity.REWRITTEN and self._begins_within():
             # After a change, each answer is assumed to answer one chunk.
             self._drop_first()
-        while messages and messages[0].start == messages[0].end and not messages[0].end_of_stream:
+        while self._begins_within() and self._first_is_empty():
             self._drop_first()
+
+    def _begins_within(self) -> bool:
+        """Whether there is a first message, and it is not the end of the body."""
+        return self.count > 0 and not self._messages[self._first].end_of_stream
+
+    def _first_is_empty(self) -> bool:
+        first = self._messages[self._first]
+        return first.start == first.end
 
     def again(self) -> list[bytes]:
         """The messages to send when a picker is asked again, including the synthetic end."""
         return [
             END_OF_REQUEST_BODY if message is _SYNTHETIC_END else message.raw
-            for message in self._messages
+            for message in self._messages[self._first :]
         ]

@@ -330,7 +330,9 @@ def _judge(state: State, *, last: bool) -> bool:
             state.result.hint = "endpoint-wait"
         drop_picker(state, verdict.problem)
         return False
-    state.keys = verdict.keys[: state.destinations]
+    state.keys = verdict.keys
+    if state.destinations is not None:
+        state.keys = verdict.keys[: state.destinations]
     return True
 
 

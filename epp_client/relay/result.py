@@ -14,7 +14,7 @@ _UNREACHABLE: Final = Reason.ENDPOINT_UNREACHABLE
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Result:
     """The outcome of one request. Every value is final when the exchange is closed."""
 
@@ -55,7 +55,11 @@ class Result:
     def passed_over(self) -> tuple[str, ...]:
         """Destinations that Envoy could not connect to: those before the served one in the list. If Envoy
         could not send the request anywhere: all that it has tried."""
-        if self.endpoint not in self.keys:
+        keys = self.keys
+        tried = self.endpoint_failure is _UNREACHABLE
+        # The usual case, without a search.
+        if not tried and keys and self.endpoint == keys[0]:
             return ()
-        at = self.keys.index(self.endpoint)
-        return self.keys[: at + (self.endpoint_failure is _UNREACHABLE)]
+        if self.endpoint not in keys:
+            return ()
+        return keys[: keys.index(self.endpoint) + tried]

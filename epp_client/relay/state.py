@@ -40,7 +40,7 @@ _NAMED: Final = PICK_REASONS - {Reason.PICK_MISSING, Reason.PICK_DISAGREES}
 
 
 @final
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)
 class State:
     """The data of one exchange."""
 

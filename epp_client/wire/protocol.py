@@ -33,13 +33,13 @@ GREETING = 10.0
 
 
 class _Turn:
-    """One read of a connection. `woken` has the other connections that got output because of it: this
-    output is written right after the read. Output caused by timers or tasks is written in a turn of its
-    own."""
+    """One read of a connection. `woken` is the first of the other connections that got output because of
+    it: this output is written right after the read. Output caused by timers or tasks is written in a turn
+    of its own."""
 
     def __init__(self) -> None:
         self.reading = False
-        self.woken: list[Http2Protocol[Any]] = []
+        self.woken: Http2Protocol[Any] | None = None
 
 
 _TURN: Final = _Turn()
@@ -59,11 +59,13 @@ class Http2Protocol(Generic[C]):
         # Whether reading is paused until all received frames are processed.
         self._holding = False
         self._again: asyncio.Handle | None = None
+        # The next one that the current read has woken.
+        self._next: Http2Protocol[Any] | None = None
 
     def wake(self) -> None:
         """Flush the output in this turn of the event loop."""
         if _TURN.reading:
-            _TURN.woken.append(self)
+            self._next, _TURN.woken = _TURN.woken, self
         else:
             self.loop.call_soon(self.flush)
 
@@ -90,7 +92,7 @@ class Http2Protocol(Generic[C]):
             if not connection.blocked:
                 return
             connection.pump()
-            if not connection.out:
+            if not len(connection.out):
                 return
 
     def _close(self) -> None:
@@ -117,8 +119,9 @@ class Http2Protocol(Generic[C]):
         finally:
             turn.reading = False
         self.flush()
-        while turn.woken:
-            turn.woken.pop().flush()
+        while (woken := turn.woken) is not None:
+            turn.woken, woken._next = woken._next, None
+            woken.flush()
         if connection.more:
             self._share()
         elif self._holding:

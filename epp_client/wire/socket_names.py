@@ -17,7 +17,7 @@ from epp_client.wire.socket_file import served
 
 log = structlog.get_logger(__name__)
 
-POLL_INTERVAL = 0.25
+POLL_INTERVAL = 0.5
 """Seconds between two checks. A watch would not do, because the directory may be removed too."""
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from epp_client.errors import LeftOut, Reason
 from epp_client.metrics import registry
 from epp_client.metrics.certificates import CertificateSource
-from epp_client.metrics.counters import PICK_BUCKETS, Counters, PoolCounters
+from epp_client.metrics.counters import PICK_BUCKETS, Counters, PoolCounters, bucket
 from epp_client.metrics.processes import ProcessCollector
 from epp_client.metrics.registry import Metrics
 from epp_client.metrics.requests import MAX_ZEROED
@@ -248,6 +249,11 @@ def test_pick_buckets_reach_from_half_a_millisecond_to_the_default_deadline(
     name = "epp_client_pick_seconds_bucket"
     assert (PICK_BUCKETS[0], PICK_BUCKETS[-1]) == (0.0005, PoolSettings().pick_timeout)
     assert value(sidecar, name, pool="default/llama", le="0.0005") == 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, *PICK_BUCKETS, 0.0004, 0.3, 299.9, 300.1, 1e9])
+def test_a_time_falls_into_the_first_bucket_that_has_room_for_it(seconds: float) -> None:
+    assert bucket(seconds) == bisect_left(PICK_BUCKETS, seconds)
 
 
 def test_gauges_follow_the_store(sidecar: Sidecar, store: PoolStore) -> None:

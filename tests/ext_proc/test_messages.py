@@ -8,6 +8,7 @@ import envoy_data_plane.envoy.config.core.v3 as core_v3
 import envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 as ext_proc_v3
 import envoy_data_plane.envoy.service.ext_proc.v3 as envoy
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +96,42 @@ def test_garbage_is_malformed_or_a_message(raw: bytes) -> None:
             read(raw)
         except MalformedMessage:
             continue
+
+
+NUMBERS = {
+    "one byte": b"\x02",
+    "two bytes": b"\x82\x00",
+    "three bytes": b"\x82\x80\x00",
+    "five bytes": b"\x82" + b"\x80" * 3 + b"\x00",
+    "six bytes": b"\x82" + b"\x80" * 4 + b"\x00",
+    "ten bytes": b"\x82" + b"\x80" * 8 + b"\x00",
+    "2**32": b"\x80\x80\x80\x80\x10",
+    "2**63": b"\x80" * 9 + b"\x01",
+    "2**64 - 1": b"\xff" * 9 + b"\x01",
+    "2**64": b"\x80" * 9 + b"\x02",
+    "eleven bytes": b"\x80" * 10 + b"\x01",
+    "cut off": b"\x82",
+}
+PLACES = {
+    "a tag": lambda number: b"\x22\x00" + number + b"\x00\x00",
+    "a length": lambda number: b"\x22" + number + b"\x10\x01",
+    "a flag": lambda number: b"\x22" + bytes((1 + len(number),)) + b"\x10" + number,
+    "a length at the end": lambda number: b"\x22" + number,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("number", NUMBERS)
+def test_numbers_are_read_as_protobuf_reads_them(place: str, number: str) -> None:
+    """In plain Python they have no limit, compiled they have 64 bits."""
+    raw = PLACES[place](NUMBERS[number])
+    try:
+        expected = ProcessingRequest.FromString(raw)
+    except DecodeError:
+        with pytest.raises(EnvoyViolation):
+            read_message(raw)
+        return
+    assert read_message(raw).end_of_stream is expected.request_body.end_of_stream
 
 
 @pytest.mark.parametrize("reason", Reason)

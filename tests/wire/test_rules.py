@@ -190,6 +190,23 @@ def test_our_frames_stay_within_the_peers_limit(limit: int) -> None:
     assert sizes == [limit, limit, 1]
 
 
+def test_no_frame_of_ours_is_larger_than_a_mebibyte() -> None:
+    accepting = Accepting()
+    wide = {frames.MAX_FRAME_SIZE: frames.LARGEST_FRAME, frames.INITIAL_WINDOW_SIZE: 1 << 30}
+    server = settled_server(accepting, wide)
+    server.receive(request(1) + frames.window_update(0, 1 << 30))
+    stream = accepting.owners[0].stream
+    assert stream is not None
+    stream.send(bytes(12 << 20))
+    data = b""
+    while written := server.take():
+        pieces = [f.payload for f in split(written) if f.kind == frames.DATA]
+        assert max(map(len, pieces), default=0) <= 1 << 20
+        data += b"".join(pieces)
+        server.pump()
+    assert data == b"\0" + (12 << 20).to_bytes(4) + bytes(12 << 20)
+
+
 def test_streams_beyond_the_offered_number_are_refused() -> None:
     accepting = Accepting()
     server = settled_server(accepting)

@@ -6,14 +6,17 @@ here reads frames.
 """
 
 from collections.abc import Callable
+from typing import Final
+
+from mypy_extensions import i64
 
 from epp_client.wire.http2.frames import ConnectionFault, ErrorCode
 
-BURST = 2_000
+BURST: Final = 2_000
 """Useless frames that a peer may send at once, without useful work."""
-MAX_BUDGET = 20_000
+MAX_BUDGET: Final = 20_000
 """Upper bound of the budget, which limits an attack on a busy connection."""
-RATE = 200.0
+RATE: Final = 200.0
 """Useless frames per second that are always allowed, such as keepalive pings of an idle peer."""
 
 
@@ -27,7 +30,7 @@ class Calm:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._filled = clock()
-        self.left = BURST
+        self.left: i64 = BURST
 
     def spend(self, what: str) -> None:
         """Count a useless frame.

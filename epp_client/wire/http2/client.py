@@ -35,8 +35,11 @@ class ClientConnection(Http2Connection[ClientStream]):
         self._scheme = scheme
         self._authority = authority
         self._next_id = 1
+        # The start of the last call's block.
+        self._path = ""
+        self._start = b""
         self._max_streams = LARGEST_ID
-        self.out.append(PREFACE + own_settings({frames.ENABLE_PUSH: 0}))
+        self.out.write(PREFACE + own_settings({frames.ENABLE_PUSH: 0}))
 
     @property
     def alive(self) -> bool:
@@ -57,7 +60,9 @@ class ClientConnection(Http2Connection[ClientStream]):
         self._next_id += 2
         self._last_id = stream.id
         self.streams[stream.id] = stream
-        block = request_start(self._scheme, self._authority, path)
+        if path != self._path:
+            self._path, self._start = path, request_start(self._scheme, self._authority, path)
+        block = self._start
         if metadata:
             block += literals(metadata.items())
         self.write_headers(stream.id, block, 0)

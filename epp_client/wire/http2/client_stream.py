@@ -3,6 +3,8 @@
 Pure, like `stream.py`.
 """
 
+from mypy_extensions import i64
+
 from epp_client.wire.http2.frames import ErrorCode, StreamFault, rst_stream
 from epp_client.wire.http2.headers import ResponseHead
 from epp_client.wire.http2.inbox import Inbox
@@ -49,7 +51,7 @@ class ClientStream(Http2Stream):
             self._verdict = head.verdict
             self.data(b"", 0, 0, 0, True)
 
-    def _payload(self, data: bytes, start: int, stop: int) -> None:
+    def _payload(self, data: bytes, start: i64, stop: i64) -> None:
         if not self._answered:
             raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR, "DATA before HEADERS")
         super()._payload(data, start, stop)

@@ -8,6 +8,8 @@ Rules are those of RFC 9113 unless noted.
 from collections.abc import Callable
 from typing import Generic
 
+from mypy_extensions import i64
+
 from epp_client.wire.http2 import frames
 from epp_client.wire.http2.frames import (
     ACK,
@@ -37,6 +39,7 @@ from epp_client.wire.http2.frames import (
 )
 from epp_client.wire.http2.headers import MAX_HEADER_LIST, HeaderReader
 from epp_client.wire.http2.inbox import CONNECTION_WINDOW, REPLENISH
+from epp_client.wire.http2.outbox import LARGEST_SENT
 from epp_client.wire.http2.streams import S, StreamTable
 
 
@@ -73,12 +76,12 @@ class Http2Connection(StreamTable[S], Generic[S]):
         if self._partial:
             data = self._partial + data
             self._partial = b""
-        position = 0
+        position: i64 = 0
         # The shell takes the output when this returns.
         self.awake = True
         try:
             position = self._skip_preface(data)
-            end = len(data)
+            end: i64 = len(data)
             while position >= 0 and not self.closed and end - position >= 9:
                 if self.work <= 0:
                     self.more = True
@@ -116,7 +119,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
     # --- frames ---
 
     def _frame(
-        self, data: bytes, kind: int, flags: int, stream_id: int, start: int, stop: int
+        self, data: bytes, kind: i64, flags: i64, stream_id: i64, start: i64, stop: i64
     ) -> None:
         if self._continuing and (kind != CONTINUATION or stream_id != self._continuing):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame within a header block")
@@ -127,7 +130,9 @@ class Http2Connection(StreamTable[S], Generic[S]):
                 if self.unacked > CONNECTION_WINDOW:
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "DATA above the window")
                 self.replenish()
-            stream = self.streams.get(stream_id)
+            stream = self._recent
+            if stream is None or stream.id != stream_id:
+                self._recent = stream = self.streams.get(stream_id)
             if stream is None:
                 if not counted:
                     self.calm.spend("empty DATA frames")
@@ -266,7 +271,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
                 self._resize_windows(value - self.initial_window)
                 self.initial_window = value
             elif name == frames.MAX_FRAME_SIZE:
-                self.max_frame = value
+                self.max_frame = min(value, LARGEST_SENT)
             else:
                 self._setting(name, value)
         self.settled = True

@@ -7,6 +7,9 @@ from enum import IntEnum
 from struct import Struct
 from typing import Final
 
+from librt.strings import BytesWriter, read_i32_be, write_i32_be
+from mypy_extensions import i32, i64, u8
+
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 DATA: Final = 0x0
@@ -43,6 +46,7 @@ HEAD: Final = Struct(">IBI")
 """Length << 8 | type, flags, stream id: the nine bytes before every payload."""
 _SETTING: Final = Struct(">HI")
 _LONGEST_DEBUG: Final = 256
+_UNSIGNED: Final = 0xFFFF_FFFF
 _WORD: Final = Struct(">I")
 
 
@@ -80,6 +84,13 @@ class StreamFault(Exception):
         super().__init__(text)
         self.stream_id = stream_id
         self.code = code
+
+
+def write_head(out: BytesWriter, size_and_kind: i64, flags: u8, stream_id: i64) -> None:
+    """Write the nine bytes before a payload. `size_and_kind`: the payload's length << 8 | type."""
+    write_i32_be(out, i32(size_and_kind))
+    out.append(flags)
+    write_i32_be(out, i32(stream_id))
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
@@ -128,14 +139,9 @@ def goaway(last_id: int, code: ErrorCode, text: str = "") -> bytes:
     return frame(GOAWAY, 0, 0, _WORD.pack(last_id) + _WORD.pack(code) + debug)
 
 
-def word(payload: bytes, offset: int = 0) -> int:
+def word(payload: bytes, offset: i64 = 0) -> i64:
     """The 32-bit number at `offset`."""
-    return (
-        payload[offset] << 24
-        | payload[offset + 1] << 16
-        | payload[offset + 2] << 8
-        | payload[offset + 3]
-    )
+    return i64(read_i32_be(payload, offset)) & _UNSIGNED
 
 
 def unpad(kind: int, flags: int, payload: bytes) -> bytes:

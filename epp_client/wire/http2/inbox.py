@@ -6,6 +6,8 @@ Adds receiving to the `Outbox`; streams know their connection by this class.
 from collections.abc import Callable
 from typing import Final
 
+from mypy_extensions import i64
+
 from epp_client.wire.http2 import frames
 from epp_client.wire.http2.calm import Calm
 from epp_client.wire.http2.frames import DEFAULT_WINDOW, LARGEST_ID, window_update
@@ -41,7 +43,7 @@ class Inbox(Outbox):
         self.calm = Calm(clock)
         self.closed = False
         """Nothing more is sent or read; the shell closes once the output is taken."""
-        self.work = LARGEST_ID
+        self.work: i64 = LARGEST_ID
         """Frames and messages that this call of `receive` may still process."""
         self.held = 0
         """Bytes of complete messages whose owners are paused."""
@@ -49,7 +51,7 @@ class Inbox(Outbox):
         """Bytes of unfinished messages."""
         self.tally = Tally()
         """Unfinished messages of several connections; their creator may let them share one."""
-        self.unacked = 0
+        self.unacked: i64 = 0
         """Bytes received since the connection's window was replenished."""
 
     def replenish(self) -> None:

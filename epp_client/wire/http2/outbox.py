@@ -6,19 +6,29 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+
 from epp_client.wire.http2.frames import (
     CONTINUATION,
+    DATA,
     DEFAULT_FRAME,
     DEFAULT_WINDOW,
     END_HEADERS,
+    END_STREAM,
     HEADERS,
     frame,
+    write_head,
 )
 from epp_client.wire.http2.headers import NO_TABLE
 from epp_client.wire.transport import Stream
 
 PUMP: Final = 256 * 1024
 """Bytes of backlog written before checking whether the socket accepts more."""
+LARGEST_SENT: Final = 1024 * 1024
+"""Largest frame that is sent, whatever the peer accepts."""
+_KEPT: Final = 64 * 1024
+"""Bytes of a buffer that is used again."""
 
 
 def _asleep() -> None:
@@ -30,8 +40,8 @@ class Backlog(Stream):
 
     __slots__ = ("id", "queued")
 
-    id: int
-    queued: int
+    id: i64
+    queued: i64
     """Bytes that wait to be sent."""
 
     def pump(self, room: int) -> bool:
@@ -50,14 +60,14 @@ class Outbox:
     def __init__(self, wake: Callable[[], None]) -> None:
         self.blocked: OrderedDict[Backlog, None] = OrderedDict()
         """Streams that have a backlog and an open window, in the order in which they are served."""
-        self.out: list[bytes | memoryview] = []
+        self.out = BytesWriter()
         self.awake = False
         """Whether the output will be taken anyway."""
         self.flowing = True
         """Whether the socket accepts more. If not, DATA waits in the streams."""
-        self.max_frame = DEFAULT_FRAME
-        self.initial_window = DEFAULT_WINDOW
-        self.send_window = DEFAULT_WINDOW
+        self.max_frame: i64 = DEFAULT_FRAME
+        self.initial_window: i64 = DEFAULT_WINDOW
+        self.send_window: i64 = DEFAULT_WINDOW
         self.tableless = False
         """Whether the peer was told that our blocks use no dynamic table."""
         self._wake = wake
@@ -66,10 +76,13 @@ class Outbox:
         """The bytes to write to the socket, in order."""
         self.awake = False
         out = self.out
-        if not out:
+        if not len(out):
             return b""
-        data = b"".join(out)
-        out.clear()
+        data = out.getvalue()
+        if len(data) > _KEPT:
+            self.out = BytesWriter()
+        else:
+            out.truncate(0)
         return data
 
     def wake(self) -> None:
@@ -79,13 +92,19 @@ class Outbox:
 
     def abandon(self) -> None:
         """Drop the output: the socket is closed."""
-        self.out.clear()
+        self.out = BytesWriter()
         self.blocked.clear()
         self._wake = _asleep
 
     def write(self, data: bytes) -> None:
         """Queue complete frames."""
-        self.out.append(data)
+        self.out.write(data)
+        if not self.awake:
+            self.wake()
+
+    def write_end(self, stream_id: int) -> None:
+        """Queue an empty DATA frame that ends the stream."""
+        write_head(self.out, DATA, END_STREAM, stream_id)
         if not self.awake:
             self.wake()
 
@@ -96,7 +115,8 @@ class Outbox:
             block = NO_TABLE + block
         limit = self.max_frame
         if len(block) <= limit:
-            self.write(frame(HEADERS, flags | END_HEADERS, stream_id, block))
+            write_head(self.out, len(block) << 8 | HEADERS, flags | END_HEADERS, stream_id)
+            self.write(block)
             return
         self.write(frame(HEADERS, flags, stream_id, block[:limit]))
         for offset in range(limit, len(block), limit):
@@ -114,7 +134,7 @@ class Outbox:
             if stream.queued == before:
                 break
             room -= before - stream.queued
-        if self.out and not self.awake:
+        if len(self.out) and not self.awake:
             self.wake()
 
     def pump(self) -> None:
@@ -131,7 +151,7 @@ class Outbox:
             if stream.queued != before:
                 room -= before - stream.queued
                 self._relieve(stream)
-        if self.out and not self.awake:
+        if len(self.out) and not self.awake:
             self.wake()
 
     def _relieve(self, stream: Backlog) -> None:

@@ -39,7 +39,7 @@ class ServerConnection(Http2Connection[ServerStream]):
         self._accept = accept
         self._greeted = False
         self._accepting = True
-        self.out.append(own_settings({frames.MAX_CONCURRENT_STREAMS: MAX_STREAMS}))
+        self.out.write(own_settings({frames.MAX_CONCURRENT_STREAMS: MAX_STREAMS}))
 
     def _skip_preface(self, data: bytes) -> int:
         if self._greeted:

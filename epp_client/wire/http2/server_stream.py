@@ -5,6 +5,8 @@ Pure, like `stream.py`.
 
 from typing import Final
 
+from mypy_extensions import i64
+
 from epp_client.wire.http2.frames import ErrorCode, StreamFault, rst_stream
 from epp_client.wire.http2.grpc import status_of_reset
 from epp_client.wire.http2.headers import (
@@ -97,7 +99,7 @@ class NotGrpcStream(ServerStream):
 
     __slots__ = ()
 
-    def _payload(self, data: bytes, start: int, stop: int) -> None:
+    def _payload(self, data: bytes, start: i64, stop: i64) -> None:
         """Discard it."""
 
     def _remote_done(self) -> None:

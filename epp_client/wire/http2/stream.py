@@ -7,20 +7,22 @@ trailers. Pure: output goes through the connection.
 
 from collections import deque
 from collections.abc import Callable
-from struct import Struct
 from typing import Final
+
+from librt.strings import write_i32_be
+from mypy_extensions import i32, i64
 
 from epp_client.wire.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
-    HEAD,
     HEADERS,
     ErrorCode,
     StreamFault,
     rst_stream,
     window_update,
     word,
+    write_head,
 )
 from epp_client.wire.http2.grpc import GrpcFault, MessageReader, status_of_reset
 from epp_client.wire.http2.headers import (
@@ -46,12 +48,8 @@ HIGH_WATER: Final = 64 * 1024
 """Bytes of backlog above which the owner is told to pause."""
 LOW_WATER: Final = 32 * 1024
 
-_MESSAGE_HEAD: Final = Struct(">IBIBI")
-"""The head of a DATA frame and the prefix of the message that fills it."""
-_PREFIX: Final = Struct(">BI")
-_FIRST_MESSAGE_HEAD: Final = Struct(f">IBI{len(RESPONSE)}sIBIBI")
-"""The same, with the response headers before it."""
 _PREFIX_SIZE: Final = 5
+"""Bytes before each message: whether it is compressed, and its length."""
 _HEADERS_WORD: Final = len(RESPONSE) << 8 | HEADERS
 
 
@@ -87,7 +85,7 @@ class Http2Stream(Backlog):
         self.over = False
         self.local_ended = False
         self.remote_ended = False
-        self.send_window = connection.initial_window
+        self.send_window: i64 = connection.initial_window
         self.queued = 0
         self.on_end: Callable[[], None] | None = None
         """Called once when the stream ends, for any reason."""
@@ -97,8 +95,8 @@ class Http2Stream(Backlog):
         self._announced = False
         self._finished = False
         self.paused = False
-        self._unacked = 0
-        self._expected = -1
+        self._unacked: i64 = 0
+        self._expected: i64 = -1
         self._reading = True
         self.reader: MessageReader | None = None
         self._held: deque[bytes] | None = None
@@ -118,7 +116,7 @@ class Http2Stream(Backlog):
         connection = self.connection
         if not connection.tableless:
             self._announce(RESPONSE)
-        size = len(message) + _PREFIX_SIZE
+        size: i64 = len(message) + _PREFIX_SIZE
         if (
             connection.flowing
             and not self.queued
@@ -130,30 +128,21 @@ class Http2Stream(Backlog):
             connection.send_window -= size
             # The peer may answer with two WINDOW_UPDATEs.
             connection.calm.left += 2
-            if self._announced:
-                head = _MESSAGE_HEAD.pack(size << 8, 0, self.id, 0, size - _PREFIX_SIZE)
-            else:
-                self._announced = True
-                head = _FIRST_MESSAGE_HEAD.pack(
-                    _HEADERS_WORD,
-                    END_HEADERS,
-                    self.id,
-                    RESPONSE,
-                    size << 8,
-                    0,
-                    self.id,
-                    0,
-                    size - _PREFIX_SIZE,
-                )
             out = connection.out
-            out.append(head)
-            out.append(message)
+            if not self._announced:
+                self._announced = True
+                write_head(out, _HEADERS_WORD, END_HEADERS, self.id)
+                out.write(RESPONSE)
+            write_head(out, size << 8 | DATA, 0, self.id)
+            out.append(0)
+            write_i32_be(out, i32(size - _PREFIX_SIZE))
+            out.write(message)
             if not connection.awake:
                 connection.wake()
             return
         if not self._announced:
             self._announce(RESPONSE)
-        self._enqueue(_PREFIX.pack(0, size - _PREFIX_SIZE))
+        self._enqueue(b"\0" + len(message).to_bytes(4))
         self._enqueue(message)
         connection.blocked[self] = None
         connection.pump_stream(self)
@@ -192,7 +181,7 @@ class Http2Stream(Backlog):
 
     # --- called by the connection ---
 
-    def data(self, data: bytes, start: int, stop: int, counted: int, ended: bool) -> None:
+    def data(self, data: bytes, start: i64, stop: i64, counted: i64, ended: bool) -> None:
         """Process the payload `data[start:stop]` of a DATA frame, which counts as `counted` bytes of the
         window."""
         if self.remote_ended:
@@ -219,7 +208,7 @@ class Http2Stream(Backlog):
         elif self._unacked >= _REPLENISH and self._reading:
             self._replenish()
 
-    def _payload(self, data: bytes, start: int, stop: int) -> None:
+    def _payload(self, data: bytes, start: i64, stop: i64) -> None:
         reader = self.reader
         if (
             (reader is None or reader.idle)
@@ -339,7 +328,7 @@ class Http2Stream(Backlog):
         if end:
             self.connection.write_headers(self.id, end, END_STREAM)
         else:
-            self.connection.write(HEAD.pack(DATA, END_STREAM, self.id))
+            self.connection.write_end(self.id)
         self._local_done()
 
     def _local_done(self) -> None:
@@ -356,15 +345,15 @@ class Http2Stream(Backlog):
         connection = self.connection
         last = size == self.queued and self._end == b""
         out = connection.out
-        out.append(HEAD.pack(size << 8 | DATA, END_STREAM if last else 0, self.id))
+        write_head(out, size << 8 | DATA, END_STREAM if last else 0, self.id)
         left = size
         while left:
             piece = queue[0]
             taken = min(len(piece) - self._offset, left)
             if taken == len(piece):
-                out.append(piece)
+                out.write(piece)
             else:
-                out.append(memoryview(piece)[self._offset : self._offset + taken])
+                out.write(piece[self._offset : self._offset + taken])
             left -= taken
             self._offset += taken
             if self._offset == len(piece):

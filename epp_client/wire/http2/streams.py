@@ -30,6 +30,8 @@ class StreamTable(Inbox, Generic[S]):
     ) -> None:
         super().__init__(clock, wake)
         self.streams: dict[int, S] = {}
+        # The open stream that got the last frame: usually the next one is for it too.
+        self._recent: S | None = None
         self.draining = False
         self.on_room: Callable[[], None] | None = None
         """Called whenever a slot for a stream becomes free."""
@@ -50,10 +52,13 @@ class StreamTable(Inbox, Generic[S]):
 
     def forget(self, stream: Backlog, was_reset: bool = False) -> None:
         """See `Inbox.forget`."""
-        known = self.streams.pop(stream.id, None)
+        known = self.streams.get(stream.id)
         if known is None:
             return
-        self.blocked.pop(stream, None)
+        del self.streams[stream.id]
+        self._recent = None
+        if self.blocked:
+            self.blocked.pop(stream, None)
         if known.reader is not None:
             known.drop_partial()
         if was_reset:
@@ -122,6 +127,7 @@ class StreamTable(Inbox, Generic[S]):
         """Drop all references after the socket was closed, so that memory is freed at once instead of by
         the cycle collector. After the restart of a picker this is megabytes."""
         self.abandon()
+        self._recent = None
         self.on_room = None
         self._report = _unheard
         self._partial = self._block = b""
