@@ -40,7 +40,11 @@ async def toggled(page: Page, pool: str) -> None:
 
 
 async def typed(page: Page, field: str, text: str) -> None:
-    """Write into a field, or choose a value."""
+    """Write into a field, or choose a value, which the page may offer only once it has heard of it."""
+    await page.until(
+        f"(() => {{ const field = document.getElementById('{field}'); return field.tagName !== 'SELECT'"
+        f" || [...field.options].some((option) => option.value === `{text}`); }})()"
+    )
     await page.run(
         f"(() => {{ const field = document.getElementById('{field}'); field.value = `{text}`;"
         "field.dispatchEvent(new Event('input')); })()"

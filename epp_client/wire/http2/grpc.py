@@ -40,7 +40,14 @@ _RESETS: Final = {
     ErrorCode.ENHANCE_YOUR_CALM: RESOURCE_EXHAUSTED,
     ErrorCode.INADEQUATE_SECURITY: PERMISSION_DENIED,
 }
-_KNOWN_CODES: Final = frozenset(map(int, ErrorCode))
+# Made once: Envoy ends each ext_proc stream with a reset.
+_OF_RESETS: Final = {
+    int(code): Status(_RESETS.get(code, INTERNAL), f"the peer reset the stream: {code.name}")
+    for code in ErrorCode
+}
+_OF_CANCELLED: Final = {
+    code: Status(CANCELLED, status.message) for code, status in _OF_RESETS.items()
+}
 _TIMEOUT_UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _MESSAGE_SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
 
@@ -149,7 +156,13 @@ def status_of_http(code: int) -> Status:
 
 def status_of_reset(code: int) -> Status:
     """The gRPC status for a RST_STREAM of the peer."""
-    if code not in _KNOWN_CODES:
+    known = _OF_RESETS.get(code)
+    if known is None:
         return Status(INTERNAL, f"the peer reset the stream with error code {code}")
-    named = ErrorCode(code)
-    return Status(_RESETS.get(named, INTERNAL), f"the peer reset the stream: {named.name}")
+    return known
+
+
+def status_of_cancelled(code: int) -> Status:
+    """The gRPC status of a call that its client has reset."""
+    known = _OF_CANCELLED.get(code)
+    return Status(CANCELLED, status_of_reset(code).message) if known is None else known

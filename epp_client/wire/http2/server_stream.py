@@ -8,7 +8,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from epp_client.wire.http2.frames import ErrorCode, StreamFault, rst_stream
-from epp_client.wire.http2.grpc import status_of_reset
+from epp_client.wire.http2.grpc import status_of_cancelled
 from epp_client.wire.http2.headers import (
     NOT_GRPC,
     RESPONSE,
@@ -20,7 +20,7 @@ from epp_client.wire.http2.headers import (
 )
 from epp_client.wire.http2.inbox import Inbox
 from epp_client.wire.http2.stream import Http2Stream
-from epp_client.wire.status import CANCELLED, OK, Status
+from epp_client.wire.status import OK, Status
 from epp_client.wire.transport import NO_OWNER
 
 _NOT_GRPC_TEXT: Final = b"only gRPC is served here: POST with content-type application/grpc\n"
@@ -70,7 +70,7 @@ class ServerStream(Http2Stream):
 
     def reset_received(self, code: int) -> None:
         """The client cancelled the call."""
-        self.close(Status(CANCELLED, status_of_reset(code).message))
+        self.close(status_of_cancelled(code))
 
     def fail(self, status: Status) -> None:
         """End the call because the client broke a rule of gRPC; tell the client and the owner."""
