@@ -7,7 +7,6 @@ about streams.
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -356,7 +355,6 @@ def trailers(status: Status) -> bytes:
     return literals(fields)
 
 
-@lru_cache(256)
 def request_start(scheme: str, authority: str, path: str) -> bytes:
     """The part of a request's block that is equal for all calls of a method."""
     return b"".join(
