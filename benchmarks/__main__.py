@@ -32,6 +32,8 @@ REQUESTS: tuple[Ratio, ...] = (
     ("path_cpu_vs_tonic", ("path", "native", "tonic")),
     ("path_cpu_vs_grpc_go", ("path", "native", "grpc-go")),
     ("path_cpu_vs_before", ("path", "native", "before")),
+    ("path_cpu_headers_skip_vs_before", ("path", "headers-skip", "before")),
+    ("path_cpu_headers_none_vs_before", ("path", "headers-none", "before")),
     ("throughput_vs_direct", ("rate", "native", "direct")),
     ("throughput_observe_vs_direct", ("rate", "observe", "direct")),
     ("throughput_nghttpx_vs_direct", ("rate", "nghttpx", "direct")),

@@ -94,7 +94,7 @@ class Bench:
 
     async def requests(self, numbers: tuple[int, ...]) -> dict[int, Runs]:
         """(a) Short POSTs, by connections."""
-        ways = (*RELAYS, "observe", "skip")
+        ways = (*RELAYS, *(name for name in POOLS if name != "relay"))
         return {
             number: await self.compare(
                 ways, f"requests, {number} connections", connections=number, seconds=self.seconds

@@ -24,6 +24,8 @@ COLOURS = {
     "before": "#edae49",
     "observe": "#4fb0a5",
     "skip": "#a7d8d1",
+    "headers-skip": "#c9b7e0",
+    "headers-none": "#8a6fb8",
 }
 NAMES = {
     "direct": "no relay: Envoy asks the picker",
@@ -37,6 +39,8 @@ NAMES = {
     "before": "another commit's epp-client",
     "observe": "epp-client, observe",
     "skip": "epp-client, skip",
+    "headers-skip": "epp-client, headers and skip",
+    "headers-none": "epp-client, headers and none",
 }
 _HEADLINE = {
     "cpu": "CPU of the relay, µs per request",

@@ -40,6 +40,8 @@ LABELS = {
     "before": "another commit's epp-client",
     "observe": "**epp-client**, `observe`",
     "skip": "**epp-client**, `skip`",
+    "headers-skip": "**epp-client**, `headers` and `skip`",
+    "headers-none": "**epp-client**, `headers` and `none`",
 }
 
 

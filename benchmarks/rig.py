@@ -7,8 +7,10 @@ The ways are `direct` (Envoy to picker), the rivals in between, which decide not
 
 import asyncio
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +27,7 @@ from benchmarks.rivals.running import RIVALS, command, start
 from epp_client.envoy.bootstrap import envoy_config
 from epp_client.envoy.own_clusters import SIDECAR_CLUSTER
 from epp_client.pool.inference_pool import PoolName
+from epp_client.pool.settings import Modes, RequestMode, ResponseMode
 from epp_client.wire.http2 import frames as wire
 from testbed.build_cache import Unavailable
 from testbed.envoy import running_envoy
@@ -35,7 +38,14 @@ from testbed.stack import inference_pool, pod, service
 Config = dict[str, Any]
 HOST = "127.0.0.10"
 UPSTREAM_HOST = "127.0.0.11"
-POOLS = ("relay", "observe", "skip")
+POOLS = {
+    "relay": Modes(),
+    "observe": Modes(response=ResponseMode.OBSERVE),
+    "skip": Modes(response=ResponseMode.SKIP),
+    "headers-skip": Modes(RequestMode.HEADERS, ResponseMode.SKIP),
+    "headers-none": Modes(RequestMode.HEADERS, ResponseMode.NONE),
+}
+"""What the picker of each pool gets."""
 SIDECARS = ("native", "native-python", "grpcio")
 POOLS_FILE = Path("pools/pools.yaml")
 """In a directory of its own, which the sidecar watches."""
@@ -145,23 +155,24 @@ def children(pid: int) -> list[int]:
 
 
 def manifests(upstream: str, picker: str) -> list[dict[str, Any]]:
-    """Three pools, one per response mode, over one upstream and one picker."""
+    """The pools, over one upstream and one picker."""
     ip, _, port = upstream.rpartition(":")
     return [
         pod("model-0", ip),
         *service("picker", picker),
         *(
             inference_pool(
-                mode,
+                name,
                 int(port),
                 "picker",
                 "FailOpen",
                 annotations={
-                    "epp-client.dev/response-mode": mode,
+                    "epp-client.dev/request-mode": modes.request.value,
+                    "epp-client.dev/response-mode": modes.response.value,
                     "epp-client.dev/tls": "plaintext",
                 },
             )
-            for mode in POOLS
+            for name, modes in POOLS.items()
         ),
     ]
 
@@ -196,6 +207,7 @@ def printed(ports: Iterator[int], socket: Path, xds: Path) -> Printed:
     document: Config = yaml.safe_load(
         envoy_config(
             [PoolName("default", pool) for pool in POOLS],
+            modes={PoolName("default", pool): modes for pool, modes in POOLS.items()},
             listener=(HOST, next(ports)),
             admin=(HOST, next(ports)),
             ext_proc_sockets=[socket],
@@ -203,20 +215,50 @@ def printed(ports: Iterator[int], socket: Path, xds: Path) -> Printed:
             access_log=False,
         )
     )
+    return _parts(document)
+
+
+def printed_by(checkout: Path, pools: Path) -> Printed:
+    """What the envoy-config of another checkout prints, without access log."""
+    found = subprocess.run(
+        [
+            checkout / ".venv/bin/epp-client", "envoy-config", "--pools", pools,
+            "--socket", "/unused", "--xds-socket", "/unused-xds",
+        ],
+        env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(checkout)},
+        check=True,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    parts = _parts(yaml.safe_load(found.stdout))
+    del _manager(parts.listener)["access_log"]
+    return parts
+
+
+def _parts(document: Config) -> Printed:
     static = document["static_resources"]
     cluster = next(c for c in static["clusters"] if c["name"] == SIDECAR_CLUSTER)
     static["clusters"].remove(cluster)
     return Printed(document, static["listeners"].pop(), cluster)
 
 
-def bootstrap(rig: Rig, sockets: dict[str, Path], xds: Path, picker: str) -> Config:
+def _manager(listener: Config) -> Config:
+    found: Config = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
+
+
+def bootstrap(
+    rig: Rig, sockets: dict[str, Path], xds: Path, picker: str, before: Path | None = None
+) -> Config:
     """The bootstrap of envoy-config, with a copy of its listener for each way, which differs in the
-    ext_proc cluster."""
+    ext_proc cluster. `before`: the checkout of the way `before`, whose listener it prints itself."""
     ports = iter(free_ports(2 * len(sockets) + 4))
-    document, listener, template = printed(ports, Path("/unused"), xds)
+    document, usual, usual_cluster = printed(ports, Path("/unused"), xds)
     static = document["static_resources"]
     clusters = static["clusters"]
     for way in ("direct", *sockets):
+        listener, template = usual, usual_cluster
+        if way == "before" and before is not None:
+            _, listener, template = printed_by(before, rig.folder / POOLS_FILE)
         cluster = deepcopy(template)
         cluster["name"] = cluster["load_assignment"]["cluster_name"] = way
         if way == "direct":
@@ -229,22 +271,13 @@ def bootstrap(rig: Rig, sockets: dict[str, Path], xds: Path, picker: str) -> Con
         clusters.append(cluster)
         own = deepcopy(listener)
         own["name"] = way
-        own["address"]["socket_address"]["port_value"] = number = next(ports)
-        manager = own["filter_chains"][0]["filters"][0]["typed_config"]
+        own["address"]["socket_address"] |= {"address": HOST, "port_value": (number := next(ports))}
+        manager = _manager(own)
         manager["stat_prefix"] = way
         ext_proc = manager["http_filters"][0]["typed_config"]
         ext_proc["grpc_service"]["envoy_grpc"]["cluster_name"] = way
         static["listeners"].append(own)
         rig.ways[way] = f"{HOST}:{number}"
-        if way == "native":
-            skip = deepcopy(own)
-            skip["name"] = "skip"
-            skip["address"]["socket_address"]["port_value"] = number = next(ports)
-            manager = skip["filter_chains"][0]["filters"][0]["typed_config"]
-            mode = manager["http_filters"][0]["typed_config"]["processing_mode"]
-            mode["response_body_mode"], mode["response_trailer_mode"] = "NONE", "SKIP"
-            static["listeners"].append(skip)
-            rig.ways["skip"] = f"{HOST}:{number}"
     return document
 
 
@@ -345,7 +378,7 @@ async def running_rig(
         _prove_compilation(rig)
         if churning is None:
             await _rivals(owner, rig, sockets, picker)
-        document = bootstrap(rig, sockets, xds, picker)
+        document = bootstrap(rig, sockets, xds, picker, before)
         envoy = await owner.enter_async_context(running_envoy(document, admin_of(document)))
         rig.pids["envoy"] = [envoy.process.pid]
         for way in rig.ways:

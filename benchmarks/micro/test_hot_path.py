@@ -20,6 +20,7 @@ from epp_client.relay.actions import ToEnvoy
 from epp_client.relay.exchange import Exchange
 from epp_client.relay.retention import RetentionBudget
 from epp_client.wire.http2.client import ClientConnection
+from epp_client.wire.http2.outbox import Shell
 from epp_client.wire.http2.server import ServerConnection
 from epp_client.wire.status import Status
 from epp_client.wire.transport import Stream, StreamEvents
@@ -115,8 +116,8 @@ def test_codec(benchmark: Any, size: int) -> None:
     def report(error: Exception) -> None:
         raise error
 
-    server = ServerConnection(accept, lambda: 0.0, lambda: None, report)
-    client = ClientConnection("http", "picker", lambda: 0.0, lambda: None, report)
+    server = ServerConnection(accept, lambda: 0.0, Shell(), report)
+    client = ClientConnection("http", "picker", lambda: 0.0, Shell(), report)
 
     def exchange() -> None:
         to_server, to_client = client.take(), server.take()

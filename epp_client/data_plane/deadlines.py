@@ -69,8 +69,9 @@ class Deadlines:
         self._time = loop.time
         # Those with timers, by their duration.
         self._queues: dict[float, _Queue] = {}
-        # The last one of each timer: usually the next duration is the same.
+        # The last one of each timer, and the one before: the next duration is usually one of the two.
         self._last: list[_Queue] = [_Queue(0.0) for _ in Timer]
+        self._before: list[_Queue] = [_Queue(0.0) for _ in Timer]
 
     def arm(self, owner: Owner, timer: Timer, seconds: float) -> Deadline:
         """Call `owner.rang` in `seconds`, unless the timer is disarmed before."""
@@ -80,7 +81,10 @@ class Deadlines:
         number: int = timer
         queue = self._last[number]
         if queue.seconds != seconds or not queue.rings:
-            queue = self._last[number] = self._queue(seconds, due)
+            last, queue = queue, self._before[number]
+            if queue.seconds != seconds or not queue.rings:
+                queue = self._queue(seconds, due)
+            self._last[number], self._before[number] = queue, last
         queue.front()
         queue.deadlines.append(deadline)
         return deadline

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from epp_client.data_plane.deadlines import Deadline
 from epp_client.data_plane.picker_events import PickerEvents, PickerUser
 from epp_client.data_plane.shared import Shared, Timings
@@ -39,11 +41,11 @@ MAX_PENDING: Final = 256 * 1024
 MAX_PENDING_COPIES: Final = 1024 * 1024
 """Bytes of copies that may wait for a slow picker. Above it, the session closes the picker's stream."""
 
-# A constant, because the length of an enum is a call of Python.
-_TIMERS: Final = len(Timer)
+_NO_TIMERS: Final[list[Deadline | None]] = [None] * len(Timer)
 _BROKEN: Final = Status(INTERNAL, "the message has begun and cannot be completed")
 
 
+@mypyc_attr(free_list_len=1)
 class Session(PickerUser):
     """One ext_proc stream from Envoy. It is the `StreamEvents` of that stream."""
 
@@ -68,6 +70,8 @@ class Session(PickerUser):
         # The address that is asked, or was asked last.
         self._address: PickerAddress | None = None
         self._picks_before = 0
+        # Changes of the pools that the exchange knows.
+        self._changes = shared.store.changes
         self._connecting: asyncio.Task[None] | asyncio.Handle | None = None
         # Messages for the picker, until its stream is open.
         self._pending: list[bytes] = []
@@ -76,7 +80,7 @@ class Session(PickerUser):
         # Reading from Envoy is paused, because the backlog to the picker is full.
         self._holding = False
         self._copied = 0
-        self._timers: list[Deadline | None] = [None] * _TIMERS
+        self._timers: list[Deadline | None] = _NO_TIMERS.copy()
         self._began_at = monotonic()
         self._ended_at: float | None = None
         self._waits_at: float | None = None
@@ -129,10 +133,8 @@ class Session(PickerUser):
         exchange = self._exchange
         if self._address is not None:
             self._address.heard = True
-        if exchange.result.outcome is None:
-            snapshot = self._shared.store.snapshots.get(self.pool)
-            if snapshot is not None and snapshot is not exchange.state.snapshot:
-                self._do(exchange.pool_changed(snapshot))
+        if self._changes != self._shared.store.changes and exchange.result.outcome is None:
+            self.pool_changed()
         self._do(exchange.from_picker(message))
         self._account()
 
@@ -273,8 +275,10 @@ class Session(PickerUser):
         self._account()
 
     def pool_changed(self) -> None:
-        """The pool has a new snapshot, and a pick waits for it."""
-        snapshot = self._shared.store.snapshots.get(self.pool)
+        """Pools have new snapshots. A pick may wait for one, and the next one is judged by it."""
+        store = self._shared.store
+        self._changes = store.changes
+        snapshot = store.snapshots.get(self.pool)
         if snapshot is not None:
             self._do(self._exchange.pool_changed(snapshot))
             self._account()

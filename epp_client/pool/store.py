@@ -21,6 +21,8 @@ class PoolStore:
         self.snapshots: dict[str, PoolSnapshot] = {}
         self.problems: tuple[Problem, ...] = ()
         self.synced = False
+        self.changes = 0
+        """Number of changes of snapshots or problems so far."""
         self._subscribers: list[Changed] = []
 
     def publish(
@@ -73,6 +75,7 @@ class PoolStore:
         return lambda: self._subscribers.remove(callback)
 
     def _tell(self, changed: set[PoolName]) -> None:
+        self.changes += 1
         for callback in list(self._subscribers):
             callback(changed)
 

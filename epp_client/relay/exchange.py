@@ -15,6 +15,8 @@ The table in `transitions` says what each event does in each phase. `state` has 
 
 from typing import Final, NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from epp_client.errors import EnvoyViolation, PickerViolation, Reason
 from epp_client.ext_proc.messages import Answer, Phase, read_message, read_reply
 from epp_client.picker.preparation import LocalPick
@@ -24,7 +26,7 @@ from epp_client.relay.growth import Overgrown
 from epp_client.relay.lane import NotRetained
 from epp_client.relay.originals import Fidelity
 from epp_client.relay.phases import UNDECIDED, ExchangePhase, Signal
-from epp_client.relay.request_phase import relay_request, request_reply
+from epp_client.relay.request_phase import begin, relay_request, request_reply
 from epp_client.relay.response_phase import relay_response, response_reply
 from epp_client.relay.result import Result
 from epp_client.relay.retention import RetentionBudget
@@ -44,6 +46,7 @@ _CHANGED: Final = Use.CHANGED
 _KEPT: Final = Fidelity.KEPT
 _IMMEDIATE: Final = bytes((Answer.IMMEDIATE << 3 | 2,))
 _RESPONSE_BODY: Final = int(Phase.RESPONSE_BODY)
+_BEGIN: Final = begin
 _RELAY_REQUEST: Final = relay_request
 _REQUEST_REPLY: Final = request_reply
 _RELAY_RESPONSE: Final = relay_response
@@ -68,6 +71,7 @@ class Said(NamedTuple):
     """The destinations that the picker named, as it wrote them."""
 
 
+@mypyc_attr(free_list_len=1)
 class Exchange:
     """One request's exchange. Every event returns the actions to carry out, in order."""
 
@@ -188,6 +192,8 @@ class Exchange:
                 relay_response(state, message)
             elif on_message is _RELAY_REQUEST:
                 relay_request(state, message)
+            elif on_message is _BEGIN:
+                begin(state, message)
             else:
                 on_message(state, message)
         except VIOLATIONS as error:

@@ -32,6 +32,7 @@ END_PATIENCE: Final = 0.25
 milliseconds, but a client may also wait for the response before it ends its request."""
 
 _TIMERS: Final = tuple(Timer)
+_UNARMED: Final = [False] * len(_TIMERS)
 # As int, because an enum is a slow index in compiled code.
 _PICK: Final = int(Timer.PICK)
 _RESPONSE: Final = int(Timer.RESPONSE)
@@ -92,7 +93,7 @@ class State:
         self.stalled = False
         """The backlog to the picker is full, so reading from Envoy is paused."""
 
-        self.armed = [False] * len(_TIMERS)
+        self.armed = _UNARMED.copy()
         """By timer: whether it runs."""
         self.watching = False
         """Timer.PICK counts the silence of a request that is still being sent."""

@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 from epp_client.wire.http2.client import ClientConnection
 from epp_client.wire.http2.connection import Http2Connection
 from epp_client.wire.http2.frames import ErrorCode
+from epp_client.wire.http2.outbox import Shell
 from epp_client.wire.http2.server import ServerConnection
 from epp_client.wire.transport import Accept
 
@@ -47,7 +48,7 @@ _TURN: Final = _Turn()
 C = TypeVar("C", bound=Http2Connection[Any])
 
 
-class Http2Protocol(Generic[C]):
+class Http2Protocol(Shell, Generic[C]):
     """One socket and its `connection`, made by `make`."""
 
     def __init__(self, make: Callable[["Http2Protocol[C]"], C]) -> None:
@@ -80,7 +81,9 @@ class Http2Protocol(Generic[C]):
         connection = self.connection
         transport = self.transport
         while True:
-            if data := connection.take():
+            data = connection.take()
+            # Compiled, the truth of bytes is a call, and their length is none.
+            if len(data):
                 transport.write(data)
             if connection.closed:
                 self._close()
@@ -176,7 +179,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
     """The server's end. The client has `greeting` seconds to send its preface and SETTINGS."""
 
     def __init__(self, accept: Accept, greeting: float = GREETING) -> None:
-        super().__init__(lambda own: ServerConnection(accept, own.loop.time, own.wake, own.report))
+        super().__init__(lambda own: ServerConnection(accept, own.loop.time, own, own.report))
         self._greeting = greeting
         self._timer: asyncio.TimerHandle | None = None
 
@@ -202,7 +205,7 @@ class ClientProtocol(Http2Protocol[ClientConnection]):
 
     def __init__(self, scheme: str, authority: str, interval: float, timeout: float) -> None:
         super().__init__(
-            lambda own: ClientConnection(scheme, authority, own.loop.time, own.wake, own.report)
+            lambda own: ClientConnection(scheme, authority, own.loop.time, own, own.report)
         )
         self.ready: asyncio.Future[None] = self.loop.create_future()
         self._interval = interval

@@ -22,6 +22,7 @@ from epp_client.wire.http2.client import ClientConnection
 from epp_client.wire.http2.frames import ConnectionFault, ErrorCode
 from epp_client.wire.http2.grpc import GrpcFault, MessageReader, decode_message, parse_timeout
 from epp_client.wire.http2.headers import HeaderReader, Malformed
+from epp_client.wire.http2.outbox import Shell
 from epp_client.wire.http2.server import ServerConnection
 
 from .owners import PATH, Accepting, Owner, raise_it
@@ -126,9 +127,9 @@ class Subject:
         self.calls: list[Owner] = []
         self.end: ServerConnection | ClientConnection
         if end == "server":
-            self.end = ServerConnection(self.accepting, lambda: 0.0, lambda: None, raise_it)
+            self.end = ServerConnection(self.accepting, lambda: 0.0, Shell(), raise_it)
         else:
-            self.end = client = ClientConnection("http", "a:1", lambda: 0.0, lambda: None, raise_it)
+            self.end = client = ClientConnection("http", "a:1", lambda: 0.0, Shell(), raise_it)
             client.receive(frames.settings({}))
             for _ in range(CALLS):
                 call = Owner()

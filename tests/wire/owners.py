@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from epp_client.wire.http2.client import ClientConnection
+from epp_client.wire.http2.outbox import Shell
 from epp_client.wire.http2.server import ServerConnection
 from epp_client.wire.status import OK, Status
 from epp_client.wire.transport import Stream, StreamEvents
@@ -76,8 +77,8 @@ class Joined:
     def __init__(self, echo: bool = False, piece: int = 1 << 20) -> None:
         self.accepting = Accepting(echo)
         self.piece = piece
-        self.server = ServerConnection(self.accepting, lambda: 0.0, lambda: None, raise_it)
-        self.client = ClientConnection("http", "a:1", lambda: 0.0, lambda: None, raise_it)
+        self.server = ServerConnection(self.accepting, lambda: 0.0, Shell(), raise_it)
+        self.client = ClientConnection("http", "a:1", lambda: 0.0, Shell(), raise_it)
         self.run()
 
     @property

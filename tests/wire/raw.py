@@ -8,6 +8,7 @@ import h2.connection
 from epp_client.wire.http2 import frames
 from epp_client.wire.http2.client import ClientConnection
 from epp_client.wire.http2.frames import ErrorCode
+from epp_client.wire.http2.outbox import Shell
 from epp_client.wire.http2.server import ServerConnection
 
 from .owners import PATH, Accepting, raise_it
@@ -88,7 +89,7 @@ def settled_server(
     accepting: Accepting | None = None, settings: dict[int, int] | None = None
 ) -> ServerConnection:
     """A server whose client has sent its preface and SETTINGS."""
-    server = ServerConnection(accepting or Accepting(), lambda: 0.0, lambda: None, raise_it)
+    server = ServerConnection(accepting or Accepting(), lambda: 0.0, Shell(), raise_it)
     server.receive(frames.PREFACE + frames.settings(settings or {}))
     server.take()
     return server
@@ -96,7 +97,7 @@ def settled_server(
 
 def settled_client() -> ClientConnection:
     """A client whose server has sent its SETTINGS."""
-    client = ClientConnection("http", "a:1", lambda: 0.0, lambda: None, raise_it)
+    client = ClientConnection("http", "a:1", lambda: 0.0, Shell(), raise_it)
     client.receive(frames.settings({}))
     client.take()
     return client

@@ -16,6 +16,7 @@ from epp_client.wire.http2.calm import BURST, RATE, Calm
 from epp_client.wire.http2.client import ClientConnection
 from epp_client.wire.http2.frames import ConnectionFault, ErrorCode
 from epp_client.wire.http2.inbox import STREAM_WINDOW
+from epp_client.wire.http2.outbox import Shell
 from epp_client.wire.http2.server import ServerConnection
 from epp_client.wire.http2.stream import HIGH_WATER
 from epp_client.wire.status import OK, Status
@@ -45,7 +46,7 @@ def error_of(output: bytes) -> ErrorCode | None:
 
 
 def settled_server(accepting: Accepting | None = None) -> ServerConnection:
-    server = ServerConnection(accepting or Accepting(), lambda: 0.0, lambda: None, raise_it)
+    server = ServerConnection(accepting or Accepting(), lambda: 0.0, Shell(), raise_it)
     server.receive(frames.PREFACE + frames.settings({}))
     server.take()
     return server
@@ -241,8 +242,8 @@ def test_an_owner_that_raises_loses_its_stream_and_no_other() -> None:
     accepting = Accepting(echo=True)
     reported: list[Exception] = []
     both = Joined()
-    both.server = ServerConnection(accepting, lambda: 0.0, lambda: None, reported.append)
-    both.client = ClientConnection("http", "a:1", lambda: 0.0, lambda: None, raise_it)
+    both.server = ServerConnection(accepting, lambda: 0.0, Shell(), reported.append)
+    both.client = ClientConnection("http", "a:1", lambda: 0.0, Shell(), raise_it)
     both.run()
     bad, good = both.open(), both.open()
     both.run()
@@ -441,7 +442,7 @@ def test_more_than_the_window_is_a_fault_of_the_stream() -> None:
 
 def test_h2_as_a_client_agrees_with_our_server() -> None:
     accepting = Accepting(echo=True)
-    oracle = Oracle(ServerConnection(accepting, lambda: 0.0, lambda: None, raise_it))
+    oracle = Oracle(ServerConnection(accepting, lambda: 0.0, Shell(), raise_it))
     for stream_id in (1, 3, 5):
         oracle.h2.send_headers(stream_id, [*HEADERS, ("x-number", str(stream_id))])
         oracle.run()
@@ -456,7 +457,7 @@ def test_h2_as_a_client_agrees_with_our_server() -> None:
 
 def test_h2_as_a_client_with_small_windows_gets_everything() -> None:
     accepting = Accepting()
-    oracle = Oracle(ServerConnection(accepting, lambda: 0.0, lambda: None, raise_it))
+    oracle = Oracle(ServerConnection(accepting, lambda: 0.0, Shell(), raise_it))
     oracle.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1000})
     oracle.h2.send_headers(1, HEADERS, end_stream=True)
     oracle.run()
@@ -477,7 +478,7 @@ def test_h2_as_a_client_with_small_windows_gets_everything() -> None:
 
 
 def test_h2_as_a_server_agrees_with_our_client() -> None:
-    client = ClientConnection("http", "a:1", lambda: 0.0, lambda: None, raise_it)
+    client = ClientConnection("http", "a:1", lambda: 0.0, Shell(), raise_it)
     oracle = Oracle(client)
     oracle.run()
     call = Owner()
@@ -506,7 +507,7 @@ def test_h2_as_a_server_agrees_with_our_client() -> None:
 def test_what_a_client_makes_of_answers_without_trailers(
     headers: list[tuple[str, str]], code: int
 ) -> None:
-    client = ClientConnection("http", "a:1", lambda: 0.0, lambda: None, raise_it)
+    client = ClientConnection("http", "a:1", lambda: 0.0, Shell(), raise_it)
     oracle = Oracle(client)
     oracle.run()
     call = Owner()

@@ -21,6 +21,7 @@ from epp_client.tls_settings import ClientTls, TlsMode
 from epp_client.wire.grpcio import GrpcioServer, _AnyMethod
 from epp_client.wire.grpcio_channel import OPTIONS
 from epp_client.wire.http2.connection import Http2Connection
+from epp_client.wire.http2.outbox import Shell
 from epp_client.wire.http2.server import ServerConnection
 from epp_client.wire.http2.stream import HIGH_WATER
 from epp_client.wire.native import NativeServer, NativeTransport
@@ -371,7 +372,7 @@ async def test_a_reply_leaves_in_the_turn_in_which_its_cause_came() -> None:
             protocol.connection_lost(None)
 
     protocol.connection_made(Transport())
-    server = ServerConnection(Accepting(), lambda: 0.0, lambda: None, lambda error: None)
+    server = ServerConnection(Accepting(), lambda: 0.0, Shell(), lambda error: None)
     server.receive(written.pop())
     protocol.data_received(server.take())
     assert len(written) == 1

@@ -9,6 +9,7 @@ import pytest
 from epp_client.wire.http2 import frames
 from epp_client.wire.http2.frames import DEFAULT_FRAME, ErrorCode
 from epp_client.wire.http2.inbox import STREAM_WINDOW
+from epp_client.wire.http2.outbox import Shell
 from epp_client.wire.http2.server import ServerConnection
 from epp_client.wire.status import OK, Status
 
@@ -117,7 +118,7 @@ def test_a_block_that_is_interrupted_ends_the_connection() -> None:
 
 def test_our_long_blocks_are_continued_within_the_peers_frame_size() -> None:
     accepting = Accepting()
-    oracle = Oracle(ServerConnection(accepting, lambda: 0.0, lambda: None, raise_it))
+    oracle = Oracle(ServerConnection(accepting, lambda: 0.0, Shell(), raise_it))
     oracle.h2.decoder.max_header_list_size = 1 << 20
     oracle.h2.local_settings.max_header_list_size = 1 << 20
     oracle.h2.send_headers(1, HEADERS, end_stream=True)

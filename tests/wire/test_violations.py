@@ -4,6 +4,7 @@ import pytest
 
 from epp_client.wire.http2 import frames
 from epp_client.wire.http2.frames import ErrorCode
+from epp_client.wire.http2.outbox import Shell
 from epp_client.wire.http2.server import ServerConnection
 from epp_client.wire.status import Status
 
@@ -38,7 +39,7 @@ def with_length(value: str) -> bytes:
 
 
 def fresh_server() -> ServerConnection:
-    return ServerConnection(Accepting(), lambda: 0.0, lambda: None, raise_it)
+    return ServerConnection(Accepting(), lambda: 0.0, Shell(), raise_it)
 
 
 def test_a_preface_may_come_in_pieces() -> None:

@@ -16,6 +16,7 @@ from epp_client.wire.http2.frames import (
 )
 from epp_client.wire.http2.headers import Malformed, literals, request_start
 from epp_client.wire.http2.inbox import own_settings
+from epp_client.wire.http2.outbox import Shell
 from epp_client.wire.status import INTERNAL, UNAVAILABLE, Status
 from epp_client.wire.transport import StreamEvents
 
@@ -28,10 +29,10 @@ class ClientConnection(Http2Connection[ClientStream]):
         scheme: str,
         authority: str,
         clock: Callable[[], float],
-        wake: Callable[[], None],
+        shell: Shell,
         report: Callable[[Exception], None],
     ) -> None:
-        super().__init__(clock, wake, report)
+        super().__init__(clock, shell, report)
         self._scheme = scheme
         self._authority = authority
         self._next_id = 1
@@ -91,7 +92,7 @@ class ClientConnection(Http2Connection[ClientStream]):
             head = self._headers.response(block)
         except Malformed as error:
             raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, str(error)) from error
-        stream = self.streams.get(stream_id)
+        stream = self.open_stream(stream_id)
         if stream is None:
             self.calm.spend("HEADERS on closed streams")
         else:

@@ -3,7 +3,7 @@
 Pure, like `stream.py`.
 """
 
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from epp_client.wire.http2.frames import ErrorCode, StreamFault, rst_stream
 from epp_client.wire.http2.headers import ResponseHead
@@ -13,6 +13,7 @@ from epp_client.wire.status import OK, UNKNOWN, Status
 from epp_client.wire.transport import StreamEvents
 
 
+@mypyc_attr(free_list_len=1)
 class ClientStream(Http2Stream):
     """A call to a server, whose request headers have been sent."""
 

@@ -39,7 +39,7 @@ from epp_client.wire.http2.frames import (
 )
 from epp_client.wire.http2.headers import MAX_HEADER_LIST, HeaderReader
 from epp_client.wire.http2.inbox import CONNECTION_WINDOW, REPLENISH
-from epp_client.wire.http2.outbox import LARGEST_SENT
+from epp_client.wire.http2.outbox import LARGEST_SENT, Shell
 from epp_client.wire.http2.streams import S, StreamTable
 
 
@@ -49,10 +49,10 @@ class Http2Connection(StreamTable[S], Generic[S]):
     def __init__(
         self,
         clock: Callable[[], float],
-        wake: Callable[[], None],
+        shell: Shell,
         report: Callable[[Exception], None],
     ) -> None:
-        super().__init__(clock, wake, report)
+        super().__init__(clock, shell, report)
         self.settled = False
         """Whether the peer's SETTINGS were received."""
         self.more = False
@@ -73,15 +73,15 @@ class Http2Connection(StreamTable[S], Generic[S]):
         if self.closed:
             return
         self.work = work
-        if self._partial:
+        if len(self._partial):
             data = self._partial + data
             self._partial = b""
         position: i64 = 0
+        end: i64 = len(data)
         # The shell takes the output when this returns.
         self.awake = True
         try:
             position = self._skip_preface(data)
-            end: i64 = len(data)
             while position >= 0 and not self.closed and end - position >= 9:
                 if self.work <= 0:
                     self.more = True
@@ -109,7 +109,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
             # Not `error`: in mypyc a name has one type per function.
             self.fail(broken.code, str(broken))
             return
-        if position >= 0 and not self.closed:
+        if 0 <= position < end and not self.closed:
             self._partial = data[position:]
 
     def _skip_preface(self, data: bytes) -> int:
@@ -130,9 +130,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
                 if self.unacked > CONNECTION_WINDOW:
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "DATA above the window")
                 self.replenish()
-            stream = self._recent
-            if stream is None or stream.id != stream_id:
-                self._recent = stream = self.streams.get(stream_id)
+            stream = self.open_stream(stream_id)
             if stream is None:
                 if not counted:
                     self.calm.spend("empty DATA frames")
@@ -251,7 +249,7 @@ class Http2Connection(StreamTable[S], Generic[S]):
         if len(payload) != 4:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is not 4 bytes")
         self.calm.spend("resets")
-        stream = self.streams.get(stream_id)
+        stream = self.open_stream(stream_id)
         if stream is not None:
             stream.reset_received(word(payload))
         elif self._is_idle(stream_id):

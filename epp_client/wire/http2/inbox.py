@@ -12,7 +12,7 @@ from epp_client.wire.http2 import frames
 from epp_client.wire.http2.calm import Calm
 from epp_client.wire.http2.frames import DEFAULT_WINDOW, LARGEST_ID, window_update
 from epp_client.wire.http2.headers import MAX_HEADER_LIST
-from epp_client.wire.http2.outbox import Backlog, Outbox
+from epp_client.wire.http2.outbox import Backlog, Outbox, Shell
 
 STREAM_WINDOW: Final = 256 * 1024
 """Window of each stream in bytes: the most that a paused stream has to hold."""
@@ -38,8 +38,8 @@ class Tally:
 class Inbox(Outbox):
     """Counts what was received and is still held."""
 
-    def __init__(self, clock: Callable[[], float], wake: Callable[[], None]) -> None:
-        super().__init__(wake)
+    def __init__(self, clock: Callable[[], float], shell: Shell) -> None:
+        super().__init__(shell)
         self.calm = Calm(clock)
         self.closed = False
         """Nothing more is sent or read; the shell closes once the output is taken."""

@@ -17,6 +17,7 @@ from epp_client.wire.http2.frames import (
 )
 from epp_client.wire.http2.headers import Malformed
 from epp_client.wire.http2.inbox import own_settings
+from epp_client.wire.http2.outbox import Shell
 from epp_client.wire.http2.server_stream import NotGrpcStream, ServerStream
 from epp_client.wire.transport import Accept
 
@@ -32,10 +33,10 @@ class ServerConnection(Http2Connection[ServerStream]):
         self,
         accept: Accept,
         clock: Callable[[], float],
-        wake: Callable[[], None],
+        shell: Shell,
         report: Callable[[Exception], None],
     ) -> None:
-        super().__init__(clock, wake, report)
+        super().__init__(clock, shell, report)
         self._accept = accept
         self._greeted = False
         self._accepting = True
@@ -76,6 +77,7 @@ class ServerConnection(Http2Connection[ServerStream]):
                 stranger.data(b"", 0, 0, 0, True)
             return
         self.streams[stream_id] = stream = ServerStream(self, stream_id, head.content_length)
+        self._recent = stream
         owner = self._accept(stream, head.path, head.metadata)
         if not stream.done:
             stream.events = owner

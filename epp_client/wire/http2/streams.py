@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from mypy_extensions import i64
+
 from epp_client.wire.http2.frames import ErrorCode, StreamFault, goaway, rst_stream
 from epp_client.wire.http2.inbox import Inbox
-from epp_client.wire.http2.outbox import Backlog
+from epp_client.wire.http2.outbox import Backlog, Shell
 from epp_client.wire.http2.stream import Http2Stream
 from epp_client.wire.status import INTERNAL, UNAVAILABLE, Status
 
@@ -25,10 +27,10 @@ class StreamTable(Inbox, Generic[S]):
     def __init__(
         self,
         clock: Callable[[], float],
-        wake: Callable[[], None],
+        shell: Shell,
         report: Callable[[Exception], None],
     ) -> None:
-        super().__init__(clock, wake)
+        super().__init__(clock, shell)
         self.streams: dict[int, S] = {}
         # The open stream that got the last frame: usually the next one is for it too.
         self._recent: S | None = None
@@ -50,9 +52,16 @@ class StreamTable(Inbox, Generic[S]):
         """Whether this stream has not been opened yet."""
         return stream_id > self._last_id or not stream_id & 1
 
+    def open_stream(self, stream_id: i64) -> S | None:
+        """The open stream with this id."""
+        stream = self._recent
+        if stream is None or stream.id != stream_id:
+            self._recent = stream = self.streams.get(stream_id)
+        return stream
+
     def forget(self, stream: Backlog, was_reset: bool = False) -> None:
         """See `Inbox.forget`."""
-        known = self.streams.get(stream.id)
+        known = self.open_stream(stream.id)
         if known is None:
             return
         del self.streams[stream.id]
