@@ -57,15 +57,18 @@ def conversation(chunks: int) -> list[tuple[bool, bytes]]:
         (True, body.SerializeToString()),
         (True, end.SerializeToString()),
         (False, destination_reply((KEY,), ())),
-        (False, streamed_body(Answer.REQUEST_BODY, BODY, False)),
-        (False, streamed_body(Answer.REQUEST_BODY, b"", True)),
+        # The end has come with the body.
+        (False, streamed_body(Answer.REQUEST_BODY, BODY, True)),
         (True, answer.SerializeToString()),
         (False, EMPTY[Answer.RESPONSE_HEADERS]),
     ]
     for number in range(chunks):
         chunk = ProcessingRequest()
         chunk.response_body.body = BODY[:60]
-        chunk.response_body.end_of_stream = ended = number == chunks - 1
         said.append((True, chunk.SerializeToString()))
+        if ended := number == chunks - 1:
+            last = ProcessingRequest()
+            last.response_body.end_of_stream = True
+            said.append((True, last.SerializeToString()))
         said.append((False, streamed_body(Answer.RESPONSE_BODY, BODY[:60], ended)))
     return said

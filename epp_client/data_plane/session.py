@@ -96,7 +96,7 @@ class Session(PickerUser):
     def message_received(self, message: bytes) -> None:
         """A ProcessingRequest."""
         exchange = self._exchange
-        self._do(exchange.from_envoy(message))
+        self._do(exchange.from_envoy(message, followed=self._envoy.followed()))
         if self._ended_at is None and exchange.request_ended:
             self._ended_at = monotonic()
         if self._gaps is not None:

@@ -122,6 +122,8 @@ _PROTOCOL_CONFIG: Final = 11
 _REQUEST_HEADERS: Final = bytes((Phase.REQUEST_HEADERS << 3 | _BYTES,))
 _ENDED: Final = b"\x18\x01"
 """HttpHeaders.end_of_stream."""
+_BODY_ENDED: Final = b"\x10\x01"
+"""HttpBody.end_of_stream."""
 
 
 FIXED: Final = 0
@@ -275,6 +277,24 @@ def with_end_of_stream(raw: bytes) -> bytes:
     except MalformedMessage as error:
         raise EnvoyViolation(str(error)) from error
     raise EnvoyViolation("a message without the headers of a request")
+
+
+def ended(part: Message) -> Message:
+    """A part of a body that does not end it, with `end_of_stream` set."""
+    raw = part.raw
+    kind: i64 = part.phase
+    at: i64 = 0
+    size: i64 = len(raw)
+    while at < size:
+        begin = at
+        number, start, end, at = next_field(raw, at, size)
+        if number == kind:
+            head = raw[:begin] + bytes((kind << 3 | _BYTES,))
+            head += varint(end - start + len(_BODY_ENDED))
+            shift = len(head) - start
+            whole = b"".join((head, raw[start:end], _BODY_ENDED, raw[end:]))
+            return Message(part.phase, True, whole, part.start + shift, part.end + shift)
+    raise AssertionError("a part of a body without a body")
 
 
 def read_reply(raw: bytes) -> Reply:

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from mypy_extensions import mypyc_attr
 
 from epp_client.errors import EnvoyViolation, PickerViolation, Reason
-from epp_client.ext_proc.messages import Answer, Phase, read_message, read_reply
+from epp_client.ext_proc.messages import Answer, Message, Phase, ended, read_message, read_reply
 from epp_client.picker.preparation import LocalPick
 from epp_client.pool.snapshot import PoolSnapshot
 from epp_client.relay.actions import Action, Timer
@@ -170,14 +170,41 @@ class Exchange:
 
     # --- events ---
 
-    def from_envoy(self, raw: bytes) -> list[Action]:
-        """Take one ProcessingRequest."""
+    def from_envoy(self, raw: bytes, *, followed: bool = False) -> list[Action]:
+        """Take one ProcessingRequest. `followed`: the next one has arrived too.
+
+        Envoy sends the end of a body as an empty part of its own. If it is here already, the picker gets
+        it with the part before it: a message less in each direction, and an answer less for Envoy.
+        """
         state = self.state
         if state.phase is ExchangePhase.CLOSED or state.phase is ExchangePhase.ANSWERING:
             return []
         state.growth.tell(len(raw))
+        held, state.held = state.held, None
         try:
             message = read_message(raw)
+            if held is not None:
+                if message.phase is held.phase and message.end_of_stream and not message.end:
+                    message = ended(held)
+                else:
+                    self._take(held)
+            if followed and message.end and not message.end_of_stream:
+                state.held = message
+            else:
+                self._take(message)
+        except EnvoyViolation as error:
+            if held is not None:
+                self._take(held)
+            if not self.closed:
+                blame(state, error)
+        return state.out.take()
+
+    def _take(self, message: Message) -> None:
+        """Handle a message of Envoy."""
+        state = self.state
+        if state.phase is ExchangePhase.CLOSED or state.phase is ExchangePhase.ANSWERING:
+            return
+        try:
             # As int: compiled code needs ten times as long to index with a member of an enum.
             kind: int = message.phase
             phase: int = state.phase
@@ -198,7 +225,6 @@ class Exchange:
                 on_message(state, message)
         except VIOLATIONS as error:
             blame(state, error)
-        return state.out.take()
 
     def from_picker(self, raw: bytes) -> list[Action]:
         """Take one ProcessingResponse."""

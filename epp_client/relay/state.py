@@ -9,7 +9,7 @@ from typing import Final, final
 from mypy_extensions import mypyc_attr
 
 from epp_client.errors import PICK_REASONS, Reason
-from epp_client.ext_proc.messages import Answer
+from epp_client.ext_proc.messages import Answer, Message
 from epp_client.ext_proc.replies import with_trailers_mark
 from epp_client.picker.pick import Pick
 from epp_client.picker.preparation import LocalPick, RequestHeaders
@@ -71,6 +71,8 @@ class State:
         self.response = Lane(Answer.RESPONSE_HEADERS, self.out, budget, bound)
         self.growth = Growth(budget, self.settings.max_body_growth)
 
+        self.held: Message | None = None
+        """A part of a body whose end has arrived too, and may be joined with it."""
         self.headers: RequestHeaders | None = None
         """The request headers as they are sent to the picker."""
         self.upgrade = False
@@ -209,6 +211,7 @@ class State:
     def forget(self) -> None:
         """Stop all timers, and drop everything that is retained."""
         self.disarm_all()
+        self.held = None
         self.growth.forget()
         self.request.release()
         self.response.release()

@@ -84,6 +84,11 @@ class Stream:
         allows."""
         raise NotImplementedError
 
+    def followed(self) -> bool:
+        """Whether the message after the one that is being received has arrived too, and comes next. A
+        transport that cannot tell says no."""
+        return False
+
     def finish(self, status: Status = OK) -> None:
         """After all queued messages, half-close (client) or send trailers with `status` (server)."""
         raise NotImplementedError

@@ -17,6 +17,7 @@ from epp_client.ext_proc.messages import (
     Answer,
     BodyForm,
     Phase,
+    ended,
     read_message,
     read_reply,
     with_end_of_stream,
@@ -202,3 +203,27 @@ def test_an_end_that_is_set_changes_nothing_else(
 def test_an_end_is_set_in_headers_of_a_request_alone(raw: bytes) -> None:
     with pytest.raises(EnvoyViolation):
         with_end_of_stream(raw)
+
+
+@pytest.mark.parametrize("size", [1, 121, 122, 123, 124, 125, 126, 127, 16_370, 16_378, 16_382])
+@pytest.mark.parametrize("kind", ["request_body", "response_body"])
+@pytest.mark.parametrize("order", ["alone", "before", "after"])
+def test_a_part_of_a_body_becomes_the_last(size: int, kind: str, order: str) -> None:
+    part, more, wanted = ProcessingRequest(), ProcessingRequest(), ProcessingRequest()
+    getattr(part, kind).body = getattr(wanted, kind).body = b"x" * size
+    if order != "alone":
+        for message in (more, wanted):
+            fields = message.metadata_context.filter_metadata["envoy.lb"].fields
+            fields["served"].string_value = "10.0.0.1:8000"
+    raws = [more.SerializeToString(), part.SerializeToString()]
+    last = ended(read_message(b"".join(raws if order == "before" else reversed(raws))))
+    getattr(wanted, kind).end_of_stream = True
+    assert ProcessingRequest.FromString(last.raw) == wanted
+    again = read_message(last.raw)
+    assert (
+        (last.phase, last.end_of_stream)
+        == (again.phase, again.end_of_stream)
+        == (again.phase, True)
+    )
+    assert (last.start, last.end) == (again.start, again.end)
+    assert last.raw[last.start : last.end] == b"x" * size

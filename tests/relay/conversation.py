@@ -201,8 +201,8 @@ class Envoy:
     request_trailers: bool = False
     response_trailers: bool = False
 
-    def send(self, *messages: bytes) -> None:
-        """Envoy's messages, one by one."""
+    def send(self, *messages: bytes, followed: bool = False) -> None:
+        """Envoy's messages, one by one. `followed`: see `Exchange.from_envoy`."""
         for raw in messages:
             message = ProcessingRequest.FromString(raw)
             kind = message.WhichOneof("request")
@@ -216,7 +216,7 @@ class Envoy:
                 self.request_trailers = True
             elif kind == "response_trailers":
                 self.response_trailers = True
-            self.do(self.exchange.from_envoy(raw))
+            self.do(self.exchange.from_envoy(raw, followed=followed))
 
     def picker(self, *replies: bytes) -> None:
         """The picker's messages, one by one."""

@@ -99,6 +99,11 @@ def test_both_bodies_are_whole_whatever_becomes_of_the_picker(data: st.DataObjec
         trailers_expected=data.draw(st.booleans()),
     )
     exchange = envoy.exchange
+
+    def send(left: list[bytes]) -> None:
+        message = left.pop(0)
+        envoy.send(message, followed=bool(left) and data.draw(st.booleans()))
+
     picker = Picker(envoy, late=data.draw(st.booleans()), ignores_trailers=data.draw(st.booleans()))
     alive = True
     for _ in range(data.draw(st.integers(0, 40))):
@@ -108,11 +113,11 @@ def test_both_bodies_are_whole_whatever_becomes_of_the_picker(data: st.DataObjec
         if envoy.finished:
             break
         if step == "request" and request:
-            envoy.send(request.pop(0))
+            send(request)
         elif step == "response" and response:
             if envoy.request.headers is None:
                 continue
-            envoy.send(response.pop(0))
+            send(response)
         elif step == "picker" and alive:
             picker.turn()
         elif step == "dies" and data.draw(st.integers(0, 5)) == 0:
@@ -127,7 +132,7 @@ def test_both_bodies_are_whole_whatever_becomes_of_the_picker(data: st.DataObjec
     begun = envoy.response.headers is not None
     for left in (request, response):
         while left and not envoy.finished:
-            envoy.send(left.pop(0))
+            send(left)
         for timer in (*Timer, Timer.RESPONSE):
             envoy.silence(timer)
         if envoy.failed:

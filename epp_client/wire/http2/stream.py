@@ -17,6 +17,7 @@ from epp_client.wire.http2.frames import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    PADDED,
     ErrorCode,
     StreamFault,
     rst_stream,
@@ -50,6 +51,7 @@ LOW_WATER: Final = 32 * 1024
 
 _PREFIX_SIZE: Final = 5
 """Bytes before each message: whether it is compressed, and its length."""
+_FRAME_AND_PREFIX: Final = 9 + _PREFIX_SIZE
 _HEADERS_WORD: Final = len(RESPONSE) << 8 | HEADERS
 
 
@@ -61,6 +63,7 @@ class Http2Stream(Backlog):
         "_end",
         "_expected",
         "_finished",
+        "_followed",
         "_held",
         "_offset",
         "_queue",
@@ -94,6 +97,7 @@ class Http2Stream(Backlog):
         self._end: bytes | None = None
         self._announced = False
         self._finished = False
+        self._followed = False
         self.paused = False
         self._unacked: i64 = 0
         self._expected: i64 = -1
@@ -216,7 +220,9 @@ class Http2Stream(Backlog):
             and not data[start]
             and word(data, start + 1) == stop - start - _PREFIX_SIZE
         ):
+            self._followed = self._followed_by(data, stop)
             self._message(data[start + _PREFIX_SIZE : stop])
+            self._followed = False
             return
         if self.events is NO_OWNER:
             return
@@ -239,6 +245,25 @@ class Http2Stream(Backlog):
         connection.work -= len(messages)
         for message in messages:
             self._message(message)
+
+    def _followed_by(self, data: bytes, at: i64) -> bool:
+        """Whether `data` has a whole frame of this stream at `at`, and in it a whole message."""
+        left = len(data) - at - _FRAME_AND_PREFIX
+        if left < 0 or word(data, at + 5) != self.id:
+            return False
+        size_and_kind = word(data, at)
+        size = (size_and_kind >> 8) - _PREFIX_SIZE
+        return (
+            size_and_kind & 0xFF == DATA
+            and 0 <= size <= left
+            and not data[at + 4] & PADDED
+            and not data[at + 9]
+            and word(data, at + 10) == size
+        )
+
+    def followed(self) -> bool:
+        """See `Stream.followed`."""
+        return self._followed
 
     def _message(self, message: bytes) -> None:
         self.connection.calm.left += 1
