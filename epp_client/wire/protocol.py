@@ -211,6 +211,8 @@ class ClientProtocol(Http2Protocol[ClientConnection]):
         self._interval = interval
         self._timeout = timeout
         self._heard = True
+        # Whether `ready` has a result. To ask it costs more than to read a small message.
+        self._settled = False
         self._pings = 0
         self._pongs = 0
         self._timer = self.loop.call_later(interval, self._listen)
@@ -218,8 +220,10 @@ class ClientProtocol(Http2Protocol[ClientConnection]):
     def data_received(self, data: bytes) -> None:
         self._heard = True
         super().data_received(data)
-        if not self.ready.done() and self.connection.settled:
-            self.ready.set_result(None)
+        if not self._settled and self.connection.settled:
+            self._settled = True
+            if not self.ready.done():
+                self.ready.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()

@@ -63,6 +63,24 @@ def test_what_is_promised_comes_in_the_same_read(sizes: list[int], piece: int) -
             assert sizes[number] > 16_379 or sizes[number + 1] > 16_379
 
 
+def test_all_messages_of_one_frame_but_the_last_are_followed() -> None:
+    accepting = Accepting()
+    server = settled_server(accepting)
+    client = Joined().client
+    client.take()
+    client.open("/test.Echo/Talk", {}, Owner())
+    server.receive(client.take())
+    listener = Listener(stream=accepting.owners[0].stream)
+    server.streams[1].events = listener
+    three = b"".join(message(text)[9:] for text in (b"one", b"", b"three"))
+    server.receive(frame(DATA, 0, 1, three + b"\0\0"))
+    assert listener.messages == [b"one", b"", b"three"]
+    assert listener.promises == [True, True, False]
+    server.receive(frame(DATA, END_STREAM, 1, b"\0\0\4four"))
+    assert listener.messages[3:] == [b"four"]
+    assert listener.half
+
+
 @pytest.mark.parametrize(
     ("after", "promised"),
     [
@@ -74,7 +92,8 @@ def test_what_is_promised_comes_in_the_same_read(sizes: list[int], piece: int) -
         pytest.param(message(b"two", 3), False, id="a message of another stream"),
         pytest.param(message(b"two", 1, compressed=1), False, id="a compressed message"),
         pytest.param(frame(DATA, 0, 1, b"\0\0\0\0\3tw"), False, id="the start of a message"),
-        pytest.param(frame(DATA, 0, 1, b"\0\0\0\0\1two"), False, id="a message and more"),
+        pytest.param(frame(DATA, 0, 1, b"\0\0\0\0\1two"), True, id="a message and more"),
+        pytest.param(message(b"t" * 300)[:290], False, id="a part of a longer message"),
         pytest.param(frame(DATA, 0, 1, b""), False, id="an empty frame"),
         pytest.param(frame(DATA, END_STREAM, 1, b"") + bytes(9), False, id="the end of the stream"),
         pytest.param(frame(DATA, PADDED, 1, b"\0\0\0\0\0\0"), False, id="a padded frame"),

@@ -239,9 +239,11 @@ def test_half_closing_ends_one_direction() -> None:
     for _ in range(3):
         owner.stream.send(b"still here")
     owner.stream.finish()
-    kinds = [(f.kind, f.flags) for f in split(server.take())]
-    assert kinds[-1] == (frames.HEADERS, frames.END_HEADERS | frames.END_STREAM)
-    assert len(kinds) == 5
+    first, body, last = split(server.take())
+    assert (first.kind, first.flags) == (frames.HEADERS, frames.END_HEADERS)
+    assert (body.kind, body.flags, body.payload.count(b"still here")) == (frames.DATA, 0, 3)
+    ended = frames.END_HEADERS | frames.END_STREAM
+    assert (last.kind, last.flags) == (frames.HEADERS, ended)
     assert not server.streams
 
 

@@ -44,6 +44,7 @@ LARGEST_ID: Final = (1 << 31) - 1
 
 HEAD: Final = Struct(">IBI")
 """Length << 8 | type, flags, stream id: the nine bytes before every payload."""
+HEAD_SIZE: Final = 9
 _SETTING: Final = Struct(">HI")
 _LONGEST_DEBUG: Final = 256
 _UNSIGNED: Final = 0xFFFF_FFFF

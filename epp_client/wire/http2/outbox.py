@@ -5,8 +5,8 @@ Pure.
 from collections import OrderedDict
 from typing import Final
 
-from librt.strings import BytesWriter
-from mypy_extensions import i64
+from librt.strings import BytesWriter, write_i32_be
+from mypy_extensions import i32, i64, u8
 
 from epp_client.wire.http2.frames import (
     CONTINUATION,
@@ -15,6 +15,7 @@ from epp_client.wire.http2.frames import (
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
+    HEAD_SIZE,
     HEADERS,
     frame,
     write_head,
@@ -22,6 +23,8 @@ from epp_client.wire.http2.frames import (
 from epp_client.wire.http2.headers import NO_TABLE
 from epp_client.wire.transport import Stream
 
+PREFIX_SIZE: Final = 5
+"""Bytes before each message: whether it is compressed, and its length."""
 PUMP: Final = 256 * 1024
 """Bytes of backlog written before checking whether the socket accepts more."""
 LARGEST_SENT: Final = 1024 * 1024
@@ -67,6 +70,11 @@ class Outbox:
         self.blocked: OrderedDict[Backlog, None] = OrderedDict()
         """Streams that have a backlog and an open window, in the order in which they are served."""
         self.out = BytesWriter()
+        # The last DATA frame, to which its stream may add messages while nothing comes after it: its
+        # stream, its size, and where it ends in `out`.
+        self._frame_of: i64 = 0
+        self._frame_size: i64 = 0
+        self._frame_end: i64 = -1
         self.awake = False
         """Whether the output will be taken anyway."""
         self.flowing = True
@@ -81,6 +89,7 @@ class Outbox:
     def take(self) -> bytes:
         """The bytes to write to the socket, in order."""
         self.awake = False
+        self._frame_end = -1
         out = self.out
         if not len(out):
             return b""
@@ -99,12 +108,34 @@ class Outbox:
     def abandon(self) -> None:
         """Drop the output: the socket is closed."""
         self.out = BytesWriter()
+        self._frame_end = -1
         self.blocked.clear()
         self._shell = _NO_SOCKET
 
     def write(self, data: bytes) -> None:
         """Queue complete frames."""
         self.out.write(data)
+        if not self.awake:
+            self.wake()
+
+    def write_message(self, stream_id: i64, message: bytes) -> None:
+        """Queue a gRPC message, which the windows allow, as a DATA frame, or as a part of the last one: the
+        peer reads fewer frames."""
+        out = self.out
+        size: i64 = len(message) + PREFIX_SIZE
+        whole = self._frame_size + size
+        if self._frame_end == len(out) and self._frame_of == stream_id and whole <= DEFAULT_FRAME:
+            head = self._frame_end - self._frame_size - HEAD_SIZE
+            # The first byte of the size of such a frame is zero.
+            out[head + 1] = u8(whole >> 8)
+            out[head + 2] = u8(whole & 0xFF)
+        else:
+            whole = size
+            write_head(out, size << 8 | DATA, 0, stream_id)
+        out.append(0)
+        write_i32_be(out, i32(size - PREFIX_SIZE))
+        out.write(message)
+        self._frame_of, self._frame_size, self._frame_end = stream_id, whole, len(out)
         if not self.awake:
             self.wake()
 

@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from librt.strings import write_i32_be
-from mypy_extensions import i32, i64
+from mypy_extensions import i64
 
 from epp_client.wire.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    HEAD_SIZE,
     HEADERS,
     PADDED,
     ErrorCode,
@@ -30,7 +30,7 @@ from epp_client.wire.http2.headers import (
     RESPONSE,
 )
 from epp_client.wire.http2.inbox import STREAM_WINDOW, Inbox
-from epp_client.wire.http2.outbox import Backlog
+from epp_client.wire.http2.outbox import PREFIX_SIZE, Backlog
 from epp_client.wire.status import INTERNAL, RESOURCE_EXHAUSTED, Status
 from epp_client.wire.transport import NO_OWNER, StreamEvents
 
@@ -49,10 +49,15 @@ HIGH_WATER: Final = 64 * 1024
 """Bytes of backlog above which the owner is told to pause."""
 LOW_WATER: Final = 32 * 1024
 
-_PREFIX_SIZE: Final = 5
-"""Bytes before each message: whether it is compressed, and its length."""
-_FRAME_AND_PREFIX: Final = 9 + _PREFIX_SIZE
 _HEADERS_WORD: Final = len(RESPONSE) << 8 | HEADERS
+
+
+def _message_end(data: bytes, start: i64, stop: i64) -> i64:
+    """Where the uncompressed message at `start` ends; 0 if it is not whole before `stop`."""
+    if start + PREFIX_SIZE > stop or data[start]:
+        return 0
+    end = start + PREFIX_SIZE + word(data, start + 1)
+    return end if end <= stop else 0
 
 
 class Http2Stream(Backlog):
@@ -120,7 +125,7 @@ class Http2Stream(Backlog):
         connection = self.connection
         if not connection.tableless:
             self._announce(RESPONSE)
-        size: i64 = len(message) + _PREFIX_SIZE
+        size: i64 = len(message) + PREFIX_SIZE
         if (
             connection.flowing
             and not self.queued
@@ -132,17 +137,12 @@ class Http2Stream(Backlog):
             connection.send_window -= size
             # The peer may answer with two WINDOW_UPDATEs.
             connection.calm.left += 2
-            out = connection.out
             if not self._announced:
                 self._announced = True
+                out = connection.out
                 write_head(out, _HEADERS_WORD, END_HEADERS, self.id)
                 out.write(RESPONSE)
-            write_head(out, size << 8 | DATA, 0, self.id)
-            out.append(0)
-            write_i32_be(out, i32(size - _PREFIX_SIZE))
-            out.write(message)
-            if not connection.awake:
-                connection.wake()
+            connection.write_message(self.id, message)
             return
         if not self._announced:
             self._announce(RESPONSE)
@@ -214,16 +214,20 @@ class Http2Stream(Backlog):
 
     def _payload(self, data: bytes, start: i64, stop: i64) -> None:
         reader = self.reader
-        if (
-            (reader is None or reader.idle)
-            and stop - start >= _PREFIX_SIZE
-            and not data[start]
-            and word(data, start + 1) == stop - start - _PREFIX_SIZE
-        ):
-            self._followed = self._followed_by(data, stop)
-            self._message(data[start + _PREFIX_SIZE : stop])
-            self._followed = False
-            return
+        if reader is None or reader.idle:
+            # Whole messages, mostly one.
+            end = _message_end(data, start, stop)
+            while end > 0:
+                after = _message_end(data, end, stop)
+                self._followed = after > 0 or (end == stop and self._followed_by(data, stop))
+                self._message(data[start + PREFIX_SIZE : end])
+                self._followed = False
+                if after > 0:
+                    # The first one was counted with its frame.
+                    self.connection.work -= 1
+                start, end = end, after
+            if start == stop:
+                return
         if self.events is NO_OWNER:
             return
         if reader is None:
@@ -248,17 +252,17 @@ class Http2Stream(Backlog):
 
     def _followed_by(self, data: bytes, at: i64) -> bool:
         """Whether `data` has a whole frame of this stream at `at`, and in it a whole message."""
-        left = len(data) - at - _FRAME_AND_PREFIX
-        if left < 0 or word(data, at + 5) != self.id:
+        size: i64 = len(data)
+        if at + HEAD_SIZE > size or word(data, at + 5) != self.id:
             return False
         size_and_kind = word(data, at)
-        size = (size_and_kind >> 8) - _PREFIX_SIZE
+        start = at + HEAD_SIZE
+        stop = start + (size_and_kind >> 8)
         return (
             size_and_kind & 0xFF == DATA
-            and 0 <= size <= left
+            and stop <= size
             and not data[at + 4] & PADDED
-            and not data[at + 9]
-            and word(data, at + 10) == size
+            and _message_end(data, start, stop) > 0
         )
 
     def followed(self) -> bool:
