@@ -8,7 +8,8 @@ classes instead.
 from enum import IntEnum
 from typing import Final, final
 
-from mypy_extensions import i64, mypyc_attr
+from librt.strings import BytesWriter
+from mypy_extensions import i64, mypyc_attr, u8
 
 from epp_client.errors import EnvoyViolation, MalformedMessage, PickerViolation
 
@@ -289,11 +290,21 @@ def ended(part: Message) -> Message:
         begin = at
         number, start, end, at = next_field(raw, at, size)
         if number == kind:
-            head = raw[:begin] + bytes((kind << 3 | _BYTES,))
-            head += varint(end - start + len(_BODY_ENDED))
-            shift = len(head) - start
-            whole = b"".join((head, raw[start:end], _BODY_ENDED, raw[end:]))
-            return Message(part.phase, True, whole, part.start + shift, part.end + shift)
+            out = BytesWriter()
+            if begin:
+                out.write(raw[:begin])
+            out.append(u8(kind << 3 | _BYTES))
+            length = end - start + len(_BODY_ENDED)
+            while length > 0x7F:
+                out.append(u8(length & 0x7F | 0x80))
+                length >>= 7
+            out.append(u8(length))
+            shift = len(out) - start
+            out.write(raw[start:end])
+            out.write(_BODY_ENDED)
+            if end < size:
+                out.write(raw[end:])
+            return Message(part.phase, True, out.getvalue(), part.start + shift, part.end + shift)
     raise AssertionError("a part of a body without a body")
 
 

@@ -54,7 +54,8 @@ _HEADERS_WORD: Final = len(RESPONSE) << 8 | HEADERS
 
 def _message_end(data: bytes, start: i64, stop: i64) -> i64:
     """Where the uncompressed message at `start` ends; 0 if it is not whole before `stop`."""
-    if start + PREFIX_SIZE > stop or data[start]:
+    # The highest byte says whether it is compressed.
+    if start + PREFIX_SIZE > stop or word(data, start) >= 1 << 24:
         return 0
     end = start + PREFIX_SIZE + word(data, start + 1)
     return end if end <= stop else 0
@@ -261,7 +262,7 @@ class Http2Stream(Backlog):
         return (
             size_and_kind & 0xFF == DATA
             and stop <= size
-            and not data[at + 4] & PADDED
+            and not word(data, at + 1) & PADDED
             and _message_end(data, start, stop) > 0
         )
 
