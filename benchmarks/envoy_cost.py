@@ -25,6 +25,7 @@ from benchmarks.rig import (
     SidecarProcess,
     admin_of,
     children,
+    manager_of,
     printed,
     start_peers,
 )
@@ -39,7 +40,7 @@ class Parts:
     """The parts of the configuration that a variant may change."""
 
     def __init__(self, listener: Config, cluster: Config) -> None:
-        self.manager: Config = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        self.manager: Config = manager_of(listener)
         self.cluster = cluster
 
     @property

@@ -230,7 +230,7 @@ def printed_by(checkout: Path, pools: Path) -> Printed:
         stdout=subprocess.PIPE,
     )  # fmt: skip
     parts = _parts(yaml.safe_load(found.stdout))
-    del _manager(parts.listener)["access_log"]
+    del manager_of(parts.listener)["access_log"]
     return parts
 
 
@@ -241,7 +241,8 @@ def _parts(document: Config) -> Printed:
     return Printed(document, static["listeners"].pop(), cluster)
 
 
-def _manager(listener: Config) -> Config:
+def manager_of(listener: Config) -> Config:
+    """The HTTP connection manager of a listener."""
     found: Config = listener["filter_chains"][0]["filters"][0]["typed_config"]
     return found
 
@@ -272,7 +273,7 @@ def bootstrap(
         own = deepcopy(listener)
         own["name"] = way
         own["address"]["socket_address"] |= {"address": HOST, "port_value": (number := next(ports))}
-        manager = _manager(own)
+        manager = manager_of(own)
         manager["stat_prefix"] = way
         ext_proc = manager["http_filters"][0]["typed_config"]
         ext_proc["grpc_service"]["envoy_grpc"]["cluster_name"] = way

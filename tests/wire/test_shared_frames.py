@@ -60,7 +60,6 @@ def test_messages_share_a_frame_of_at_most_16_kib(
     received = oracle.of(h2.events.DataReceived)
     assert [len(event.data or b"") for event in received] == frames
     assert b"".join(event.data or b"" for event in received) == b"".join(map(message, payloads))
-    # Their windows are those of a client that counts each byte.
     assert [event.flow_controlled_length for event in received] == frames
 
 
@@ -95,6 +94,5 @@ def test_the_next_turn_has_a_frame_of_its_own() -> None:
     for payload in (b"a", b"b"):
         stream.send(payload)
         oracle.run()
-    # As long as the output before: headers and one message.
     received = oracle.of(h2.events.DataReceived)
     assert [event.data for event in received] == [message(b"a"), message(b"b")]
