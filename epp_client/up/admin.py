@@ -8,8 +8,10 @@ import aiohttp
 
 from epp_client.up.supervision import Clients
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
-_ALIVE_TIMEOUT: Final = aiohttp.ClientTimeout(total=3)
+TIMEOUT: Final = 5.0
+"""Seconds that a process has for an answer."""
+ALIVE_TIMEOUT: Final = 3.0
+"""The same, for the question whether it hangs."""
 _PREFIXES: Final = ("http.inference", "http.gateway")
 """Of Envoy's counters: routes of pools, and of a Gateway."""
 
@@ -26,6 +28,8 @@ class Pool(NamedTuple):
     """Ready endpoints."""
     picker: str
     """The states of its picker's addresses."""
+    untried: bool = False
+    """Whether one of these has not been checked yet."""
 
 
 class Listener(NamedTuple):
@@ -56,7 +60,7 @@ class Served(NamedTuple):
 
 
 class NoAnswer(Exception):
-    """The process does not answer, or not as expected."""
+    """The process does not answer, or not as expected. The text says why, and is never empty."""
 
 
 async def unready(sidecar: str) -> str:
@@ -66,7 +70,9 @@ async def unready(sidecar: str) -> str:
         NoAnswer: it does not answer.
     """
     status, text = await _ask("GET", f"http://{sidecar}/readyz")
-    return "" if status == 200 else "; ".join(text.split("\n")).strip("; ")
+    if status == 200:
+        return ""
+    return "; ".join(text.split("\n")).strip("; ") or f"/readyz answers {status}"
 
 
 async def served(sidecar: str) -> Served:
@@ -137,6 +143,7 @@ def _pool(row: dict[str, Any]) -> Pool:
         app_protocol=row["appProtocol"],
         ready=row["ready"],
         picker=state,
+        untried=picker is not None and "untried" in picker["health"],
     )
 
 
@@ -146,7 +153,7 @@ async def sidecar_alive(sidecar: str) -> None:
     Raises:
         NoAnswer: it does not answer.
     """
-    await _ask("GET", f"http://{sidecar}/livez", _ALIVE_TIMEOUT)
+    await _ask("GET", f"http://{sidecar}/livez", ALIVE_TIMEOUT)
 
 
 async def envoy_alive(envoy: str) -> None:
@@ -155,7 +162,7 @@ async def envoy_alive(envoy: str) -> None:
     Raises:
         NoAnswer: it does not answer.
     """
-    await _ask("GET", f"http://{envoy}/ready", _ALIVE_TIMEOUT)
+    await _ask("GET", f"http://{envoy}/ready", ALIVE_TIMEOUT)
 
 
 async def envoy_ready(envoy: str) -> bool:
@@ -199,18 +206,20 @@ async def clients(envoy: str) -> Clients:
     return Clients(requests, connections)
 
 
-async def _ask(method: str, url: str, timeout: aiohttp.ClientTimeout = _TIMEOUT) -> tuple[int, str]:
+async def _ask(method: str, url: str, timeout: float | None = None) -> tuple[int, str]:
     async with _session(timeout) as session, _errors(), session.request(method, url) as answer:
         return answer.status, await answer.text()
 
 
-def _session(timeout: aiohttp.ClientTimeout = _TIMEOUT) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(timeout=timeout)
+def _session(timeout: float | None = None) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout or TIMEOUT))
 
 
 @contextlib.asynccontextmanager
 async def _errors() -> AsyncIterator[None]:
     try:
         yield
-    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
-        raise NoAnswer(str(error)) from error
+    except TimeoutError as error:
+        raise NoAnswer("no answer in time") from error
+    except (aiohttp.ClientError, ValueError, KeyError) as error:
+        raise NoAnswer(str(error) or type(error).__name__) from error

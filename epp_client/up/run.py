@@ -34,6 +34,9 @@ WATCH_INTERVAL: Final = 1.0
 """Seconds between two reads of the pools."""
 PATIENCE: Final = 5.0
 """Seconds of waiting after which the log gives the reason."""
+TRIED_PATIENCE: Final = 15.0
+"""Upper bound in seconds of the wait for the first check of each picker address. A new address that refuses
+connections is retried for about 5 s."""
 GRACE: Final = 10.0
 """Seconds that a process has to exit, beyond its drain."""
 ENDING: Final = (*signals.ENDING, signal.SIGHUP)
@@ -70,9 +73,12 @@ class Gateway:
         self._children: dict[Part, Child] = {}
         self._runs: dict[Part, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._served = Served()
+        """What the sidecar served when it was asked last."""
         self._routed = Served()
         """What Envoy's bootstrap was made of."""
         self._announced = False
+        """Whether it has been told that the gateway serves, or will not be."""
         self._sidecar_listens = False
         """Whether the sidecar takes signals. Before, SIGUSR1 could end it."""
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -103,6 +109,7 @@ class Gateway:
 
     def _asked_to_end(self) -> None:
         log.info("draining; a second signal cuts open requests")
+        self._announced = True
         self._carry_out(self._supervision.asked_to_end())
 
     def _switch_log_level(self, number: signal.Signals) -> None:
@@ -192,12 +199,15 @@ class Gateway:
         await self._watch_routes()
 
     async def _announce(self) -> None:
+        """Tell once that the gateway serves, and the states of its pickers' addresses."""
+        if not self._announced:
+            # Envoy may be ready before a relay worker has tried a picker.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TRIED_PATIENCE):
+                    await self._until(self._pickers_tried, "the pickers")
         if not self._announced:
             self._announced = True
-            served = self._routed
-            with contextlib.suppress(NoAnswer):
-                served = await admin.served(self._plan.sidecar_admin)
-            self._plan.announce(served)
+            self._plan.announce(self._served)
 
     async def _ask_alive(self, part: Part) -> None:
         """Check repeatedly that the process answers, until it hangs."""
@@ -217,7 +227,7 @@ class Gateway:
                     log.error(
                         f"{_SHOWN[part]} hangs and is killed",
                         seconds=round(elapsed),
-                        error=str(error) or "no answer in time",
+                        error=str(error),
                     )
                     self._carry_out(actions)
                     return
@@ -248,12 +258,27 @@ class Gateway:
         return "" if ready else "it is not ready"
 
     async def _has_pools(self) -> str:
-        with contextlib.suppress(NoAnswer):
-            self._routed = await admin.served(self._plan.sidecar_admin)
-        return "" if self._routed else "there is no InferencePool yet, so Envoy has no route"
+        if problem := await self._ask_served():
+            return problem
+        return "" if self._served else "there is no InferencePool yet, so Envoy has no route"
+
+    async def _pickers_tried(self) -> str:
+        if problem := await self._ask_served():
+            return problem
+        untried = [_full_name(pool) for pool in self._served.pools if pool.untried]
+        return f"not checked yet: {', '.join(untried)}" if untried else ""
+
+    async def _ask_served(self) -> str:
+        """Take what the sidecar serves now; returns why that is not known."""
+        try:
+            self._served = await admin.served(self._plan.sidecar_admin)
+        except NoAnswer as error:
+            return str(error)
+        return ""
 
     async def _configure(self) -> None:
         await self._until(self._has_pools, "a pool")
+        self._routed = self._served
         self._plan.bootstrap.write_text(self._plan.render(self._routed))
         self._carry_out(self._supervision.configured())
 

@@ -62,7 +62,7 @@ async def printed(output: Path, since: int, lines: list[str]) -> None:
     """
     missing: set[str] = set()
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(90):
             while True:
                 said = {plain(line) for line in output.read_text()[since:].splitlines()}
                 missing = {line for line in lines if plain(line) not in said}
