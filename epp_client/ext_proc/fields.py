@@ -85,7 +85,11 @@ FIELDS: Final = (
     Row("CommonResponse.trailers", PASS, "Envoy does not implement it"),
     Row("CommonResponse.clear_route_cache", STRIP, "A picker chooses endpoints, never routes"),
     Row("BodyMutation.body", PASS, "As a streamed response that replaces the answered chunk"),
-    Row("BodyMutation.clear_body", PASS, "As a streamed response of no bytes"),
+    Row(
+        "BodyMutation.clear_body",
+        PASS,
+        "As a streamed response of no bytes; `false` changes nothing",
+    ),
     Row("BodyMutation.streamed_response", PASS, "Envoy's own form"),
     Row("StreamedBodyResponse.body", PASS, ""),
     Row("StreamedBodyResponse.end_of_stream", PASS, "Once, and when Envoy can accept it"),

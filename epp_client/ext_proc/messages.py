@@ -49,9 +49,9 @@ class BodyForm(IntEnum):
     STREAMED = 0
     """A StreamedBodyResponse: the only form that Envoy accepts in FULL_DUPLEX_STREAMED mode."""
     UNCHANGED = 1
-    """An empty CommonResponse (lwepp v1.6.0): the answered chunk stays as it is."""
+    """An empty CommonResponse (lwepp v1.6.0) or `clear_body: false`: the answered chunk stays as it is."""
     REPLACED = 2
-    """A complete `body`, or `clear_body`, replaces the answered chunk."""
+    """A complete `body`, or `clear_body: true`, replaces the answered chunk."""
 
 
 @final
@@ -120,8 +120,8 @@ _PROTOCOL_CONFIG: Final = 11
 """Field of ProcessingRequest: the body modes, in the first message of a stream."""
 
 
-_REQUEST_HEADERS: Final = bytes((Phase.REQUEST_HEADERS << 3 | _BYTES,))
-_ENDED: Final = b"\x18\x01"
+_REQUEST_HEADERS: Final = int(Phase.REQUEST_HEADERS)
+_HEADERS_ENDED: Final = b"\x18\x01"
 """HttpHeaders.end_of_stream."""
 _BODY_ENDED: Final = b"\x10\x01"
 """HttpBody.end_of_stream."""
@@ -265,47 +265,45 @@ def with_end_of_stream(raw: bytes) -> bytes:
         EnvoyViolation: `raw` is not protobuf, or has no headers of a request.
     """
     try:
-        at: i64 = 0
-        size: i64 = len(raw)
-        while at < size:
-            begin = at
-            number, start, end, at = next_field(raw, at, size)
-            if number == Phase.REQUEST_HEADERS and end >= 0:
-                length = varint(end - start + len(_ENDED))
-                return b"".join(
-                    (raw[:begin], _REQUEST_HEADERS, length, raw[start:end], _ENDED, raw[end:])
-                )
+        return _flagged(raw, _REQUEST_HEADERS, _HEADERS_ENDED)[0]
     except MalformedMessage as error:
         raise EnvoyViolation(str(error)) from error
-    raise EnvoyViolation("a message without the headers of a request")
 
 
 def ended(part: Message) -> Message:
     """A part of a body that does not end it, with `end_of_stream` set."""
-    raw = part.raw
-    kind: i64 = part.phase
+    raw, shift = _flagged(part.raw, part.phase, _BODY_ENDED)
+    return Message(part.phase, True, raw, part.start + shift, part.end + shift)
+
+
+def _flagged(raw: bytes, phase: i64, flag: bytes) -> tuple[bytes, i64]:
+    """A ProcessingRequest with `flag` at the end of its phase, and how far that field has moved.
+
+    Raises:
+        MalformedMessage: `raw` is not protobuf, or has another phase.
+    """
     at: i64 = 0
     size: i64 = len(raw)
     while at < size:
         begin = at
         number, start, end, at = next_field(raw, at, size)
-        if number == kind:
+        if number == phase and end >= 0:
             out = BytesWriter()
             if begin:
                 out.write(raw[:begin])
-            out.append(u8(kind << 3 | _BYTES))
-            length = end - start + len(_BODY_ENDED)
+            out.append(u8(phase << 3 | _BYTES))
+            length = end - start + len(flag)
             while length > 0x7F:
                 out.append(u8(length & 0x7F | 0x80))
                 length >>= 7
             out.append(u8(length))
             shift = len(out) - start
             out.write(raw[start:end])
-            out.write(_BODY_ENDED)
+            out.write(flag)
             if end < size:
                 out.write(raw[end:])
-            return Message(part.phase, True, out.getvalue(), part.start + shift, part.end + shift)
-    raise AssertionError("a part of a body without a body")
+            return out.getvalue(), shift
+    raise MalformedMessage("a message without the phase that it should end")
 
 
 def read_reply(raw: bytes) -> Reply:
@@ -366,8 +364,8 @@ def _read_body_answer(answer: Answer, raw: bytes, start: i64, end: i64, has_more
             ended, start, end = _read_body(raw, field_start, field_end)
         elif number == 1 and field_end >= 0:
             found, form, start, end = True, _REPLACED, field_start, field_end
-        elif number == 2:
-            found, form = True, _REPLACED
+        elif number == 2 and field_end < 0:
+            found, form = True, _REPLACED if field_start else _UNCHANGED
     return Reply(answer, raw, form, ended, start, end, has_more or count > 1)
 
 

@@ -192,7 +192,7 @@ def cases() -> Iterator[Case]:
     yield Case(f"{message}.request_body", "no body", lambda _, __: None, {"body": None}, payload=b"")
     yield Case(f"{message}.response_body", "chunked", lambda _, __: None, {"answer": CHUNKED_ANSWER})
     yield Case("HeadersResponse.response", "unset", at(RESPONSE, lambda r: r.response_headers.ClearField("response")))
-    yield Case("BodyResponse.response", "two answers more", before(RESPONSE_BODY, common(RESPONSE_BODY, body__clear_body=False)), same=False, joined=b"")
+    yield Case("BodyResponse.response", "two answers more", before(RESPONSE_BODY, common(RESPONSE_BODY, body__clear_body=True)), same=False, joined=b"")
     for kind in (PICK, BODY, RESPONSE, RESPONSE_BODY):
         for name in ("mode_override", "request_drain"):
             value: dict[str, Any] = {"mode_override": {}} if name == "mode_override" else {name: True}
@@ -229,6 +229,8 @@ def cases() -> Iterator[Case]:
     # BodyMutation
     cleared = common(BODY, body__clear_body=True)
     yield Case("BodyMutation.body", "then none", instead(BODY, common(BODY, body__body=b"other"), cleared), same=False, payload=b"other")
+    yield Case("BodyMutation.clear_body", "false", at(BODY, common(BODY, body__clear_body=False)), same=False)
+    yield Case("BodyMutation.clear_body", "false for a response", at(RESPONSE_BODY, common(RESPONSE_BODY, body__clear_body=False)), same=False)
     yield Case("BodyMutation.clear_body", "twice", instead(BODY, cleared, cleared), same=False, payload=b"")
     for name in ("end_of_stream_without_message", "grpc_message_compressed"):
         for kind in (BODY, RESPONSE_BODY):

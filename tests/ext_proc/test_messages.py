@@ -90,6 +90,25 @@ def test_a_streamed_body_is_what_envoy_reads(payload: bytes, end: bool) -> None:
     assert located.end_of_stream is end
 
 
+@pytest.mark.parametrize(
+    ("mutation", "form"),
+    [
+        (None, BodyForm.UNCHANGED),
+        (envoy.BodyMutation(body=b"new"), BodyForm.REPLACED),
+        (envoy.BodyMutation(clear_body=True), BodyForm.REPLACED),
+        (envoy.BodyMutation(clear_body=False), BodyForm.UNCHANGED),
+    ],
+    ids=["none", "body", "clear_body", "clear_body is false"],
+)
+def test_the_other_forms_of_a_body_answer(
+    mutation: envoy.BodyMutation | None, form: BodyForm
+) -> None:
+    """Envoy clears a body only if `clear_body` is true: MutationUtils::applyBodyMutations."""
+    answer = envoy.BodyResponse(response=envoy.CommonResponse(body_mutation=mutation))
+    located = read_reply(bytes(envoy.ProcessingResponse(request_body=answer)))
+    assert located.form is form
+
+
 @given(st.binary(max_size=200))
 def test_garbage_is_malformed_or_a_message(raw: bytes) -> None:
     for read in (read_message, read_reply):
