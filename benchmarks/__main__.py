@@ -15,8 +15,9 @@ from rich.console import Console
 from benchmarks import measure, tools
 from benchmarks.churn import churn
 from benchmarks.plots import draw
+from benchmarks.processes import SOURCES
 from benchmarks.report import RESULTS, machine, python_build, versions, write
-from benchmarks.rig import SIDECARS, SOURCES, running_rig, start_to_ready
+from benchmarks.rig import SIDECARS, running_rig, start_to_ready
 from epp_client.wire.http2 import frames
 
 Ratio = tuple[str, tuple[str, str, str]]

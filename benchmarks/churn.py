@@ -22,7 +22,8 @@ from typing import Any
 import uvloop
 
 from benchmarks.measure import Bench, Runs
-from benchmarks.rig import Rig, cpu_seconds
+from benchmarks.processes import cpu_seconds
+from benchmarks.rig import Rig
 from epp_client.pool.endpoints import Endpoint, EndpointTable
 from epp_client.pool.store import PoolStore
 from epp_client.settings import ServeSettings, serve_settings

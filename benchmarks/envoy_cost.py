@@ -19,16 +19,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rig import (
-    HOST,
-    Rig,
-    SidecarProcess,
-    admin_of,
-    children,
-    manager_of,
-    printed,
-    start_peers,
-)
+from benchmarks.listeners import HOST, admin_of, manager_of, printed
+from benchmarks.processes import SidecarProcess, children
+from benchmarks.rig import Rig, start_peers
 from testbed.envoy import running_envoy
 from testbed.ports import free_ports
 

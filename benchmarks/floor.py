@@ -16,15 +16,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.listeners import admin_of, bootstrap
 from benchmarks.measure import Bench, Runs
-from benchmarks.rig import (
-    Rig,
-    SidecarProcess,
-    admin_of,
-    bootstrap,
-    children,
-    start_peers,
-)
+from benchmarks.processes import SidecarProcess, children
+from benchmarks.rig import Rig, start_peers
 from benchmarks.rivals.running import command, start
 from testbed.envoy import running_envoy
 
@@ -53,7 +48,7 @@ async def measure(rounds: int, seconds: float, connections: list[int]) -> dict[i
         for way, program in arguments.items():
             sockets[way] = folder / f"{way}.sock"
             rig.pids[way] = [(await start(owner, program, sockets[way])).pid]
-        document = bootstrap(rig, sockets, xds, picker)
+        document, rig.ways = bootstrap(sockets, xds, picker)
         envoy = await owner.enter_async_context(running_envoy(document, admin_of(document)))
         rig.pids["envoy"] = [envoy.process.pid]
         bench = Bench(rig, lambda text: console.print(f"[dim]{text}"), rounds, seconds)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from benchmarks.rig import POOLS, LoadFailed, Rig, path_of
+from benchmarks.listeners import POOLS
+from benchmarks.rig import LoadFailed, Rig, path_of
 from benchmarks.rivals.running import BUILT
 
 Row = dict[str, Any]

@@ -12,7 +12,8 @@ import sys
 from typing import Any
 
 from benchmarks.measure import Say
-from benchmarks.rig import SOURCES, Rig
+from benchmarks.processes import SOURCES
+from benchmarks.rig import Rig
 
 FOLDER = SOURCES / "benchmarks"
 RATE, SECONDS = 200, 5
