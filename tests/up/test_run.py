@@ -36,18 +36,20 @@ class Admin:
         self.ready = asyncio.Event()
         self.ready.set()
         """The sidecar does not answer before."""
-        self.asked_ready = 0
+        self.asked: asyncio.Queue[str] = asyncio.Queue()
+        """Each question for `/readyz` or `/summary`, as it arrives."""
         self.summaries = 0
         self.tried_after = 0
         """So many answers say that the picker has not been tried."""
 
     async def readyz(self, _: web.Request) -> web.Response:
-        self.asked_ready += 1
+        self.asked.put_nowait("/readyz")
         await self.ready.wait()
         return web.Response(text="ok\n")
 
     async def summary(self, _: web.Request) -> web.Response:
         self.summaries += 1
+        self.asked.put_nowait("/summary")
         state = "untried" if self.summaries <= self.tried_after else "serving"
         picker = {"addresses": 1, "health": {state: 1}, "problem": ""}
         return web.json_response({"pools": {"total": 1, "rows": [{**ROW, "picker": picker}]}})
@@ -124,7 +126,7 @@ async def test_a_gateway_that_drains_is_not_announced(tmp_path: Path) -> None:
     pages.tried_after = sys.maxsize
     async with gateway(pages, tmp_path) as announced:
         while pages.summaries < 3:
-            await asyncio.sleep(0.01)
+            await pages.asked.get()
     assert announced.empty()
 
 
@@ -136,8 +138,7 @@ async def test_a_sidecar_that_does_not_answer_in_time_is_not_ready(
     pages = Admin()
     pages.ready.clear()
     async with gateway(pages, tmp_path) as announced:
-        while pages.asked_ready < 3:
-            await asyncio.sleep(0.01)
+        assert [await pages.asked.get() for _ in range(3)] == 3 * ["/readyz"]
         assert pages.summaries == 0
         pages.ready.set()
         await announced.get()
